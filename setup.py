@@ -23,7 +23,16 @@ TRAIN = [
     "tqdm>=4.66",
     "transformers>=5.0",
 ]
-TEST = ["hypothesis>=6.100", "ninja", "pybind11>=2.13", "pytest>=8", "pytest-benchmark>=5", "pytest-cov>=5", "pytest-xdist>=3.5", "ruff"]
+TEST = [
+    "hypothesis>=6.100",
+    "ninja",
+    "pybind11>=2.13",
+    "pytest>=8",
+    "pytest-benchmark>=5",
+    "pytest-cov>=5",
+    "pytest-xdist>=3.5",
+    "ruff",
+]
 
 setup(
     name="pare-kernels",

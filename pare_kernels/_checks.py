@@ -1,0 +1,212 @@
+"""Argument checks: each error names the argument, what it was and what was expected, before any kernel starts."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+SELECTIONS = ("gumbel", "topk", "random")
+REPLACE = ("lowest", "highest")
+PAIRINGS = ("position", "score")
+TOKEN_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+ALL_EXACT = -1  # how `exact_steps=None` reaches the operators, whose schemas take an int
+
+
+class ReplaceOptions(NamedTuple):
+    """The words of `patch_replace` as the numbers and flags that the operators take."""
+
+    tau: float
+    noise_scale: float
+    selection: int
+    highest: bool
+    by_score: bool
+    exact_steps: int
+    relax: bool
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The type of scores and of everything summed: float64 for float64 tokens, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def check_floating(name: str, tensor: Tensor) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+    if tensor.dtype not in TOKEN_DTYPES:
+        raise TypeError(f"{name} must be float32, bfloat16, float16 or float64, got {tensor.dtype}")
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense (strided) tensor, got layout {tensor.layout}")
+
+
+def check_tokens(name: str, tokens: Tensor) -> None:
+    check_floating(name, tokens)
+    if tokens.ndim != 3:
+        raise ValueError(f"{name} must have shape (batch, patches, features), got shape {tuple(tokens.shape)}")
+
+
+def check_same_device(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
+    if tensor.device != other.device:
+        raise ValueError(f"{name} must be on {other.device} like {other_name}, but is on {tensor.device}")
+
+
+def check_gate(weight: Tensor, bias: Tensor | None, tokens_name: str, tokens: Tensor) -> None:
+    check_floating("gate_weight", weight)
+    features = tokens.shape[-1]
+    if weight.shape not in ((features,), (1, features)):
+        raise ValueError(
+            f"gate_weight must have shape ({features},) or (1, {features}) for {tokens_name} with {features} features, "
+            f"got {tuple(weight.shape)}"
+        )
+    check_same_device("gate_weight", weight, tokens_name, tokens)
+    if bias is None:
+        return
+    check_floating("gate_bias", bias)
+    if bias.ndim > 1 or (bias.ndim == 1 and bias.shape[0] != 1):
+        raise ValueError(f"gate_bias must be one number, of shape () or (1,), got shape {tuple(bias.shape)}")
+    check_same_device("gate_bias", bias, tokens_name, tokens)
+
+
+def check_number(name: str, value: float, *, positive: bool) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    if not math.isfinite(value) or value < 0 or (positive and value == 0):
+        raise ValueError(f"{name} must be finite and {'> 0' if positive else '>= 0'}, got {value}")
+    return float(value)
+
+
+def check_word(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def check_exact_steps(exact_steps: int | None) -> int:
+    if exact_steps is None:
+        return ALL_EXACT
+    if isinstance(exact_steps, bool) or not isinstance(exact_steps, int):
+        raise TypeError(f"exact_steps must be an int >= 0, or None for all steps, got {type(exact_steps).__name__}")
+    if exact_steps < 0:
+        raise ValueError(f"exact_steps must be >= 0, or None for all steps, got {exact_steps}")
+    return exact_steps
+
+
+def check_k(k: int, limit: int, meaning: str) -> None:
+    if isinstance(k, bool) or not isinstance(k, (int, torch.SymInt)):
+        raise TypeError(f"k must be an int, got {type(k).__name__}")
+    if k < 0 or k > limit:
+        raise ValueError(f"k must be between 0 and {limit} ({meaning}), got {k}")
+
+
+def check_patch_replace(
+    target: Tensor,
+    source: Tensor,
+    gate_weight: Tensor,
+    gate_bias: Tensor | None,
+    k: int,
+    tau: float,
+    noise_scale: float,
+    selection: str,
+    replace: str,
+    pairing: str,
+    exact_steps: int | None,
+    straight_through: bool | None,
+) -> ReplaceOptions:
+    check_tokens("target", target)
+    check_tokens("source", source)
+    if source.dtype != target.dtype:
+        raise TypeError(f"source must have target's dtype {target.dtype}, got {source.dtype}")
+    check_same_device("source", source, "target", target)
+    if source.shape[0] != target.shape[0] or source.shape[2] != target.shape[2]:
+        raise ValueError(
+            f"source must have shape ({target.shape[0]}, patches, {target.shape[2]}) to match target {tuple(target.shape)}, "
+            f"got {tuple(source.shape)}"
+        )
+    check_gate(gate_weight, gate_bias, "target", target)
+    check_k(k, min(target.shape[1], source.shape[1]), f"{target.shape[1]} target and {source.shape[1]} source patches")
+    check_word("selection", selection, SELECTIONS)
+    check_word("replace", replace, REPLACE)
+    check_word("pairing", pairing, PAIRINGS)
+    if not (straight_through is None or isinstance(straight_through, bool)):
+        raise TypeError(f"straight_through must be True, False or None, got {type(straight_through).__name__}")
+    if straight_through and selection == "random":
+        raise ValueError(
+            "straight_through must be False or None with selection='random': noise alone has no gate to train"
+        )
+    return ReplaceOptions(
+        tau=check_number("tau", tau, positive=True),
+        noise_scale=check_number("noise_scale", noise_scale, positive=False),
+        selection=SELECTIONS.index(selection),
+        highest=replace == "highest",
+        by_score=pairing == "score",
+        exact_steps=check_exact_steps(exact_steps),
+        relax=selection == "gumbel" if straight_through is None else straight_through,
+    )
+
+
+def check_noise(name: str, noise: Tensor, shape: tuple[int, int], like: Tensor) -> Tensor:
+    check_floating(name, noise)
+    if tuple(noise.shape) != tuple(shape):
+        raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(noise.shape)}")
+    check_same_device(name, noise, "the tokens", like)
+    return noise.detach().to(accumulation_dtype(like.dtype))
+
+
+def draw_seed(generator: torch.Generator | None = None, device: torch.device | str | None = None) -> Tensor:
+    """Draws one seed for the Philox stream: an int64 tensor of shape (), uniform in [0, 2^63 - 1).
+
+    From `generator`, or from the default generator of `device`, so `torch.manual_seed` makes it repeatable; works inside
+    `torch.compile` and repeats under activation checkpointing. `device` is where the seed is put (default: the generator's
+    device, or the CPU).
+
+    Raises:
+        TypeError: `generator` is not a torch.Generator.
+    """
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator or None, got {type(generator).__name__}")
+    drawn_on = device if generator is None else generator.device
+    seed = torch.randint(0, 2**63 - 1, (), dtype=torch.int64, device=drawn_on, generator=generator)
+    return seed if device is None else seed.to(device)
+
+
+def settle_seed(seed: int | Tensor | None, generator: torch.Generator | None, device: torch.device) -> Tensor:
+    """One int64 seed on `device`, from whichever of `seed` and `generator` was given, or from the default generator."""
+    if seed is None:
+        return draw_seed(generator, device)
+    if generator is not None:
+        raise ValueError("seed and generator must not both be given: each alone decides the noise")
+    if isinstance(seed, Tensor):
+        if seed.dtype != torch.int64 or seed.numel() != 1:
+            raise ValueError(
+                f"seed must be an int or an int64 tensor of one element, got {seed.dtype} of shape {tuple(seed.shape)}"
+            )
+        return seed.to(device)
+    if isinstance(seed, bool) or not isinstance(seed, (int, torch.SymInt)):
+        raise TypeError(f"seed must be an int or an int64 tensor of one element, got {type(seed).__name__}")
+    if not -(2**63) <= seed < 2**64:
+        raise ValueError(f"seed must fit into 64 bits, got {seed}")
+    return torch.full((), seed - 2**64 if seed >= 2**63 else seed, dtype=torch.int64, device=device)
+
+
+def settle_randomness(
+    target: Tensor,
+    source: Tensor,
+    selection: str,
+    seed: int | Tensor | None,
+    generator: torch.Generator | None,
+    noise: tuple[Tensor, Tensor] | None,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """(seed, noise_target, noise_source): a seed, or the caller's own Gumbel values, or nothing for `selection="topk"`."""
+    if noise is not None:
+        if seed is not None or generator is not None:
+            raise ValueError("noise must not be given together with seed or generator: it is already drawn")
+        if not isinstance(noise, (tuple, list)) or len(noise) != 2:
+            raise TypeError(f"noise must be a pair (noise_target, noise_source), got {type(noise).__name__}")
+        noise_target = check_noise("noise[0] (target)", noise[0], (target.shape[0], target.shape[1]), target)
+        noise_source = check_noise("noise[1] (source)", noise[1], (source.shape[0], source.shape[1]), source)
+        return (None, None, None) if selection == "topk" else (None, noise_target, noise_source)
+    if selection == "topk":
+        return None, None, None
+    return settle_seed(seed, generator, target.device), None, None

@@ -1,0 +1,284 @@
+"""The operators of last resort: `pare_kernels.reference` put together as raw operators, with the backward pass written out.
+
+They serve every device and dtype that has no kernel of its own. What each operator takes and returns is said in `_library.py`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pare_kernels import reference
+from pare_kernels._checks import ALL_EXACT, SELECTIONS, accumulation_dtype
+
+TOPK, RANDOM = SELECTIONS.index("topk"), SELECTIONS.index("random")
+
+
+def _rows(index: Tensor, tokens: Tensor) -> Tensor:
+    """(B, k) patch indices as a gather / scatter index over the rows of (B, N, D) tokens."""
+    return index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1])
+
+
+def _steps(exact_steps: int) -> int | None:
+    return None if exact_steps == ALL_EXACT else exact_steps
+
+
+def gate_scores(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return reference.gate_scores(tokens, weight, bias)
+
+
+def _gate_backward(dz: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """dw = sum dz * token and dbias = sum dz, summed in float64."""
+    dz = dz.double()
+    return torch.einsum("bn,bnd->d", dz, tokens.double()).to(accumulation_dtype(tokens.dtype)), dz.sum()
+
+
+def gate_scores_backward(
+    grad: Tensor, scores: Tensor, tokens: Tensor, weight: Tensor, need_tokens: bool, need_weight: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    dz = grad * scores * (1 - scores)
+    dtokens = dweight = dbias = grad.new_empty(0)
+    if need_tokens:
+        dtokens = (dz.unsqueeze(-1) * weight.reshape(-1).to(dz.dtype)).to(tokens.dtype)
+    else:
+        dtokens = tokens.new_empty(0)
+    if need_weight:
+        dweight, dbias = _gate_backward(dz, tokens)
+        dbias = dbias.to(dz.dtype)
+    return dtokens, dweight, dbias
+
+
+def gumbel_topk(
+    scores: Tensor,
+    noise: Tensor | None,
+    seed: Tensor | None,
+    stream: int,
+    k: int,
+    tau: float,
+    noise_scale: float,
+    exact_steps: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    if seed is not None:
+        noise = reference.gumbel_noise(seed, *scores.shape, stream, scores.dtype)
+    noisy = scores.clone() if noise is None else reference.noisy_scores(scores, noise, noise_scale)
+    mask = reference.topk_mask(noisy, k)
+    relaxed = reference.relaxed_topk(noisy, k, tau, _steps(exact_steps))
+    return reference.mask_to_index(mask, k), mask.to(scores.dtype), relaxed, noisy
+
+
+def gumbel_topk_backward(grad: Tensor, noisy: Tensor, k: int, tau: float, exact_steps: int) -> Tensor:
+    return reference.relaxed_topk_adjoint(grad, noisy, k, tau, _steps(exact_steps))
+
+
+def _choose(
+    target: Tensor,
+    source: Tensor,
+    gate_weight: Tensor,
+    gate_bias: Tensor | None,
+    seed: Tensor | None,
+    noise_target: Tensor | None,
+    noise_source: Tensor | None,
+    k: int,
+    noise_scale: float,
+    selection: int,
+    highest: bool,
+    by_score: bool,
+) -> tuple[Tensor, ...]:
+    """Everything of the forward pass but the rows: target_index, source_index, gate_*, noisy_*."""
+    dtype = accumulation_dtype(target.dtype)
+    gates, noisy = [], []
+    streams = (reference.TARGET_STREAM, noise_target, target), (reference.SOURCE_STREAM, noise_source, source)
+    for stream, noise, tokens in streams:
+        if seed is not None and selection != TOPK:
+            noise = reference.gumbel_noise(seed, *tokens.shape[:2], stream, dtype)
+        gate = None if selection == RANDOM else reference.gate_scores(tokens, gate_weight, gate_bias)
+        scores = reference.noisy_scores(gate, None if selection == TOPK else noise, noise_scale)
+        gates.append(torch.empty(tokens.shape[0], 0, dtype=dtype, device=tokens.device) if gate is None else gate)
+        noisy.append(scores.clone())  # an operator's outputs must not share memory with each other or with its inputs
+    target_index, source_index = reference.choose_patches(
+        *noisy, k, replace="highest" if highest else "lowest", pairing="score" if by_score else "position"
+    )
+    return target_index, source_index, *gates, *noisy
+
+
+def patch_replace(
+    target: Tensor,
+    source: Tensor,
+    gate_weight: Tensor,
+    gate_bias: Tensor | None,
+    seed: Tensor | None,
+    noise_target: Tensor | None,
+    noise_source: Tensor | None,
+    k: int,
+    tau: float,
+    noise_scale: float,
+    selection: int,
+    highest: bool,
+    by_score: bool,
+    exact_steps: int,
+    straight_through: bool,
+) -> tuple[Tensor, ...]:
+    target_index, source_index, *scores = _choose(
+        target,
+        source,
+        gate_weight,
+        gate_bias,
+        seed,
+        noise_target,
+        noise_source,
+        k,
+        noise_scale,
+        selection,
+        highest,
+        by_score,
+    )
+    placed = source.gather(1, _rows(source_index, source))
+    mixed = target.contiguous().scatter(1, _rows(target_index, target), placed)
+    return mixed, target_index, source_index, *scores
+
+
+def patch_swap_(
+    target: Tensor,
+    source: Tensor,
+    gate_weight: Tensor,
+    gate_bias: Tensor | None,
+    seed: Tensor | None,
+    noise_target: Tensor | None,
+    noise_source: Tensor | None,
+    k: int,
+    tau: float,
+    noise_scale: float,
+    selection: int,
+    highest: bool,
+    by_score: bool,
+    exact_steps: int,
+    straight_through: bool,
+) -> tuple[Tensor, ...]:
+    target_index, source_index, *scores = _choose(
+        target,
+        source,
+        gate_weight,
+        gate_bias,
+        seed,
+        noise_target,
+        noise_source,
+        k,
+        noise_scale,
+        selection,
+        highest,
+        by_score,
+    )
+    placed = source.gather(1, _rows(source_index, source))
+    displaced = target.gather(1, _rows(target_index, target))
+    target.scatter_(1, _rows(target_index, target), placed)
+    source.scatter_(1, _rows(source_index, source), displaced)
+    return target_index, source_index, *scores
+
+
+def patch_replace_backward(
+    grad: Tensor,
+    target: Tensor,
+    source: Tensor,
+    gate_weight: Tensor,
+    gate_target: Tensor,
+    gate_source: Tensor,
+    noisy_target: Tensor,
+    noisy_source: Tensor,
+    target_index: Tensor,
+    source_index: Tensor,
+    tau: float,
+    exact_steps: int,
+    highest: bool,
+    relax: bool,
+    need_target: bool,
+    need_source: bool,
+    need_gate: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dtype = accumulation_dtype(target.dtype)
+    k, num_target = target_index.shape[1], target.shape[1]
+    placed_grad = grad.gather(1, _rows(target_index, grad))
+
+    # 1. Tokens: kept slots and placed patches get the gradient of the row they became.
+    dtarget = grad.scatter(1, _rows(target_index, grad), 0.0) if need_target else None
+    dsource = torch.zeros_like(source).scatter_(1, _rows(source_index, source), placed_grad) if need_source else None
+    dweight = torch.zeros(target.shape[2] if need_gate else 0, dtype=dtype, device=target.device)
+    dbias = torch.zeros(() if need_gate else (0,), dtype=dtype, device=target.device)
+
+    if relax:
+        # 2. Masks: c = <gradient of the row, token> on kept slots and on placed patches.
+        c_target = (grad.to(dtype) * target.to(dtype)).sum(-1).scatter(1, target_index, 0.0)
+        placed = source.gather(1, _rows(source_index, source))
+        c_placed = (placed_grad.to(dtype) * placed.to(dtype)).sum(-1)
+        c_source = torch.zeros_like(noisy_source).scatter_(1, source_index, c_placed)
+        # 3. Relaxation: Nt - k of the target stay, k of the source come.
+        sign = -1.0 if highest else 1.0
+        steps = _steps(exact_steps)
+        ds_target = sign * reference.relaxed_topk_adjoint(c_target, sign * noisy_target, num_target - k, tau, steps)
+        ds_source = reference.relaxed_topk_adjoint(c_source, noisy_source, k, tau, steps)
+        # 4. Gate: z = token @ w + b, g = sigmoid(z).
+        dz_target = ds_target * gate_target * (1 - gate_target)
+        dz_source = ds_source * gate_source * (1 - gate_source)
+        weight = gate_weight.reshape(-1).to(dtype)
+        if need_target:
+            dtarget = (dtarget.to(dtype) + dz_target.unsqueeze(-1) * weight).to(target.dtype)
+        if need_source:
+            dsource = (dsource.to(dtype) + dz_source.unsqueeze(-1) * weight).to(source.dtype)
+        if need_gate:
+            parts = _gate_backward(dz_target, target), _gate_backward(dz_source, source)
+            dweight, dbias = parts[0][0] + parts[1][0], (parts[0][1] + parts[1][1]).to(dtype)
+    return (
+        dtarget.contiguous() if need_target else target.new_empty(0),
+        dsource.contiguous() if need_source else source.new_empty(0),
+        dweight,
+        dbias,
+    )
+
+
+def patch_swap_backward(
+    grad_target: Tensor,
+    grad_source: Tensor,
+    target: Tensor,
+    source: Tensor,
+    gate_weight: Tensor,
+    gate_target: Tensor,
+    gate_source: Tensor,
+    noisy_target: Tensor,
+    noisy_source: Tensor,
+    target_index: Tensor,
+    source_index: Tensor,
+    tau: float,
+    exact_steps: int,
+    highest: bool,
+    relax: bool,
+    need_target: bool,
+    need_source: bool,
+    need_gate: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    slots, patches = _rows(target_index, target), _rows(source_index, source)
+    original_target = target.scatter(1, slots, source.gather(1, patches))
+    original_source = source.scatter(1, patches, target.gather(1, slots))
+    dtarget, dsource, dweight, dbias = patch_replace_backward(
+        grad_target,
+        original_target,
+        original_source,
+        gate_weight,
+        gate_target,
+        gate_source,
+        noisy_target,
+        noisy_source,
+        target_index,
+        source_index,
+        tau,
+        exact_steps,
+        highest,
+        relax,
+        need_target,
+        need_source,
+        need_gate,
+    )
+    # The source buffer's own gradient only moves: to the patches that stayed, and back to the target's displaced ones.
+    if need_target:
+        dtarget.scatter_add_(1, slots, grad_source.gather(1, patches))
+    if need_source:
+        dsource.add_(grad_source.scatter(1, patches, 0.0))
+    return dtarget, dsource, dweight, dbias

@@ -1,0 +1,298 @@
+"""Every raw operator of the namespace `pare_kernels`: schema, fake kernel, autograd formula and fallback, once.
+
+Kernels live elsewhere and register themselves for their device: C++ for the CPU (`csrc/`, the extension module
+`pare_kernels._C`), Triton for CUDA (`pare_kernels/_triton/`). Where neither serves, `_fallback.py` does.
+
+Conventions: "acc" is float32, or float64 for float64 tokens. A seed is an int64 tensor of one element. `exact_steps = -1` means all
+steps. Results that nobody needs (`need_* = False`) are empty tensors. Autocast: the operators choose their own precision (scores in
+acc, rows copied as they are), so no casting is registered and autocast passes through.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+
+import torch
+from torch import Tensor
+
+from pare_kernels import _fallback
+from pare_kernels._checks import accumulation_dtype
+
+NAMESPACE = "pare_kernels"
+_library = torch.library.Library(NAMESPACE, "DEF")
+
+_FORWARD_ARGUMENTS = (
+    "Tensor gate_weight, Tensor? gate_bias, Tensor? seed, Tensor? noise_target, Tensor? noise_source, SymInt k, float tau, "
+    "float noise_scale, int selection, bool highest, bool by_score, int exact_steps, bool straight_through"
+)
+_CHOICE_RESULTS = "Tensor target_index, Tensor source_index, Tensor gate_target, Tensor gate_source, Tensor noisy_target, Tensor noisy_source"
+_BACKWARD_ARGUMENTS = (
+    "Tensor gate_weight, Tensor gate_target, Tensor gate_source, Tensor noisy_target, Tensor noisy_source, Tensor target_index, "
+    "Tensor source_index, float tau, int exact_steps, bool highest, bool relax, bool need_target, bool need_source, bool need_gate"
+)
+_GRADIENTS = "Tensor dtarget, Tensor dsource, Tensor dweight, Tensor dbias"
+
+SCHEMAS = {
+    # (B, N, D), (D,) or (1, D), () or (1,) -> acc (B, N): sigmoid(tokens @ weight + bias)
+    "gate_scores": "(Tensor tokens, Tensor weight, Tensor? bias) -> Tensor",
+    "gate_scores_backward": (
+        "(Tensor grad, Tensor scores, Tensor tokens, Tensor weight, bool need_tokens, bool need_weight)"
+        " -> (Tensor dtokens, Tensor dweight, Tensor dbias)"
+    ),
+    # acc (B, N) -> int64 (B, k) ascending, acc (B, N) x 3. Neither noise nor seed: plain top-k.
+    "gumbel_topk": (
+        "(Tensor scores, Tensor? noise, Tensor? seed, int stream, SymInt k, float tau, float noise_scale, int exact_steps)"
+        " -> (Tensor indices, Tensor mask, Tensor relaxed, Tensor noisy)"
+    ),
+    "gumbel_topk_backward": "(Tensor grad, Tensor noisy, SymInt k, float tau, int exact_steps) -> Tensor",
+    # (B, Nt, D), (B, Ns, D) -> (B, Nt, D), int64 (B, k) x 2, acc (B, Nt), (B, Ns), (B, Nt), (B, Ns).
+    # selection: 0 gumbel, 1 topk, 2 random (tokens are not scored then, gate_* are (B, 0)). tau, exact_steps and straight_through
+    # serve the autograd formula alone.
+    "patch_replace": f"(Tensor target, Tensor source, {_FORWARD_ARGUMENTS}) -> (Tensor mixed, {_CHOICE_RESULTS})",
+    "patch_replace_backward": f"(Tensor grad, Tensor target, Tensor source, {_BACKWARD_ARGUMENTS}) -> ({_GRADIENTS})",
+    # Exchanges the k pairs of rows between the two buffers.
+    "patch_swap_": f"(Tensor(a!) target, Tensor(b!) source, {_FORWARD_ARGUMENTS}) -> ({_CHOICE_RESULTS})",
+    # target, source: the buffers after the exchange.
+    "patch_swap_backward": (
+        f"(Tensor grad_target, Tensor grad_source, Tensor target, Tensor source, {_BACKWARD_ARGUMENTS}) -> ({_GRADIENTS})"
+    ),
+}
+
+for _name, _schema in SCHEMAS.items():
+    _library.define(_name + _schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _library.impl(_name, getattr(_fallback, _name), "CompositeExplicitAutograd")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Fake kernels: shapes and dtypes alone.
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _fake(name: str):
+    return torch.library.register_fake(f"{NAMESPACE}::{name}", lib=_library)
+
+
+@_fake("gate_scores")
+def _(tokens, weight, bias):
+    return tokens.new_empty(tokens.shape[:2], dtype=accumulation_dtype(tokens.dtype))
+
+
+@_fake("gate_scores_backward")
+def _(grad, scores, tokens, weight, need_tokens, need_weight):
+    dweight = scores.new_empty(tokens.shape[2] if need_weight else 0)
+    return (
+        tokens.new_empty(tokens.shape if need_tokens else (0,)),
+        dweight,
+        scores.new_empty(() if need_weight else (0,)),
+    )
+
+
+@_fake("gumbel_topk")
+def _(scores, noise, seed, stream, k, tau, noise_scale, exact_steps):
+    like = [scores.new_empty(scores.shape) for _ in range(3)]
+    return scores.new_empty((scores.shape[0], k), dtype=torch.int64), *like
+
+
+@_fake("gumbel_topk_backward")
+def _(grad, noisy, k, tau, exact_steps):
+    return noisy.new_empty(noisy.shape)
+
+
+def _fake_choice(target, source, k, selection):
+    dtype = accumulation_dtype(target.dtype)
+    shapes = target.shape[:2], source.shape[:2]
+    gates = [(shape[0], 0) if selection == _fallback.RANDOM else shape for shape in shapes]
+    index = [target.new_empty((target.shape[0], k), dtype=torch.int64) for _ in range(2)]
+    return *index, *(target.new_empty(shape, dtype=dtype) for shape in (*gates, *shapes))
+
+
+@_fake("patch_replace")
+def _(target, source, gate_weight, gate_bias, seed, noise_target, noise_source, k, tau, noise_scale, selection, *flags):
+    return target.new_empty(target.shape), *_fake_choice(target, source, k, selection)
+
+
+@_fake("patch_swap_")
+def _(target, source, gate_weight, gate_bias, seed, noise_target, noise_source, k, tau, noise_scale, selection, *flags):
+    return _fake_choice(target, source, k, selection)
+
+
+def _fake_gradients(target, source, need_target, need_source, need_gate):
+    dtype = accumulation_dtype(target.dtype)
+    return (
+        target.new_empty(target.shape if need_target else (0,)),
+        source.new_empty(source.shape if need_source else (0,)),
+        target.new_empty(target.shape[2] if need_gate else 0, dtype=dtype),
+        target.new_empty(() if need_gate else (0,), dtype=dtype),
+    )
+
+
+@_fake("patch_replace_backward")
+def _(grad, target, source, *rest):
+    return _fake_gradients(target, source, *rest[-3:])
+
+
+@_fake("patch_swap_backward")
+def _(grad_target, grad_source, target, source, *rest):
+    return _fake_gradients(target, source, *rest[-3:])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Autograd.
+# ---------------------------------------------------------------------------------------------------------------------
+
+_ops = torch.ops.pare_kernels
+
+
+def _gate_scores_context(ctx, inputs, output):
+    tokens, weight, bias = inputs
+    ctx.save_for_backward(output, tokens, weight, bias)
+
+
+def _gate_scores_backward(ctx, grad):
+    scores, tokens, weight, bias = ctx.saved_tensors
+    need_tokens, need_weight, need_bias = ctx.needs_input_grad
+    dtokens, dweight, dbias = _ops.gate_scores_backward(
+        grad.contiguous(), scores, tokens, weight, need_tokens, need_weight or need_bias
+    )
+    return dtokens if need_tokens else None, *_gate_gradients(dweight, dbias, weight, bias, need_weight, need_bias)
+
+
+def _gate_gradients(dweight, dbias, weight, bias, need_weight, need_bias):
+    """The sums of the kernels (acc, shapes (D,) and ()) in the shapes and types of the parameters."""
+    return (
+        dweight.reshape(weight.shape).to(weight.dtype) if need_weight else None,
+        dbias.reshape(bias.shape).to(bias.dtype) if need_bias else None,
+    )
+
+
+torch.library.register_autograd(
+    f"{NAMESPACE}::gate_scores", _gate_scores_backward, setup_context=_gate_scores_context, lib=_library
+)
+
+
+def _gumbel_topk_context(ctx, inputs, output):
+    *_, ctx.k, ctx.tau, _, ctx.exact_steps = inputs
+    indices, _, _, noisy = output
+    ctx.mark_non_differentiable(indices, noisy)
+    ctx.save_for_backward(noisy)
+    ctx.set_materialize_grads(False)
+
+
+def _gumbel_topk_backward(ctx, _indices, grad_mask, grad_relaxed, _noisy):
+    """Straight-through: the mask's gradient is that of h."""
+    (noisy,) = ctx.saved_tensors
+    given = [grad for grad in (grad_mask, grad_relaxed) if grad is not None]
+    dscores = None
+    if given:
+        dscores = _ops.gumbel_topk_backward(
+            sum(given[1:], given[0]).contiguous(), noisy, ctx.k, ctx.tau, ctx.exact_steps
+        )
+    return dscores, *(None,) * 7
+
+
+torch.library.register_autograd(
+    f"{NAMESPACE}::gumbel_topk", _gumbel_topk_backward, setup_context=_gumbel_topk_context, lib=_library
+)
+
+_NO_GRADIENT = (None,) * 11  # seed and noise, k, and the options
+
+
+def _save_choice(ctx, inputs, output, target, source):
+    """What the backward passes of `patch_replace` and `patch_swap_` need; `target` and `source` as they are after the call."""
+    gate_weight, gate_bias = inputs[2:4]
+    _, ctx.tau, _, _, ctx.highest, _, ctx.exact_steps, ctx.relax = inputs[7:]
+    target_index, source_index, *scores = output[-6:]
+    ctx.mark_non_differentiable(target_index, source_index, *scores)
+    ctx.save_for_backward(target, source, gate_weight, gate_bias, *scores, target_index, source_index)
+    ctx.set_materialize_grads(False)
+
+
+def _run_backward(ctx, operator, *grads):
+    target, source, gate_weight, gate_bias, *scores = ctx.saved_tensors
+    need_target, need_source, need_weight, need_bias = ctx.needs_input_grad[:4]
+    need_gate = need_weight or need_bias
+    dtarget, dsource, dweight, dbias = operator(
+        *(grad.contiguous() for grad in grads),
+        target,
+        source,
+        gate_weight,
+        *scores,
+        ctx.tau,
+        ctx.exact_steps,
+        ctx.highest,
+        ctx.relax,
+        need_target,
+        need_source,
+        need_gate,
+    )
+    return (
+        dtarget if need_target else None,
+        dsource if need_source else None,
+        *_gate_gradients(dweight, dbias, gate_weight, gate_bias, need_weight, need_bias),
+        *_NO_GRADIENT,
+    )
+
+
+def _patch_replace_context(ctx, inputs, output):
+    _save_choice(ctx, inputs, output, inputs[0], inputs[1])
+
+
+def _patch_replace_backward(ctx, grad, *_):
+    if grad is None:
+        return None, None, None, None, *_NO_GRADIENT
+    return _run_backward(ctx, _ops.patch_replace_backward, grad)
+
+
+torch.library.register_autograd(
+    f"{NAMESPACE}::patch_replace", _patch_replace_backward, setup_context=_patch_replace_context, lib=_library
+)
+
+
+class PatchSwap(torch.autograd.Function):
+    """Autograd of the in-place operator, which `register_autograd` does not cover: it marks both buffers as changed."""
+
+    @staticmethod
+    def forward(ctx, *inputs):
+        target, source = inputs[:2]
+        output = _ops.patch_swap_(*inputs)
+        ctx.mark_dirty(target, source)
+        _save_choice(ctx, inputs, output, target, source)
+        return target, source, *output
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_target, grad_source, *_):
+        if grad_target is None and grad_source is None:
+            return None, None, None, None, *_NO_GRADIENT
+        target, source, *_ = ctx.saved_tensors
+        grads = (
+            torch.zeros_like(buffer) if grad is None else grad
+            for grad, buffer in ((grad_target, target), (grad_source, source))
+        )
+        return _run_backward(ctx, _ops.patch_swap_backward, *grads)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The compiled kernels of the CPU.
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _load_extension() -> str | None:
+    """Imports the C++ kernels. Returns why they are not used, or None when they are."""
+    if os.environ.get("PARE_KERNELS_NO_EXT") == "1":
+        return "switched off by PARE_KERNELS_NO_EXT=1"
+    try:
+        import pare_kernels._C  # noqa: F401  (importing it registers the kernels)
+    except ImportError as error:
+        if error.name == "pare_kernels._C":
+            reason = "not built: install with a C++ compiler at hand (pip install --no-build-isolation .)"
+        else:
+            reason = f"could not be loaded: {error}"
+        warnings.warn(f"pare_kernels: the C++ kernels are {reason}; the slower reference serves the CPU", stacklevel=2)
+        return reason
+    return None
+
+
+EXTENSION_PROBLEM = _load_extension() if "pare_kernels._C" not in sys.modules else None

@@ -1,0 +1,274 @@
+"""The operators as functions: check the arguments, settle the seed, call one registered operator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pare_kernels import _library
+from pare_kernels._checks import (
+    ReplaceOptions,
+    accumulation_dtype,
+    check_exact_steps,
+    check_floating,
+    check_gate,
+    check_k,
+    check_noise,
+    check_number,
+    check_patch_replace,
+    check_tokens,
+    settle_randomness,
+    settle_seed,
+)
+from pare_kernels._types import PatchReplaceResult, TopKResult
+
+_ops = torch.ops.pare_kernels
+
+
+def gate_scores(tokens: Tensor, gate_weight: Tensor, gate_bias: Tensor | None = None) -> Tensor:
+    """Scores of patches by the gate of PaRe: `sigmoid(tokens @ gate_weight + gate_bias)`.
+
+    Args:
+        tokens: (B, N, D), float32, bfloat16, float16 or float64.
+        gate_weight: (D,) or (1, D), any of those types.
+        gate_bias: one number, shape () or (1,), or None.
+
+    Returns:
+        (B, N), float32 whatever the tokens' type (float64 for float64 tokens), in (0, 1). Differentiable in all three arguments.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape or device; the message names it.
+    """
+    check_tokens("tokens", tokens)
+    check_gate(gate_weight, gate_bias, "tokens", tokens)
+    return _ops.gate_scores(tokens, gate_weight, gate_bias)
+
+
+def gumbel_topk(
+    scores: Tensor,
+    k: int,
+    *,
+    tau: float = 0.9,
+    noise_scale: float = 1.0,
+    exact_steps: int | None = 8,
+    seed: int | Tensor | None = None,
+    generator: torch.Generator | None = None,
+    noise: Tensor | None = None,
+    stream: int = 0,
+) -> TopKResult:
+    """A random k-subset of each row, with the straight-through gradient of the relaxed subset sampler.
+
+    The subset is the exact top-k of `scores + noise_scale * G` with Gumbel noise G (a draw without replacement, in proportion to
+    exp(scores) at `noise_scale=1`). The relaxation is that of Xie and Ermon (IJCAI 2019): `exact_steps` of its k softmax steps one
+    by one, the rest in closed form; see `pare_kernels.reference`.
+
+    Args:
+        scores: (..., N), float32, bfloat16, float16 or float64; computed in float32 (float64 for float64).
+        k: how many items of each row, 0 <= k <= N.
+        tau: temperature of the relaxation, > 0.
+        noise_scale: factor on the Gumbel noise, >= 0; 0 gives the plain top-k.
+        exact_steps: steps of the relaxation that run one by one; None: all k.
+        seed: 64-bit seed of the Philox noise, an int or an int64 tensor of one element.
+        generator: draws the seed; without seed, generator and noise the default generator does.
+        noise: Gumbel values to use instead, of the shape of `scores`; -inf excludes an item.
+        stream: which of the independent noise streams of one seed (`patch_replace` uses 0 for the target, 1 for the source).
+
+    Returns:
+        `TopKResult(indices, mask, relaxed)`. Equal scores: the lower index ranks higher; NaN ranks below everything.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape, device or range; the message names it.
+    """
+    check_floating("scores", scores)
+    if scores.ndim == 0:
+        raise ValueError("scores must have shape (..., items), got a tensor of shape ()")
+    check_k(k, scores.shape[-1], f"{scores.shape[-1]} items per row")
+    tau = check_number("tau", tau, positive=True)
+    noise_scale = check_number("noise_scale", noise_scale, positive=False)
+    steps = check_exact_steps(exact_steps)
+    if isinstance(stream, bool) or not isinstance(stream, int) or not 0 <= stream < 2**32:
+        raise ValueError(f"stream must be an int in [0, 2^32), got {stream!r}")
+    if noise is not None:
+        if seed is not None or generator is not None:
+            raise ValueError("noise must not be given together with seed or generator: it is already drawn")
+        noise = check_noise("noise", noise, scores.shape, scores).flatten(0, -2)
+    else:
+        seed = settle_seed(seed, generator, scores.device)
+    rows = scores.unsqueeze(0) if scores.ndim == 1 else scores.flatten(0, -2)
+    if noise is not None:
+        noise = noise.reshape(rows.shape)
+    # The cast stays outside the operator, so that autograd brings the gradient back in the type of the scores.
+    indices, mask, relaxed, _ = _ops.gumbel_topk(
+        rows.to(accumulation_dtype(scores.dtype)), noise, seed, stream, k, tau, noise_scale, steps
+    )
+    leading = scores.shape[:-1]
+    return TopKResult(
+        indices.reshape(*leading, k), mask.to(scores.dtype).reshape(scores.shape), relaxed.reshape(scores.shape)
+    )
+
+
+def patch_replace(
+    target: Tensor,
+    source: Tensor,
+    gate_weight: Tensor,
+    gate_bias: Tensor | None = None,
+    *,
+    k: int,
+    tau: float = 0.9,
+    noise_scale: float = 1.0,
+    selection: str = "gumbel",
+    replace: str = "lowest",
+    pairing: str = "position",
+    exact_steps: int | None = 8,
+    seed: int | Tensor | None = None,
+    generator: torch.Generator | None = None,
+    noise: tuple[Tensor, Tensor] | None = None,
+    straight_through: bool | None = None,
+) -> PatchReplaceResult:
+    """Replaces k patches of each target sample by patches of a source sample, chosen by a gate (PaRe, Cai et al., ICML 2024).
+
+    The gate scores all patches of both samples; with Gumbel noise on the scores, the k best source patches take the places of the
+    k worst target patches, copied bit for bit. The hard choice has the gradient of a relaxed one (straight-through), through
+    which the gate learns.
+
+    Args:
+        target: (B, Nt, D) patch tokens of the target modality; float32, bfloat16, float16 or float64.
+        source: (B, Ns, D) patch tokens of the source modality, same dtype and device; Ns may differ from Nt.
+        gate_weight: (D,) or (1, D), the gate's linear layer, shared by both modalities.
+        gate_bias: one number, shape () or (1,), or None.
+        k: how many target patches are replaced, 0 <= k <= min(Nt, Ns).
+        tau: temperature of the relaxation, > 0. From 0.3 up the hard choice is also the top-k of the relaxed one.
+        noise_scale: factor on the Gumbel noise, >= 0. The scores lie in (0, 1) and the noise has standard deviation 1.28, so at
+            1.0, the paper's value, the choice is nearly random.
+        selection: "gumbel" (noisy scores), "topk" (scores as they are), "random" (noise alone).
+        replace: which target patches give way, those with the "lowest" or the "highest" scores.
+        pairing: "position": the j-th free slot takes the j-th chosen source patch, both ascending; "score": the free slots from
+            the lowest noisy score up take the chosen source patches from the highest down.
+        exact_steps: how many steps of the relaxation run one by one, the rest follows in closed form; None: all, the paper's form.
+        seed: 64-bit seed of the Philox noise, an int or an int64 tensor of one element. The same seed makes the same noise on
+            every device.
+        generator: draws the seed; without seed, generator and noise the default generator of the tensors' device does.
+        noise: (noise_target, noise_source) of shapes (B, Nt) and (B, Ns): Gumbel values used as they are, before `noise_scale`;
+            -inf excludes a patch (a source patch from being chosen, a target patch from being kept).
+        straight_through: whether the choice has a gradient; None: with "gumbel" only, as in the paper. "topk" may turn it on.
+
+    Returns:
+        `PatchReplaceResult(mixed, lam, target_index, source_index)`. `mixed` (B, Nt, D) is differentiable in `target`, `source`,
+        `gate_weight` and `gate_bias`. Scores are computed in float32 (float64 for float64 tokens), under autocast too.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape, device or range; the message names it.
+    """
+    options = check_patch_replace(
+        target,
+        source,
+        gate_weight,
+        gate_bias,
+        k,
+        tau,
+        noise_scale,
+        selection,
+        replace,
+        pairing,
+        exact_steps,
+        straight_through,
+    )
+    randomness = settle_randomness(target, source, selection, seed, generator, noise)
+    mixed, target_index, source_index, *_ = _ops.patch_replace(
+        target, source, gate_weight, gate_bias, *randomness, k, *options
+    )
+    return PatchReplaceResult(mixed, _share(k, target), target_index, source_index)
+
+
+def patch_swap_(
+    target: Tensor,
+    source: Tensor,
+    gate_weight: Tensor,
+    gate_bias: Tensor | None = None,
+    *,
+    k: int,
+    tau: float = 0.9,
+    noise_scale: float = 1.0,
+    selection: str = "gumbel",
+    replace: str = "lowest",
+    pairing: str = "position",
+    exact_steps: int | None = 8,
+    seed: int | Tensor | None = None,
+    generator: torch.Generator | None = None,
+    noise: tuple[Tensor, Tensor] | None = None,
+    straight_through: bool | None = None,
+) -> PatchReplaceResult:
+    """`patch_replace` in place: exchanges the k chosen pairs of rows between the two buffers.
+
+    `target` becomes what `patch_replace` returns as `mixed`, `source` receives the displaced target patches in the places of the
+    patches that left; no memory of token size is taken. The gradient of `target` is that of `patch_replace`; a gradient that
+    arrives at `source` afterwards follows the rows back to where they came from and does not reach the gate.
+
+    Arguments, result and errors as in `patch_replace`, and:
+
+    Raises:
+        ValueError: `target` or `source` has several elements in one memory location (an expanded tensor), or the two share memory.
+        RuntimeError: a leaf tensor that requires a gradient (as for every in-place operation of PyTorch).
+    """
+    options = check_patch_replace(
+        target,
+        source,
+        gate_weight,
+        gate_bias,
+        k,
+        tau,
+        noise_scale,
+        selection,
+        replace,
+        pairing,
+        exact_steps,
+        straight_through,
+    )
+    _check_writable(target, source)
+    randomness = settle_randomness(target, source, selection, seed, generator, noise)
+    arguments = (gate_weight, gate_bias, *randomness, k, *options)
+    needs_gradient = torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in (target, source, gate_weight, gate_bias)
+    )
+    if not needs_gradient:
+        target_index, source_index, *_ = _ops.patch_swap_(target, source, *arguments)
+    elif torch.compiler.is_compiling():
+        target_index, source_index = _swap_by_copy(target, source, *arguments)
+    else:
+        _, _, target_index, source_index, *_ = _library.PatchSwap.apply(target, source, *arguments)
+    return PatchReplaceResult(target, _share(k, target), target_index, source_index)
+
+
+def _swap_by_copy(target: Tensor, source: Tensor, *arguments) -> tuple[Tensor, Tensor]:
+    """The exchange for a traced graph, where an autograd function cannot mark its inputs as changed; the compiler removes the copies."""
+    mixed, target_index, source_index, *_ = _ops.patch_replace(target, source, *arguments)
+    slots = target_index.unsqueeze(-1).expand(-1, -1, target.shape[2])
+    patches = source_index.unsqueeze(-1).expand(-1, -1, source.shape[2])
+    exchanged = source.scatter(1, patches, target.gather(1, slots))
+    target.copy_(mixed)
+    source.copy_(exchanged)
+    return target_index, source_index
+
+
+def _check_writable(target: Tensor, source: Tensor) -> None:
+    for name, tensor in (("target", target), ("source", source)):
+        if any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
+            raise ValueError(
+                f"{name} must own each of its elements to be changed in place, but it is expanded: strides {tensor.stride()}"
+            )
+    if torch.compiler.is_compiling() or target.numel() == 0 or source.numel() == 0:
+        return
+    if target.untyped_storage().data_ptr() == source.untyped_storage().data_ptr():
+        ranges = [
+            (
+                first := tensor.storage_offset(),
+                first + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True)),
+            )
+            for tensor in (target, source)
+        ]
+        if ranges[0][0] <= ranges[1][1] and ranges[1][0] <= ranges[0][1]:
+            raise ValueError("target and source must not share memory: their rows are exchanged in place")
+
+
+def _share(k: int, target: Tensor) -> float:
+    return k / target.shape[1] if target.shape[1] else 0.0
