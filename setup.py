@@ -37,7 +37,7 @@ TEST = [
 setup(
     name="pare-kernels",
     version=VERSION,
-    description="Patch replacement for cross-modal fine-tuning: fused gate, Gumbel top-k and patch swap, and a training loop around them",
+    description="Patch replacement for cross-modal fine-tuning: the fused operator and the training around it",
     long_description=(ROOT / "README.md").read_text() if (ROOT / "README.md").exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",

@@ -60,7 +60,8 @@ def gumbel_topk(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     if seed is not None:
         noise = reference.gumbel_noise(seed, *scores.shape, stream, scores.dtype)
-    noisy = scores.clone() if noise is None else reference.noisy_scores(scores, noise, noise_scale)
+    noisy = scores if noise is None else reference.noisy_scores(scores, noise, noise_scale)
+    noisy = noisy.clone(memory_format=torch.contiguous_format)
     mask = reference.topk_mask(noisy, k)
     relaxed = reference.relaxed_topk(noisy, k, tau, _steps(exact_steps))
     return reference.mask_to_index(mask, k), mask.to(scores.dtype), relaxed, noisy
@@ -94,7 +95,8 @@ def _choose(
         gate = None if selection == RANDOM else reference.gate_scores(tokens, gate_weight, gate_bias)
         scores = reference.noisy_scores(gate, None if selection == TOPK else noise, noise_scale)
         gates.append(torch.empty(tokens.shape[0], 0, dtype=dtype, device=tokens.device) if gate is None else gate)
-        noisy.append(scores.clone())  # an operator's outputs must not share memory with each other or with its inputs
+        # An operator's outputs share no memory, neither with each other nor with its inputs.
+        noisy.append(scores.clone(memory_format=torch.contiguous_format))
     target_index, source_index = reference.choose_patches(
         *noisy, k, replace="highest" if highest else "lowest", pairing="score" if by_score else "position"
     )

@@ -15,7 +15,6 @@ import sys
 import warnings
 
 import torch
-from torch import Tensor
 
 from pare_kernels import _fallback
 from pare_kernels._checks import accumulation_dtype
@@ -27,7 +26,10 @@ _FORWARD_ARGUMENTS = (
     "Tensor gate_weight, Tensor? gate_bias, Tensor? seed, Tensor? noise_target, Tensor? noise_source, SymInt k, float tau, "
     "float noise_scale, int selection, bool highest, bool by_score, int exact_steps, bool straight_through"
 )
-_CHOICE_RESULTS = "Tensor target_index, Tensor source_index, Tensor gate_target, Tensor gate_source, Tensor noisy_target, Tensor noisy_source"
+_CHOICE_RESULTS = (
+    "Tensor target_index, Tensor source_index, Tensor gate_target, Tensor gate_source, "
+    "Tensor noisy_target, Tensor noisy_source"
+)
 _BACKWARD_ARGUMENTS = (
     "Tensor gate_weight, Tensor gate_target, Tensor gate_source, Tensor noisy_target, Tensor noisy_source, Tensor target_index, "
     "Tensor source_index, float tau, int exact_steps, bool highest, bool relax, bool need_target, bool need_source, bool need_gate"

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from pare_kernels import _library
 from pare_kernels._checks import (
-    ReplaceOptions,
     accumulation_dtype,
     check_exact_steps,
     check_floating,
@@ -240,7 +239,7 @@ def patch_swap_(
 
 
 def _swap_by_copy(target: Tensor, source: Tensor, *arguments) -> tuple[Tensor, Tensor]:
-    """The exchange for a traced graph, where an autograd function cannot mark its inputs as changed; the compiler removes the copies."""
+    """The exchange for a traced graph, where no autograd function can mark its inputs as changed."""
     mixed, target_index, source_index, *_ = _ops.patch_replace(target, source, *arguments)
     slots = target_index.unsqueeze(-1).expand(-1, -1, target.shape[2])
     patches = source_index.unsqueeze(-1).expand(-1, -1, source.shape[2])

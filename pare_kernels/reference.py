@@ -101,7 +101,7 @@ def topk_mask(scores: Tensor, n: int) -> Tensor:
 
 def mask_to_index(mask: Tensor, n: int) -> Tensor:
     """Ascending positions of the n true entries of each row, int64 (B, n)."""
-    return (~mask).to(torch.int8).argsort(dim=-1, stable=True)[..., :n]
+    return (~mask).to(torch.int8).argsort(dim=-1, stable=True)[..., :n].contiguous()
 
 
 def choose_patches(

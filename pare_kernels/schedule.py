@@ -12,7 +12,7 @@ KINDS = ("constant", "linear", "exponential", "piecewise")
 
 @dataclass(frozen=True)
 class ReplaceSchedule:
-    """k as a function of training progress t in [0, 1], from `start` at t = 0 to `end` at t = 1 (PaRe's gradual walk to the target).
+    """k as a function of training progress t in [0, 1], from `start` at t = 0 to `end` at t = 1: PaRe's walk to the target.
 
     constant:     k = start
     linear:       k = start + (end - start) t
@@ -47,7 +47,7 @@ class ReplaceSchedule:
             raise ValueError(f"steps must be an int >= 2, got {self.steps!r}")
 
     def __call__(self, progress: float, num_patches: int) -> int:
-        """k at `progress` in [0, 1] with `num_patches` patches at hand (the smaller of target and source); 0 <= k <= num_patches."""
+        """k at `progress` in [0, 1] with `num_patches` at hand (the smaller of target and source); 0 <= k <= num_patches."""
         if not 0.0 <= progress <= 1.0:
             raise ValueError(f"progress must lie in [0, 1], got {progress}")
         if num_patches < 0:
