@@ -64,7 +64,7 @@ def gumbel_topk(
     noisy = noisy.clone(memory_format=torch.contiguous_format)
     mask = reference.topk_mask(noisy, k)
     relaxed = reference.relaxed_topk(noisy, k, tau, _steps(exact_steps))
-    return reference.mask_to_index(mask, k), mask.to(scores.dtype), relaxed, noisy
+    return mask.to(scores.dtype), relaxed, noisy, reference.mask_to_index(mask, k)
 
 
 def gumbel_topk_backward(grad: Tensor, noisy: Tensor, k: int, tau: float, exact_steps: int) -> Tensor:
@@ -175,6 +175,11 @@ def patch_swap_(
     target.scatter_(1, _rows(target_index, target), placed)
     source.scatter_(1, _rows(source_index, source), displaced)
     return target_index, source_index, *scores
+
+
+def patch_swap(target: Tensor, source: Tensor, *arguments) -> tuple[Tensor, ...]:
+    mixed, displaced = (tokens.clone(memory_format=torch.contiguous_format) for tokens in (target, source))
+    return mixed, displaced, *torch.ops.pare_kernels.patch_swap_(mixed, displaced, *arguments)
 
 
 def patch_replace_backward(

@@ -43,10 +43,10 @@ SCHEMAS = {
         "(Tensor grad, Tensor scores, Tensor tokens, Tensor weight, bool need_tokens, bool need_weight)"
         " -> (Tensor dtokens, Tensor dweight, Tensor dbias)"
     ),
-    # acc (B, N) -> int64 (B, k) ascending, acc (B, N) x 3. Neither noise nor seed: plain top-k.
+    # acc (B, N) -> acc (B, N) x 3, int64 (B, k) ascending. Neither noise nor seed: plain top-k.
     "gumbel_topk": (
         "(Tensor scores, Tensor? noise, Tensor? seed, int stream, SymInt k, float tau, float noise_scale, int exact_steps)"
-        " -> (Tensor indices, Tensor mask, Tensor relaxed, Tensor noisy)"
+        " -> (Tensor mask, Tensor relaxed, Tensor noisy, Tensor indices)"
     ),
     "gumbel_topk_backward": "(Tensor grad, Tensor noisy, SymInt k, float tau, int exact_steps) -> Tensor",
     # (B, Nt, D), (B, Ns, D) -> (B, Nt, D), int64 (B, k) x 2, acc (B, Nt), (B, Ns), (B, Nt), (B, Ns).
@@ -56,6 +56,10 @@ SCHEMAS = {
     "patch_replace_backward": f"(Tensor grad, Tensor target, Tensor source, {_BACKWARD_ARGUMENTS}) -> ({_GRADIENTS})",
     # Exchanges the k pairs of rows between the two buffers.
     "patch_swap_": f"(Tensor(a!) target, Tensor(b!) source, {_FORWARD_ARGUMENTS}) -> ({_CHOICE_RESULTS})",
+    # The same on copies, for traced graphs, where an operator with a gradient must not change its inputs.
+    "patch_swap": (
+        f"(Tensor target, Tensor source, {_FORWARD_ARGUMENTS}) -> (Tensor mixed, Tensor displaced, {_CHOICE_RESULTS})"
+    ),
     # target, source: the buffers after the exchange.
     "patch_swap_backward": (
         f"(Tensor grad_target, Tensor grad_source, Tensor target, Tensor source, {_BACKWARD_ARGUMENTS}) -> ({_GRADIENTS})"
@@ -94,7 +98,7 @@ def _(grad, scores, tokens, weight, need_tokens, need_weight):
 @_fake("gumbel_topk")
 def _(scores, noise, seed, stream, k, tau, noise_scale, exact_steps):
     like = [scores.new_empty(scores.shape) for _ in range(3)]
-    return scores.new_empty((scores.shape[0], k), dtype=torch.int64), *like
+    return *like, scores.new_empty((scores.shape[0], k), dtype=torch.int64)
 
 
 @_fake("gumbel_topk_backward")
@@ -118,6 +122,12 @@ def _(target, source, gate_weight, gate_bias, seed, noise_target, noise_source, 
 @_fake("patch_swap_")
 def _(target, source, gate_weight, gate_bias, seed, noise_target, noise_source, k, tau, noise_scale, selection, *flags):
     return _fake_choice(target, source, k, selection)
+
+
+@_fake("patch_swap")
+def _(target, source, gate_weight, gate_bias, seed, noise_target, noise_source, k, tau, noise_scale, selection, *flags):
+    buffers = target.new_empty(target.shape), source.new_empty(source.shape)
+    return *buffers, *_fake_choice(target, source, k, selection)
 
 
 def _fake_gradients(target, source, need_target, need_source, need_gate):
@@ -176,13 +186,13 @@ torch.library.register_autograd(
 
 def _gumbel_topk_context(ctx, inputs, output):
     *_, ctx.k, ctx.tau, _, ctx.exact_steps = inputs
-    indices, _, _, noisy = output
+    _, _, noisy, indices = output
     ctx.mark_non_differentiable(indices, noisy)
     ctx.save_for_backward(noisy)
     ctx.set_materialize_grads(False)
 
 
-def _gumbel_topk_backward(ctx, _indices, grad_mask, grad_relaxed, _noisy):
+def _gumbel_topk_backward(ctx, grad_mask, grad_relaxed, _noisy, _indices):
     """Straight-through: the mask's gradient is that of h."""
     (noisy,) = ctx.saved_tensors
     given = [grad for grad in (grad_mask, grad_relaxed) if grad is not None]
@@ -252,6 +262,26 @@ torch.library.register_autograd(
 )
 
 
+def _patch_swap_context(ctx, inputs, output):
+    _save_choice(ctx, inputs, output, output[0], output[1])
+
+
+def _patch_swap_backward(ctx, grad_target, grad_source, *_):
+    if grad_target is None and grad_source is None:
+        return None, None, None, None, *_NO_GRADIENT
+    target, source, *_ = ctx.saved_tensors
+    grads = (
+        torch.zeros_like(buffer) if grad is None else grad
+        for grad, buffer in ((grad_target, target), (grad_source, source))
+    )
+    return _run_backward(ctx, _ops.patch_swap_backward, *grads)
+
+
+torch.library.register_autograd(
+    f"{NAMESPACE}::patch_swap", _patch_swap_backward, setup_context=_patch_swap_context, lib=_library
+)
+
+
 class PatchSwap(torch.autograd.Function):
     """Autograd of the in-place operator, which `register_autograd` does not cover: it marks both buffers as changed."""
 
@@ -265,15 +295,8 @@ class PatchSwap(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_target, grad_source, *_):
-        if grad_target is None and grad_source is None:
-            return None, None, None, None, *_NO_GRADIENT
-        target, source, *_ = ctx.saved_tensors
-        grads = (
-            torch.zeros_like(buffer) if grad is None else grad
-            for grad, buffer in ((grad_target, target), (grad_source, source))
-        )
-        return _run_backward(ctx, _ops.patch_swap_backward, *grads)
+    def backward(ctx, *grads):
+        return _patch_swap_backward(ctx, *grads)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

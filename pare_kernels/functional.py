@@ -97,7 +97,7 @@ def gumbel_topk(
     if noise is not None:
         noise = noise.reshape(rows.shape)
     # The cast stays outside the operator, so that autograd brings the gradient back in the type of the scores.
-    indices, mask, relaxed, _ = _ops.gumbel_topk(
+    mask, relaxed, _, indices = _ops.gumbel_topk(
         rows.to(accumulation_dtype(scores.dtype)), noise, seed, stream, k, tau, noise_scale, steps
     )
     leading = scores.shape[:-1]
@@ -232,21 +232,13 @@ def patch_swap_(
     if not needs_gradient:
         target_index, source_index, *_ = _ops.patch_swap_(target, source, *arguments)
     elif torch.compiler.is_compiling():
-        target_index, source_index = _swap_by_copy(target, source, *arguments)
+        # In a traced graph no autograd function can mark its inputs as changed.
+        mixed, displaced, target_index, source_index, *_ = _ops.patch_swap(target, source, *arguments)
+        target.copy_(mixed)
+        source.copy_(displaced)
     else:
         _, _, target_index, source_index, *_ = _library.PatchSwap.apply(target, source, *arguments)
     return PatchReplaceResult(target, _share(k, target), target_index, source_index)
-
-
-def _swap_by_copy(target: Tensor, source: Tensor, *arguments) -> tuple[Tensor, Tensor]:
-    """The exchange for a traced graph, where no autograd function can mark its inputs as changed."""
-    mixed, target_index, source_index, *_ = _ops.patch_replace(target, source, *arguments)
-    slots = target_index.unsqueeze(-1).expand(-1, -1, target.shape[2])
-    patches = source_index.unsqueeze(-1).expand(-1, -1, source.shape[2])
-    exchanged = source.scatter(1, patches, target.gather(1, slots))
-    target.copy_(mixed)
-    source.copy_(exchanged)
-    return target_index, source_index
 
 
 def _check_writable(target: Tensor, source: Tensor) -> None:
