@@ -1,0 +1,123 @@
+"""Embedders: cut a sample of any modality into patches and map each patch to a token of a pretrained encoder."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+DEFAULT_TARGET_TOKENS = 64
+
+
+def check_input_shape(input_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return ``input_shape`` as a tuple after checking that it is ``(C, L)`` or ``(C, H, W)`` with positive sizes.
+
+    Raises:
+        ValueError: for any other shape.
+    """
+    shape = tuple(input_shape)
+    if len(shape) not in (2, 3) or not all(isinstance(size, int) and size > 0 for size in shape):
+        raise ValueError(f"input_shape must be (C, L) or (C, H, W) with positive integers, got {shape}")
+    return shape
+
+
+def default_patch_size(size: tuple[int, ...], target_tokens: int = DEFAULT_TARGET_TOKENS) -> tuple[int, ...]:
+    """Patch size that cuts ``size`` into at most ``target_tokens`` patches.
+
+    One axis: the smallest divisor ``s`` of ``L`` with ``L / s <= target_tokens``, the rule of ORCA and PaRe. Where that
+    is more than twice as coarse as needed (a prime ``L`` would leave a single token), ``ceil(L / target_tokens)``;
+    the last patch is then zero-padded. Two axes: the same rule for a square patch, with common divisors of H and W.
+
+    Args:
+        size: ``(L,)`` or ``(H, W)``.
+        target_tokens: most tokens wanted.
+
+    Returns:
+        Patch size per axis, same length as ``size``.
+
+    Raises:
+        ValueError: if ``target_tokens`` is not positive.
+    """
+    if target_tokens < 1:
+        raise ValueError(f"target_tokens must be at least 1, got {target_tokens}")
+    finest = next(s for s in range(1, max(size) + 1) if math.prod(-(-length // s) for length in size) <= target_tokens)
+    exact = next((s for s in range(finest, 2 * finest + 1) if all(length % s == 0 for length in size)), finest)
+    return (exact,) * len(size)
+
+
+def tile_channels(weight: Tensor, channels: int) -> Tensor:
+    """Repeat a patch kernel ``(D, C0, *patch)`` along its input channels, cut to ``channels``: R, G, B, R, G, ...
+
+    The kernel is not rescaled by the number of channels, as in PaRe.
+    """
+    copies = -(-channels // weight.shape[1])
+    return weight.repeat(1, copies, *(1,) * (weight.ndim - 2))[:, :channels]
+
+
+class PatchEmbedder(nn.Module):
+    """Patchify by a convolution whose stride is its kernel, then LayerNorm and position embeddings.
+
+    Sizes that the patch does not divide are zero-padded at the end (right, bottom). Tokens are in row-major order.
+    The projection starts Xavier-uniform with gain sqrt(2) and zero bias, the position embeddings at zero; encoders
+    overwrite what their pretrained embedding offers.
+
+    Args:
+        input_shape: ``(C, L)`` or ``(C, H, W)`` of one sample.
+        width: token width D.
+        patch_size: patch length per axis.
+        image_size: ``(H, W)`` to which samples are resized first (antialiased bilinear); None keeps their size.
+        norm_eps: epsilon of the LayerNorm; None leaves the LayerNorm out.
+        positions: whether learned position embeddings are added.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        width: int,
+        patch_size: tuple[int, ...],
+        *,
+        image_size: tuple[int, int] | None = None,
+        norm_eps: float | None = None,
+        positions: bool = True,
+    ) -> None:
+        super().__init__()
+        self.input_shape = check_input_shape(input_shape)
+        self.image_size = image_size
+        self.patch_size = tuple(patch_size)
+        canvas = self.canvas_size
+        self.grid = tuple(-(-length // patch) for length, patch in zip(canvas, self.patch_size, strict=True))
+        convolution = nn.Conv1d if len(canvas) == 1 else nn.Conv2d
+        self.projection = convolution(input_shape[0], width, kernel_size=self.patch_size, stride=self.patch_size)
+        self.norm = nn.Identity() if norm_eps is None else nn.LayerNorm(width, eps=norm_eps)
+        self.position_embeddings = nn.Parameter(torch.zeros(self.num_tokens, width)) if positions else None
+        nn.init.xavier_uniform_(self.projection.weight, gain=math.sqrt(2))
+        nn.init.zeros_(self.projection.bias)
+
+    @property
+    def canvas_size(self) -> tuple[int, ...]:
+        """``(L,)`` or ``(H, W)`` of what is cut into patches, before padding."""
+        return self.image_size or self.input_shape[1:]
+
+    @property
+    def num_tokens(self) -> int:
+        return math.prod(self.grid)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed samples ``(B, *input_shape)`` as tokens ``(B, N, D)``.
+
+        Raises:
+            ValueError: if the samples have another shape than this embedder was built for.
+        """
+        if x.shape[1:] != self.input_shape:
+            raise ValueError(f"x must have shape (B, {', '.join(map(str, self.input_shape))}), got {tuple(x.shape)}")
+        x = x.to(self.projection.weight.dtype)
+        if x.shape[2:] != self.canvas_size:
+            x = F.interpolate(x, size=self.canvas_size, mode="bilinear", antialias=True)
+        padding = []
+        for length, patch, cells in zip(self.canvas_size, self.patch_size, self.grid, strict=True):
+            padding = [0, cells * patch - length, *padding]  # F.pad counts from the last axis
+        tokens = self.projection(F.pad(x, padding)).flatten(2).transpose(1, 2)
+        tokens = self.norm(tokens)
+        return tokens if self.position_embeddings is None else tokens + self.position_embeddings

