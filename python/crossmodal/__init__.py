@@ -1,0 +1,28 @@
+"""Cross-modal fine-tuning: a pretrained transformer learns a modality it never saw, by patch replacement (PaRe).
+
+The parts, each importable on its own:
+
+- :mod:`crossmodal.tasks` -- target data sets: ``tasks.load("italy_power_demand")``, ``tasks.available()``
+- :mod:`crossmodal.sources` -- labelled data of the pretraining modality: ``sources.load("scipy_docs", ...)``
+- :mod:`crossmodal.encoders` and :mod:`crossmodal.model` -- pretrained transformers and what is put around them
+- :mod:`crossmodal.methods`, :mod:`crossmodal.losses`, :mod:`crossmodal.metrics`, :mod:`crossmodal.engine` -- training
+
+Submodules are imported on first use, so that ``import crossmodal`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+__all__ = ["encoders", "engine", "losses", "methods", "metrics", "model", "sources", "tasks"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in __all__:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

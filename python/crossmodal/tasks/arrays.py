@@ -1,0 +1,206 @@
+"""Bring your own modality: task "arrays" reads the user's arrays.
+
+``data`` is an ``.npz`` file or a folder of ``.npy`` files with
+
+- ``x_train``, ``x_test`` and optionally ``x_val``: real numbers ``(n, L)``, ``(n, C, L)`` or ``(n, C, H, W)``;
+- ``y_train``, ``y_test`` and optionally ``y_val``: see :func:`crossmodal.tasks.targets.infer_kind`;
+- optionally ``class_names``: strings; labels are then these names or their indices;
+- optionally ``normalize``: the string "channel" (the default), "position" (a table, whose columns have units of their
+  own) or "none";
+
+or the ``NAME_TRAIN.ts`` of a pair of files in the format of the UCR/UEA archive. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from crossmodal.tasks.archive import load_ts_pair
+from crossmodal.tasks.base import Options, RawTask, register
+from crossmodal.tasks.checks import real_array, require_finite
+from crossmodal.tasks.normalizer import SCALINGS
+from crossmodal.tasks.targets import (
+    class_values,
+    encode_classes,
+    encode_dense,
+    encode_multilabel,
+    encode_values,
+    infer_kind,
+)
+
+REQUIRED = ("x_train", "y_train", "x_test", "y_test")
+OPTIONAL = ("x_val", "y_val", "class_names", "normalize")
+# What numpy and zipfile raise for archives that are damaged, lie about their content, or hold pickles.
+_READ_ERRORS = (
+    ValueError,
+    OSError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+@register("arrays", "your own data: --data my.npz, a folder of .npy files, or NAME_TRAIN.ts", own_data=True)
+def arrays(options: Options) -> RawTask:
+    if options.data.suffix == ".ts":
+        return load_ts_pair(options.data, kind=options.kind)
+    return from_arrays(read_arrays(options.data, REQUIRED, OPTIONAL), options.kind, str(options.data))
+
+
+def read_arrays(path: str | Path, required: Iterable[str], optional: Iterable[str] = ()) -> dict[str, np.ndarray]:
+    """Read named arrays from an .npz file or a folder of .npy files, without unpickling anything.
+
+    Raises:
+        FileNotFoundError: no such file or folder.
+        ValueError: a required array is missing, or one cannot be read; file and array are named.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"data: no such file or folder: {path}")
+    if path.is_dir():
+        return _read_folder(path, tuple(required), tuple(optional))
+    if path.suffix != ".npz":
+        raise ValueError(f"data: expected an .npz file, a folder of .npy files or NAME_TRAIN.ts, got {path}")
+    return _read_npz(path, tuple(required), tuple(optional))
+
+
+def _read_npz(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, np.ndarray]:
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: not an .npz file (not a zip archive, or a truncated one)")
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except _READ_ERRORS as error:
+        raise ValueError(f"{path}: cannot be read: {error}") from None
+    with archive:
+        _require(required, archive.files, path)
+        found = {}
+        for key in (*required, *(key for key in optional if key in archive.files)):
+            try:
+                found[key] = archive[key]
+            except _READ_ERRORS as error:
+                raise ValueError(f"{path}: {key} cannot be read: {error}") from None
+    return found
+
+
+def _read_folder(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, np.ndarray]:
+    present = [file.stem for file in sorted(path.glob("*.npy"))]
+    _require(required, present, path)
+    found = {}
+    for key in (*required, *(key for key in optional if key in present)):
+        file = path / f"{key}.npy"
+        try:
+            found[key] = np.load(file, allow_pickle=False)
+        except _READ_ERRORS as error:
+            raise ValueError(f"{file}: cannot be read: {error}") from None
+    return found
+
+
+def _require(required: tuple[str, ...], present: list[str], path: Path) -> None:
+    missing = [key for key in required if key not in present]
+    if missing:
+        raise ValueError(f"{path}: missing {', '.join(missing)}; found: {', '.join(present) or 'nothing'}")
+
+
+def from_arrays(data: dict[str, np.ndarray], kind: str | None = None, origin: str = "arrays") -> RawTask:
+    """Check arrays (see the head of this module) and encode their targets.
+
+    Raises:
+        TypeError, ValueError: names the array, and index and value where there is one.
+    """
+    if ("x_val" in data) != ("y_val" in data):
+        missing = "y_val" if "x_val" in data else "x_val"
+        raise ValueError(f"{origin}: missing {missing}: x_val and y_val come together")
+    parts = ("train", "val", "test") if "x_val" in data else ("train", "test")
+    x = {part: _inputs(data[f"x_{part}"], f"{origin}: x_{part}") for part in parts}
+    y = {part: data[f"y_{part}"] for part in parts}
+    for part in parts:
+        if x[part].shape[1:] != x["train"].shape[1:]:
+            raise ValueError(
+                f"{origin}: x_{part} has samples of shape {x[part].shape[1:]}, x_train of shape {x['train'].shape[1:]}"
+            )
+        if y[part].ndim == 0 or len(y[part]) != len(x[part]):
+            raise ValueError(f"{origin}: x_{part} has {len(x[part])} samples, y_{part} has shape {y[part].shape}")
+    spatial = x["train"].shape[2:]
+    if kind is None:
+        kind, reason = infer_kind(y["train"], spatial, f"{origin}: y_train")
+    else:
+        reason = f"{kind}: as told."
+    notes = [reason]
+    names = _class_names(data.get("class_names"), origin)
+
+    if kind == "classification":
+        labels = {part: class_values(y[part], f"{origin}: y_{part}") for part in parts}
+        classes = np.unique(labels["train"])
+        if names and labels["train"].dtype.kind != "U":
+            classes = np.arange(len(names))
+        elif names:
+            classes = np.array(names)
+        y = {part: encode_classes(labels[part], classes, f"{origin}: y_{part}") for part in parts}
+        names = names or tuple(str(value) for value in classes.tolist())
+    elif kind == "multilabel":
+        y = {part: encode_multilabel(y[part], f"{origin}: y_{part}") for part in parts}
+        unused = np.flatnonzero(y["train"].sum(axis=0) == 0)
+        if len(unused):
+            notes.append(f"labels without a positive training sample: columns {unused.tolist()}.")
+    elif kind == "regression":
+        y = {part: encode_values(y[part], f"{origin}: y_{part}") for part in parts}
+    else:
+        y = {part: encode_dense(y[part], spatial, f"{origin}: y_{part}") for part in parts}
+    for part in parts:
+        if y[part].shape[1:] != y["train"].shape[1:]:
+            raise ValueError(
+                f"{origin}: y_{part} has targets of shape {y[part].shape[1:]}, y_train of shape {y['train'].shape[1:]}"
+            )
+    if kind == "multilabel" and names and len(names) != y["train"].shape[1]:
+        raise ValueError(f"{origin}: {len(names)} class_names, but y_train has {y['train'].shape[1]} columns")
+    if data["x_train"].ndim == 3:
+        notes.append(f"x_train {data['x_train'].shape} is read as (samples, channels, length).")
+    return RawTask(
+        kind=kind,
+        x_train=x["train"],
+        y_train=y["train"],
+        x_test=x["test"],
+        y_test=y["test"],
+        x_val=x.get("val"),
+        y_val=y.get("val"),
+        class_names=names if kind in ("classification", "multilabel") else (),
+        origin=origin,
+        notes=tuple(notes),
+        normalize_x=_normalize(data.get("normalize"), origin),
+    )
+
+
+def _inputs(values: np.ndarray, name: str) -> np.ndarray:
+    if values.ndim not in (2, 3, 4):
+        raise ValueError(f"{name}: expected shape (n, L), (n, C, L) or (n, C, H, W), got {values.shape}")
+    if 0 in values.shape:
+        raise ValueError(f"{name}: empty, its shape is {values.shape}")
+    x = real_array(values, name)
+    require_finite(x, name)
+    return x[:, None] if x.ndim == 2 else x
+
+
+def _class_names(values: np.ndarray | None, origin: str) -> tuple[str, ...]:
+    if values is None:
+        return ()
+    if values.ndim != 1 or values.dtype.kind != "U" or len(set(values.tolist())) != len(values):
+        raise ValueError(
+            f"{origin}: class_names must be different strings of shape (K,), got {values.dtype} of shape {values.shape}"
+        )
+    return tuple(values.tolist())
+
+
+def _normalize(value: np.ndarray | None, origin: str) -> str:
+    if value is None:
+        return "channel"
+    if value.ndim != 0 or str(value) not in SCALINGS:
+        raise ValueError(f"{origin}: normalize must be one of the strings {', '.join(SCALINGS)}, got {value!r}")
+    return str(value)

@@ -1,0 +1,344 @@
+"""What a task is, the registry of tasks, and the one road from raw arrays to normalised splits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crossmodal.tasks.normalizer import Normalizer
+from crossmodal.tasks.splitting import plain_sample, stratified_sample
+
+KINDS = ("classification", "multilabel", "regression", "dense")
+
+# kind -> (loss, metric) where a task names none of its own
+DEFAULTS = {
+    "classification": ("cross_entropy", "accuracy"),
+    "multilabel": ("bce_with_logits", "auroc"),
+    "regression": ("mse", "rmse"),
+    "dense": ("mse", "relative_l2"),
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Samples with their targets.
+
+    Attributes:
+        x: float32, ``(n, C, L)`` or ``(n, C, H, W)``, normalised.
+        y: classification int64 ``(n,)``; multilabel float32 zeros and ones ``(n, K)``; regression float32 ``(n, R)``;
+            dense float32 ``(n, Cout, L)`` or ``(n, Cout, H, W)``. Regression and dense targets are normalised.
+    """
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return self.x.shape[0]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set ready for training.
+
+    Attributes:
+        kind: one of :data:`KINDS`.
+        num_outputs: number of classes, labels, regressed values, or output channels (dense).
+        class_names: names of the classes or labels in the order of their indices; empty where there are none.
+        loss: name in ``crossmodal.losses``.
+        metric: name in ``crossmodal.metrics``.
+        normalizer: what was applied to ``x`` (and to ``y``), fitted on the training split alone.
+        description: what was read, inferred and done, in words.
+    """
+
+    name: str
+    kind: str
+    train: Split
+    validation: Split
+    test: Split
+    num_outputs: int
+    class_names: tuple[str, ...]
+    loss: str
+    metric: str
+    normalizer: Normalizer
+    description: str
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample: ``(C, L)`` or ``(C, H, W)``."""
+        return tuple(self.train.x.shape[1:])
+
+    @property
+    def ndim(self) -> int:
+        """Number of spatial dimensions: 1 for sequences, 2 for images."""
+        return len(self.input_shape) - 1
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of one prediction: ``(num_outputs,)``, or ``(Cout, L)`` / ``(Cout, H, W)`` for dense tasks."""
+        return tuple(self.train.y.shape[1:]) if self.kind == "dense" else (self.num_outputs,)
+
+
+@dataclass(frozen=True)
+class RawTask:
+    """What a task's loader returns: arrays in their own units, before any split or normalisation of ours.
+
+    Attributes:
+        kind: one of :data:`KINDS`.
+        x_train, x_test, x_val: real numbers ``(n, C, L)`` or ``(n, C, H, W)``, finite. Without ``x_val`` a share of the
+            training part is set aside.
+        y_train, y_test, y_val: targets as in :class:`Split`, in their own units.
+        class_names: required for classification, where label ``i`` is ``class_names[i]``.
+        origin: where the data came from, for descriptions and errors.
+        notes: sentences for the task's description.
+        loss, metric: by kind (:data:`DEFAULTS`) where not given.
+        normalize_x: "channel" (one mean and deviation per channel), "position" (per channel and position: tables,
+            fields on one grid) or "none".
+        normalize_y: the same for dense targets; regression targets are per value in any case unless "none".
+        resample: series of another length are welcome in new data and are resampled.
+        fill_missing: NaN in new data is interpolated.
+    """
+
+    kind: str
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    x_val: np.ndarray | None = None
+    y_val: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
+    origin: str = ""
+    notes: tuple[str, ...] = ()
+    loss: str | None = None
+    metric: str | None = None
+    normalize_x: str = "channel"
+    normalize_y: str = "channel"
+    resample: bool = False
+    fill_missing: bool = False
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the caller of :func:`load` asked for, handed to the task's loader.
+
+    Attributes:
+        data: the user's own file or folder.
+        data_dir: folder of downloaded data sets, searched first.
+        kind: one of :data:`KINDS`, or None to infer it.
+    """
+
+    data: Path | None = None
+    data_dir: Path | None = None
+    kind: str | None = None
+
+
+Loader = Callable[[Options], RawTask]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    loader: Loader
+    summary: str
+    own_data: bool
+
+
+_REGISTRY: dict[str, _Entry] = {}
+
+
+def register(name: str, summary: str, *, own_data: bool = False) -> Callable[[Loader], Loader]:
+    """Decorator that makes a loader known as task ``name``.
+
+    Args:
+        summary: one line for ``--list``.
+        own_data: the task reads the user's own ``data`` and ``kind``; the others refuse these options.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def decorate(loader: Loader) -> Loader:
+        if name in _REGISTRY:
+            raise ValueError(f"task {name!r} is registered already")
+        _REGISTRY[name] = _Entry(loader, summary, own_data)
+        return loader
+
+    return decorate
+
+
+def available() -> dict[str, str]:
+    """Every registered task with its one-line description."""
+    return {name: entry.summary for name, entry in _REGISTRY.items()}
+
+
+def load(
+    name: str,
+    *,
+    data: str | Path | None = None,
+    data_dir: str | Path | None = None,
+    kind: str | None = None,
+    validation_fraction: float = 0.2,
+    split_seed: int = 0,
+    train_size: int | None = None,
+) -> Task:
+    """Load a task, set validation samples aside, and normalise.
+
+    Args:
+        name: a key of :func:`available`.
+        data: for task "arrays": an .npz file, a folder of .npy files, or NAME_TRAIN.ts.
+        data_dir: a folder with data files, searched before the places where packages keep theirs.
+        kind: for task "arrays": one of :data:`KINDS` instead of the inferred one.
+        validation_fraction: share of the training part, in (0, 1), that becomes the validation split; stratified for
+            classification, with at least one training sample left to every class. Unused where the data bring a
+            validation split of their own.
+        split_seed: seed of that choice and of ``train_size``.
+        train_size: keep only so many samples of the training part (validation share included); drawn at random,
+            stratified for classification, with at least one sample per class.
+
+    Raises:
+        ValueError: unknown task, or an option or data that cannot be used.
+        FileNotFoundError: data are not where they should be.
+    """
+    if name not in _REGISTRY:
+        raise ValueError(f"task: unknown task {name!r}; available: {', '.join(_REGISTRY)}")
+    entry = _REGISTRY[name]
+    if entry.own_data and data is None:
+        raise ValueError(f"data: task {name!r} reads your own data; tell where with data=")
+    if not entry.own_data and (data is not None or kind is not None):
+        option = "data" if data is not None else "kind"
+        raise ValueError(f"{option}: task {name!r} has its own; data= and kind= belong to the task 'arrays'")
+    if kind is not None and kind not in KINDS:
+        raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
+    if data_dir is not None and not Path(data_dir).is_dir():
+        raise FileNotFoundError(f"data_dir: no such folder: {data_dir}")
+    if not 0 < validation_fraction < 1:
+        raise ValueError(f"validation_fraction: expected a share in (0, 1), got {validation_fraction}")
+    if split_seed < 0:
+        raise ValueError(f"split_seed: expected an integer >= 0, got {split_seed}")
+    options = Options(
+        data=None if data is None else Path(data),
+        data_dir=None if data_dir is None else Path(data_dir),
+        kind=kind,
+    )
+    return _assemble(name, entry.loader(options), validation_fraction, split_seed, train_size)
+
+
+def _assemble(name: str, raw: RawTask, validation_fraction: float, split_seed: int, train_size: int | None) -> Task:
+    origin = raw.origin or f"task {name!r}"
+    _check(raw, origin)
+    notes = list(raw.notes)
+    x_train, y_train, x_val, y_val = raw.x_train, raw.y_train, raw.x_val, raw.y_val
+    classes = len(raw.class_names)
+
+    def sample(y: np.ndarray, size: int, stage: int) -> np.ndarray:
+        """Indices of ``size`` training samples; the rest are the other side of the cut."""
+        rng = np.random.default_rng((split_seed, stage))
+        return stratified_sample(y, size, rng) if raw.kind == "classification" else plain_sample(len(y), size, rng)
+
+    if train_size is not None:
+        smallest = max(classes if raw.kind == "classification" else 1, 1)
+        if not smallest <= train_size <= len(x_train):
+            raise ValueError(
+                f"train_size: expected {smallest} to {len(x_train)} (the training part of {origin}), got {train_size}"
+            )
+        kept = sample(y_train, train_size, 0)
+        notes.append(f"only {train_size} of {len(x_train)} samples of the training part are used (seed {split_seed}).")
+        x_train, y_train = x_train[kept], y_train[kept]
+    if x_val is None:
+        needed = classes if raw.kind == "classification" else 1
+        size = min(max(1, round(validation_fraction * len(x_train))), len(x_train) - needed)
+        if size < 1:
+            raise ValueError(
+                f"{origin}: {len(x_train)} training samples leave none for validation (every class keeps one): "
+                "give more samples, or a validation split of their own"
+            )
+        kept = sample(y_train, len(x_train) - size, 1)
+        held_out = np.setdiff1d(np.arange(len(x_train)), kept)
+        x_val, y_val = x_train[held_out], y_train[held_out]
+        x_train, y_train = x_train[kept], y_train[kept]
+        how = "stratified " if raw.kind == "classification" else ""
+        notes.append(f"validation: a {how}random share of the training part (seed {split_seed}).")
+    normalizer = Normalizer.fit(
+        x_train,
+        y_train if raw.kind in ("regression", "dense") else None,
+        per_x=raw.normalize_x,
+        per_y=raw.normalize_y,
+        resample=raw.resample,
+        fill_missing=raw.fill_missing,
+    )
+    loss, metric = DEFAULTS[raw.kind]
+    num_outputs = classes if raw.kind == "classification" else raw.y_train.shape[1]
+
+    def split(x: np.ndarray, y: np.ndarray) -> Split:
+        return Split(normalizer.apply_x(torch.from_numpy(x)), _target_tensor(y, raw.kind, normalizer))
+
+    task = Task(
+        name=name,
+        kind=raw.kind,
+        train=split(x_train, y_train),
+        validation=split(x_val, y_val),
+        test=split(raw.x_test, raw.y_test),
+        num_outputs=num_outputs,
+        class_names=raw.class_names,
+        loss=raw.loss or loss,
+        metric=raw.metric or metric,
+        normalizer=normalizer,
+        description="",
+    )
+    return _described(task, origin, raw, notes)
+
+
+def _target_tensor(y: np.ndarray, kind: str, normalizer: Normalizer) -> Tensor:
+    if kind == "classification":
+        return torch.from_numpy(y).to(torch.int64)
+    if kind == "multilabel":
+        return torch.from_numpy(y).to(torch.float32)
+    return normalizer.apply_y(torch.from_numpy(y))
+
+
+def _check(raw: RawTask, origin: str) -> None:
+    """What every loader must have seen to; the details of a user's own file are checked where it is read."""
+    if raw.kind not in KINDS:
+        raise ValueError(f"{origin}: kind must be one of {', '.join(KINDS)}, got {raw.kind!r}")
+    for part, x, y in (("train", raw.x_train, raw.y_train), ("test", raw.x_test, raw.y_test)):
+        if len(x) == 0:
+            raise ValueError(f"{origin}: the {part} split is empty")
+        if len(x) != len(y):
+            raise ValueError(f"{origin}: {len(x)} samples in x_{part} but {len(y)} in y_{part}")
+    if raw.kind != "classification":
+        return
+    if len(raw.class_names) < 2:
+        raise ValueError(f"{origin}: classification needs at least two classes, got {list(raw.class_names)}")
+    counts = np.bincount(raw.y_train, minlength=len(raw.class_names))
+    if (counts == 0).any():
+        empty = [raw.class_names[index] for index in np.flatnonzero(counts == 0)]
+        raise ValueError(f"{origin}: no training sample of the classes {empty}")
+
+
+def _described(task: Task, origin: str, raw: RawTask, notes: list[str]) -> Task:
+    what = {
+        "classification": f"classification into {task.num_outputs} classes",
+        "multilabel": f"multi-label classification, {task.num_outputs} labels",
+        "regression": f"regression of {task.num_outputs} value(s)",
+        "dense": f"dense prediction of shape {task.output_shape}",
+    }[task.kind]
+    if task.class_names:
+        shown = ", ".join(task.class_names[:12]) + (", ..." if len(task.class_names) > 12 else "")
+        what += f" ({shown})"
+    scaling = {
+        "channel": "z-scored per channel",
+        "position": "z-scored per channel and position",
+        "none": "left as they are",
+    }
+    lines = [
+        f"{task.name}: {what}, from {origin}.",
+        f"samples: {len(task.train)} train, {len(task.validation)} validation, {len(task.test)} test, "
+        f"each of shape {task.input_shape}, {scaling[raw.normalize_x]}"
+        + ("." if raw.normalize_x == "none" else " with the statistics of the train split."),
+        *notes,
+        f"loss: {task.loss}; metric: {task.metric}.",
+    ]
+    return Task(**{**vars(task), "description": "\n".join(lines)})

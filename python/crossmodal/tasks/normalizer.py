@@ -1,0 +1,175 @@
+"""z-scores of inputs and targets, and the rules that turn a user's raw array into a tensor the model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crossmodal.tasks.checks import real_array, require_finite
+from crossmodal.tasks.series import fill_missing, resample
+
+SCALINGS = ("channel", "position", "none")
+
+
+@dataclass(frozen=True)
+class Normalizer:
+    """``(x - x_mean) / x_std`` and the same for ``y``; saved with a run, applied to new data.
+
+    Attributes:
+        input_shape: ``(C, L)`` or ``(C, H, W)``.
+        x_mean, x_std: float64, broadcastable to ``input_shape``.
+        y_mean, y_std: float64, broadcastable to one target; None where targets are not scaled.
+        resample: series of another length are resampled to ``L`` (else refused).
+        fill_missing: NaN is interpolated along a series (else refused).
+    """
+
+    input_shape: tuple[int, ...]
+    x_mean: Tensor
+    x_std: Tensor
+    y_mean: Tensor | None = None
+    y_std: Tensor | None = None
+    resample: bool = False
+    fill_missing: bool = False
+
+    @classmethod
+    def fit(
+        cls,
+        x: np.ndarray,
+        y: np.ndarray | None = None,
+        *,
+        per_x: str = "channel",
+        per_y: str = "channel",
+        resample: bool = False,
+        fill_missing: bool = False,
+    ) -> Normalizer:
+        """Take the statistics of training data.
+
+        Args:
+            x: ``(n, C, L)`` or ``(n, C, H, W)``.
+            y: ``(n, R)``, ``(n, Cout, L)`` or ``(n, Cout, H, W)``; None to leave targets alone.
+            per_x, per_y: "channel", "position" or "none"; see :class:`crossmodal.tasks.RawTask`.
+
+        Entries that are constant in ``x`` or ``y`` become zero: their deviation counts as one.
+        """
+        x_mean, x_std = _statistics(x, per_x)
+        y_mean, y_std = (None, None) if y is None or per_y == "none" else _statistics(y, per_y)
+        return cls(tuple(x.shape[1:]), x_mean, x_std, y_mean, y_std, resample, fill_missing)
+
+    def apply_x(self, x: Tensor) -> Tensor:
+        """Scale inputs ``(n, *input_shape)`` of any real dtype; the result is float32."""
+        return ((x.to(torch.float64) - self.x_mean) / self.x_std).to(torch.float32)
+
+    def apply_y(self, y: Tensor) -> Tensor:
+        """Scale targets; the result is float32, and equals ``y`` where targets are not scaled."""
+        if self.y_mean is None:
+            return y.to(torch.float32)
+        return ((y.to(torch.float64) - self.y_mean) / self.y_std).to(torch.float32)
+
+    def inverse_y(self, y: Tensor) -> Tensor:
+        """Bring predictions or targets ``(n, ...)`` back to their own units, in their dtype and on their device."""
+        if self.y_mean is None:
+            return y
+        return y * self.y_std.to(y) + self.y_mean.to(y)
+
+    def prepare(self, raw: np.ndarray | Tensor | Sequence[np.ndarray], name: str = "inputs") -> Tensor:
+        """Turn raw data into a tensor ``(n, *input_shape)``, checked and in its own units (:meth:`apply_x` scales it).
+
+        Args:
+            raw: real numbers ``(n, L)`` (for one channel), ``(n, C, L)`` or ``(n, C, H, W)``; or a list of series
+                ``(L_i,)`` or ``(C, L_i)``.
+            name: what errors call the data.
+
+        Raises:
+            TypeError: not real numbers.
+            ValueError: a shape that does not fit, NaN or infinity; sample and value are named.
+        """
+        if isinstance(raw, Tensor):
+            raw = raw.detach().cpu().numpy()
+        if isinstance(raw, np.ndarray):
+            return torch.from_numpy(self._prepare_array(raw, name))
+        series = [self._prepare_array(np.asarray(one)[None], f"{name}[{i}]") for i, one in enumerate(raw)]
+        if not series:
+            raise ValueError(f"{name}: no samples")
+        return torch.from_numpy(np.concatenate(series))
+
+    def _prepare_array(self, raw: np.ndarray, name: str) -> np.ndarray:
+        x = real_array(raw, name)
+        if x.ndim == 2 and len(self.input_shape) == 2:
+            x = x[:, None]
+        fits = x.shape[1:2] == self.input_shape[:1] if self.resample else x.shape[1:] == self.input_shape
+        if x.ndim != len(self.input_shape) + 1 or not fits or 0 in x.shape[1:]:
+            expected = "(n, " + ", ".join(map(str, self.input_shape)) + ")"
+            anyhow = ", of any length" if self.resample else ""
+            raise ValueError(f"{name}: expected shape {expected}{anyhow}, got {tuple(raw.shape)}")
+        if not self.fill_missing:
+            require_finite(x, name)
+            filled = x
+        else:
+            require_finite(np.nan_to_num(x, nan=0.0, posinf=np.inf, neginf=-np.inf), name)
+            filled = np.stack([_filled(one, f"{name}: sample {i}") for i, one in enumerate(x)]) if len(x) else x
+        length = self.input_shape[-1]
+        if filled.shape[-1] != length:
+            filled = np.stack([resample(one, length) for one in filled]).astype(filled.dtype)
+        return np.ascontiguousarray(filled)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything as tensors, for safetensors."""
+        state = {
+            "input_shape": torch.tensor(self.input_shape, dtype=torch.int64),
+            "x_mean": self.x_mean.clone(),
+            "x_std": self.x_std.clone(),
+            "resample": torch.tensor(self.resample),
+            "fill_missing": torch.tensor(self.fill_missing),
+        }
+        if self.y_mean is not None:
+            state |= {"y_mean": self.y_mean.clone(), "y_std": self.y_std.clone()}
+        return state
+
+    @classmethod
+    def from_state(cls, state: dict[str, Tensor]) -> Normalizer:
+        """Inverse of :meth:`state`.
+
+        Raises:
+            ValueError: an entry is missing.
+        """
+        missing = {"input_shape", "x_mean", "x_std", "resample", "fill_missing"} - state.keys()
+        if missing:
+            raise ValueError(f"state: missing entries {sorted(missing)}")
+        return cls(
+            input_shape=tuple(state["input_shape"].tolist()),
+            x_mean=state["x_mean"],
+            x_std=state["x_std"],
+            y_mean=state.get("y_mean"),
+            y_std=state.get("y_std"),
+            resample=bool(state["resample"]),
+            fill_missing=bool(state["fill_missing"]),
+        )
+
+
+def _filled(series: np.ndarray, name: str) -> np.ndarray:
+    try:
+        return fill_missing(series)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _statistics(values: np.ndarray, per: str) -> tuple[Tensor, Tensor]:
+    """Mean and deviation over the samples, and for "channel" over positions, shaped to broadcast to one sample."""
+    if per not in SCALINGS:
+        raise ValueError(f"normalisation: expected one of {', '.join(SCALINGS)}, got {per!r}")
+    shape = values.shape[1:]
+    if per == "none":
+        one_per_channel = (shape[0], *(1 for _ in shape[1:]))
+        return torch.zeros(one_per_channel, dtype=torch.float64), torch.ones(one_per_channel, dtype=torch.float64)
+    axes = (0, *range(2, values.ndim)) if per == "channel" else (0,)
+    low, high = values.min(axis=axes, keepdims=True), values.max(axis=axes, keepdims=True)
+    mean = values.mean(axis=axes, dtype=np.float64, keepdims=True)
+    std = values.std(axis=axes, dtype=np.float64, keepdims=True)
+    # Asking for equality, not for a small deviation: rounding leaves a deviation above zero in constant data.
+    constant = low == high
+    mean, std = np.where(constant, low, mean), np.where(constant, 1.0, std)
+    return torch.from_numpy(mean[0].astype(np.float64)), torch.from_numpy(std[0].astype(np.float64))

@@ -1,0 +1,145 @@
+"""What kind of target an array holds, and its encoding by kind."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from crossmodal.tasks.checks import real_array, require_finite
+
+
+def infer_kind(y: np.ndarray, spatial: tuple[int, ...], name: str) -> tuple[str, str]:
+    """Infer the kind of task from training targets, by the first rule that fits.
+
+    1. strings, or whole numbers (or booleans) in one column: classification;
+    2. whole numbers 0 and 1 in several columns: multilabel;
+    3. numbers with the spatial shape of the inputs, with or without a channel axis: dense;
+    4. other numbers of shape ``(n,)`` or ``(n, R)``: regression.
+
+    Args:
+        y: targets of the training samples.
+        spatial: ``(L,)`` or ``(H, W)`` of the inputs.
+        name: what errors call the array.
+
+    Returns:
+        The kind, and a sentence that says why, and what else it could have been.
+
+    Raises:
+        ValueError: no rule fits.
+    """
+    told = "; set kind to have it otherwise"
+    one_column = y.ndim == 1 or (y.ndim == 2 and y.shape[1] == 1)
+    whole = y.dtype.kind in "biu"
+    if y.dtype.kind in "US" and one_column:
+        return "classification", f"classification: {name} holds strings."
+    if whole and one_column:
+        return "classification", f"classification: {name} holds whole numbers, one per sample{told}."
+    if whole and y.ndim == 2 and np.isin(y, (0, 1)).all():
+        reason = f"multilabel: {name} holds zeros and ones in {y.shape[1]} columns{told}."
+        if (y.sum(axis=1) == 1).all():
+            reason += " Every row has exactly one 1: if these are one-hot classes, set kind to classification."
+        return "multilabel", reason
+    if y.dtype.kind in "biuf" and is_dense_shape(y.shape, spatial):
+        reason = f"dense: {name} has the spatial shape of the inputs, {spatial}"
+        return "dense", reason + (told if y.ndim == 2 else "") + "."
+    if y.dtype.kind in "biuf" and y.ndim in (1, 2):
+        reason = f"regression: {name} holds real numbers, {1 if y.ndim == 1 else y.shape[1]} per sample"
+        if y.dtype.kind == "f" and one_column and np.isfinite(y).all() and (y == np.round(y)).all():
+            reason += ", all of them whole: if they are class labels, set kind to classification"
+        return "regression", reason + "."
+    raise ValueError(
+        f"{name}: cannot tell the kind of target from dtype {y.dtype} and shape {y.shape}; expected labels (n,), zeros "
+        f"and ones (n, K), real numbers (n,) or (n, R), or a field of shape (n, *{spatial}) or (n, Cout, *{spatial})"
+    )
+
+
+def is_dense_shape(shape: tuple[int, ...], spatial: tuple[int, ...]) -> bool:
+    """Whether targets of this shape are fields on the inputs' positions, with or without a channel axis."""
+    return len(shape) - 1 - len(spatial) in (0, 1) and shape[-len(spatial) :] == spatial
+
+
+def class_values(y: np.ndarray, name: str) -> np.ndarray:
+    """Class labels ``(n,)`` as int64 or str, from one column of whole numbers or strings, or from one-hot rows.
+
+    Raises:
+        ValueError: not labels; names index and value.
+    """
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim == 2 and y.dtype.kind in "biuf":
+        one_hot = np.isin(y, (0, 1)).all(axis=1) & (y.sum(axis=1) == 1)
+        if not one_hot.all():
+            row = int((~one_hot).argmax())
+            raise ValueError(f"{name}: expected class labels (n,) or one-hot rows, but row {row} is {y[row].tolist()}")
+        return y.argmax(axis=1)
+    if y.ndim != 1:
+        raise ValueError(f"{name}: expected class labels of shape (n,), got {y.shape}")
+    if y.dtype.kind == "S":
+        return np.char.decode(y, "utf-8")
+    if y.dtype.kind == "U":
+        return y
+    if y.dtype.kind not in "biuf":
+        raise TypeError(f"{name}: expected class labels (whole numbers or strings), got dtype {y.dtype}")
+    if y.dtype.kind == "f":
+        require_finite(y, name)
+        whole = y == np.round(y)
+        if not whole.all():
+            index = int((~whole).argmax())
+            raise ValueError(f"{name}: expected class labels, but the value at index {index} is {y[index]}")
+    return y.astype(np.int64)
+
+
+def encode_classes(y: np.ndarray, classes: np.ndarray, name: str) -> np.ndarray:
+    """Index of every label in ``classes`` (in any order), int64 ``(n,)``.
+
+    Raises:
+        ValueError: a label is not among the classes; names index and value.
+    """
+    if (y.dtype.kind == "U") != (classes.dtype.kind == "U"):
+        raise ValueError(f"{name}: labels are {y.dtype}, but the classes of the training part are {classes.dtype}")
+    order = np.argsort(classes)
+    place = np.searchsorted(classes[order], y).clip(max=len(classes) - 1)
+    index = order[place]
+    unknown = classes[index] != y
+    if unknown.any():
+        first = int(unknown.argmax())
+        shown = ", ".join(str(c) for c in classes[:12].tolist()) + (", ..." if len(classes) > 12 else "")
+        raise ValueError(
+            f"{name}: label {y[first].item()!r} at index {first} is not a class of the training part ({shown})"
+        )
+    return index.astype(np.int64)
+
+
+def encode_multilabel(y: np.ndarray, name: str) -> np.ndarray:
+    """Zeros and ones ``(n, K)`` as float32.
+
+    Raises:
+        ValueError: another shape or value; names index and value.
+    """
+    if y.ndim != 2 or y.shape[1] == 0 or y.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: expected zeros and ones of shape (n, K), got {y.dtype} of shape {y.shape}")
+    valid = np.isin(y, (0, 1))
+    if not valid.all():
+        place = tuple(int(i) for i in np.argwhere(~valid)[0])
+        raise ValueError(f"{name}: expected zeros and ones, but the value at index {place} is {y[place]}")
+    return y.astype(np.float32)
+
+
+def encode_values(y: np.ndarray, name: str) -> np.ndarray:
+    """Regression targets ``(n,)`` or ``(n, R)`` as finite floats ``(n, R)``."""
+    if y.ndim not in (1, 2) or 0 in y.shape[1:]:
+        raise ValueError(f"{name}: expected regression targets of shape (n,) or (n, R), got {y.shape}")
+    values = real_array(y, name)
+    require_finite(values, name)
+    return values[:, None] if y.ndim == 1 else values
+
+
+def encode_dense(y: np.ndarray, spatial: tuple[int, ...], name: str) -> np.ndarray:
+    """Dense targets ``(n, *spatial)`` or ``(n, Cout, *spatial)`` as finite floats with channel axis."""
+    if not is_dense_shape(y.shape, spatial) or 0 in y.shape[1:]:
+        raise ValueError(
+            f"{name}: expected a field with the spatial shape of the inputs, (n, *{spatial}) or (n, Cout, *{spatial}), "
+            f"got {y.shape}"
+        )
+    values = real_array(y, name)
+    require_finite(values, name)
+    return values[:, None] if y.ndim == len(spatial) + 1 else values
