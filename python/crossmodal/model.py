@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -14,7 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from crossmodal import encoders
+from crossmodal.checkpoint import digest
 from crossmodal.encoders import Encoder
+from crossmodal.files import replacing, write_json
 from crossmodal.heads import PooledHead, build_head
 from pare_kernels import PatchGate
 
@@ -24,6 +24,13 @@ FORMAT = 1
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _SOURCE_PREFIX = "encoder.source_embedder."
+
+
+class ParameterGroups(NamedTuple):
+    """Trainable parameters: ``encoder``, the pretrained body; ``new``, what fine-tuning adds (embedder, heads, gate)."""
+
+    encoder: list[nn.Parameter]
+    new: list[nn.Parameter]
 
 
 class CrossModalModel(nn.Module):
@@ -98,41 +105,14 @@ class CrossModalModel(nn.Module):
 
     # Parameters ------------------------------------------------------------------------------------------------------
 
-    def parameter_groups(
-        self, *, encoder_lr: float, new_lr: float, weight_decay: float = 0.0, decay_norm_and_bias: bool = True
-    ) -> list[dict[str, Any]]:
-        """Groups for a torch optimiser: the pretrained body at one learning rate, everything new at another.
-
-        New is what fine-tuning adds: embedder, heads and gate. Frozen parameters are left out.
-
-        Args:
-            encoder_lr: learning rate of the pretrained body.
-            new_lr: learning rate of the new parts.
-            weight_decay: for both.
-            decay_norm_and_bias: False exempts LayerNorms and biases (every parameter with one axis) from weight decay.
-
-        Returns:
-            Non-empty groups with ``name`` (``"encoder"``, ``"new"``, with ``"_no_decay"`` appended for the exempt
-            parameters), ``params``, ``lr`` and ``weight_decay``.
-        """
-        groups: dict[str, dict[str, Any]] = {}
+    def parameter_groups(self) -> ParameterGroups:
+        """Trainable parameters, those of the pretrained body apart from the new ones, for two learning rates."""
+        groups = ParameterGroups([], [])
         for name, parameter in self.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            pretrained = name.startswith("encoder.") and not name.startswith("encoder.embedder.")
-            exempt = not decay_norm_and_bias and parameter.ndim <= 1
-            key = ("encoder" if pretrained else "new") + ("_no_decay" if exempt else "")
-            group = groups.setdefault(
-                key,
-                {
-                    "name": key,
-                    "params": [],
-                    "lr": encoder_lr if pretrained else new_lr,
-                    "weight_decay": 0.0 if exempt else weight_decay,
-                },
-            )
-            group["params"].append(parameter)
-        return list(groups.values())
+            if parameter.requires_grad:
+                pretrained = name.startswith("encoder.") and not name.startswith("encoder.embedder.")
+                (groups.encoder if pretrained else groups.new).append(parameter)
+        return groups
 
     def count_parameters(self, *, trainable: bool = False) -> int:
         """Number of parameters of the model, or of those that are trained.
@@ -151,27 +131,26 @@ class CrossModalModel(nn.Module):
         """Write ``model.safetensors`` and ``model.json`` into ``folder``, which is made if need be.
 
         The frozen source embedding is left out: it is not needed to predict, and the pretrained checkpoint has it.
-        Files are written aside and renamed, so an interruption leaves the old ones.
+        Files are written aside and renamed; the description holds the hash of the weights, so that a pair torn apart
+        by an interruption is refused when it is loaded.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {key: value.detach().cpu().contiguous() for key, value in self._saved_state().items()}
-        weights = _aside(folder / WEIGHTS_FILE)
-        save_file(tensors, weights, metadata={"format": "pt"})
+        with replacing(folder / WEIGHTS_FILE) as aside:
+            save_file(tensors, aside, metadata={"format": "pt"})
+            weights_sha256 = digest(aside)
         description = {
             "format": FORMAT,
-            "weights_sha256": _sha256(weights),
+            "weights_sha256": weights_sha256,
             "dtype": str(next(self.encoder.model.parameters()).dtype).removeprefix("torch."),
             "task_kind": self.task_kind,
             "num_outputs": self.num_outputs,
-            "output_shape": None if self.output_shape is None else list(self.output_shape),
+            "output_shape": self.output_shape,
             "source_classes": self.source_classes,
             "encoder": self.encoder.spec(),
         }
-        text = _aside(folder / DESCRIPTION_FILE)
-        text.write_text(json.dumps(description, indent=2) + "\n")
-        os.replace(weights, folder / WEIGHTS_FILE)
-        os.replace(text, folder / DESCRIPTION_FILE)
+        write_json(folder / DESCRIPTION_FILE, description)
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str | torch.device = "cpu") -> CrossModalModel:
@@ -187,7 +166,7 @@ class CrossModalModel(nn.Module):
             if not file.is_file():
                 raise FileNotFoundError(f"{file} is missing: {folder} is not the folder of a finished run")
         description = _read_description(description_file)
-        if _sha256(weights_file) != description["weights_sha256"]:
+        if digest(weights_file) != description["weights_sha256"]:
             raise ValueError(f"{weights_file} is damaged or does not belong to {description_file} (its hash differs)")
         try:
             tensors = load_file(weights_file)
@@ -242,15 +221,3 @@ def _check_tensors(found: dict[str, Tensor], expected: dict[str, Tensor], file: 
             raise ValueError(
                 f"{file}: tensor {key!r} has shape {tuple(value.shape)}, expected {tuple(expected[key].shape)}"
             )
-
-
-def _aside(file: Path) -> Path:
-    return file.with_name(f".{file.name}.{os.getpid()}.tmp")
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -61,6 +61,10 @@ class Encoder(nn.Module, ABC):
             self.source_embedder.eval()
         return self
 
+    def enable_activation_checkpointing(self) -> None:
+        """Recompute the activations of each layer in the backward pass: less memory, about a third more time."""
+        self.model.gradient_checkpointing_enable()
+
     # Target modality -------------------------------------------------------------------------------------------------
 
     @abstractmethod

@@ -93,7 +93,7 @@ def load(
         pretrained: False keeps the architecture but draws all weights anew, as transformers initialises them; such an
             encoder has no source embedder.
         layers: keep the first ``layers`` layers; None keeps all. Not for Swin, whose stages differ in width.
-        dropout: probability of hidden and attention dropout.
+        dropout: probability of hidden and attention dropout. Swin's stochastic depth keeps the checkpoint's rate.
         image_size: image encoders: ``(H, W)`` or one number to which samples are resized; None for the pretrained one.
 
     Raises:
@@ -124,22 +124,18 @@ def from_spec(spec: dict[str, Any]) -> Encoder:
     Raises:
         ValueError: if an entry is missing or does not fit.
     """
-    spec = dict(spec)
     try:
+        spec = dict(spec)
         name, values = spec.pop("name"), dict(spec.pop("config"))
         input_shape, patch_size = tuple(spec.pop("input_shape")), tuple(spec.pop("patch_size"))
-        model_type = values.pop("model_type")
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"the encoder's description is incomplete: {error}") from error
-    if model_type not in FAMILIES:
-        raise ValueError(f"model_type must be one of {list(FAMILIES)}, got {model_type!r}")
-    config = AutoConfig.for_model(model_type, **values)
-    family = FAMILIES[model_type]
-    try:
+        config = AutoConfig.for_model(values.pop("model_type"), **values)
+        family = _family(config, name)
         encoder = family.encoder(_random_model(config, family), name=name, keep_source=False, **spec)
-    except TypeError as error:
-        raise ValueError(f"the encoder's description does not fit a {model_type} encoder: {error}") from error
-    encoder.attach(input_shape, patch_size)
+        encoder.attach(input_shape, patch_size)
+    except KeyError as error:
+        raise ValueError(f"the encoder's description lacks the key {error}") from error
+    except Exception as error:  # whatever transformers says to values it does not expect
+        raise ValueError(f"the encoder's description does not fit: {error}") from error
     return encoder
 
 
@@ -196,6 +192,8 @@ def _set_options(config: PreTrainedConfig, *, layers: int | None, dropout: float
         if not 1 <= layers <= config.num_hidden_layers:
             raise ValueError(f"layers must be between 1 and {config.num_hidden_layers}, got {layers}")
         config.num_hidden_layers = layers
+    if getattr(config, "is_decoder", False):
+        config.is_decoder = False  # attention must see all tokens
     # DistilBERT has names of its own for the two.
     for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
         if hasattr(config, key):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -77,8 +78,8 @@ class ImageEncoder(Encoder):
             self._initialise(embedder)
         self._install(embedder)
 
-    def _new_embedder(self, input_shape: tuple[int, ...]) -> PatchEmbedder:
-        raise TypeError("ImageEncoder is abstract: use SwinEncoder or ViTEncoder")
+    @abstractmethod
+    def _new_embedder(self, input_shape: tuple[int, ...]) -> PatchEmbedder: ...
 
     @torch.no_grad()
     def _initialise(self, embedder: PatchEmbedder) -> None:
@@ -115,6 +116,13 @@ class SwinEncoder(ImageEncoder):
         self._has_positions = model.embeddings.position_embeddings is not None
         super().__init__(model, **kwargs)
         self._halvings = len(self.config.depths) - 1
+        smallest = min(self.image_size) // self._kernel[0] // 2**self._halvings
+        # Swin v2 shrinks its windows to the grid, v1 cannot: its table of relative positions has the window's size.
+        if self.config.model_type == "swin" and smallest < self.config.window_size:
+            raise ValueError(
+                f"image_size={self.image_size} leaves {smallest} cells per axis in the last stage of {self.name!r}, "
+                f"less than its window of {self.config.window_size}"
+            )
 
     def _new_embedder(self, input_shape: tuple[int, ...]) -> PatchEmbedder:
         return PatchEmbedder(
