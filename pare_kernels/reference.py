@@ -74,8 +74,9 @@ def gumbel_noise(seed: Tensor, rows: int, patches: int, stream: int, dtype: torc
 def gate_scores(tokens: Tensor, gate_weight: Tensor, gate_bias: Tensor | None = None) -> Tensor:
     """g = sigmoid(tokens @ w + b): (B, N, D) -> (B, N), in float32 whatever the tokens' type (float64 for float64)."""
     dtype = accumulation_dtype(tokens.dtype)
-    z = tokens.to(dtype) @ gate_weight.reshape(-1).to(dtype)
-    return torch.sigmoid(z if gate_bias is None else z + gate_bias.to(dtype).reshape(()))
+    with torch.autocast(tokens.device.type, enabled=False):
+        z = tokens.to(dtype) @ gate_weight.reshape(-1).to(dtype)
+        return torch.sigmoid(z if gate_bias is None else z + gate_bias.to(dtype).reshape(()))
 
 
 def noisy_scores(gate: Tensor | None, noise: Tensor | None, noise_scale: float) -> Tensor:
