@@ -1,0 +1,109 @@
+"""Entry points of the command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+EXPECTED = 2  # exit code of a mistake that the message explains
+
+
+def _main(action: Callable[[], int | None]) -> int:
+    """Runs a command; errors that a person can act on come as one message instead of a traceback."""
+    from crossmodal.checkpoint import CheckpointError
+    from crossmodal.engine import Interrupted, NonFiniteLoss
+    from crossmodal.results import RunFolderError
+
+    try:
+        return action() or 0
+    except Interrupted as stop:
+        print(f"\n{stop}", file=sys.stderr)
+        return 128 + stop.signum
+    except (NonFiniteLoss, CheckpointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (ValueError, TypeError, OSError, RunFolderError, ImportError) as error:
+        if isinstance(error, ValueError | TypeError) and not _ours(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return EXPECTED
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+
+
+def _ours(error: BaseException) -> bool:
+    """Whether this package raised the error; one from deeper down is a defect and deserves its traceback."""
+    trace = error.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_globals.get("__name__", "").startswith(("crossmodal", "pare_kernels"))
+
+
+def train(argv: list[str] | None = None) -> int:
+    """`pare-train`: one run."""
+
+    def action() -> None:
+        from crossmodal import config
+
+        arguments = sys.argv[1:] if argv is None else argv
+        if "--list" in arguments:
+            print(listing())
+            return
+        settings = config.parse(arguments)
+        from crossmodal import run
+
+        run.train(settings)
+
+    return _main(action)
+
+
+def listing() -> str:
+    """Tasks, methods, encoders and sources with one line each."""
+    from crossmodal import encoders, sources, tasks
+    from crossmodal.methods import METHODS
+
+    groups = {
+        "tasks": tasks.available(),
+        "methods": {name: method.description for name, method in METHODS.items()},
+        "encoders": encoders.available(),
+        "sources": sources.available(),
+    }
+    lines = []
+    for title, entries in groups.items():
+        lines.append(f"{title}:")
+        lines += [f"  {name:<20} {description}" for name, description in entries.items()]
+    return "\n".join(lines)
+
+
+def predict(argv: list[str] | None = None) -> int:
+    """`pare-predict`: predictions of a finished run for new data."""
+
+    def action() -> None:
+        from crossmodal.predict import main
+
+        main(argv)
+
+    return _main(action)
+
+
+def evaluate(argv: list[str] | None = None) -> int:
+    """Repeats the figure of a finished run."""
+
+    def action() -> None:
+        from crossmodal.evaluate import main
+
+        main(argv)
+
+    return _main(action)
+
+
+def compare(argv: list[str] | None = None) -> int:
+    """`pare-compare`: several methods and seeds, one table."""
+
+    def action() -> int:
+        from crossmodal.compare import main
+
+        return main(argv)
+
+    return _main(action)

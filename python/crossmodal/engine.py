@@ -1,0 +1,454 @@
+"""The training loop: many processes or one, any precision, interruptible at every step, and the same numbers each time."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+
+from crossmodal import losses, metrics, seeds
+from crossmodal.checkpoint import Checkpoints
+from crossmodal.config import Config
+from crossmodal.loader import BatchPlan, Share, TrainLoader, eval_rows
+from crossmodal.methods import METHODS, Batch, MixPlan, TrainingStep
+from crossmodal.optim import build_optimizer, build_scheduler
+from crossmodal.progress import Progress
+from crossmodal.results import RunFolder
+from pare_kernels import ReplaceSchedule
+
+PARTS = ("loss", "target", "mixed_target", "mixed_source")
+MOST_SKIPPED = 20  # Steps in a row; beyond that the weights themselves are no longer sound.
+PICTURED = 4  # Training samples whose replaced patches are kept for the picture.
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss or its gradient became NaN or infinite."""
+
+
+class Interrupted(RuntimeError):
+    """SIGTERM or Ctrl-C; the run was saved. `signum` says which."""
+
+    def __init__(self, signum: int, message: str) -> None:
+        super().__init__(message)
+        self.signum = signum
+
+
+@dataclass
+class State:
+    """Where a run stands, beside weights, optimizer and generators: plain numbers, saved with every checkpoint."""
+
+    epoch: int = 0
+    batch: int = 0  # next batch of that epoch
+    step: int = 0  # optimizer steps taken
+    seconds: float = 0.0
+    totals: list[float] = field(default_factory=lambda: [0.0] * len(PARTS))  # sums over the samples of this epoch
+    samples: int = 0
+    gradient: float = 0.0
+    skipped: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] | None = None
+    replaced: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # epoch -> training sample -> slots
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Outputs of a whole split, in its order (normalised, as the model gives them), with loss and metric."""
+
+    outputs: Tensor
+    loss: float
+    metric: float
+
+
+class Trainer:
+    """Trains one model on one task.
+
+    Args:
+        config: the run's settings.
+        task: data, kind of target, names of loss and metric.
+        source: data of the pretraining modality, or None for a method without mixing.
+        model: `CrossModalModel`.
+        accelerator: from accelerate; decides device, processes and precision.
+        folder: the run's folder; checkpoints and `metrics.jsonl` go there.
+    """
+
+    def __init__(
+        self, config: Config, task, source, model: nn.Module, accelerator: Accelerator, folder: RunFolder
+    ) -> None:
+        self.config, self.task, self.accelerator, self.folder = config, task, accelerator, folder
+        self.loss, self.metric = losses.get(task.loss), metrics.get(task.metric)
+        mixes = METHODS[config.method].mixes
+        self.schedule = ReplaceSchedule(
+            config.mixing.schedule, config.mixing.start, config.mixing.end, config.mixing.steps
+        )
+        self.patches = patches_at_hand(model, source) if mixes else 0
+        self.gumbel_epochs = gumbel_epochs(config, task.ndim)
+
+        step = TrainingStep(model, self.loss, self.decode, config.mixing if mixes else None)
+        optimizer = build_optimizer(model, config.optimizer)
+        self.step, self.optimizer = accelerator.prepare(step, optimizer)
+        rank, world = accelerator.process_index, accelerator.num_processes
+        self.plan = BatchPlan(
+            len(task.train),
+            config.batch_size,
+            config.accumulate,
+            config.seed,
+            len(source.inputs) if mixes else 0,
+            rank,
+            world,
+        )
+        self.scheduler = build_scheduler(self.optimizer.optimizer, config.lr_schedule, self.plan.steps * config.epochs)
+        pin = config.loader.pin_memory and accelerator.device.type == "cuda"
+        self.loader = TrainLoader(task.train, source if mixes else None, self.plan, config.loader.workers, pin)
+        self.checkpoints = Checkpoints(folder.checkpoints, config.keep, rank, accelerator.wait_for_everyone)
+        self.state = State()
+        self.best_weights: dict[str, Tensor] | None = None
+        self._signal: int | None = None
+        self._skipped_in_a_row = 0
+        self._saved_at = time.monotonic()
+
+    # ----- what the outside calls -------------------------------------------------------------------------------------
+
+    def fit(self) -> None:
+        """Trains from where the state stands to the last epoch, then takes the weights of the best epoch.
+
+        Raises:
+            NonFiniteLoss: the loss is not finite and `on_nan` is `stop`.
+            Interrupted: a signal came; a checkpoint was written.
+        """
+        torch.manual_seed(seeds.derive(self.config.seed, "training", self.accelerator.process_index))
+        self._restore()
+        total = self.plan.steps * self.config.epochs
+        self.progress = Progress(
+            total, self.config.epochs, self.task.metric, self.state.step, self.accelerator.is_main_process
+        )
+        try:
+            with self._signals():
+                for epoch in range(self.state.epoch, self.config.epochs):
+                    began, done = time.perf_counter(), self.state.seconds
+                    self._train_epoch(epoch, began, done)
+                    self._end_epoch(epoch, began, done)
+        finally:
+            self.progress.close()
+        if self.state.best is not None:
+            self._load_weights(self.best_weights)
+
+    def evaluate(self, split) -> Evaluation:
+        """Outputs, loss and metric of a split, with the weights as they are."""
+        outputs = self._outputs(split)
+        physical_outputs, physical_y = self.decode(outputs), self.decode(split.y)
+        pair = (physical_outputs, physical_y) if self.loss.physical else (outputs, split.y)
+        loss = self.loss.per_sample(*pair).double().mean().item()
+        return Evaluation(outputs, loss, self.metric(physical_outputs, physical_y))
+
+    def decode(self, y: Tensor) -> Tensor:
+        """Normalised targets in the data's own units; classes and labels as they are."""
+        return self.task.normalizer.inverse_y(y) if self.task.kind in ("regression", "dense") else y
+
+    # ----- one epoch --------------------------------------------------------------------------------------------------
+
+    def _train_epoch(self, epoch: int, began: float, done: float) -> None:
+        state, config = self.state, self.config
+        self.step.train()
+        k = self._k(epoch)
+        pictured = self._pictured_epoch(epoch)
+        group = torch.zeros(len(PARTS), dtype=torch.float64, device=self.accelerator.device)
+        bad_rows: list[int] = []
+        self._waited, self._began = 0.0, began
+        for number, (batch, share) in self._batches(epoch, state.batch):
+            last = (number + 1) % config.accumulate == 0 or number + 1 == self.plan.batches
+            step_in_epoch = number // config.accumulate
+            size = self.plan.group_size(step_in_epoch)
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.step):
+                parts = self.step(batch, self._mix_plan(epoch, number, k, share))
+                # Summed over the samples of the whole group, whatever the batches and processes it is divided into;
+                # data-parallel training averages over the processes.
+                loss = (parts["loss"] * batch.weight).sum() * (self.accelerator.num_processes / size)
+                self.accelerator.backward(loss)
+            per_sample = parts["loss"].detach()
+            bad_rows += batch.index[~torch.isfinite(per_sample)].tolist() if not torch.isfinite(loss) else []
+            for place, name in enumerate(PARTS):
+                if name in parts:
+                    group[place] += (parts[name].detach().double() * batch.weight).sum()
+            if pictured and "replaced" in parts:
+                self._note_replaced(epoch, batch, parts["replaced"])
+            if last:
+                state.batch = number + 1
+                state.seconds = done + time.perf_counter() - began
+                self._optimizer_step(epoch, group, bad_rows, size, k)
+                group.zero_()
+                bad_rows = []
+
+    def _batches(self, epoch: int, start: int) -> Iterator[tuple[int, tuple[Batch, Share]]]:
+        """Batches of an epoch on this process's device, numbered; the time spent waiting for them is added up."""
+        batches = self.loader.epoch(epoch, start)
+        for number in range(start, self.plan.batches):
+            before = time.perf_counter()
+            batch, share = next(batches)
+            batch = batch.to(self.accelerator.device)
+            self._waited += time.perf_counter() - before
+            yield number, (batch, share)
+
+    def _optimizer_step(self, epoch: int, group: Tensor, bad_rows: list[int], size: int, k: int | None) -> None:
+        state, config = self.state, self.config
+        parameters = [p for p in self.step.parameters() if p.requires_grad]
+        norm = self.accelerator.clip_grad_norm_(parameters, config.optimizer.clip or float("inf"))
+        norm = float(norm)
+        totals, stop, save = self._agree(group)
+        # With fp16 an infinite gradient is the loss scaler's own business: it skips that step and lowers its scale.
+        finite = all(map(_is_finite, totals)) and (_is_finite(norm) or config.precision == "fp16")
+        if finite:
+            self.optimizer.step()
+            self._skipped_in_a_row = 0
+            state.totals = [a + b for a, b in zip(state.totals, totals, strict=True)]
+            state.samples += size
+            state.gradient += norm if _is_finite(norm) else 0.0
+        else:
+            self._not_finite(epoch, totals[0] / size, norm, bad_rows)
+        self.optimizer.zero_grad()
+        lr = self.scheduler.get_last_lr()[0]
+        self.scheduler.step()
+        state.step += 1
+        elapsed = max(time.perf_counter() - self._began, 1e-9)
+        self.progress.step(totals[0] / size, lr, k, state.samples / elapsed)
+        self._lr = lr
+        if stop:
+            path = self._save()
+            name = signal.Signals(int(stop)).name
+            raise Interrupted(
+                int(stop), f"{name}: stopped after step {state.step}, saved {path}; `--resume true` goes on"
+            )
+        every = config.checkpoint.every_steps
+        if save or (every and state.step % every == 0):
+            self._save()
+
+    def _agree(self, group: Tensor) -> tuple[list[float], float, bool]:
+        """Sums over all processes of the group's losses; the signal any of them met; whether process 0 wants to save."""
+        minutes = self.config.checkpoint.every_minutes
+        due = self.accelerator.is_main_process and minutes and time.monotonic() - self._saved_at > 60 * minutes
+        words = torch.tensor([float(self._signal or 0), float(due)], dtype=torch.float64, device=group.device)
+        if self.accelerator.num_processes > 1:
+            everyone = self.accelerator.gather(torch.cat([group, words]).unsqueeze(0))
+            group, words = everyone[:, : len(group)].sum(0), everyone[:, len(group) :].amax(0)
+        stop, save = words.tolist()
+        return group.tolist(), stop, bool(save)
+
+    def _not_finite(self, epoch: int, loss: float, norm: float, bad_rows: list[int]) -> None:
+        rows = sorted(set(gather_object(bad_rows) if self.accelerator.num_processes > 1 else bad_rows))
+        what = f"loss {loss}" if not _is_finite(loss) else f"gradient norm {norm}"
+        where = f"at step {self.state.step} (epoch {epoch + 1}): {what}"
+        where += f", training samples {rows[:20]}" if rows else ""
+        self.state.skipped += 1
+        self._skipped_in_a_row += 1
+        if self.config.on_nan == "skip" and self._skipped_in_a_row <= MOST_SKIPPED:
+            self.progress.say(f"step skipped {where}")
+            return
+        saved = self.checkpoints.list()
+        last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
+        times = f" in {self._skipped_in_a_row} steps in a row" if self.config.on_nan == "skip" else ""
+        raise NonFiniteLoss(f"not a finite number{times}, {where}; {last}")
+
+    def _end_epoch(self, epoch: int, began: float, done: float) -> None:
+        state, task = self.state, self.task
+        trained = time.perf_counter() - began
+        has_validation = len(task.validation) > 0
+        validation = self.evaluate(task.validation) if has_validation else None
+        k = self._k(epoch)
+        record: dict[str, Any] = {"epoch": epoch, "step": state.step, "lr": self._lr}
+        record |= {
+            name: total / max(state.samples, 1)
+            for name, total in zip(PARTS, state.totals, strict=True)
+            if k is not None or name in ("loss", "target")
+        }
+        record |= {
+            "k": k,
+            "lam": None if k is None else k / self.model.encoder.num_tokens,
+            "selection": None if k is None else self._selection(epoch),
+            "validation": validation.metric if validation else None,
+            "validation_loss": validation.loss if validation else None,
+            "gradient_norm": state.gradient / max(self.plan.steps - 0, 1),
+            "skipped_steps": state.skipped,
+            "samples_per_second": state.samples / trained,
+            "data_share": self._waited / trained,
+            "memory_mib": memory_mib(self.accelerator.device),
+            "seconds": done + time.perf_counter() - began,
+        }
+        if validation is None or self._is_best(validation):
+            state.best = {"epoch": epoch, "metric": record["validation"], "loss": record["validation_loss"]}
+            self.best_weights = self._weights()
+        self._gather_replaced(epoch)
+        state.history.append(record)
+        state.epoch, state.batch, state.samples, state.skipped, state.gradient = epoch + 1, 0, 0, 0, 0.0
+        state.totals = [0.0] * len(PARTS)
+        state.seconds = record["seconds"]
+        if self.accelerator.is_main_process:
+            self.folder.append_metrics(record)
+        numbers = {name: value for name, value in record.items() if isinstance(value, int | float)}
+        self.accelerator.log(numbers, step=state.step)
+        self.progress.epoch(record)
+
+    def _is_best(self, validation: Evaluation) -> bool:
+        """Better metric; at the same metric a loss that is no worse: the later epoch wins a full tie."""
+        best = self.state.best
+        if best is None or self.metric.better(validation.metric, best["metric"]):
+            return True
+        return validation.metric == best["metric"] and validation.loss <= best["loss"]
+
+    # ----- mixing -----------------------------------------------------------------------------------------------------
+
+    def _k(self, epoch: int) -> int | None:
+        """Patches replaced in an epoch; the same for all its steps. None without mixing."""
+        return self.schedule(epoch / self.config.epochs, self.patches) if self.patches else None
+
+    def _selection(self, epoch: int) -> str:
+        chosen = self.config.mixing.selection
+        return "topk" if chosen == "gumbel" and epoch >= self.gumbel_epochs else chosen
+
+    def _mix_plan(self, epoch: int, batch: int, k: int | None, share: Share) -> MixPlan | None:
+        if k is None:
+            return None
+        seed = seeds.derive(self.config.seed, "mix", epoch, batch)
+        return MixPlan(k, self._selection(epoch), seed, (share.first, share.total))
+
+    def _pictured_epoch(self, epoch: int) -> bool:
+        """Early, midway and late: the first, the middle and the last epoch with anything replaced."""
+        mixing = [e for e in range(self.config.epochs) if self._k(e)]
+        return bool(mixing) and epoch in (mixing[0], mixing[len(mixing) // 2], mixing[-1])
+
+    def _note_replaced(self, epoch: int, batch: Batch, slots: Tensor) -> None:
+        for row, chosen in zip(batch.index.tolist(), slots, strict=True):
+            if row < PICTURED:
+                self.state.replaced.setdefault(str(epoch), {})[str(row)] = chosen.tolist()
+
+    def _gather_replaced(self, epoch: int) -> None:
+        if self._pictured_epoch(epoch) and self.accelerator.num_processes > 1:
+            parts = gather_object([self.state.replaced.get(str(epoch), {})])
+            self.state.replaced[str(epoch)] = {row: slots for part in parts for row, slots in part.items()}
+
+    # ----- weights and checkpoints ------------------------------------------------------------------------------------
+
+    @property
+    def model(self) -> nn.Module:
+        """The model, without what the data-parallel wrapper puts around it."""
+        return self.accelerator.unwrap_model(self.step).model
+
+    def _weights(self) -> dict[str, Tensor]:
+        """A copy of the trainable weights, on the CPU (complete on process 0)."""
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+        return {name: value.clone() for name, value in get_model_state_dict(self.step, options=options).items()}
+
+    def _load_weights(self, weights: dict[str, Tensor] | None) -> None:
+        set_model_state_dict(self.step, weights or {}, options=self._loading)
+
+    @property
+    def _loading(self) -> StateDictOptions:
+        return StateDictOptions(
+            full_state_dict=True, strict=False, broadcast_from_rank0=self.accelerator.num_processes > 1
+        )
+
+    def _save(self) -> str:
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        optimizer = get_optimizer_state_dict(self.step, self.optimizer.optimizer, options=options)
+        scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
+        state = {
+            "state": vars(self.state) | {"lr": self._lr},
+            "optimizer": optimizer,
+            "scheduler": {"last_epoch": self.scheduler.last_epoch, "last_lr": self.scheduler.get_last_lr()},
+            "scaler": scaler,
+        }
+        path = self.checkpoints.save(self.state.step, self._weights(), state, self.best_weights)
+        self._saved_at = time.monotonic()
+        return str(path)
+
+    def _restore(self) -> None:
+        self._lr = self.scheduler.get_last_lr()[0]
+        found = self.checkpoints.load() if self.config.resume else None
+        if found is None:
+            if self.accelerator.is_main_process:
+                self.folder.write_metrics([])
+            return
+        weights, saved, self.best_weights, path = found
+        self._load_weights(weights)
+        set_optimizer_state_dict(self.step, self.optimizer.optimizer, saved["optimizer"], options=self._loading)
+        self.scheduler.load_state_dict(
+            self.scheduler.state_dict()
+            | {"last_epoch": saved["scheduler"]["last_epoch"], "_last_lr": saved["scheduler"]["last_lr"]}
+        )
+        if saved["scaler"] is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(saved["scaler"])
+        self._lr = saved["state"].pop("lr")
+        self.state = State(**saved["state"])
+        if self.accelerator.is_main_process:
+            self.folder.write_metrics(self.state.history)
+            print(f"resumed from {path} (step {self.state.step}, epoch {self.state.epoch + 1})", flush=True)
+
+    # ----- the rest ---------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _outputs(self, split) -> Tensor:
+        self.step.eval()
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        outputs = []
+        for rows in eval_rows(len(split), self.config.loader.eval_batch_size, rank, world):
+            x = split.x[rows].to(self.accelerator.device)
+            weight = torch.ones(len(rows), device=x.device)
+            outputs.append(self.step(Batch(x, split.y[rows].to(x.device), rows.to(x.device), weight)))
+        return self.accelerator.gather(torch.cat(outputs))[: len(split)].cpu()
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGTERM and Ctrl-C are noted and acted upon at the end of the step; a second one ends the process at once."""
+
+        def note(signum: int, frame) -> None:
+            self._signal = signum
+            signal.signal(signum, before[signum])
+
+        before = {}
+        try:
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                before[signum] = signal.signal(signum, note)
+        except ValueError:  # Not the main thread: whoever embeds the trainer minds the signals.
+            pass
+        try:
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+
+def gumbel_epochs(config: Config, ndim: int) -> int:
+    """Epochs of noisy selection: as set, else 5 for 1-D inputs and 10 for 2-D, as the method's authors have it."""
+    if config.mixing.gumbel_epochs is not None:
+        return config.mixing.gumbel_epochs
+    return 5 if ndim == 1 else 10
+
+
+def patches_at_hand(model: nn.Module, source) -> int:
+    """How many patches can be replaced at most: tokens of a target or of a source sample, whichever are fewer."""
+    return min(model.encoder.num_tokens, model.embed_source(source.inputs[:1]).shape[1])
+
+
+def memory_mib(device: torch.device) -> float:
+    """Peak memory of this process: of the GPU where it trains on one, else its resident size."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _is_finite(value: float) -> bool:
+    return value == value and abs(value) != float("inf")

@@ -1,0 +1,141 @@
+"""Metrics, by name. Each sees a whole split at once; averages of per-batch values are wrong for most of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn import metrics as sk
+from torch import Tensor
+
+from crossmodal.naming import unknown
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric.
+
+    Attributes:
+        compute: (outputs, targets) of a whole split to a number. Outputs are logits for classes and labels, values in
+            the data's own units otherwise.
+        higher_is_better: direction.
+        kinds: kinds of target it is made for.
+        description: one line.
+    """
+
+    compute: Callable[[Tensor, Tensor], float]
+    higher_is_better: bool
+    kinds: tuple[str, ...]
+    description: str
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> float:
+        if len(outputs) != len(targets):
+            raise ValueError(f"outputs and targets must hold the same samples, got {len(outputs)} and {len(targets)}")
+        if len(targets) == 0:
+            raise ValueError("a metric needs at least one sample, got an empty split")
+        return float(self.compute(outputs.detach().cpu(), targets.detach().cpu()))
+
+    def better(self, one: float, other: float) -> bool:
+        """Whether `one` beats `other`."""
+        return one > other if self.higher_is_better else one < other
+
+    def as_error(self, value: float) -> tuple[str, float]:
+        """Label and number for a table in which lower is better: scores from 0 to 1 become `error %`."""
+        return ("error %", 100.0 * (1.0 - value)) if self.higher_is_better else ("error", value)
+
+
+def accuracy(outputs: Tensor, targets: Tensor) -> float:
+    """Share of samples whose largest logit is the right class; outputs (n, K), targets int64 (n,)."""
+    return (outputs.argmax(1) == targets).double().mean().item()
+
+
+def balanced_accuracy(outputs: Tensor, targets: Tensor) -> float:
+    """Mean over classes of the share found of each; outputs (n, K), targets int64 (n,)."""
+    return sk.balanced_accuracy_score(targets.numpy(), outputs.argmax(1).numpy())
+
+
+def macro_f1(outputs: Tensor, targets: Tensor) -> float:
+    """Mean over classes or labels of F1; classes by largest logit, labels by logit > 0. A class never met counts 0."""
+    if targets.ndim == 1:
+        labels = range(outputs.shape[1])
+        return sk.f1_score(
+            targets.numpy(), outputs.argmax(1).numpy(), labels=list(labels), average="macro", zero_division=0
+        )
+    return sk.f1_score(targets.numpy() > 0.5, outputs.numpy() > 0, average="macro", zero_division=0)
+
+
+def auroc(outputs: Tensor, targets: Tensor) -> float:
+    """Area under the ROC curve, mean over the labels (or classes, one against the rest) that occur and also do not."""
+    return _per_label(sk.roc_auc_score, outputs, targets)
+
+
+def mean_average_precision(outputs: Tensor, targets: Tensor) -> float:
+    """Average precision, mean over the labels (or classes, one against the rest) that occur and also do not."""
+    return _per_label(sk.average_precision_score, outputs, targets)
+
+
+def _per_label(score: Callable, outputs: Tensor, targets: Tensor) -> float:
+    if targets.ndim == 1:
+        truth = torch.nn.functional.one_hot(targets, outputs.shape[1]).numpy().astype(bool)
+        values = outputs.double().softmax(1).numpy()
+    else:
+        truth, values = targets.numpy() > 0.5, outputs.double().sigmoid().numpy()
+    scored = [i for i in range(truth.shape[1]) if 0 < truth[:, i].sum() < len(truth)]
+    return float(np.mean([score(truth[:, i], values[:, i]) for i in scored])) if scored else float("nan")
+
+
+def mse(outputs: Tensor, targets: Tensor) -> float:
+    """Mean over all values of (output - target)^2."""
+    return (outputs.double() - targets.double()).square().mean().item()
+
+
+def rmse(outputs: Tensor, targets: Tensor) -> float:
+    """Square root of the mean over all values of (output - target)^2."""
+    return mse(outputs, targets) ** 0.5
+
+
+def mae(outputs: Tensor, targets: Tensor) -> float:
+    """Mean over all values of |output - target|."""
+    return (outputs.double() - targets.double()).abs().mean().item()
+
+
+def relative_l2(outputs: Tensor, targets: Tensor) -> float:
+    """Mean over samples of |output - target| / |target|; for dense targets also known as nRMSE."""
+    difference = (outputs.double() - targets.double()).flatten(1).norm(dim=1)
+    return (difference / targets.double().flatten(1).norm(dim=1).clamp_min(1e-12)).mean().item()
+
+
+def r2(outputs: Tensor, targets: Tensor) -> float:
+    """Coefficient of determination, mean over the values of a sample."""
+    return sk.r2_score(targets.flatten(1).numpy(), outputs.flatten(1).numpy())
+
+
+_CLASSES, _LABELS, _VALUES = ("classification",), ("classification", "multilabel"), ("regression", "dense")
+
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric(accuracy, True, _CLASSES, "share of samples in the right class"),
+    "balanced_accuracy": Metric(balanced_accuracy, True, _CLASSES, "accuracy with every class weighing the same"),
+    "macro_f1": Metric(macro_f1, True, _LABELS, "F1, mean over classes or labels"),
+    "auroc": Metric(auroc, True, _LABELS, "area under the ROC curve, mean over labels"),
+    "mean_average_precision": Metric(mean_average_precision, True, _LABELS, "average precision, mean over labels"),
+    "mse": Metric(mse, False, _VALUES, "mean squared error"),
+    "rmse": Metric(rmse, False, _VALUES, "root of the mean squared error"),
+    "mae": Metric(mae, False, _VALUES, "mean absolute error"),
+    "relative_l2": Metric(
+        relative_l2, False, _VALUES, "norm of the error over the norm of the target, mean over samples"
+    ),
+    "r2": Metric(r2, True, _VALUES, "coefficient of determination"),
+}
+
+
+def get(name: str) -> Metric:
+    """The metric of that name.
+
+    Raises:
+        ValueError: there is none; the nearest name is given.
+    """
+    if name not in METRICS:
+        raise ValueError(unknown("metric", name, METRICS))
+    return METRICS[name]

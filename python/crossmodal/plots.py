@@ -1,0 +1,187 @@
+"""Pictures of a run and of a comparison."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from torch import Tensor
+
+matplotlib.use("Agg", force=False)
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from crossmodal.files import replacing
+from crossmodal.results import RunFolder
+
+MOST_CLASSES_NAMED = 30
+MOST_POINTS = 2000
+
+
+def draw_run(
+    folder: RunFolder, task, results: dict[str, Any], history: list[dict[str, Any]], outputs: Tensor, targets: Tensor
+) -> None:
+    """Every picture that fits the kind of task; outputs and targets of the test split in the data's own units."""
+    _save(curves(history, task.metric), folder.path / "curves.png")
+    if results.get("replaced"):
+        _save(mixing(task.train.x, results["replaced"], results["patch_size"]), folder.path / "mixing.png")
+    if task.kind == "classification":
+        _save(confusion(outputs, targets, task.class_names), folder.path / "confusion.png")
+    elif task.kind == "regression":
+        _save(scatter(outputs, targets), folder.path / "scatter.png")
+    elif task.kind == "dense":
+        _save(examples(outputs, targets), folder.path / "examples.png")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    try:
+        with replacing(path) as aside:
+            figure.savefig(aside, dpi=110)
+    finally:
+        plt.close(figure)
+
+
+def curves(history: list[dict[str, Any]], metric: str) -> Figure:
+    """Losses, validation metric, and k and lam, over the epochs."""
+    mixed = any(record["k"] is not None for record in history)
+    figure, axes = plt.subplots(1, 3 if mixed else 2, figsize=(12 if mixed else 8, 3.2), layout="constrained")
+    epochs = [record["epoch"] + 1 for record in history]
+    names = {
+        "loss": "minimised",
+        "target": "target",
+        "mixed_target": "mixed, target label",
+        "mixed_source": "mixed, source label",
+        "validation_loss": "validation",
+    }
+    for name, label in names.items():
+        if any(record.get(name) is not None for record in history) and (mixed or name != "target"):
+            axes[0].plot(
+                epochs, _column(history, name), label=label, linestyle="--" if name == "validation_loss" else "-"
+            )
+    axes[0].set(xlabel="epoch", ylabel="loss")
+    axes[0].legend(fontsize="small")
+    axes[1].plot(epochs, _column(history, "validation"), color="tab:green")
+    axes[1].set(xlabel="epoch", ylabel=f"validation {metric}")
+    if mixed:
+        axes[2].step(epochs, _column(history, "k"), where="mid", color="tab:purple")
+        axes[2].set(xlabel="epoch", ylabel="replaced patches k")
+        right = axes[2].twinx()
+        right.plot(epochs, _column(history, "lam"), color="tab:purple", alpha=0)
+        right.set_ylabel("lam = k / N")
+        noisy = [record["epoch"] + 1 for record in history if record["selection"] == "gumbel"]
+        if noisy:
+            axes[2].axvspan(noisy[0] - 0.5, noisy[-1] + 0.5, color="tab:purple", alpha=0.1, label="Gumbel noise")
+            axes[2].legend(fontsize="small")
+    return figure
+
+
+def _column(history: list[dict[str, Any]], name: str) -> list[float]:
+    return [np.nan if record.get(name) is None else record[name] for record in history]
+
+
+def mixing(x: Tensor, replaced: dict[str, dict[str, list[int]]], patch_size: list[int]) -> Figure:
+    """Training samples, early, midway and late, with the patches shaded that source patches took.
+
+    Args:
+        x: training samples (n, C, L) or (n, C, H, W).
+        replaced: epoch to sample to replaced slots.
+        patch_size: of the embedder, per axis.
+    """
+    epochs = sorted(replaced, key=int)
+    samples = sorted({sample for slots in replaced.values() for sample in slots}, key=int)
+    figure, axes = plt.subplots(
+        len(samples), len(epochs), figsize=(4 * len(epochs), 1.9 * len(samples)), squeeze=False, layout="constrained"
+    )
+    for column, epoch in enumerate(epochs):
+        for row, sample in enumerate(samples):
+            axis, slots = axes[row][column], replaced[epoch].get(sample, [])
+            (_draw_series if len(patch_size) == 1 else _draw_image)(axis, x[int(sample)].numpy(), slots, patch_size)
+            axis.set_title(f"sample {sample}, epoch {int(epoch) + 1}: {len(slots)} replaced", fontsize="small")
+    return figure
+
+
+def _draw_series(axis, sample: np.ndarray, slots: list[int], patch_size: list[int]) -> None:
+    for channel in sample[:6]:
+        axis.plot(channel, linewidth=0.9)
+    for slot in slots:
+        axis.axvspan(slot * patch_size[0] - 0.5, (slot + 1) * patch_size[0] - 0.5, color="0.6", alpha=0.6, linewidth=0)
+    axis.margins(x=0)
+
+
+def _draw_image(axis, sample: np.ndarray, slots: list[int], patch_size: list[int]) -> None:
+    axis.imshow(sample.mean(0), cmap="viridis", interpolation="nearest")
+    high, wide = (-(-size // patch) for size, patch in zip(sample.shape[1:], patch_size, strict=True))
+    taken = np.zeros(high * wide)
+    taken[slots] = 1
+    cover = np.kron(taken.reshape(high, wide), np.ones(patch_size))[: sample.shape[1], : sample.shape[2]]
+    axis.imshow(np.ones_like(cover), cmap="gray", vmin=0, vmax=1.3, alpha=0.75 * cover)
+    axis.set_axis_off()
+
+
+def confusion(outputs: Tensor, targets: Tensor, names: tuple[str, ...]) -> Figure:
+    """Counts of predicted against true classes; outputs (n, K) logits, targets (n,)."""
+    classes = outputs.shape[1]
+    counts = np.zeros((classes, classes), dtype=int)
+    np.add.at(counts, (targets.numpy(), outputs.argmax(1).numpy()), 1)
+    side = min(2.5 + 0.4 * classes, 12)
+    figure, axis = plt.subplots(figsize=(side, side), layout="constrained")
+    axis.imshow(counts, cmap="Blues")
+    axis.set(xlabel="predicted", ylabel="true")
+    if classes <= MOST_CLASSES_NAMED:
+        labels = names or tuple(map(str, range(classes)))
+        axis.set_xticks(range(classes), labels, rotation=90)
+        axis.set_yticks(range(classes), labels)
+        for i, j in np.ndindex(classes, classes):
+            dark = counts[i, j] > counts.max() / 2
+            axis.text(
+                j, i, str(counts[i, j]), ha="center", va="center", fontsize="small", color="white" if dark else "black"
+            )
+    return figure
+
+
+def scatter(outputs: Tensor, targets: Tensor) -> Figure:
+    """Predicted against true values; both (n, R)."""
+    figure, axis = plt.subplots(figsize=(4.5, 4.5), layout="constrained")
+    for value in range(min(targets.shape[1], 6)):
+        axis.plot(targets[:MOST_POINTS, value], outputs[:MOST_POINTS, value], ".", markersize=3, label=f"value {value}")
+    axis.axline((targets.mean().item(),) * 2, slope=1, color="0.5", linewidth=0.8)
+    axis.set(xlabel="true", ylabel="predicted")
+    if targets.shape[1] > 1:
+        axis.legend(fontsize="small")
+    return figure
+
+
+def examples(outputs: Tensor, targets: Tensor) -> Figure:
+    """The first test samples, true and predicted; both (n, Cout, L) or (n, Cout, H, W); first channel."""
+    count = min(4, len(targets))
+    if targets.ndim == 3:
+        figure, axes = plt.subplots(1, count, figsize=(3.2 * count, 2.6), squeeze=False, layout="constrained")
+        for i in range(count):
+            axes[0][i].plot(targets[i, 0], label="true", linewidth=0.9)
+            axes[0][i].plot(outputs[i, 0], label="predicted", linewidth=0.9)
+        axes[0][0].legend(fontsize="small")
+        return figure
+    figure, axes = plt.subplots(2, count, figsize=(2.4 * count, 4.8), squeeze=False, layout="constrained")
+    for i in range(count):
+        low, high = targets[i, 0].min().item(), targets[i, 0].max().item()
+        for row, (name, field) in enumerate((("true", targets), ("predicted", outputs))):
+            axes[row][i].imshow(field[i, 0], vmin=low, vmax=high)
+            axes[row][i].set_title(name, fontsize="small")
+            axes[row][i].set_axis_off()
+    return figure
+
+
+def comparison(errors: dict[str, list[float]], yardstick: float | None, label: str, task: str) -> Figure:
+    """One dot per run, a bar per method; errors: method to one number per seed."""
+    figure, axis = plt.subplots(figsize=(1.6 + 1.4 * len(errors), 3.4), layout="constrained")
+    for place, values in enumerate(errors.values()):
+        axis.bar(place, np.mean(values), width=0.6, color=f"C{place}", alpha=0.35)
+        axis.plot([place] * len(values), values, "o", color=f"C{place}")
+    if yardstick is not None:
+        axis.axhline(yardstick, color="0.4", linestyle="--", linewidth=0.9, label="linear model, raw values")
+        axis.legend(fontsize="small")
+    axis.set_xticks(range(len(errors)), list(errors))
+    axis.set(ylabel=f"test {label}", title=task, ylim=(0, None))
+    return figure

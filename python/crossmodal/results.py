@@ -1,0 +1,148 @@
+"""The folder of a run: what lies in it, when it may be used again, and how each file is written."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from crossmodal.config import Config, differences
+from crossmodal.files import finite, write_json, write_text
+
+PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scipy", "scikit-learn", "safetensors")
+PICTURES = ("curves.png", "mixing.png", "confusion.png", "scatter.png", "examples.png")
+
+
+class RunFolderError(RuntimeError):
+    """The output folder holds something that must not be overwritten, does not fit, or cannot be written."""
+
+
+class RunFolder:
+    """The folder of a run.
+
+    config.yaml, metrics.jsonl (a line per epoch), results.json (written last: a run with it is finished), model/ and
+    normalizer.safetensors, pictures, and checkpoints/ while the run goes on.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.metrics = self.path / "metrics.jsonl"
+        self.results = self.path / "results.json"
+        self.model = self.path / "model"
+        self.normalizer = self.path / "normalizer.safetensors"
+        self.checkpoints = self.path / "checkpoints"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return self.results.is_file()
+
+    def prepare(self, config: Config) -> None:
+        """Makes the folder ready for a run: creates it, or empties or keeps what is there, as the settings say.
+
+        Raises:
+            RunFolderError: it holds a run, and neither `overwrite` nor `resume` is set; it holds something else; or
+                `resume` is set and the settings differ from those of the run there.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise RunFolderError(f"output_dir: {self.path} is a file, expected a folder")
+        used = self.path.is_dir() and any(self.path.iterdir())
+        if used and not self.config.is_file():
+            raise RunFolderError(f"output_dir: {self.path} is not empty and holds no run; choose another folder")
+        if used and config.resume:
+            self._check_same(config)
+        elif used and config.overwrite:
+            self.clear()
+        elif used:
+            state = "a finished run" if self.finished else "an interrupted run"
+            remedy = (
+                "--overwrite to replace it" if self.finished else "--resume true to go on or --overwrite to start anew"
+            )
+            raise RunFolderError(f"output_dir: {self.path} holds {state}; add {remedy}, or choose another folder")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_text(self.config, yaml.safe_dump(config.to_dict(), sort_keys=False))
+        except OSError as error:
+            raise RunFolderError(f"output_dir: {self.path} cannot be written ({error})") from None
+
+    def _check_same(self, config: Config) -> None:
+        stored = self.read_config()
+        changed = differences(stored, config.to_dict())
+        if changed:
+            listing = ", ".join(f"{key} was {was!r} and is now {now!r}" for key, (was, now) in changed.items())
+            raise RunFolderError(f"resume: the run in {self.path} has other settings: {listing}")
+
+    def check_space(self, needed: int) -> None:
+        """Raises RunFolderError where the disk has less than `needed` bytes left."""
+        free = shutil.disk_usage(self.path).free
+        if free < needed:
+            raise RunFolderError(
+                f"output_dir: the disk of {self.path} has {free / 2**20:.0f} MiB left, this run may need {needed / 2**20:.0f} MiB"
+            )
+
+    def clear(self) -> None:
+        """Removes what a run leaves, and nothing else."""
+        for name in (
+            self.results,
+            self.metrics,
+            self.normalizer,
+            *(self.path / picture for picture in PICTURES),
+            self.config,
+        ):
+            name.unlink(missing_ok=True)
+        for folder in (self.model, self.checkpoints, self.path / "trackers"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def read_config(self) -> dict[str, Any]:
+        """The stored settings, as a plain dictionary."""
+        return yaml.safe_load(self.config.read_text(encoding="utf-8"))
+
+    def read_results(self) -> dict[str, Any]:
+        """What a finished run found.
+
+        Raises:
+            FileNotFoundError: the run is not finished, or there is none.
+        """
+        if not self.finished:
+            raise FileNotFoundError(f"{self.results}: no results; the run is not finished or {self.path} holds none")
+        return json.loads(self.results.read_text(encoding="utf-8"))
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The records of all epochs."""
+        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+
+    def write_metrics(self, records: list[dict[str, Any]]) -> None:
+        """Writes the records of all epochs so far."""
+        write_text(self.metrics, "".join(_line(record) for record in records))
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        """Adds the record of an epoch."""
+        with open(self.metrics, "a", encoding="utf-8") as file:
+            file.write(_line(record))
+
+    def write_results(self, results: dict[str, Any]) -> None:
+        """Writes results.json, which marks the run as finished."""
+        write_json(self.results, results)
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(finite(record), allow_nan=False) + "\n"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    from pare_kernels import __version__
+
+    found = {"python": platform.python_version(), "pare_kernels": __version__}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -1,0 +1,204 @@
+"""One run from settings to results: data, model, training, the test split read once, files."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import set_seed
+from safetensors.torch import save_file
+from torch import nn
+
+from crossmodal import checks, encoders, metrics, plots, seeds, sources, tasks
+from crossmodal.config import Config, ConfigError, flatten
+from crossmodal.engine import Evaluation, Trainer, gumbel_epochs, patches_at_hand
+from crossmodal.files import replacing
+from crossmodal.methods import METHODS
+from crossmodal.model import CrossModalModel
+from crossmodal.naming import unknown
+from crossmodal.results import RunFolder, versions
+
+DEFAULT_SOURCE = {"text": "scipy_docs", "image": "digits"}
+
+
+def train(config: Config) -> dict[str, Any]:
+    """Does one run and returns what `results.json` holds.
+
+    Raises:
+        ConfigError, DataError, RunFolderError: before anything is trained.
+        NonFiniteLoss, Interrupted: see `Trainer.fit`.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    check_names(config)
+    folder = RunFolder(config.run_dir)
+    accelerator = Accelerator(
+        mixed_precision=config.precision,
+        cpu=config.device == "cpu",
+        log_with=config.track.split(",") if config.track else None,
+        project_dir=str(folder.path / "trackers"),
+    )
+    checks.check_device(config, accelerator.device)
+    if config.resume and folder.finished:
+        accelerator.print(f"{folder.path} is finished already")
+        return folder.read_results()
+    if accelerator.is_main_process:
+        folder.prepare(config)
+    accelerator.wait_for_everyone()
+
+    task, source, model = build(config, accelerator)
+    accelerator.print(task.description)
+    if accelerator.is_main_process:
+        # Weights, the best weights and two moments of the optimizer, for each checkpoint that stays and one in the making.
+        size = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+        folder.check_space(4 * size * (config.keep + 1) + size)
+    if config.track:
+        accelerator.init_trackers(
+            "crossmodal", {k: v if v is None else str(v) for k, v in flatten(config.to_dict()).items()}
+        )
+
+    trainer = Trainer(config, task, source, model, accelerator, folder)
+    trainer.fit()
+    test = trainer.evaluate(task.test)
+    results = summarise(config, task, source, trainer, test)
+    accelerator.log({"test": test.metric}, step=trainer.state.step)
+    accelerator.end_training()
+    if accelerator.is_main_process:
+        write(folder, trainer, test, results)
+        accelerator.print(
+            f"test {task.metric} {test.metric:.4f}  (validation {results['validation']:.4f}, epoch "
+            f"{results['best_epoch'] + 1} of {config.epochs}, {results['seconds']:.0f} s)\n{folder.path}"
+        )
+    accelerator.wait_for_everyone()
+    return results
+
+
+def check_names(config: Config) -> None:
+    """Names of task and trackers against what there is.
+
+    Raises:
+        ConfigError: with the nearest valid name.
+    """
+    if config.task not in tasks.available():
+        raise ConfigError(unknown("task", config.task, tasks.available()))
+    known = [str(name) for name in get_available_trackers()]
+    for name in config.track.split(",") if config.track else ():
+        if name not in known:
+            raise ConfigError(f"{unknown('track', name, known)}; a tracker is there once its package is installed")
+
+
+def load_task(config: Config):
+    """The task with the data the settings name."""
+    return tasks.load(
+        config.task,
+        data=config.data,
+        data_dir=config.data_dir,
+        kind=config.kind,
+        validation_fraction=config.split.validation_fraction,
+        split_seed=config.split.seed,
+        train_size=config.split.train_size,
+    )
+
+
+def build(config: Config, accelerator: Accelerator) -> tuple[Any, Any, CrossModalModel]:
+    """Task, source (None without mixing) and model; checked against one another."""
+    method = METHODS[config.method]
+    set_seed(seeds.derive(config.seed, "initialisation") % 2**32)
+    with accelerator.main_process_first():  # Caches of data and texts are filled by one process.
+        task = load_task(config)
+        checks.check_task(task)
+        encoder = encoders.load(
+            config.encoder,
+            pretrained=method.pretrained,
+            layers=config.model.layers,
+            dropout=config.model.dropout,
+            image_size=config.model.image_size,
+        )
+        encoder.attach(task.input_shape, config.model.patch_size)
+        source = None
+        if method.mixes:
+            name = config.source.name or DEFAULT_SOURCE[encoder.modality]
+            limit = {} if config.source.limit is None else {"limit": config.source.limit}
+            source = sources.load(name, encoder=encoder, num_tokens=encoder.num_tokens, seed=config.split.seed, **limit)
+            checks.check_source(source, config.batch_size)
+    classes = len(source.class_names) if source is not None else None
+    model = CrossModalModel(
+        encoder, task.kind, task.num_outputs, task.output_shape if task.kind == "dense" else None, classes
+    )
+    if source is not None:
+        checks.check_mixing(config, patches_at_hand(model, source))
+    if config.model.activation_checkpointing:
+        encoder.model.gradient_checkpointing_enable()
+    if config.compile:
+        encoder.body = torch.compile(encoder.body)
+    return task, source, model
+
+
+def summarise(config: Config, task, source, trainer: Trainer, test: Evaluation) -> dict[str, Any]:
+    """What `results.json` holds."""
+    best, model = trainer.state.best, trainer.model
+    results = {
+        "task": task.name,
+        "method": config.method,
+        "encoder": config.encoder,
+        "seed": config.seed,
+        "kind": task.kind,
+        "metric": task.metric,
+        "higher_is_better": metrics.get(task.metric).higher_is_better,
+        "validation": best["metric"],
+        "test": test.metric,
+        "test_loss": test.loss,
+        "best_epoch": best["epoch"],
+        "epochs": config.epochs,
+        "steps": trainer.state.step,
+        "seconds": trainer.state.seconds,
+        "parameters": model.count_parameters(),
+        "trainable_parameters": model.count_parameters(trainable=True),
+        "samples": {name: len(getattr(task, name)) for name in ("train", "validation", "test")},
+        "input_shape": list(task.input_shape),
+        "tokens": model.encoder.num_tokens,
+        "patch_size": list(model.encoder.patch_size),
+        "class_names": list(task.class_names),
+        "processes": trainer.accelerator.num_processes,
+        "device": str(trainer.accelerator.device.type),
+        "versions": versions(),
+    }
+    if source is not None:
+        results["source"] = {
+            "name": source.name,
+            "samples": len(source.inputs),
+            "classes": len(source.class_names),
+            "sha256": source.sha256,
+        }
+        results["gumbel_epochs"] = gumbel_epochs(config, task.ndim)
+        results["replaced"] = trainer.state.replaced
+    return results
+
+
+def write(folder: RunFolder, trainer: Trainer, test: Evaluation, results: dict[str, Any]) -> None:
+    """Model, normaliser and pictures, then results.json, which says that all the rest is there; checkpoints go."""
+    save_model(folder, trainer.model)
+    with replacing(folder.normalizer) as aside:
+        save_file(trainer.task.normalizer.state(), aside)
+    plots.draw_run(
+        folder,
+        trainer.task,
+        results,
+        trainer.state.history,
+        trainer.decode(test.outputs),
+        trainer.decode(trainer.task.test.y),
+    )
+    folder.write_results(results)
+    trainer.checkpoints.clear()
+
+
+def save_model(folder: RunFolder, model: nn.Module) -> None:
+    """Writes the model's folder, whole."""
+    aside = folder.path / ".model"
+    shutil.rmtree(aside, ignore_errors=True)
+    model.save(aside)
+    shutil.rmtree(folder.model, ignore_errors=True)
+    aside.rename(folder.model)

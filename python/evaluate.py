@@ -1,0 +1,12 @@
+"""Repeat the figure of a finished run: python python/evaluate.py RUN --split test"""
+
+import sys
+from pathlib import Path
+
+# Works from a plain checkout too, where nothing is installed.
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+
+from crossmodal.cli import evaluate  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(evaluate())
