@@ -30,7 +30,7 @@ def find_archive(name: str, data_dir: Path | None) -> Path:
     folders = [] if data_dir is None else [data_dir, data_dir / name]
     package = importlib.util.find_spec("aeon")
     if package is not None:
-        folders += [Path(place) / "datasets" / "data" / name for place in package.submodule_search_locations]
+        folders += [Path(place) / "datasets" / "data" / name for place in package.submodule_search_locations or ()]
     for folder in folders:
         if (folder / f"{name}{TRAIN_SUFFIX}").is_file():
             return folder / f"{name}{TRAIN_SUFFIX}"

@@ -87,6 +87,8 @@ def _read_npz(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) 
                 found[key] = archive[key]
             except _READ_ERRORS as error:
                 raise ValueError(f"{path}: {key} cannot be read: {error}") from None
+            if not isinstance(found[key], np.ndarray):  # numpy hands out members of other formats as bytes
+                raise ValueError(f"{path}: {key} is not an array in .npy format")
     return found
 
 
@@ -100,6 +102,8 @@ def _read_folder(path: Path, required: tuple[str, ...], optional: tuple[str, ...
             found[key] = np.load(file, allow_pickle=False)
         except _READ_ERRORS as error:
             raise ValueError(f"{file}: cannot be read: {error}") from None
+        if not isinstance(found[key], np.ndarray):  # numpy opens zip archives whatever their name
+            raise ValueError(f"{file}: not an array in .npy format")
     return found
 
 
@@ -162,7 +166,9 @@ def from_arrays(data: dict[str, np.ndarray], kind: str | None = None, origin: st
     if kind == "multilabel" and names and len(names) != y["train"].shape[1]:
         raise ValueError(f"{origin}: {len(names)} class_names, but y_train has {y['train'].shape[1]} columns")
     if data["x_train"].ndim == 3:
-        notes.append(f"x_train {data['x_train'].shape} is read as (samples, channels, length).")
+        notes.append(
+            f"x_train {data['x_train'].shape} is read as (samples, channels, length); images have shape (n, C, H, W)."
+        )
     return RawTask(
         kind=kind,
         x_train=x["train"],

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from crossmodal import naming
 from crossmodal.tasks.normalizer import Normalizer
 from crossmodal.tasks.splitting import plain_sample, stratified_sample
 
@@ -203,7 +204,7 @@ def load(
         FileNotFoundError: data are not where they should be.
     """
     if name not in _REGISTRY:
-        raise ValueError(f"task: unknown task {name!r}; available: {', '.join(_REGISTRY)}")
+        raise ValueError(naming.unknown("task", name, _REGISTRY))
     entry = _REGISTRY[name]
     if entry.own_data and data is None:
         raise ValueError(f"data: task {name!r} reads your own data; tell where with data=")
@@ -341,4 +342,4 @@ def _described(task: Task, origin: str, raw: RawTask, notes: list[str]) -> Task:
         *notes,
         f"loss: {task.loss}; metric: {task.metric}.",
     ]
-    return Task(**{**vars(task), "description": "\n".join(lines)})
+    return replace(task, description="\n".join(lines))

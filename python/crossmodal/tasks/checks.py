@@ -6,17 +6,15 @@ import numpy as np
 
 
 def real_array(values: np.ndarray, name: str) -> np.ndarray:
-    """``values`` as floating point: float32 where that is exact, else float64.
+    """``values`` as floating point (float32 where that is exact, else float64), contiguous and writable, as torch likes it.
 
     Raises:
         TypeError: anything but real numbers or booleans.
     """
     if values.dtype.kind not in "biuf":
         raise TypeError(f"{name}: expected real numbers, got dtype {values.dtype}")
-    if values.dtype in (np.float32, np.float64):
-        return values
-    exact_in_float32 = (values.dtype.kind != "f" and values.dtype.itemsize <= 2) or values.dtype == np.float16
-    return values.astype(np.float32 if exact_in_float32 else np.float64)
+    exact_in_float32 = values.dtype.itemsize <= 2 or (values.dtype.kind == "f" and values.dtype.itemsize == 4)
+    return np.require(values, np.float32 if exact_in_float32 else np.float64, ["C", "W"])
 
 
 def require_finite(values: np.ndarray, name: str) -> None:

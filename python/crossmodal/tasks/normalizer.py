@@ -85,15 +85,15 @@ class Normalizer:
 
         Raises:
             TypeError: not real numbers.
-            ValueError: a shape that does not fit, NaN or infinity; sample and value are named.
+            ValueError: no samples, a shape that does not fit, NaN or infinity; sample and value are named.
         """
         if isinstance(raw, Tensor):
             raw = raw.detach().cpu().numpy()
+        if len(raw) == 0:
+            raise ValueError(f"{name}: no samples")
         if isinstance(raw, np.ndarray):
             return torch.from_numpy(self._prepare_array(raw, name))
         series = [self._prepare_array(np.asarray(one)[None], f"{name}[{i}]") for i, one in enumerate(raw)]
-        if not series:
-            raise ValueError(f"{name}: no samples")
         return torch.from_numpy(np.concatenate(series))
 
     def _prepare_array(self, raw: np.ndarray, name: str) -> np.ndarray:
@@ -102,15 +102,14 @@ class Normalizer:
             x = x[:, None]
         fits = x.shape[1:2] == self.input_shape[:1] if self.resample else x.shape[1:] == self.input_shape
         if x.ndim != len(self.input_shape) + 1 or not fits or 0 in x.shape[1:]:
-            expected = "(n, " + ", ".join(map(str, self.input_shape)) + ")"
-            anyhow = ", of any length" if self.resample else ""
-            raise ValueError(f"{name}: expected shape {expected}{anyhow}, got {tuple(raw.shape)}")
+            anyhow = " (of any length)" if self.resample else ""
+            raise ValueError(f"{name}: expected samples of shape {self.input_shape}{anyhow}, got {raw.shape[1:]}")
         if not self.fill_missing:
             require_finite(x, name)
             filled = x
         else:
             require_finite(np.nan_to_num(x, nan=0.0, posinf=np.inf, neginf=-np.inf), name)
-            filled = np.stack([_filled(one, f"{name}: sample {i}") for i, one in enumerate(x)]) if len(x) else x
+            filled = np.stack([_filled(one, f"{name}: sample {i}") for i, one in enumerate(x)])
         length = self.input_shape[-1]
         if filled.shape[-1] != length:
             filled = np.stack([resample(one, length) for one in filled]).astype(filled.dtype)
@@ -169,6 +168,8 @@ def _statistics(values: np.ndarray, per: str) -> tuple[Tensor, Tensor]:
     low, high = values.min(axis=axes, keepdims=True), values.max(axis=axes, keepdims=True)
     mean = values.mean(axis=axes, dtype=np.float64, keepdims=True)
     std = values.std(axis=axes, dtype=np.float64, keepdims=True)
+    if not (np.isfinite(mean).all() and np.isfinite(std).all()):
+        raise ValueError("normalisation: values are so large that their mean or deviation overflows")
     # Asking for equality, not for a small deviation: rounding leaves a deviation above zero in constant data.
     constant = low == high
     mean, std = np.where(constant, low, mean), np.where(constant, 1.0, std)

@@ -74,7 +74,7 @@ def class_values(y: np.ndarray, name: str) -> np.ndarray:
     if y.ndim != 1:
         raise ValueError(f"{name}: expected class labels of shape (n,), got {y.shape}")
     if y.dtype.kind == "S":
-        return np.char.decode(y, "utf-8")
+        return np.char.decode(y, "utf-8", "replace")
     if y.dtype.kind == "U":
         return y
     if y.dtype.kind not in "biuf":

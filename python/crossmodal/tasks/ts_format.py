@@ -112,8 +112,8 @@ def _read_header_line(line: str, header: _Header, where: str) -> bool:
     """Take in one ``@key value`` line; True once ``@data`` is reached. Keys of no use here are skipped."""
     if not line.startswith("@"):
         raise ValueError(f"{where}: expected a header line that starts with '@' before @data, got {line[:40]!r}")
-    key, *values = line[1:].split()
-    key = key.lower() if key else key
+    key, *values = line[1:].split() or [""]
+    key = key.lower()
     if key == "data":
         if header.class_label and header.target_label:
             raise ValueError(f"{where}: @classLabel and @targetLabel are both true")

@@ -1,0 +1,120 @@
+"""What a source is, and the road from a name or a path to one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from crossmodal import naming
+from crossmodal.sources import images, scipy_docs, text
+
+MAX_SAMPLES = 5000
+
+
+@dataclass(frozen=True)
+class Source:
+    """Labelled samples of the pretraining modality, as the encoder's ``embed_source`` takes them.
+
+    Attributes:
+        modality: "text" or "image".
+        inputs: text: token ids int64 ``(n, M)``, every one a token of the text (short texts are repeated, so that no
+            padding enters a mixed sample); image: float32 ``(n, 3, H, W)``, normalised with the encoder's statistics.
+        labels: int64 ``(n,)``, indices into ``class_names``.
+        sha256: hash of the texts or images in use, before tokens are made or sizes changed.
+        description: what was read and done, in words.
+    """
+
+    name: str
+    modality: str
+    inputs: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    sha256: str
+    description: str
+
+    def __len__(self) -> int:
+        return self.inputs.shape[0]
+
+
+_SUMMARIES = {
+    "scipy_docs": ("text", "documentation of scipy's functions, by subpackage (10 classes); for text encoders"),
+    "digits": ("image", "scikit-learn's handwritten digits (10 classes); for image encoders"),
+}
+
+
+def available() -> dict[str, str]:
+    """Every built-in source with its one-line description."""
+    return {name: summary for name, (_, summary) in _SUMMARIES.items()}
+
+
+def load(
+    name_or_path: str | Path,
+    *,
+    encoder: Any,
+    num_tokens: int | None = None,
+    limit: int = MAX_SAMPLES,
+    seed: int = 0,
+) -> Source:
+    """Load a source for an encoder.
+
+    Args:
+        name_or_path: a key of :func:`available`; or a .csv or .tsv file with a text and a label per row
+            (:func:`crossmodal.sources.text.read_labelled_text`); or a folder with one folder of images per class
+            (:func:`crossmodal.sources.images.list_images`).
+        encoder: an encoder of :mod:`crossmodal.encoders`: its ``modality``, and its ``tokenizer`` or its ``image_size``,
+            ``image_mean`` and ``image_std``, are used.
+        num_tokens: text: the number of tokens of every sample. Images: unused.
+        limit: at most so many samples, chosen at random.
+        seed: seed of that choice.
+
+    A source may be smaller than a training set: whoever draws from it starts over at its end.
+
+    Raises:
+        FileNotFoundError: no such file or folder.
+        ValueError: unknown name, a source of the wrong modality, fewer than two classes, or content that cannot be used.
+    """
+    name = str(name_or_path)
+    if limit < 2:
+        raise ValueError(f"limit: expected at least 2 samples, got {limit}")
+    modality = _modality(name)
+    if modality != encoder.modality:
+        raise ValueError(f"source: {name!r} is of modality {modality}, but the encoder takes {encoder.modality}")
+    if modality == "text":
+        if num_tokens is None or num_tokens < 1:
+            raise ValueError(f"num_tokens: expected a whole number >= 1, got {num_tokens}")
+        texts = scipy_docs.load() if name == "scipy_docs" else text.read_labelled_text(Path(name))
+        texts = texts.sample(limit, seed)
+        inputs, class_names, sha256 = (
+            text.tokenize(texts, encoder.tokenizer, num_tokens),
+            texts.class_names,
+            texts.sha256,
+        )
+        labels, detail = texts.label_tensor(), f"the first {num_tokens} tokens of each, short texts repeated"
+    else:
+        pictures = images.digits() if name == "digits" else images.list_images(Path(name))
+        pictures = pictures.sample(limit, seed)
+        inputs, sha256 = images.to_inputs(pictures, encoder.image_size, encoder.image_mean, encoder.image_std)
+        class_names, labels = pictures.class_names, pictures.label_tensor()
+        detail = "resized to {} x {}".format(*encoder.image_size)
+    description = (
+        f"source {name}: {len(labels)} {'texts' if modality == 'text' else 'images'} in {len(class_names)} classes "
+        f"({', '.join(class_names[:12])}{', ...' if len(class_names) > 12 else ''}), {detail}; sha256 {sha256[:12]}."
+    )
+    return Source(name, modality, inputs, labels, class_names, sha256, description)
+
+
+def _modality(name: str) -> str:
+    if name in _SUMMARIES:
+        return _SUMMARIES[name][0]
+    path = Path(name)
+    if path.is_dir():
+        return "image"
+    if path.suffix.lower() in text.DELIMITERS:
+        return "text"
+    if path.exists():
+        kinds = ", ".join(text.DELIMITERS)
+        raise ValueError(f"source: expected a text file ({kinds}) or a folder of class folders, got {path}")
+    raise ValueError(naming.unknown("source", name, _SUMMARIES) + "; no such file or folder either")

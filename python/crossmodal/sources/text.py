@@ -1,0 +1,113 @@
+"""Labelled texts: the user's CSV and TSV files, and tokens of any texts."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from crossmodal.sources.labelled import Labelled
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+
+
+@dataclass(frozen=True)
+class LabelledTexts(Labelled):
+    """Texts with labels; ``items`` are strings."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the texts, joined by a zero byte."""
+        return hashlib.sha256("\0".join(self.items).encode()).hexdigest()
+
+
+def read_labelled_text(path: Path) -> LabelledTexts:
+    """Read a CSV (comma) or TSV (tab) file in UTF-8, one text and its label per row.
+
+    A first row that contains both ``text`` and ``label`` (in any case) names the columns; otherwise there is no header,
+    and the first two columns are text and label. Blank lines are skipped; all rows have the same number of columns.
+    Classes are ordered by name.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: names file and line of a row without text or label, with another number of columns, or malformed.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"source: no such file: {path}")
+    texts: list[str] = []
+    labels: list[str] = []
+    columns: tuple[int, int] | None = None
+    width = 0
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file, delimiter=DELIMITERS[path.suffix.lower()], strict=True)
+            for row in _rows(rows, path):
+                where = f"{path}, line {rows.line_num}"
+                if not row:
+                    continue
+                if columns is None:
+                    width = len(row)
+                    names = [cell.strip().lower() for cell in row]
+                    if "text" in names and "label" in names:
+                        columns = names.index("text"), names.index("label")
+                        continue
+                    columns = 0, 1
+                    if width < 2:
+                        raise ValueError(f"{where}: expected a text and a label, got {width} column")
+                if len(row) != width:
+                    raise ValueError(
+                        f"{where}: {len(row)} columns, but {width} in the first row (a cell with the delimiter in it "
+                        "must be in double quotes)"
+                    )
+                text, label = (row[column].strip() for column in columns)
+                if not text or not label:
+                    raise ValueError(f"{where}: the {'label' if text else 'text'} is empty")
+                texts.append(text)
+                labels.append(label)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from None
+    if not texts:
+        raise ValueError(f"{path}: no texts")
+    return LabelledTexts(tuple(texts), tuple(labels), tuple(sorted(set(labels))), str(path))
+
+
+def _rows(rows: Any, path: Path) -> Iterator[list[str]]:
+    """The rows of a csv reader, its errors turned into ours."""
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {rows.line_num}: {error}") from None
+
+
+def tokenize(texts: LabelledTexts, tokenizer: PreTrainedTokenizerBase, num_tokens: int) -> Tensor:
+    """Token ids of the first ``num_tokens`` tokens of each text, without special tokens; int64 ``(n, num_tokens)``.
+
+    A text with fewer tokens is repeated from its start until there are enough.
+
+    Raises:
+        ValueError: a text has no token.
+    """
+    encoded = tokenizer(
+        list(texts.items),
+        add_special_tokens=False,
+        truncation=True,
+        max_length=num_tokens,
+        padding=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+    )["input_ids"]
+    rows = []
+    for index, ids in enumerate(encoded):
+        if not ids:
+            raise ValueError(f"{texts.origin}: text {index} has no token: {texts.items[index][:60]!r}")
+        rows.append((ids * -(-num_tokens // len(ids)))[:num_tokens])
+    return torch.tensor(rows, dtype=torch.int64)
