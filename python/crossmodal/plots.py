@@ -24,18 +24,19 @@ def draw_run(
     folder: RunFolder, task, results: dict[str, Any], history: list[dict[str, Any]], outputs: Tensor, targets: Tensor
 ) -> None:
     """Every picture that fits the kind of task; outputs and targets of the test split in the data's own units."""
-    _save(curves(history, task.metric), folder.path / "curves.png")
+    save(curves(history, task.metric), folder.path / "curves.png")
     if results.get("replaced"):
-        _save(mixing(task.train.x, results["replaced"], results["patch_size"]), folder.path / "mixing.png")
+        save(mixing(task.train.x, results["replaced"], results["patch_size"]), folder.path / "mixing.png")
     if task.kind == "classification":
-        _save(confusion(outputs, targets, task.class_names), folder.path / "confusion.png")
+        save(confusion(outputs, targets, task.class_names), folder.path / "confusion.png")
     elif task.kind == "regression":
-        _save(scatter(outputs, targets), folder.path / "scatter.png")
+        save(scatter(outputs, targets), folder.path / "scatter.png")
     elif task.kind == "dense":
-        _save(examples(outputs, targets), folder.path / "examples.png")
+        save(examples(outputs, targets), folder.path / "examples.png")
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Writes a picture, whole, and closes it."""
     try:
         with replacing(path) as aside:
             figure.savefig(aside, dpi=110)
@@ -173,15 +174,18 @@ def examples(outputs: Tensor, targets: Tensor) -> Figure:
     return figure
 
 
-def comparison(errors: dict[str, list[float]], yardstick: float | None, label: str, task: str) -> Figure:
-    """One dot per run, a bar per method; errors: method to one number per seed."""
-    figure, axis = plt.subplots(figsize=(1.6 + 1.4 * len(errors), 3.4), layout="constrained")
-    for place, values in enumerate(errors.values()):
-        axis.bar(place, np.mean(values), width=0.6, color=f"C{place}", alpha=0.35)
-        axis.plot([place] * len(values), values, "o", color=f"C{place}")
-    if yardstick is not None:
-        axis.axhline(yardstick, color="0.4", linestyle="--", linewidth=0.9, label="linear model, raw values")
+def comparison(table: dict[str, Any]) -> Figure:
+    """One dot per run, a bar per method, a line for the yardstick; `table` as `compare.summarise` gives it."""
+    methods = table["methods"]
+    figure, axis = plt.subplots(figsize=(1.6 + 1.4 * len(methods), 3.4), layout="constrained")
+    for place, row in enumerate(methods.values()):
+        axis.bar(place, row["mean"], width=0.6, color=f"C{place}", alpha=0.35)
+        axis.plot([place] * len(row["errors"]), row["errors"], "o", color=f"C{place}")
+    if table["yardstick"]:
+        axis.axhline(
+            table["yardstick"]["error"], color="0.4", linestyle="--", linewidth=0.9, label=table["yardstick"]["name"]
+        )
         axis.legend(fontsize="small")
-    axis.set_xticks(range(len(errors)), list(errors))
-    axis.set(ylabel=f"test {label}", title=task, ylim=(0, None))
+    axis.set_xticks(range(len(methods)), list(methods))
+    axis.set(ylabel=f"test {table['label']}", title=table["task"], ylim=(0, None))
     return figure

@@ -1,0 +1,301 @@
+"""Several methods and seeds side by side, and one honest table.
+
+Each run is a process of its own with one thread. Finished runs whose settings match are taken as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.multiclass import OneVsRestClassifier
+
+from crossmodal import config, metrics, plots, run
+from crossmodal.config import Config, ConfigError, differences
+from crossmodal.files import write_json, write_text
+from crossmodal.methods import METHODS
+from crossmodal.naming import unknown
+from crossmodal.results import RunFolder, RunFolderError
+
+BASELINE = "nft"
+TRAIN = "import sys; from crossmodal.cli import train; sys.exit(train())"
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 20.0  # for a run to save itself after SIGTERM
+TAIL = 20
+
+
+class RunFailed(RunFolderError):
+    """One of the runs ended with an error; the message holds the end of its log."""
+
+
+@dataclass
+class Job:
+    """One run of the comparison."""
+
+    config: Config
+    folder: RunFolder
+    arguments: list[str]
+
+    @property
+    def name(self) -> str:
+        return f"{self.config.method} seed {self.config.seed}"
+
+    @property
+    def log(self) -> Path:
+        return self.folder.path.with_name(self.folder.path.name + ".log")
+
+    def prepare(self, overwrite: bool) -> bool:
+        """Looks at what is in the folder already; returns whether there is something to do.
+
+        A finished run with these settings is taken as it is, an interrupted one is resumed.
+
+        Raises:
+            RunFolderError: the folder holds a run with other settings, and `overwrite` is not set.
+        """
+        if not self.folder.config.is_file():
+            return True
+        changed = differences(self.folder.read_config(), self.config.to_dict())
+        if not changed and self.folder.finished:
+            return False
+        if changed and not overwrite:
+            listing = ", ".join(f"{key} was {was!r} and is now {now!r}" for key, (was, now) in changed.items())
+            raise RunFolderError(
+                f"{self.folder.path} holds a run with other settings ({listing}); add --overwrite to replace it"
+            )
+        self.arguments += ["--overwrite", "true"] if changed else ["--resume", "true"]
+        return True
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line: see `--help`. Every other option goes to the runs, as `train.py` takes it."""
+    parser = argparse.ArgumentParser(
+        prog="compare.py",
+        description="Run several methods and seeds side by side and print one table.",
+        epilog="All other options are those of train.py and go to every run.",
+    )
+    parser.add_argument("--methods", default="pare,nft,scratch", help="separated by commas")
+    parser.add_argument("--seeds", default="0,1,2", help="separated by commas")
+    parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="folder of the runs and of the table")
+    parser.add_argument("--jobs", type=int, default=None, help="runs at a time (default: one per CPU core)")
+    parser.add_argument("--overwrite", action="store_true", help="replace runs that were done with other settings")
+    arguments, rest = parser.parse_known_args(argv)
+    methods, seeds = arguments.methods.split(","), [_seed(text) for text in arguments.seeds.split(",")]
+    for method in methods:
+        if method not in METHODS:
+            raise ConfigError(unknown("methods", method, METHODS))
+    jobs = plan(methods, seeds, arguments.runs_dir, rest)
+    execute(jobs, arguments.jobs or cpu_cores(), arguments.overwrite)
+    table = summarise(jobs)
+    folder = arguments.runs_dir
+    write_json(folder / "comparison.json", table)
+    text = render(table)
+    write_text(folder / "comparison.md", text)
+    plots.save(plots.comparison(table), folder / "comparison.png")
+    print(f"\n{text}\n{folder / 'comparison.png'}; pictures of each run: {folder}/<task>-<method>-<seed>/*.png")
+    return 0
+
+
+def _seed(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"seeds: expected whole numbers separated by commas, got {text!r}") from None
+
+
+def plan(methods: list[str], seeds: list[int], runs_dir: Path, options: list[str]) -> list[Job]:
+    """A job for each method and seed; the costliest methods first, so that the cores are busy to the end."""
+    jobs = []
+    for method in sorted(methods, key=lambda name: not METHODS[name].mixes):
+        for seed in seeds:
+            settings = config.parse([*options, "--method", method, "--seed", str(seed), "--threads", "1"])
+            folder = RunFolder(runs_dir / f"{settings.task}-{method}-{seed}")
+            own = ["--method", method, "--seed", str(seed), "--threads", "1", "--output_dir", str(folder.path)]
+            jobs.append(Job(settings, folder, [*options, *own]))
+    run.check_names(jobs[0].config)
+    return jobs
+
+
+def cpu_cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def execute(jobs: list[Job], at_once: int, overwrite: bool = False) -> None:
+    """Runs what is not there yet, `at_once` at a time, with a line for every epoch of every run.
+
+    Raises:
+        RunFolderError: see `Job.prepare`; nothing was started.
+        RunFailed: a run failed; the others were stopped.
+    """
+    waiting = [job for job in jobs if job.prepare(overwrite)]
+    for job in jobs:
+        if job not in waiting:
+            print(f"{job.name}: finished before, taken as it is", flush=True)
+    running: list[Process] = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                running.append(Process(waiting.pop(0)))
+            time.sleep(POLL_SECONDS)
+            for process in list(running):
+                process.relay()
+                if process.done():
+                    running.remove(process)
+    finally:
+        stop(running)
+
+
+class Process:
+    """A run in a process of its own."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        command = [sys.executable, "-c", TRAIN, *job.arguments]
+        with open(job.log, "w", encoding="utf-8") as log:
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        self._reader = open(job.log, encoding="utf-8", errors="replace")  # noqa: SIM115 - open as long as the run
+        self._rest = ""
+
+    def relay(self) -> None:
+        """Prints what the run wrote since the last call: lines of epochs and of the end."""
+        *lines, self._rest = (self._rest + self._reader.read()).split("\n")
+        for line in lines:
+            if line.startswith(("epoch ", "test ", "step skipped")):
+                print(f"{self.job.name}: {line}", flush=True)
+
+    def done(self) -> bool:
+        """Whether it ended. Raises RunFailed when it ended badly."""
+        code = self.process.poll()
+        if code is None:
+            return False
+        self.relay()
+        self._reader.close()
+        if code != 0:
+            tail = self.job.log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
+            raise RunFailed(
+                f"{self.job.name} failed (exit code {code}); the end of {self.job.log}:\n" + "\n".join(tail)
+            )
+        return True
+
+
+def stop(running: list[Process]) -> None:
+    """Ends runs: asks, waits, and insists."""
+    for process in running:
+        if process.process.poll() is None:
+            process.process.terminate()
+    deadline = time.monotonic() + GRACE_SECONDS
+    for process in running:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.process.wait(max(0.0, deadline - time.monotonic()))
+        if process.process.poll() is None:
+            process.process.kill()
+            process.process.wait()
+
+
+def summarise(jobs: list[Job]) -> dict[str, Any]:
+    """Every number of the table, as test errors (lower is better)."""
+    errors: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = {}
+    for job in jobs:
+        results = job.folder.read_results()
+        metric = results["metric"]
+        label, error = metrics.get(metric).as_error(results["test"])
+        errors.setdefault(job.config.method, []).append(error)
+        seconds.setdefault(job.config.method, []).append(results["seconds"])
+    rows = {}
+    for method, values in errors.items():
+        rows[method] = {
+            "errors": values,
+            "mean": float(np.mean(values)),
+            "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+            "seconds": float(np.mean(seconds[method])),
+        }
+        if BASELINE in errors and method != BASELINE:
+            difference = np.subtract(values, errors[BASELINE])
+            rows[method]["difference"] = float(difference.mean())
+            count = len(difference)
+            rows[method]["standard_error"] = float(difference.std(ddof=1) / count**0.5) if count > 1 else None
+    first = jobs[0].config
+    return {
+        "task": first.task,
+        "encoder": first.encoder,
+        "metric": metric,
+        "label": label,
+        "baseline": BASELINE,
+        "seeds": sorted({job.config.seed for job in jobs}),
+        "methods": rows,
+        "yardstick": yardstick(first),
+    }
+
+
+def yardstick(settings: Config) -> dict[str, Any] | None:
+    """Error of a linear model on the raw (z-scored) values, fitted on training and validation samples together.
+
+    Logistic regression for classes and labels, ridge regression for values; None for dense targets. It chooses no
+    epoch, so the validation samples are free to be learned from.
+    """
+    task = run.load_task(settings)
+    if task.kind == "dense":
+        return None
+    x = np.concatenate([task.train.x.flatten(1).numpy(), task.validation.x.flatten(1).numpy()])
+    y = np.concatenate([task.train.y.numpy(), task.validation.y.numpy()])
+    test = task.test.x.flatten(1).numpy()
+    outputs = np.zeros((len(test), task.num_outputs))
+    if task.kind == "regression":
+        name, model = "ridge regression", RidgeCV(alphas=np.logspace(-3, 3, 13)).fit(x, y)
+        outputs[:] = model.predict(test).reshape(outputs.shape)
+    else:
+        name, model = "logistic regression", LogisticRegression(max_iter=5000)
+        model = (model if task.kind == "classification" else OneVsRestClassifier(model)).fit(x, y)
+        scores = model.decision_function(test)
+        if task.kind == "classification" and scores.ndim == 1:
+            scores = np.stack([-scores, scores], axis=1)
+        outputs[:] = scores
+    predicted, targets = torch.from_numpy(outputs), task.test.y
+    if task.kind == "regression":
+        predicted, targets = task.normalizer.inverse_y(predicted), task.normalizer.inverse_y(targets)
+    metric = metrics.get(task.metric)
+    return {"name": name, "error": metric.as_error(metric(predicted, targets))[1]}
+
+
+def render(table: dict[str, Any]) -> str:
+    """The table as Markdown."""
+    count = len(table["seeds"])
+    lines = [
+        f"{table['task']}: test {table['label']} ({table['metric']}), encoder {table['encoder']}, {count} seed{'s' * (count > 1)}",
+        "",
+        f"| method | mean | std | difference to {table['baseline']}, paired | seconds per run |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for method, row in table["methods"].items():
+        difference = (
+            "" if method == table["baseline"] else _plus_minus(row.get("difference"), row.get("standard_error"))
+        )
+        lines.append(f"| {method} | {row['mean']:.2f} | {_number(row['std'])} | {difference} | {row['seconds']:.0f} |")
+    if table["yardstick"]:
+        lines.append(f"| {table['yardstick']['name']}, raw values | {table['yardstick']['error']:.2f} | | | |")
+    lines += ["", "Differences are per seed, with their standard error; negative is better."]
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _plus_minus(value: float | None, error: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:+.2f}" + ("" if error is None else f" ± {error:.2f}")

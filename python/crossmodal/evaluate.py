@@ -1,0 +1,59 @@
+"""The figure of a finished run, computed again from its stored model."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from crossmodal import config, metrics, run
+from crossmodal.predict import load
+from crossmodal.results import RunFolder
+
+SPLITS = ("train", "validation", "test")
+
+
+def evaluate(folder: str | Path, split: str = "test", device: str = "cpu") -> dict[str, Any]:
+    """Metric of a split, with the model, the data and the batches of the run.
+
+    Args:
+        folder: the run's folder.
+        split: train, validation or test.
+        device: where to compute.
+
+    Returns:
+        `metric` (its name), `value`, `split`, `samples`, and `stored`: what results.json says, None for the training split.
+
+    Raises:
+        FileNotFoundError: the folder holds no finished run, or the data are gone.
+        ValueError: unknown split, or a damaged file.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
+    predictor = load(folder, device)
+    settings = config.load(RunFolder(folder).config)
+    task = run.load_task(settings)
+    samples = getattr(task, split)
+    outputs, targets = predictor.outputs(samples.x, settings.loader.eval_batch_size), samples.y
+    if task.kind in ("regression", "dense"):
+        outputs, targets = task.normalizer.inverse_y(outputs), task.normalizer.inverse_y(targets)
+    value = metrics.get(task.metric)(outputs, targets)
+    return {
+        "metric": task.metric,
+        "value": value,
+        "split": split,
+        "samples": len(samples),
+        "stored": predictor.results.get(split) if split != "train" else None,
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line: see `--help`."""
+    parser = argparse.ArgumentParser(prog="evaluate.py", description="Repeat the figure of a finished run.")
+    parser.add_argument("run", type=Path, help="folder of the run")
+    parser.add_argument("--split", choices=SPLITS, default="test")
+    parser.add_argument("--device", default="cpu", help="where to compute, e.g. cuda")
+    arguments = parser.parse_args(argv)
+    found = evaluate(arguments.run, arguments.split, arguments.device)
+    stored = "" if found["stored"] is None else f"  (stored: {found['stored']!r})"
+    print(f"{found['split']} {found['metric']} {found['value']!r} over {found['samples']} samples{stored}")
