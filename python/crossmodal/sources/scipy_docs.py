@@ -43,9 +43,9 @@ _SIGNATURE = re.compile(r"(\w+(, \w+)* = )?[\w.]+\(.*\)\s*(->.*)?")
 _MARKUP = (
     (re.compile(r":math:`([^`]*)`"), r"\1"),
     (re.compile(r":[\w:]+:`([^`<]*?)\s*(?:<[^>]*>)?`"), r"\1"),  # :func:`name`, :ref:`words <target>`
-    (re.compile(r"\s*\[\w+\]_"), ""),
+    (re.compile(r"\s*\[#?\w*\]_"), ""),
     (re.compile(r"`+"), ""),
-    (re.compile(r"(?<![\w*])\*{1,2}(\w[^*]*)\*{1,2}(?![\w*])"), r"\1"),
+    (re.compile(r"(?<!\S)\*{1,2}(\w[^*]*)\*{1,2}(?![\w*])"), r"\1"),
 )
 
 

@@ -166,8 +166,9 @@ def _statistics(values: np.ndarray, per: str) -> tuple[Tensor, Tensor]:
         return torch.zeros(one_per_channel, dtype=torch.float64), torch.ones(one_per_channel, dtype=torch.float64)
     axes = (0, *range(2, values.ndim)) if per == "channel" else (0,)
     low, high = values.min(axis=axes, keepdims=True), values.max(axis=axes, keepdims=True)
-    mean = values.mean(axis=axes, dtype=np.float64, keepdims=True)
-    std = values.std(axis=axes, dtype=np.float64, keepdims=True)
+    with np.errstate(over="ignore", invalid="ignore"):  # overflow is reported below
+        mean = values.mean(axis=axes, dtype=np.float64, keepdims=True)
+        std = values.std(axis=axes, dtype=np.float64, keepdims=True)
     if not (np.isfinite(mean).all() and np.isfinite(std).all()):
         raise ValueError("normalisation: values are so large that their mean or deviation overflows")
     # Asking for equality, not for a small deviation: rounding leaves a deviation above zero in constant data.

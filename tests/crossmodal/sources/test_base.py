@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from crossmodal import sources
+
+
+def test_available():
+    assert set(sources.available()) == {"scipy_docs", "digits"}
+
+
+def test_scipy_docs(text_encoder):
+    source = sources.load("scipy_docs", encoder=text_encoder, num_tokens=6)
+    assert (source.name, source.modality) == ("scipy_docs", "text")
+    assert source.inputs.dtype == source.labels.dtype == torch.int64
+    assert source.inputs.shape == (len(source), 6)
+    assert set(source.labels.tolist()) == set(range(10))
+    assert source.sha256[:12] in source.description
+
+
+def test_digits(image_encoder):
+    source = sources.load("digits", encoder=image_encoder)
+    assert source.inputs.shape == (1797, 3, 6, 4)
+    assert source.inputs.dtype == torch.float32
+    assert source.labels[:3].tolist() == [0, 1, 2]
+    assert "1797 images in 10 classes" in source.description
+    assert "resized to 6 x 4" in source.description
+
+
+def test_a_text_file_of_ones_own(tmp_path, text_encoder):
+    path = tmp_path / "my.tsv"
+    path.write_text("the cat\tanimal\nthe mat\tthing\non mat\tthing\n")
+    source = sources.load(path, encoder=text_encoder, num_tokens=3)
+    assert source.name == str(path)
+    assert source.class_names == ("animal", "thing")
+    assert source.labels.tolist() == [0, 1, 1]
+    assert source.inputs.tolist() == [[4, 5, 4], [4, 8, 4], [7, 8, 7]]
+
+
+def test_a_folder_of_ones_own(tmp_path, image_encoder):
+    for name in "ab":
+        (tmp_path / "my" / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((3, 3, 3), np.uint8)).save(tmp_path / "my" / name / "x.png")
+    source = sources.load(tmp_path / "my", encoder=image_encoder)
+    assert source.inputs.shape == (2, 3, 6, 4)
+    assert source.labels.tolist() == [0, 1]
+
+
+def test_limit_is_a_seeded_choice(text_encoder):
+    def load(**options):
+        return sources.load("scipy_docs", encoder=text_encoder, num_tokens=4, **options)
+
+    first, again, other, whole = load(limit=50), load(limit=50), load(limit=50, seed=1), load()
+    assert len(first) == len(other) == 50
+    assert torch.equal(first.labels, again.labels)
+    assert first.sha256 == again.sha256
+    assert len({first.sha256, other.sha256, whole.sha256}) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (
+            "scipy_dosc",
+            {},
+            "source: unknown name 'scipy_dosc', did you mean 'scipy_docs'.*no such file or folder either",
+        ),
+        ("digits", {}, "source: 'digits' is of modality image, but the encoder takes text"),
+        ("scipy_docs", {"num_tokens": 0}, "num_tokens: expected a whole number >= 1, got 0"),
+        ("scipy_docs", {"num_tokens": None}, "num_tokens: expected a whole number >= 1, got None"),
+        ("scipy_docs", {"limit": 1}, "limit: expected at least 2 samples, got 1"),
+    ],
+)
+def test_what_cannot_be(text_encoder, name, options, message):
+    with pytest.raises(ValueError, match=message):
+        sources.load(name, encoder=text_encoder, **({"num_tokens": 4} | options))
+
+
+def test_other_files_and_missing_ones(tmp_path, text_encoder):
+    (tmp_path / "my.json").write_text("{}")
+    with pytest.raises(
+        ValueError, match=r"expected a text file \(\.csv, \.tsv\) or a folder of class folders, got .*my\.json"
+    ):
+        sources.load(tmp_path / "my.json", encoder=text_encoder, num_tokens=4)
+    with pytest.raises(FileNotFoundError, match=r"no such file: .*none\.csv"):
+        sources.load(tmp_path / "none.csv", encoder=text_encoder, num_tokens=4)

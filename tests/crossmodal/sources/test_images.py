@@ -1,0 +1,122 @@
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from crossmodal.sources.images import LabelledImages, digits, list_images, read_image, to_inputs
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of two images each, in different formats and modes."""
+    root = tmp_path / "images"
+    for name, colour in (("red", RED), ("blue", BLUE)):
+        (root / name).mkdir(parents=True)
+        Image.new("RGB", (5, 3), colour).save(root / name / "a.png")
+        Image.new("RGBA", (2, 2), (*colour, 128)).save(root / name / "b.webp", lossless=True)
+        (root / name / ".hidden").write_text("")
+    (root / ".git").mkdir()
+    (root / "README.md").write_text("about")
+    return root
+
+
+def test_digits():
+    images = digits()
+    assert len(images.items) == 1797
+    assert images.class_names == tuple("0123456789")
+    assert images.items[0].shape == (8, 8, 3)
+    assert max(image.max() for image in images.items) == 255
+
+
+def test_classes_are_folders(folder):
+    images = list_images(folder)
+    assert images.class_names == ("blue", "red")
+    assert images.labels == ("blue", "blue", "red", "red")
+    assert [item.name for item in images.items] == ["a.png", "b.webp"] * 2
+    assert read_image(images.items[1])[0, 0].tolist() == list(BLUE)
+
+
+def test_grey_palette_and_rotated_images_become_upright_rgb(tmp_path):
+    Image.new("L", (3, 2), 7).save(tmp_path / "grey.png")
+    assert read_image(tmp_path / "grey.png").tolist() == [[[7, 7, 7]] * 3] * 2
+    Image.new("RGB", (3, 2), RED).convert("P").save(tmp_path / "palette.gif")
+    assert read_image(tmp_path / "palette.gif").shape == (2, 3, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turned by a quarter
+    Image.new("RGB", (3, 2)).save(tmp_path / "turned.jpg", exif=exif)
+    assert read_image(tmp_path / "turned.jpg").shape == (3, 2, 3)
+
+
+def test_inputs_are_resized_and_normalised(folder):
+    inputs, sha256 = to_inputs(list_images(folder), (6, 4), (0.5, 0.25, 0.0), (0.5, 0.25, 1.0))
+    assert inputs.shape == (4, 3, 6, 4)
+    assert inputs.dtype == torch.float32
+    torch.testing.assert_close(inputs[2], torch.tensor([1.0, -1.0, 0.0]).view(3, 1, 1).expand(3, 6, 4))
+    torch.testing.assert_close(inputs[0, :, 0, 0], torch.tensor([-1.0, -1.0, 1.0]))
+    assert len(sha256) == 64
+
+
+def test_hash_is_over_the_images():
+    black, white = np.zeros((2, 2, 3), np.uint8), np.full((2, 2, 3), 255, np.uint8)
+
+    def hashed(*items):
+        return to_inputs(LabelledImages(items, ("a", "b"), ("a", "b"), "toy"), (2, 2), (0, 0, 0), (1, 1, 1))[1]
+
+    assert hashed(black, white) == hashed(black, white)
+    assert hashed(black, white) != hashed(white, black)
+    assert hashed(black, black) != hashed(black, black.reshape(1, 4, 3))
+
+
+def bomb(path, side=20_000):
+    """A PNG of a few bytes whose header claims side x side pixels."""
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("side", [10_000, 20_000], ids=["warned of by Pillow", "refused by Pillow"])
+def test_decompression_bombs_are_refused(tmp_path, side):
+    bomb(tmp_path / "bomb.png", side)
+    with pytest.raises(ValueError, match=r"bomb\.png: refused: .*decompression bomb"):
+        read_image(tmp_path / "bomb.png")
+
+
+def test_files_that_are_no_images_are_named(tmp_path):
+    path = tmp_path / "x.png"
+    path.write_bytes(b"hello")
+    with pytest.raises(ValueError, match=r"x\.png: not an image, or damaged"):
+        read_image(path)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(ValueError, match=r"x\.png: (cannot be decoded|not an image)"):
+        read_image(path)
+
+
+def test_formats_beyond_the_list_stay_shut_whatever_their_name(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "x.eps")
+    (tmp_path / "x.eps").rename(tmp_path / "x.png")
+    with pytest.raises(ValueError, match=r"x\.png: not an image"):
+        read_image(tmp_path / "x.png")
+
+
+def test_folders_that_cannot_be_used(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match="source: no such folder"):
+        list_images(tmp_path / "none")
+    (folder / "green").mkdir()
+    with pytest.raises(ValueError, match="green: no images in this class"):
+        list_images(folder)
+    (folder / "green" / "notes.txt").write_text("")
+    with pytest.raises(ValueError, match=r"notes\.txt: not an image file \(\.bmp, "):
+        list_images(folder)
+    with pytest.raises(ValueError, match=r"needs at least two classes, got \[\]"):
+        list_images(folder / "red")

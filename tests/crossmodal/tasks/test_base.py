@@ -1,0 +1,169 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from crossmodal import tasks
+from crossmodal.tasks import base
+
+RNG = np.random.default_rng(0)
+
+
+def raw(kind="classification", n_train=20, n_test=6, **changes) -> tasks.RawTask:
+    targets = {
+        "classification": lambda n: np.arange(n) % 2,
+        "multilabel": lambda n: RNG.integers(0, 2, (n, 3)),
+        "regression": lambda n: RNG.normal(5, 3, (n, 2)),
+        "dense": lambda n: RNG.normal(5, 3, (n, 2, 7)),
+    }[kind]
+    arrays = {
+        "x_train": RNG.normal(4, 2, (n_train, 2, 7)),
+        "y_train": targets(n_train),
+        "x_test": RNG.normal(4, 2, (n_test, 2, 7)),
+        "y_test": targets(n_test),
+    }
+    names = ("a", "b") if kind == "classification" else ()
+    return tasks.RawTask(**({"kind": kind, "class_names": names} | arrays | changes))
+
+
+@pytest.fixture
+def register(monkeypatch):
+    """Registers a task "toy" for one test."""
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+
+    def add(task: tasks.RawTask):
+        tasks.register("toy", "a toy")(lambda options: task)
+
+    return add
+
+
+def test_every_task_has_a_line_of_its_own():
+    found = tasks.available()
+    expected = {"italy_power_demand", "gunpoint", "basic_motions", "japanese_vowels", "arrow_head", "osu_leaf"}
+    assert expected | {"digits", "breast_cancer", "arrays"} <= set(found)
+    assert all(summary and "\n" not in summary for summary in found.values())
+    assert len(set(found.values())) == len(found)
+
+
+@pytest.mark.parametrize("kind", tasks.KINDS)
+def test_the_road_from_arrays_to_a_task(register, kind):
+    register(raw(kind))
+    task = tasks.load("toy")
+    assert task.kind == kind
+    assert (task.loss, task.metric) == base.DEFAULTS[kind]
+    assert (len(task.train), len(task.validation), len(task.test)) == (16, 4, 6)
+    assert (task.input_shape, task.ndim) == ((2, 7), 1)
+    torch.testing.assert_close(task.train.x.mean((0, 2)), torch.zeros(2), atol=1e-6, rtol=0)
+    assert kind not in ("regression", "dense") or abs(task.train.y.mean()) < 1e-6
+    for text in ("toy: ", "16 train, 4 validation, 6 test", f"loss: {task.loss}; metric: {task.metric}."):
+        assert text in task.description
+
+
+def test_validation_and_test_do_not_touch_the_statistics(register):
+    task = raw(n_train=40)
+    register(task)
+    before = tasks.load("toy")
+    held_out = sorted(set(range(40)) - {int(i) for i in _positions(task.x_train, before)})
+    task.x_train[held_out] += 1000
+    task.x_test[:] += 1000
+    after = tasks.load("toy")
+    assert torch.equal(before.train.x, after.train.x)
+    assert torch.equal(before.normalizer.x_mean, after.normalizer.x_mean)
+    assert (after.validation.x > 100).all()
+
+
+def _positions(x, task):
+    """Rows of ``x`` that are in the train split."""
+    everything = task.normalizer.apply_x(torch.from_numpy(x))
+    return [(everything == row).all(dim=(1, 2)).nonzero().item() for row in task.train.x]
+
+
+def test_own_loss_metric_and_scaling(register):
+    register(raw("dense", loss="relative_l2", metric="mae", normalize_x="none", normalize_y="none"))
+    task = tasks.load("toy")
+    assert (task.loss, task.metric) == ("relative_l2", "mae")
+    assert task.normalizer.y_mean is None
+    assert task.train.x.mean() > 3
+    assert "left as they are." in task.description
+
+
+def test_seeds_choose_the_validation_split(register):
+    register(raw(n_train=60))
+    first, again, other = (tasks.load("toy", split_seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(first.validation.x, again.validation.x)
+    assert not torch.equal(first.validation.x, other.validation.x)
+    assert torch.equal(first.test.y, other.test.y)
+
+
+def test_validation_fraction_is_stratified(register):
+    register(raw(n_train=100, y_train=np.repeat([0, 1], [90, 10])))
+    task = tasks.load("toy", validation_fraction=0.3)
+    assert torch.bincount(task.validation.y).tolist() == [27, 3]
+
+
+def test_every_class_keeps_a_training_sample(register):
+    register(raw(n_train=4, y_train=np.array([0, 0, 0, 1])))
+    task = tasks.load("toy", validation_fraction=0.9)
+    assert sorted(task.train.y.tolist()) == [0, 1]
+    assert task.validation.y.tolist() == [0, 0]
+
+
+def test_train_size(register):
+    register(raw(n_train=60))
+    task = tasks.load("toy", train_size=10)
+    assert (len(task.train), len(task.validation)) == (8, 2)
+    assert torch.bincount(task.train.y).tolist() == [4, 4]
+    register_size = len(tasks.load("toy", train_size=60).train)
+    assert register_size == 48
+
+
+def test_train_size_leaves_a_given_validation_split_alone(register):
+    data = raw("regression")
+    register(dataclasses.replace(data, x_val=data.x_test, y_val=data.y_test))
+    task = tasks.load("toy", train_size=5)
+    assert (len(task.train), len(task.validation)) == (5, 6)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"name": "gunpiont"}, ValueError, "unknown name 'gunpiont', did you mean 'gunpoint'"),
+        ({"name": "arrays"}, ValueError, "data: task 'arrays' reads your own data"),
+        ({"data": "x.npz"}, ValueError, "data: task 'digits' has its own"),
+        ({"kind": "dense"}, ValueError, "kind: task 'digits' has its own"),
+        ({"name": "arrays", "data": "x.npz", "kind": "images"}, ValueError, "kind: expected one of .*, got 'images'"),
+        ({"data_dir": "/no/such/folder"}, FileNotFoundError, "data_dir: no such folder: /no/such/folder"),
+        ({"validation_fraction": 0.0}, ValueError, r"validation_fraction: expected a share in \(0, 1\), got 0.0"),
+        ({"validation_fraction": 1.0}, ValueError, "validation_fraction"),
+        ({"split_seed": -1}, ValueError, "split_seed: expected an integer >= 0, got -1"),
+        ({"train_size": 9}, ValueError, r"train_size: expected 10 to 1198 \(.*\), got 9"),
+        ({"train_size": 1199}, ValueError, "train_size: expected 10 to 1198"),
+        ({"train_size": 10}, ValueError, "10 training samples leave none for validation"),
+    ],
+)
+def test_options_that_cannot_be(options, error, message):
+    with pytest.raises(error, match=message):
+        tasks.load(**({"name": "digits"} | options))
+
+
+def test_names_are_taken_once(register):
+    register(raw())
+    with pytest.raises(ValueError, match="task 'toy' is registered already"):
+        register(raw())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "detection"}, "kind must be one of .*, got 'detection'"),
+        ({"x_test": np.zeros((0, 2, 7)), "y_test": np.zeros(0, int)}, "the test split is empty"),
+        ({"y_train": np.zeros(19, int)}, "20 samples in x_train but 19 in y_train"),
+        ({"class_names": ("a",)}, "needs at least two classes"),
+        ({"class_names": ("a", "b", "c")}, r"no training sample of the classes \['c'\]"),
+    ],
+)
+def test_loaders_that_err(register, changes, message):
+    register(dataclasses.replace(raw(), origin="a file", **changes))
+    with pytest.raises(ValueError, match=f"a file: .*{message}"):
+        tasks.load("toy")

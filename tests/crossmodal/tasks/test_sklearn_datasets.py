@@ -1,0 +1,38 @@
+import pytest
+import torch
+
+from crossmodal import tasks
+
+TASKS = {"digits": (1198, 599, 10, (1, 8, 8)), "breast_cancer": (379, 190, 2, (1, 30))}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_tasks(name):
+    n_train, n_test, classes, shape = TASKS[name]
+    task = tasks.load(name)
+    assert len(task.train) + len(task.validation) == n_train
+    assert len(task.test) == n_test
+    assert task.num_outputs == classes
+    assert task.input_shape == shape
+    assert task.ndim == len(shape) - 1
+    shares = [torch.bincount(split.y, minlength=classes) / len(split) for split in (task.train, task.test)]
+    torch.testing.assert_close(*shares, atol=0.01, rtol=0)
+
+
+def test_columns_of_a_table_are_scaled_one_by_one():
+    x = tasks.load("breast_cancer").train.x
+    torch.testing.assert_close(x.mean(0), torch.zeros(1, 30), atol=1e-5, rtol=0)
+    torch.testing.assert_close(x.std(0, correction=0), torch.ones(1, 30))
+
+
+def test_the_test_part_does_not_depend_on_the_seed():
+    first, second = (tasks.load("digits", split_seed=seed) for seed in (0, 1))
+    assert torch.equal(first.test.y, second.test.y)
+    assert not torch.equal(first.validation.y, second.validation.y)
+
+
+def test_hundred_training_samples():
+    task = tasks.load("digits", train_size=100)
+    assert (len(task.train), len(task.validation), len(task.test)) == (80, 20, 599)
+    assert set(task.train.y.tolist()) == set(range(10))
+    assert "only 100 of 1198 samples" in task.description
