@@ -32,6 +32,7 @@ TEST = [
     "pytest-cov>=5",
     "pytest-xdist>=3.5",
     "ruff",
+    "triton>=3.6; platform_system == 'Linux'",
 ]
 
 setup(

@@ -93,11 +93,12 @@ def check_exact_steps(exact_steps: int | None) -> int:
     return exact_steps
 
 
-def check_k(k: int, limit: int, meaning: str) -> None:
+def check_k(k: int, meaning: str, *sizes: int) -> None:
+    """0 <= k <= min(sizes). `meaning` is filled in with the sizes only on failure: in a traced graph that would fix them."""
     if isinstance(k, bool) or not isinstance(k, (int, torch.SymInt)):
         raise TypeError(f"k must be an int, got {type(k).__name__}")
-    if k < 0 or k > limit:
-        raise ValueError(f"k must be between 0 and {limit} ({meaning}), got {k}")
+    if k < 0 or k > min(sizes):
+        raise ValueError(f"k must be between 0 and {min(sizes)} ({meaning.format(*sizes)}), got {k}")
 
 
 def check_patch_replace(
@@ -125,7 +126,7 @@ def check_patch_replace(
             f"got {tuple(source.shape)}"
         )
     check_gate(gate_weight, gate_bias, "target", target)
-    check_k(k, min(target.shape[1], source.shape[1]), f"{target.shape[1]} target and {source.shape[1]} source patches")
+    check_k(k, "{} target and {} source patches", target.shape[1], source.shape[1])
     check_word("selection", selection, SELECTIONS)
     check_word("replace", replace, REPLACE)
     check_word("pairing", pairing, PAIRINGS)

@@ -29,22 +29,19 @@ def gate_scores(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _gate_backward(dz: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """dw = sum dz * token and dbias = sum dz, summed in float64."""
-    dz = dz.double()
-    return torch.einsum("bn,bnd->d", dz, tokens.double()).to(accumulation_dtype(tokens.dtype)), dz.sum()
+    wide = dz.double()
+    return torch.einsum("bn,bnd->d", wide, tokens.double()).to(dz.dtype), wide.sum().to(dz.dtype)
 
 
 def gate_scores_backward(
     grad: Tensor, scores: Tensor, tokens: Tensor, weight: Tensor, need_tokens: bool, need_weight: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     dz = grad * scores * (1 - scores)
-    dtokens = dweight = dbias = grad.new_empty(0)
+    dtokens, dweight, dbias = tokens.new_empty(0), scores.new_empty(0), scores.new_empty(0)
     if need_tokens:
         dtokens = (dz.unsqueeze(-1) * weight.reshape(-1).to(dz.dtype)).to(tokens.dtype)
-    else:
-        dtokens = tokens.new_empty(0)
     if need_weight:
         dweight, dbias = _gate_backward(dz, tokens)
-        dbias = dbias.to(dz.dtype)
     return dtokens, dweight, dbias
 
 
@@ -232,7 +229,7 @@ def patch_replace_backward(
             dsource = (dsource.to(dtype) + dz_source.unsqueeze(-1) * weight).to(source.dtype)
         if need_gate:
             parts = _gate_backward(dz_target, target), _gate_backward(dz_source, source)
-            dweight, dbias = parts[0][0] + parts[1][0], (parts[0][1] + parts[1][1]).to(dtype)
+            dweight, dbias = parts[0][0] + parts[1][0], parts[0][1] + parts[1][1]
     return (
         dtarget.contiguous() if need_target else target.new_empty(0),
         dsource.contiguous() if need_source else source.new_empty(0),

@@ -81,7 +81,7 @@ def gumbel_topk(
     check_floating("scores", scores)
     if scores.ndim == 0:
         raise ValueError("scores must have shape (..., items), got a tensor of shape ()")
-    check_k(k, scores.shape[-1], f"{scores.shape[-1]} items per row")
+    check_k(k, "{} items per row", scores.shape[-1])
     tau = check_number("tau", tau, positive=True)
     noise_scale = check_number("noise_scale", noise_scale, positive=False)
     steps = check_exact_steps(exact_steps)

@@ -21,4 +21,6 @@ def assert_gradient(name: str, actual: torch.Tensor, expected: torch.Tensor, dty
     """Largest error relative to the largest entry of the reference."""
     error = (actual.double() - expected.double()).abs().max().item() if expected.numel() else 0.0
     scale = max(expected.abs().max().item(), 1e-6) if expected.numel() else 1.0
-    assert error <= GRADIENTS[dtype] * scale, f"{name}: error {error:.3e} at scale {scale:.3e}, allowed {GRADIENTS[dtype]:.0e}"
+    assert error <= GRADIENTS[dtype] * scale, (
+        f"{name}: error {error:.3e} at scale {scale:.3e}, allowed {GRADIENTS[dtype]:.0e}"
+    )

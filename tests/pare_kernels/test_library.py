@@ -1,0 +1,194 @@
+"""The registered operators: schema, fake kernel, autograd registration, torch.compile."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from pare_kernels import _library, gate_scores, gumbel_topk, patch_replace, patch_swap_
+from tests.pare_kernels.cases import OPTION_WORDS, make_inputs
+
+ops = torch.ops.pare_kernels
+pytestmark = pytest.mark.clean_empty
+
+SEED = torch.tensor(5)
+
+
+def forward_arguments(selection=0, dtype=torch.float32, requires_grad=True, exact_steps=8, shape=(2, 6, 5, 4)):
+    inputs = make_inputs(*shape, dtype=dtype, requires_grad=requires_grad)
+    seed = None if selection == 1 else SEED
+    return *inputs, seed, None, None, 3, 0.9, 1.0, selection, False, True, exact_steps, selection == 0
+
+
+def backward_arguments(needs=(True, True, True), exact_steps=8):
+    arguments = forward_arguments(requires_grad=False, exact_steps=exact_steps)
+    mixed, slots, patches, *scores = ops.patch_replace(*arguments)
+    return (torch.randn_like(mixed), *arguments[:3], *scores, slots, patches, 0.9, exact_steps, False, True, *needs)
+
+
+SCORES = torch.rand(3, 7)
+SAMPLES = {
+    "gate_scores": [(*make_inputs(2, 6, 5, 4, requires_grad=True)[0::2], None)],
+    "gate_scores_backward": [
+        (torch.rand(2, 6), torch.rand(2, 6), torch.rand(2, 6, 4), torch.rand(4), *needs)
+        for needs in ((True, True), (True, False), (False, True))
+    ],
+    "gumbel_topk": [
+        (SCORES.clone().requires_grad_(), None, SEED, 0, 3, 0.9, 1.0, 8),
+        (SCORES.clone().requires_grad_(), torch.rand(3, 7), None, 0, 3, 0.9, 1.0, -1),
+        (SCORES, None, None, 0, 0, 0.9, 1.0, 8),
+    ],
+    "gumbel_topk_backward": [(torch.rand(3, 7), SCORES, 3, 0.9, 8), (torch.rand(3, 7), SCORES, 3, 0.9, -1)],
+    "patch_replace": [
+        forward_arguments(),
+        forward_arguments(exact_steps=-1, dtype=torch.float64),
+        forward_arguments(selection=1, dtype=torch.bfloat16),
+        forward_arguments(selection=2),
+    ],
+    "patch_replace_backward": [
+        backward_arguments(needs) for needs in ((True, True, True), (True, False, False), (False, True, True))
+    ],
+    "patch_swap": [forward_arguments()],
+    "patch_swap_": [forward_arguments(requires_grad=False), forward_arguments(selection=2, requires_grad=False)],
+    "patch_swap_backward": [(torch.randn(2, 6, 4), torch.randn(2, 5, 4), *backward_arguments()[1:])],
+}
+
+
+def test_every_operator_has_samples():
+    assert set(SAMPLES) == set(_library.SCHEMAS)
+
+
+@pytest.mark.parametrize(
+    ("name", "index"), [(name, i) for name, samples in SAMPLES.items() for i in range(len(samples))]
+)
+def test_opcheck(name, index):
+    torch.library.opcheck(getattr(ops, name).default, tuple(SAMPLES[name][index]))
+
+
+def compiled(function):
+    """`function` under torch.compile, whole graph, and a count of its compilations."""
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    return torch.compile(function, fullgraph=True, backend=counter), counter
+
+
+def test_compile_follows_k_seed_and_shapes_without_recompiling_each_time():
+    def step(target, source, weight, bias, k, seed):
+        result = patch_replace(target, source, weight, bias, k=k, seed=seed)
+        return result.mixed.square().sum() * (1 - result.lam)
+
+    fast, counter = compiled(step)
+    for k, seed, batch, patches in [
+        (3, 1, 2, 9),
+        (4, 2, 2, 9),
+        (5, 3, 2, 9),
+        (7, 4, 3, 12),
+        (2, 5, 4, 30),
+        (9, 6, 5, 17),
+        (8, 7, 2, 40),
+    ]:
+        inputs = make_inputs(batch, patches, patches, 8, dtype=torch.float32, requires_grad=True)
+        losses = [function(*inputs, k, seed) for function in (step, fast)]
+        torch.testing.assert_close(*losses)
+        for a, b in zip(*(torch.autograd.grad(loss, inputs) for loss in losses), strict=True):
+            torch.testing.assert_close(a, b)
+    assert counter.frame_count <= 3  # static once, dynamic in k and seed, dynamic in the shapes
+
+
+def test_compile_with_inductor_draws_its_own_seed_and_repeats():
+    torch._dynamo.reset()
+    fast = torch.compile(lambda *tensors: patch_replace(*tensors, k=4).mixed, fullgraph=True)
+    inputs = make_inputs(2, 9, 9, 4, dtype=torch.float32, requires_grad=True)
+    outputs = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        outputs.append(fast(*inputs))
+    assert torch.equal(outputs[0], outputs[1])
+    assert not torch.equal(outputs[0], outputs[2])
+    outputs[0].sin().sum().backward()
+    assert inputs[2].grad.isfinite().all()
+
+
+@pytest.mark.parametrize("words", OPTION_WORDS[:2], ids=lambda words: "-".join(words.values()))
+@pytest.mark.parametrize("grad", [True, False])
+def test_compile_of_the_in_place_operator(words, grad):
+    def step(target, source, weight, bias):
+        target, source = target * 1, source * 1
+        patch_swap_(target, source, weight, bias, k=3, seed=2, **words)
+        return target.sin().sum() + source.cos().sum()
+
+    fast, _ = compiled(step)
+    inputs = make_inputs(2, 7, 6, 4, requires_grad=grad)
+    values = [function(*inputs) for function in (step, fast)]
+    torch.testing.assert_close(*values)
+    if grad:
+        for a, b in zip(*(torch.autograd.grad(value, inputs) for value in values), strict=True):
+            torch.testing.assert_close(a, b)
+
+
+def test_compile_of_the_parts():
+    def step(tokens, weight, k):
+        scores = gate_scores(tokens, weight)
+        _, mask, relaxed = gumbel_topk(scores, k, seed=3, exact_steps=None)
+        return (mask * scores).sum() + relaxed.square().sum()
+
+    fast, counter = compiled(step)
+    tokens, _, weight, _ = make_inputs(2, 9, 9, 4, requires_grad=True)
+    for k in (2, 3, 4, 5):
+        values = [function(tokens, weight, k) for function in (step, fast)]
+        torch.testing.assert_close(*values)
+        for a, b in zip(*(torch.autograd.grad(value, (tokens, weight)) for value in values), strict=True):
+            torch.testing.assert_close(a, b)
+    assert counter.frame_count <= 2
+
+
+def test_compile_gives_clear_errors_too():
+    fast, _ = compiled(lambda target, weight: patch_replace(target, target, weight, k=99).mixed)
+    with pytest.raises(Exception, match="k must be between 0 and 5"):
+        fast(torch.randn(1, 5, 3), torch.randn(3))
+
+
+def test_raw_in_place_operator_changes_only_what_it_says():
+    target, source, *rest = forward_arguments(requires_grad=False)
+    before = [tensor.clone() for tensor in rest[:2]]
+    ops.patch_swap_(target, source, *rest)
+    assert all(torch.equal(a, b) for a, b in zip(before, rest[:2], strict=True))
+
+
+def run_python(code, **environment):
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, check=False
+    )
+
+
+def test_import_needs_torch_alone():
+    """No triton, no numpy, no transformers, no driver."""
+    code = """
+import sys
+before = set(sys.modules)
+import torch
+with_torch = set(sys.modules)
+import pare_kernels
+new = {name.split('.')[0] for name in set(sys.modules) - with_torch} - {'pare_kernels'}
+print(sorted(new & {'triton', 'transformers', 'scipy', 'sklearn', 'crossmodal', 'accelerate'}))
+"""
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "[]"
+
+
+def test_extension_can_be_switched_off_quietly():
+    code = """
+import torch, pare_kernels
+print(pare_kernels._library.EXTENSION_PROBLEM)
+print(pare_kernels.patch_replace(torch.randn(1, 4, 2), torch.randn(1, 4, 2), torch.ones(2), k=2).mixed.shape)
+"""
+    result = run_python(code, PARE_KERNELS_NO_EXT="1")
+    assert result.stdout.splitlines() == ["switched off by PARE_KERNELS_NO_EXT=1", "torch.Size([1, 4, 2])"], (
+        result.stderr
+    )
+    assert "UserWarning" not in result.stderr
