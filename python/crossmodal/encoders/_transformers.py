@@ -30,6 +30,7 @@ try:
         PreTrainedTokenizerBase,
     )
     from transformers.image_processing_base import ImageProcessingMixin
+    from transformers.modeling_layers import GradientCheckpointingLayer
     from transformers.utils import logging
 except Exception as error:  # RuntimeError, ImportError or OSError, depending on what broke first
     raise explain_import_failure(error) from error
@@ -38,6 +39,7 @@ __all__ = [
     "AutoConfig",
     "AutoModel",
     "AutoTokenizer",
+    "GradientCheckpointingLayer",
     "ImageProcessingMixin",
     "PreTrainedConfig",
     "PreTrainedModel",

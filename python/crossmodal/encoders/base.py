@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from crossmodal.embedders import PatchEmbedder
-from crossmodal.encoders._transformers import PreTrainedModel
+from crossmodal.encoders._transformers import GradientCheckpointingLayer, PreTrainedModel
 
-# Entries of a transformers configuration that name code or a backend rather than the architecture.
-_NOT_ARCHITECTURE = ("auto_map", "attn_implementation", "experts_implementation", "quantization_config")
+# Entries of a transformers configuration that say nothing about the encoder's architecture.
+_NOT_ARCHITECTURE = (
+    "attn_implementation",
+    "auto_map",
+    "experts_implementation",
+    "out_features",  # of use as a backbone: derived from the number of layers, and at odds with it once some are dropped
+    "out_indices",
+    "quantization_config",
+    "stage_names",
+)
+
+
+def architecture(config: dict[str, Any]) -> dict[str, Any]:
+    """The entries of a transformers configuration that describe the architecture, without code or backend names."""
+    return {key: value for key, value in config.items() if not key.startswith("_") and key not in _NOT_ARCHITECTURE}
 
 
 class Encoder(nn.Module, ABC):
@@ -63,7 +78,13 @@ class Encoder(nn.Module, ABC):
 
     def enable_activation_checkpointing(self) -> None:
         """Recompute the activations of each layer in the backward pass: less memory, about a third more time."""
-        self.model.gradient_checkpointing_enable()
+        # Not the model's own switch: that reaches for the input embedding, which is no longer part of the model.
+        for module in self.model.modules():
+            # The innermost of nested ones (Swin has them within stages), or the forward pass would run a third time.
+            layers = [inner for inner in module.modules() if isinstance(inner, GradientCheckpointingLayer)]
+            if layers == [module]:
+                module.gradient_checkpointing = True
+                module._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
 
     # Target modality -------------------------------------------------------------------------------------------------
 
@@ -163,14 +184,9 @@ class Encoder(nn.Module, ABC):
 
     def spec(self) -> dict[str, Any]:
         """Everything needed to rebuild the attached encoder without the pretrained checkpoint, as JSON values."""
-        config = {
-            key: value
-            for key, value in self.config.to_dict().items()
-            if not key.startswith("_") and key not in _NOT_ARCHITECTURE
-        }
         return {
             "name": self.name,
-            "config": config,
+            "config": architecture(self.config.to_dict()),
             "input_shape": list(self.input_shape),
             "patch_size": list(self.patch_size),
         }

@@ -20,7 +20,7 @@ from crossmodal.encoders._transformers import (
     PreTrainedModel,
     logging,
 )
-from crossmodal.encoders.base import Encoder
+from crossmodal.encoders.base import Encoder, architecture
 from crossmodal.encoders.image import ImageEncoder, SwinEncoder, ViTEncoder
 from crossmodal.encoders.text import TextEncoder
 
@@ -37,7 +37,18 @@ class Family:
     """How the models of one transformers ``model_type`` are wrapped."""
 
     encoder: type[Encoder]
-    has_pooler: bool = True  # takes add_pooling_layer=False: the pooler's weights are never used here
+    has_pooler: bool = True
+    attention: str = "sdpa"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments with which the model is made.
+
+        The attention is always named: a configuration file could otherwise name a kernel for transformers to download.
+        The pooler's weights are never used here.
+        """
+        pooler = {"add_pooling_layer": False} if self.has_pooler else {}
+        return {"dtype": torch.float32, "attn_implementation": self.attention, **pooler}
 
 
 FAMILIES: dict[str, Family] = {
@@ -48,7 +59,7 @@ FAMILIES: dict[str, Family] = {
     "electra": Family(TextEncoder, has_pooler=False),
     "distilbert": Family(TextEncoder, has_pooler=False),
     "swin": Family(SwinEncoder),
-    "swinv2": Family(SwinEncoder),
+    "swinv2": Family(SwinEncoder, attention="eager"),
     "vit": Family(ViTEncoder),
     "deit": Family(ViTEncoder),
     "dinov2": Family(ViTEncoder, has_pooler=False),
@@ -105,7 +116,7 @@ def load(
         raise ValueError(f"dropout must be in [0, 1), got {dropout}")
     source = _resolve(str(name_or_path))
     with _explain_unreachable(source):
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     family = _family(config, source)
     _set_options(config, layers=layers, dropout=dropout)
     model = _pretrained_model(source, config, family) if pretrained else _random_model(config, family)
@@ -126,7 +137,7 @@ def from_spec(spec: dict[str, Any]) -> Encoder:
     """
     try:
         spec = dict(spec)
-        name, values = spec.pop("name"), dict(spec.pop("config"))
+        name, values = spec.pop("name"), architecture(spec.pop("config"))
         input_shape, patch_size = tuple(spec.pop("input_shape")), tuple(spec.pop("patch_size"))
         config = AutoConfig.for_model(values.pop("model_type"), **values)
         family = _family(config, name)
@@ -200,12 +211,8 @@ def _set_options(config: PreTrainedConfig, *, layers: int | None, dropout: float
             setattr(config, key, dropout)
 
 
-def _pooler_option(family: Family) -> dict[str, bool]:
-    return {"add_pooling_layer": False} if family.has_pooler else {}
-
-
 def _random_model(config: PreTrainedConfig, family: Family) -> PreTrainedModel:
-    return AutoModel.from_config(config, dtype=torch.float32, **_pooler_option(family))
+    return AutoModel.from_config(config, trust_remote_code=False, **family.options)
 
 
 def _pretrained_model(source: str, config: PreTrainedConfig, family: Family) -> PreTrainedModel:
@@ -214,10 +221,10 @@ def _pretrained_model(source: str, config: PreTrainedConfig, family: Family) -> 
             model, report = AutoModel.from_pretrained(
                 source,
                 config=config,
-                dtype=torch.float32,
                 use_safetensors=True,
+                trust_remote_code=False,
                 output_loading_info=True,
-                **_pooler_option(family),
+                **family.options,
             )
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"the weights of encoder {source!r} cannot be used: {error}") from error

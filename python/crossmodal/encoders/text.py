@@ -42,9 +42,13 @@ class TextEncoder(Encoder):
             FileNotFoundError: if the checkpoint has none or cannot be reached.
         """
         try:
-            return AutoTokenizer.from_pretrained(self.name)
+            tokenizer = AutoTokenizer.from_pretrained(self.name, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise FileNotFoundError(f"encoder {self.name!r} has no readable tokenizer: {error}") from error
+        # Without its files transformers makes a tokenizer up that maps every word to the unknown token.
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):
+            raise FileNotFoundError(f"encoder {self.name!r} has no tokenizer files (tokenizer.json or a vocabulary)")
+        return tokenizer
 
     def attach(
         self,
