@@ -1,0 +1,55 @@
+"""The operators on NVIDIA and AMD GPUs, in Triton. Importing this package imports neither triton nor a driver."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+
+import torch
+
+OPERATORS = (
+    "gate_scores",
+    "gate_scores_backward",
+    "gumbel_topk",
+    "gumbel_topk_backward",
+    "patch_replace",
+    "patch_replace_backward",
+    "patch_swap_",
+    "patch_swap",
+    "patch_swap_backward",
+)
+_REMEDY = "install triton for this torch (pip install triton), or move the tensors to the CPU"
+
+
+def register(library: torch.library.Library) -> None:
+    """Registers every operator for the CUDA key (which ROCm shares); the kernels are imported at the first call."""
+    for name in OPERATORS:
+        library.impl(name, functools.partial(_call, name), "CUDA")
+
+
+def _call(name: str, *arguments):
+    return getattr(_operators(), name)(*arguments)
+
+
+@functools.cache
+def _operators():
+    try:
+        return importlib.import_module("pare_kernels._triton.operators")
+    except ImportError as error:
+        raise RuntimeError(
+            f"pare_kernels needs triton for CUDA tensors, but it cannot be imported ({error}): {_REMEDY}"
+        ) from error
+
+
+def unavailable_reason(check_device: bool = True) -> str | None:
+    """Why the kernels cannot run here, in words, or None. `check_device=False` looks at the installation alone."""
+    if importlib.util.find_spec("triton") is None:
+        return f"triton is not installed: {_REMEDY}"
+    if check_device and not torch.cuda.is_available():
+        return (
+            "torch sees no CUDA device"
+            if torch.version.cuda or torch.version.hip
+            else "this torch is built without CUDA"
+        )
+    return None

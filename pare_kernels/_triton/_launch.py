@@ -1,0 +1,79 @@
+"""How kernels are declared and launched: run-time numbers stay run-time numbers, and every launch states its traffic."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+MAX_PROGRAMS = 2**31 - 1  # of a one-dimensional grid, on every device
+
+
+class Launch(NamedTuple):
+    """One kernel launch: the kernel's name, its programs, and the bytes of device memory it has to move."""
+
+    name: str
+    programs: int
+    bytes: int
+
+
+_recorders: list[list[Launch]] = []
+
+
+@contextlib.contextmanager
+def record_launches() -> Iterator[list[Launch]]:
+    """Collects every launch made inside the block, in order."""
+    launches: list[Launch] = []
+    _recorders.append(launches)
+    try:
+        yield launches
+    finally:
+        _recorders.remove(launches)
+
+
+def kernel(function):
+    """`triton.jit` that never specializes on the value of a number, so that another N, B or k compiles nothing.
+
+    What is not a pointer (`*_ptr`) and not `tl.constexpr` is a run-time number. Alignment, which decides about wide loads,
+    is said by the constexpr `ALIGN` instead.
+    """
+    numbers = [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if not name.endswith("_ptr") and "constexpr" not in str(parameter.annotation)
+    ]
+    return triton.jit(function, do_not_specialize=numbers)
+
+
+def launch(kernel, programs: int, *arguments, device: torch.device, traffic: int, num_warps: int, **constants) -> None:
+    """Runs `programs` programs of a kernel on the current stream of the tensors' own device; nothing for an empty grid."""
+    if programs == 0:
+        return
+    if programs > MAX_PROGRAMS:
+        raise ValueError(f"{kernel.__name__} needs {programs} programs, more than a device's {MAX_PROGRAMS}")
+    for launches in _recorders:
+        launches.append(Launch(kernel.__name__, programs, traffic))
+    with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+        kernel[(programs,)](*arguments, num_warps=num_warps, **constants)
+
+
+def split_number(value: float) -> tuple[float, float]:
+    """A double as two singles whose sum it is to 48 bits: Triton passes every float as a single."""
+    high = float(torch.tensor(value, dtype=torch.float32))
+    return high, value - high
+
+
+def alignment(*tensors: Tensor) -> int:
+    """How many elements every row start of (B, N, D) tensors is a multiple of: enough for 16-byte loads, or 1."""
+    elements = 16 // tensors[0].element_size()
+    for tensor in tensors:
+        *outer, last = tensor.stride()
+        steps = [stride for stride, size in zip(outer, tensor.shape[:-1], strict=True) if size > 1]
+        if last != 1 or tensor.shape[-1] % elements or any(step % elements for step in steps):
+            return 1
+    return elements

@@ -1,0 +1,571 @@
+"""One function per kernel: block sizes, outputs, and the bytes that the launch has to move.
+
+Byte counts take every array once per use, as if nothing stayed in a cache. In the formulas T and S stand for the bytes of the
+target and the source tokens, k for the bytes of k token rows per batch item, `row` for one score (4 bytes, 8 for float64) per
+patch. With Nt = Ns, T = S, the whole operator moves 4 T forward and 7 T backward (5 T and the second reading of 2 T that
+the row dots need before the rest can begin), and a few per cent for scores and indices.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from pare_kernels._checks import ALL_EXACT, accumulation_dtype
+from pare_kernels._triton import long_rows, relaxation, selection, tokens
+from pare_kernels._triton._launch import alignment, launch, split_number
+
+ROW_LIMIT = 8192  # longest row that the relaxation keeps in registers
+SELECT_LIMIT = 8192  # longest row that the selection keeps in registers
+LONG_BLOCK = 4096  # longer rows are read in blocks of this size
+GRADIENT_PROGRAMS = 2048  # of the pass that sums dweight: enough to fill a device, few enough partial sums
+
+
+def _block(size: int, limit: int) -> int:
+    return min(max(16, triton.next_power_of_2(size)), limit)
+
+
+def _row_warps(block: int) -> int:
+    """Eight items per thread."""
+    return min(max(block // 256, 1), 32)
+
+
+def _tile(features: int, rows: int) -> tuple[int, int]:
+    """(rows, columns) of the tiles that a program of four warps moves: about 4096 elements, no more rows than there are."""
+    columns = _block(features, 256)
+    return min(_block(rows, 32), max(4096 // columns, 16)), columns
+
+
+def _strides(tensor: Tensor) -> tuple[int, int, int]:
+    return tensor.stride()
+
+
+def _bytes(*tensors: Tensor | None) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
+
+
+def _token_bytes(tensor: Tensor, rows: int) -> int:
+    return rows * tensor.shape[-1] * tensor.element_size()
+
+
+def _as_one_item(tensor: Tensor) -> Tensor:
+    """(B, N, D) as (1, B N, D) where the strides allow, so that short rows share blocks."""
+    batch, num, features = tensor.shape
+    if tensor.stride(0) == num * tensor.stride(1):
+        return tensor.as_strided((1, batch * num, features), (0, *tensor.stride()[1:]))
+    return tensor
+
+
+def gate_scores(
+    target: Tensor, source: Tensor | None, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Scores of one or both modalities, one launch. Bytes: read T + S + weight, write 2 rows."""
+    dtype = accumulation_dtype(target.dtype)
+    both = [target] if source is None else [target, source]
+    scores = [torch.empty(tensor.shape[:2], dtype=dtype, device=tensor.device) for tensor in both]
+    traffic = _bytes(*both, *scores, weight, bias)
+    both = [_as_one_item(tensor) for tensor in both]
+    block_rows, block_columns = _tile(target.shape[2], max(tensor.shape[1] for tensor in both))
+    programs = [tensor.shape[0] * triton.cdiv(tensor.shape[1], block_rows) for tensor in both]
+    launch(
+        tokens.gate_scores_kernel,
+        sum(programs),
+        both[0],
+        both[-1],
+        weight.reshape(-1).contiguous(),
+        weight if bias is None else bias,
+        scores[0],
+        scores[-1],
+        programs[0],
+        both[0].shape[1],
+        both[-1].shape[1],
+        target.shape[2],
+        *_strides(both[0]),
+        *_strides(both[-1]),
+        HAS_BIAS=bias is not None,
+        ALIGN=alignment(*both),
+        BLOCK_ROWS=block_rows,
+        BLOCK_COLUMNS=block_columns,
+        device=target.device,
+        traffic=traffic,
+        num_warps=4,
+    )
+    return scores[0], scores[1] if source is not None else None
+
+
+class Choice(NamedTuple):
+    noisy_target: Tensor
+    noisy_source: Tensor
+    target_index: Tensor
+    source_index: Tensor
+
+
+def select(
+    like: Tensor,
+    nums: tuple[int, int],
+    gates: tuple[Tensor, Tensor] | None,
+    noise: tuple[Tensor, Tensor] | None,
+    seed: Tensor | None,
+    k: int,
+    scale: float,
+    highest: bool,
+    by_score: bool,
+) -> Choice:
+    """Noisy scores and the index lists of both modalities, one launch. `like`: (B, ...) in the scores' dtype.
+
+    Bytes: read gate and noise (2 rows each, where given), write noisy (2 rows) and 2 index lists of 8 bytes; rows that do
+    not fit into one block are read again per bisection step, and pairing by score sorts the lists, both out of the cache.
+    """
+    batch = like.shape[0]
+    noisy = [like.new_empty((batch, num)) for num in nums]
+    index = [like.new_empty((batch, k), dtype=torch.int64) for _ in nums]
+    orders = like.new_empty((batch, 4, k) if by_score else 1, dtype=torch.int32)
+    _launch_select(
+        noisy, index, gates, noise, seed, nums, k, scale, 1, highest, by_score, mask=None, orders=orders, batch=batch
+    )
+    return Choice(*noisy, *index)
+
+
+def select_rows(
+    scores: Tensor, noise: Tensor | None, seed: Tensor | None, stream: int, k: int, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(noisy, mask, indices) of the k best of each row of (B, N) scores, one launch.
+
+    Bytes: read scores and noise, write noisy and mask (a row each) and an index list of 8 bytes.
+    """
+    noisy, mask = torch.empty_like(scores), torch.empty_like(scores)
+    indices = scores.new_empty((scores.shape[0], k), dtype=torch.int64)
+    pair = (noise, noise) if noise is not None else None
+    # The only modality stands in for the source: the target's programs are none.
+    _launch_select(
+        [noisy, noisy],
+        [indices, indices],
+        (scores, scores),
+        pair,
+        seed,
+        (scores.shape[1],) * 2,
+        k,
+        scale,
+        stream,
+        highest=False,
+        by_score=False,
+        mask=mask,
+        orders=indices,
+        batch=0,
+    )
+    return noisy, mask, indices
+
+
+def _launch_select(noisy, index, gates, noise, seed, nums, k, scale, stream, highest, by_score, *, mask, orders, batch):
+    rows = noisy[0].shape[0]
+    one = mask is not None
+    length = max(nums[1:] if one else nums)
+    block = _block(length, SELECT_LIMIT)
+    single = length <= block
+    block = block if single else LONG_BLOCK
+    how = selection.PHILOX if seed is not None else selection.GIVEN if noise is not None else selection.NO_NOISE
+    used = slice(1) if one else slice(2)
+    traffic = _bytes(*noisy[used], *index[used], mask, *(gates or ())[used], *(noise or ())[used], seed)
+    launch(
+        selection.select_kernel,
+        rows if one or by_score else 2 * rows,
+        *(gates or noisy),
+        *(noise or noisy),
+        index[0] if seed is None else seed,
+        *noisy,
+        *index,
+        noisy[0] if mask is None else mask,
+        orders,
+        batch,
+        *nums,
+        k,
+        *split_number(scale),
+        stream,
+        int(highest),
+        HAS_GATE=gates is not None,
+        NOISE=how.value,
+        HAS_MASK=mask is not None,
+        BY_SCORE=by_score,
+        SINGLE=single,
+        BLOCK=block,
+        device=noisy[0].device,
+        traffic=traffic,
+        num_warps=_row_warps(block),
+    )
+
+
+def replace(target: Tensor, source: Tensor, target_index: Tensor, source_index: Tensor) -> Tensor:
+    """The mixed tokens, one launch. Bytes: read T - k of the target, k of the source and the index lists, write T."""
+    mixed = torch.empty(target.shape, dtype=target.dtype, device=target.device)
+    batch, num_target, features = target.shape
+    block_rows, block_columns = _tile(features, num_target)
+    launch(
+        tokens.replace_kernel,
+        batch * triton.cdiv(num_target, block_rows),
+        target,
+        source,
+        mixed,
+        target_index,
+        source_index,
+        num_target,
+        features,
+        target_index.shape[1],
+        *_strides(target),
+        *_strides(source),
+        ALIGN=alignment(target, source),
+        BLOCK_ROWS=block_rows,
+        BLOCK_COLUMNS=block_columns,
+        device=target.device,
+        traffic=2 * _bytes(target) + _bytes(target_index, source_index),
+        num_warps=4,
+    )
+    return mixed
+
+
+def swap(target: Tensor, source: Tensor, target_index: Tensor, source_index: Tensor) -> None:
+    """Exchanges the chosen rows of the two buffers, one launch. Bytes: read and write k rows of each, read the index lists."""
+    (batch, k), features = target_index.shape, target.shape[2]
+    block_rows, block_columns = _tile(features, k)
+    launch(
+        tokens.swap_kernel,
+        batch * triton.cdiv(k, block_rows),
+        target,
+        source,
+        target_index,
+        source_index,
+        features,
+        k,
+        *_strides(target),
+        *_strides(source),
+        ALIGN=alignment(target, source),
+        BLOCK_ROWS=block_rows,
+        BLOCK_COLUMNS=block_columns,
+        device=target.device,
+        traffic=4 * _token_bytes(target, batch * k) + _bytes(target_index, source_index),
+        num_warps=4,
+    )
+
+
+def dots(grad: Tensor, target: Tensor, source: Tensor, index: tuple[Tensor, Tensor], dtype: torch.dtype, swapped: bool):
+    """<grad, mixed> of every slot, one launch. Bytes: read T of gradient, T of tokens and the index lists, write a row."""
+    batch, num_target, features = target.shape
+    result = torch.empty((batch, num_target), dtype=dtype, device=target.device)
+    block_rows, block_columns = _tile(features, num_target)
+    launch(
+        tokens.dots_kernel,
+        batch * triton.cdiv(num_target, block_rows),
+        grad,
+        target,
+        source,
+        result,
+        *index,
+        num_target,
+        features,
+        index[0].shape[1],
+        *_strides(target),
+        *_strides(source),
+        SWAPPED=swapped,
+        ALIGN=alignment(grad, target, source),
+        BLOCK_ROWS=block_rows,
+        BLOCK_COLUMNS=block_columns,
+        device=target.device,
+        traffic=2 * _bytes(target) + _bytes(result) + (0 if swapped else _bytes(*index)),
+        num_warps=4,
+    )
+    return result
+
+
+class Steps(NamedTuple):
+    """How the steps of the relaxation are split: `exact` of `total` one by one, kept in segments of `segment`."""
+
+    exact: int
+    remaining: int
+    segment: int
+    saved: int  # steps that are in memory at a time
+
+
+def plan_steps(total: int, exact_steps: int) -> Steps:
+    exact = total if exact_steps == ALL_EXACT else min(exact_steps, total)
+    segment = max(exact, 1) if exact <= 32 else math.isqrt(exact - 1) + 1
+    return Steps(exact, total - exact, segment, segment + max(-(-exact // segment) - 1, 0))
+
+
+def series_limit(tau: float, dtype: torch.dtype) -> float:
+    """The largest p where the third-degree series of (1 - p)^(1/tau) is exact to rounding.
+
+    A step's relative error c4 p^4 comes back in the about 1/p steps that an item of this size lives, hence p^3.
+    """
+    a = 1 / tau
+    c4 = abs(a * (a - 1) * (a - 2) * (a - 3)) / 24
+    precision = 1e-7 if dtype == torch.float32 else 1e-16
+    limit = 1 / 32 if dtype == torch.float32 else 1e-5
+    return min((precision / c4) ** (1 / 3) if c4 > 0 else limit, limit)
+
+
+def _row_space(num: int) -> int:
+    """Elements between saved steps: the row, three numbers about it, and rounding up for wide loads."""
+    return triton.cdiv(num + 3, 16) * 16
+
+
+class ScoreGradients(NamedTuple):
+    target: Tensor
+    source: Tensor
+    partner_target: Tensor
+    partner_source: Tensor
+
+
+def adjoint(
+    row_dots: Tensor,
+    noisy: tuple[Tensor, Tensor],
+    index: tuple[Tensor, Tensor],
+    tau: float,
+    exact_steps: int,
+    highest: bool,
+) -> ScoreGradients:
+    """dscores and partners of both modalities, one launch.
+
+    Bytes: read noisy (2 rows), dots (a row for each modality) and the index lists twice, write and read partners (4 bytes per
+    patch), write dscores (2 rows); write and read the m exact steps (2 m rows per modality; 4 m with more than 32 steps).
+    """
+    batch, num_target = noisy[0].shape
+    num_source, k = noisy[1].shape[1], index[0].shape[1]
+    plans = plan_steps(num_target - k, exact_steps), plan_steps(k, exact_steps)
+    largest = max(plans)
+    length = max(num_target, num_source)
+    row_stride, dtype = _row_space(length), row_dots.dtype
+    partners = [like.new_empty(like.shape, dtype=torch.int32) for like in noisy]
+    dscores = [torch.empty_like(like) for like in noisy]
+    single = length <= ROW_LIMIT
+    block = _block(length, ROW_LIMIT) if single else LONG_BLOCK
+    slots = largest.saved if single else largest.saved + long_rows.WORK_ROWS.value
+    saved = row_dots.new_empty((2 * batch, slots, row_stride))
+    repeats = 2 if largest.exact <= 32 else 4
+    steps_bytes = sum(repeats * plan.exact * _bytes(like) for plan, like in zip(plans, noisy, strict=True))
+    launch(
+        relaxation.adjoint_kernel if single else long_rows.adjoint_kernel,
+        2 * batch,
+        row_dots,
+        *noisy,
+        *index,
+        *partners,
+        *dscores,
+        saved,
+        batch,
+        num_target,
+        num_source,
+        k,
+        plans[0].exact,
+        plans[1].exact,
+        int(highest),
+        *split_number(tau),
+        series_limit(tau, dtype),
+        row_stride,
+        slots * row_stride,
+        largest.segment,
+        BLOCK=block,
+        device=row_dots.device,
+        traffic=_bytes(*noisy, *dscores, *index, *index, *partners, *partners, row_dots, row_dots) + steps_bytes,
+        num_warps=_row_warps(block),
+    )
+    return ScoreGradients(*dscores, *partners)
+
+
+def partners(index: tuple[Tensor, Tensor], nums: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """partner (B, N) int32 of every patch, -1 without, one launch. Bytes: read the index lists twice, write 4 per patch."""
+    batch, k = index[0].shape
+    result = [index[0].new_empty((batch, num), dtype=torch.int32) for num in nums]
+    block = _block(max(nums), LONG_BLOCK)
+    launch(
+        relaxation.partners_kernel,
+        2 * batch,
+        *index,
+        *result,
+        batch,
+        *nums,
+        k,
+        BLOCK=block,
+        device=index[0].device,
+        traffic=_bytes(*index, *index, *result),
+        num_warps=_row_warps(block),
+    )
+    return result[0], result[1]
+
+
+def relaxed(noisy: Tensor, k: int, tau: float, exact_steps: int) -> Tensor:
+    """The relaxed indicator h of (B, N) scores, one launch. Bytes: read and write a row."""
+    batch, num = noisy.shape
+    plan = plan_steps(k, exact_steps)
+    h = torch.empty_like(noisy)
+    if num <= ROW_LIMIT:
+        block, kernel, work = _block(num, ROW_LIMIT), relaxation.relaxed_kernel, ()
+    else:
+        block, kernel, work = LONG_BLOCK, long_rows.relaxed_kernel, (torch.empty_like(noisy),)
+    launch(
+        kernel,
+        batch,
+        noisy,
+        h,
+        *work,
+        num,
+        plan.exact,
+        plan.remaining,
+        *split_number(tau),
+        series_limit(tau, noisy.dtype),
+        BLOCK=block,
+        device=noisy.device,
+        traffic=_bytes(noisy, h),
+        num_warps=_row_warps(block),
+    )
+    return h
+
+
+def topk_adjoint(grad: Tensor, noisy: Tensor, k: int, tau: float, exact_steps: int) -> Tensor:
+    """J(h)^T grad of (B, N) rows, one launch. Bytes: read two rows, write one; write and read the exact steps (as `adjoint`)."""
+    batch, num = noisy.shape
+    plan = plan_steps(k, exact_steps)
+    dscores = torch.empty_like(noisy)
+    single = num <= ROW_LIMIT
+    block = _block(num, ROW_LIMIT) if single else LONG_BLOCK
+    row_stride = _row_space(num)
+    slots = plan.saved if single else plan.saved + long_rows.WORK_ROWS.value
+    saved = noisy.new_empty((batch, slots, row_stride))
+    launch(
+        relaxation.topk_adjoint_kernel if single else long_rows.topk_adjoint_kernel,
+        batch,
+        grad,
+        noisy,
+        dscores,
+        saved,
+        num,
+        plan.exact,
+        plan.remaining,
+        *split_number(tau),
+        series_limit(tau, noisy.dtype),
+        row_stride,
+        slots * row_stride,
+        plan.segment,
+        BLOCK=block,
+        device=noisy.device,
+        traffic=_bytes(grad, noisy, dscores) + (2 if plan.exact <= 32 else 4) * plan.exact * _bytes(noisy),
+        num_warps=_row_warps(block),
+    )
+    return dscores
+
+
+class TokenGradients(NamedTuple):
+    target: Tensor
+    source: Tensor
+    partial: Tensor | None  # (programs, D + 1 and padding): shares of dweight and dbias
+
+
+def gradients(
+    mode: int,
+    grads: tuple[Tensor, Tensor],
+    tokens_: tuple[Tensor, Tensor],
+    partner: tuple[Tensor, Tensor] | None,
+    dscores: tuple[Tensor, Tensor] | None,
+    gates: tuple[Tensor, Tensor] | None,
+    weight: Tensor,
+    need: tuple[bool, bool, bool],
+    dtype: torch.dtype,
+    one: bool = False,
+) -> TokenGradients:
+    """dtarget, dsource and the programs' shares of dweight, one launch. `one`: there is only the first modality.
+
+    Bytes: read the gradient once (T; T + S after an exchange), T + S of tokens for dweight, dscores, gate and partner rows;
+    write T + S and the shares (D + 1 numbers for each of about 1000 programs).
+    """
+    target, source = tokens_
+    need_target, need_source, need_weight = need
+    (batch, num_target, features), num_source = target.shape, source.shape[1]
+    empty = target.new_empty(0)
+    dtarget = torch.empty(target.shape, dtype=target.dtype, device=target.device) if need_target else empty
+    dsource = (
+        torch.empty(source.shape, dtype=source.dtype, device=source.device) if need_source else target.new_empty(0)
+    )
+    block_columns = _block(features, 256)
+    block_rows = min(_block(max(num_target, num_source), 16), 4096 // block_columns)
+    column_blocks = max(triton.cdiv(features, block_columns), 1)
+
+    runs_target, runs_source = need_target or need_weight, (need_source or need_weight) and not one
+    blocks = [
+        triton.cdiv(num, block_rows) if runs else 0
+        for num, runs in ((num_target, runs_target), (num_source, runs_source))
+    ]
+    per_program = max(1, batch * sum(blocks) * column_blocks // GRADIENT_PROGRAMS) if need_weight else 1
+    groups = [batch * triton.cdiv(count, per_program) for count in blocks]
+    partial_row = triton.cdiv(features + 1, 16) * 16
+    partial = torch.empty((sum(groups) if need_weight else 1, partial_row), dtype=dtype, device=target.device)
+
+    unused = target, source
+    rows = dscores or (partial, partial)
+    traffic = _bytes(*(dscores or ()), *(gates or ()), *(partner or ()), dtarget, dsource)
+    if one:
+        traffic = _bytes(*(dscores or ())[:1], *(gates or ())[:1], dtarget)
+    if need_weight:
+        traffic += _bytes(target, partial) + (0 if one else _bytes(source))
+    if mode == tokens.REPLACE.value:
+        k_rows = _token_bytes(target, batch * num_target)
+        traffic += k_rows if need_target and need_source else 0 if not (need_target or need_source) else k_rows // 2
+    elif mode == tokens.SWAP.value:
+        traffic += _bytes(*grads)
+    launch(
+        tokens.gradient_kernel,
+        sum(groups) * column_blocks,
+        *(grads or unused),
+        target,
+        source,
+        *(partner or rows),
+        *rows,
+        *(gates or rows),
+        weight.reshape(-1).contiguous(),
+        dtarget,
+        dsource,
+        partial,
+        groups[0],
+        per_program,
+        num_target,
+        num_source,
+        features,
+        partial_row,
+        *_strides(target),
+        *_strides(source),
+        MODE=mode,
+        HAS_GATE=dscores is not None,
+        NEED_TARGET=need_target,
+        NEED_SOURCE=need_source,
+        NEED_WEIGHT=need_weight,
+        ALIGN=alignment(target, source),
+        BLOCK_ROWS=block_rows,
+        BLOCK_COLUMNS=block_columns,
+        device=target.device,
+        traffic=traffic,
+        num_warps=4,
+    )
+    return TokenGradients(dtarget, dsource, partial if need_weight else None)
+
+
+def reduce(partial: Tensor, features: int) -> tuple[Tensor, Tensor]:
+    """dweight (D,) and dbias () from the programs' shares, one launch. Bytes: read the shares."""
+    dweight, dbias = partial.new_empty(features), partial.new_empty(())
+    block_columns, block_rows = 8, 256
+    launch(
+        tokens.reduce_kernel,
+        triton.cdiv(features + 1, block_columns),
+        partial,
+        dweight,
+        dbias,
+        partial.shape[0],
+        features,
+        partial.shape[1],
+        BLOCK_ROWS=block_rows,
+        BLOCK_COLUMNS=block_columns,
+        device=partial.device,
+        traffic=_bytes(partial, dweight, dbias),
+        num_warps=8,
+    )
+    return dweight, dbias

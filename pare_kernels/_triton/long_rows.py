@@ -1,0 +1,372 @@
+"""`relaxation` for rows that do not fit into registers: the same steps, each a sweep over blocks of the row in memory.
+
+A state is a row of weights in memory, not normalized, with three numbers: 1 / total, and the normalized (largest, others).
+Work rows of a program, behind its saved steps: the state, a of the backward pass, and c.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from pare_kernels._triton._launch import kernel
+from pare_kernels._triton._math import accurate
+from pare_kernels._triton.relaxation import (
+    NEWTON_LIMIT,
+    exact_weights,
+    join_largest,
+    join_sums,
+    largest_and_others,
+    log_or_minus_inf,
+    partners_of_row,
+    series_weights,
+    shares,
+    slope,
+    softplus_and_sigmoid,
+    upstream,
+)
+
+WORK_ROWS = tl.constexpr(3)
+
+
+@triton.jit
+def first_state(scores_ptr, state_ptr, sign, num, inv_tau, BLOCK: tl.constexpr):
+    """The weights exp((s - max) / tau), with NaN as -inf."""
+    top = tl.full([], float("-inf"), state_ptr.dtype.element_ty)
+    for start in range(0, num, BLOCK):
+        items = start + tl.arange(0, BLOCK)
+        s = sign * tl.load(scores_ptr + items, mask=items < num, other=float("nan"))
+        top = tl.maximum(top, tl.max(tl.where(s == s, s, float("-inf")), 0))
+    top = tl.where(top == float("-inf"), 0, top)
+    largest, others = top * 0, top * 0
+    for start in range(0, num, BLOCK):
+        items = start + tl.arange(0, BLOCK)
+        s = sign * tl.load(scores_ptr + items, mask=items < num, other=float("nan"))
+        used = (s == s) & (s != float("-inf"))
+        weights = tl.where(used, tl.exp((s - top) * inv_tau), 0)
+        tl.store(state_ptr + items, weights, mask=items < num)
+        block_largest, block_others = largest_and_others(weights)
+        largest, others = join_largest(largest, others, block_largest, block_others)
+    tl.debug_barrier()
+    return shares(largest, others)
+
+
+@triton.jit
+def sweep_step(
+    from_ptr, to_ptr, h_ptr, inverse, largest, rest, num, inv_tau, series_limit, SUM: tl.constexpr, BLOCK: tl.constexpr
+):
+    """One step from one row of weights to another; h += p with SUM."""
+    new_largest, new_others = largest * 0, largest * 0
+    for start in range(0, num, BLOCK):
+        items = start + tl.arange(0, BLOCK)
+        p = tl.load(from_ptr + items, mask=items < num, other=0) * inverse
+        if SUM:
+            h = tl.load(h_ptr + items, mask=items < num, other=0)
+            tl.store(h_ptr + items, h + p, mask=items < num)
+        if largest > series_limit:
+            weights = exact_weights(p, largest, rest, inv_tau)
+        else:
+            weights = series_weights(p, inv_tau)
+        tl.store(to_ptr + items, weights, mask=items < num)
+        block_largest, block_others = largest_and_others(weights)
+        new_largest, new_others = join_largest(new_largest, new_others, block_largest, block_others)
+    tl.debug_barrier()
+    return shares(new_largest, new_others)
+
+
+@triton.jit
+def copy_state(from_ptr, to_ptr, inverse, largest, rest, num, row_stride, BLOCK: tl.constexpr):
+    for start in range(0, num, BLOCK):
+        items = start + tl.arange(0, BLOCK)
+        tl.store(to_ptr + items, tl.load(from_ptr + items, mask=items < num), mask=items < num)
+    save_numbers(to_ptr, inverse, largest, rest, row_stride)
+
+
+@triton.jit
+def save_numbers(at_ptr, inverse, largest, rest, row_stride):
+    tl.store(at_ptr + row_stride - 3, inverse)
+    tl.store(at_ptr + row_stride - 2, largest)
+    tl.store(at_ptr + row_stride - 1, rest)
+    tl.debug_barrier()
+
+
+@triton.jit
+def load_numbers(at_ptr, row_stride):
+    return tl.load(at_ptr + row_stride - 3), tl.load(at_ptr + row_stride - 2), tl.load(at_ptr + row_stride - 1)
+
+
+@triton.jit
+def save_steps(
+    state_ptr, saved_ptr, inverse, largest, rest, steps, num, inv_tau, series_limit, row_stride, BLOCK: tl.constexpr
+):
+    """`steps` steps onwards from the state, with every row that is left behind in `saved`, step by step."""
+    if steps > 0:
+        copy_state(state_ptr, saved_ptr, inverse, largest, rest, num, row_stride, BLOCK)
+    for step in range(steps):
+        at_ptr = saved_ptr + step.to(tl.int64) * row_stride
+        to_ptr = at_ptr + row_stride
+        if step == steps - 1:
+            to_ptr = state_ptr
+        inverse, largest, rest = sweep_step(
+            at_ptr, to_ptr, state_ptr, inverse, largest, rest, num, inv_tau, series_limit, False, BLOCK
+        )
+        if step < steps - 1:
+            save_numbers(to_ptr, inverse, largest, rest, row_stride)
+    return inverse, largest, rest
+
+
+@triton.jit
+def solve_long_tail(state_ptr, inverse, num, remaining, tau, BLOCK: tl.constexpr):
+    """log(T / tau) of `relaxation.solve_tail`."""
+    x = tl.log(remaining)
+    last: tl.constexpr = 1e-8 if state_ptr.dtype.element_ty == tl.float64 else 2e-4
+    step = remaining * 0 + 1
+    count = 0
+    while (tl.abs(step) > last) & (count < NEWTON_LIMIT):
+        total, rate = remaining * 0, remaining * 0
+        for start in range(0, num, BLOCK):
+            items = start + tl.arange(0, BLOCK)
+            p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
+            part, derivative = softplus_and_sigmoid(x - tl.log(tau) + log_or_minus_inf(p))
+            block_total, block_rate = tl.reduce((part, derivative), 0, join_sums)
+            total += block_total
+            rate += block_rate
+        step = tl.where(rate > 0, (total - remaining / tau) / tl.where(rate > 0, rate, 1), 0)
+        x -= step
+        count += 1
+    return x - tl.log(tau)
+
+
+@triton.jit
+def project(a_ptr, p_ptr, inverse, total, num, BLOCK: tl.constexpr):
+    """a -= p * sum(a)."""
+    for start in range(0, num, BLOCK):
+        items = start + tl.arange(0, BLOCK)
+        a = tl.load(a_ptr + items, mask=items < num, other=0)
+        p = tl.load(p_ptr + items, mask=items < num, other=0) * inverse
+        tl.store(a_ptr + items, a - p * total, mask=items < num)
+    tl.debug_barrier()
+
+
+@triton.jit
+def long_adjoint(
+    scores_ptr,
+    dscores_ptr,
+    saved_ptr,
+    work_ptr,
+    sign,
+    num,
+    steps,
+    remaining,
+    tau,
+    series_limit,
+    row_stride,
+    segment,
+    BLOCK: tl.constexpr,
+):
+    """ds = J(h)^T c, as `relaxation.row_adjoint`; c is the third work row."""
+    acc: tl.constexpr = saved_ptr.dtype.element_ty
+    state_ptr, a_ptr, c_ptr = work_ptr, work_ptr + row_stride, work_ptr + 2 * row_stride
+    inv_tau = 1 / tau
+    starts_ptr = saved_ptr + segment.to(tl.int64) * row_stride
+    inverse, largest, rest = first_state(scores_ptr, state_ptr, sign, num, inv_tau, BLOCK)
+    segments = tl.cdiv(steps, segment)
+    for number in range(segments - 1):
+        start_ptr = starts_ptr + number.to(tl.int64) * row_stride
+        copy_state(state_ptr, start_ptr, inverse, largest, rest, num, row_stride, BLOCK)
+        for _ in range(segment):
+            inverse, largest, rest = sweep_step(
+                state_ptr, state_ptr, state_ptr, inverse, largest, rest, num, inv_tau, series_limit, False, BLOCK
+            )
+    done = tl.maximum(segments - 1, 0) * segment
+    inverse, largest, rest = save_steps(
+        state_ptr, saved_ptr, inverse, largest, rest, steps - done, num, inv_tau, series_limit, row_stride, BLOCK
+    )
+
+    shift = tl.zeros([], acc)
+    mean = tl.zeros([], acc)
+    if remaining > 0:
+        shift = solve_long_tail(state_ptr, inverse, num, remaining.to(acc), tau, BLOCK)
+        weighted, total = tl.zeros([], acc), tl.zeros([], acc)
+        for start in range(0, num, BLOCK):
+            items = start + tl.arange(0, BLOCK)
+            p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
+            _, q = softplus_and_sigmoid(shift + log_or_minus_inf(p))
+            c = tl.load(c_ptr + items, mask=items < num, other=0)
+            block_weighted, block_total = tl.reduce((q * c, q), 0, join_sums)
+            weighted += block_weighted
+            total += block_total
+        mean = tl.where(total > 0, weighted / tl.where(total > 0, total, 1), 0)
+    total = tl.zeros([], acc)
+    for start in range(0, num, BLOCK):
+        items = start + tl.arange(0, BLOCK)
+        a = tl.zeros([BLOCK], acc)
+        if remaining > 0:
+            p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
+            _, q = softplus_and_sigmoid(shift + log_or_minus_inf(p))
+            a = tau * q * (tl.load(c_ptr + items, mask=items < num, other=0) - mean)
+        tl.store(a_ptr + items, a, mask=items < num)
+        total += tl.sum(a, 0)
+    tl.debug_barrier()
+    project(a_ptr, state_ptr, inverse, total, num, BLOCK)
+
+    for back in range(segments):
+        number = segments - 1 - back
+        length = tl.minimum(steps - number * segment, segment)
+        if back > 0:
+            start_ptr = starts_ptr + number.to(tl.int64) * row_stride
+            inverse, largest, rest = load_numbers(start_ptr, row_stride)
+            copy_state(start_ptr, state_ptr, inverse, largest, rest, num, row_stride, BLOCK)
+            save_steps(
+                state_ptr, saved_ptr, inverse, largest, rest, length, num, inv_tau, series_limit, row_stride, BLOCK
+            )
+        for step_back in range(length):
+            at_ptr = saved_ptr + (length - 1 - step_back).to(tl.int64) * row_stride
+            inverse, largest, rest = load_numbers(at_ptr, row_stride)
+            total = tl.zeros([], acc)
+            for start in range(0, num, BLOCK):
+                items = start + tl.arange(0, BLOCK)
+                inside = items < num
+                p = tl.load(at_ptr + items, mask=inside, other=0) * inverse
+                a = tl.load(a_ptr + items, mask=inside, other=0)
+                a = tl.load(c_ptr + items, mask=inside, other=0) * p + a * slope(p, largest, rest, inv_tau)
+                tl.store(a_ptr + items, a, mask=inside)
+                total += tl.sum(a, 0)
+            tl.debug_barrier()
+            project(a_ptr, at_ptr, inverse, total, num, BLOCK)
+    for start in range(0, num, BLOCK):
+        items = start + tl.arange(0, BLOCK)
+        a = tl.load(a_ptr + items, mask=items < num, other=0)
+        tl.store(dscores_ptr + items, sign * inv_tau * a, mask=items < num)
+
+
+@kernel
+def adjoint_kernel(
+    dots_ptr,
+    noisy_target_ptr,
+    noisy_source_ptr,
+    target_index_ptr,
+    source_index_ptr,
+    partner_target_ptr,
+    partner_source_ptr,
+    dscores_target_ptr,
+    dscores_source_ptr,
+    saved_ptr,
+    batch,
+    num_target,
+    num_source,
+    k,
+    steps_target,
+    steps_source,
+    highest,
+    tau,
+    tau_low,
+    series_limit,
+    row_stride,
+    saved_stride,
+    segment,
+    BLOCK: tl.constexpr,
+):
+    """`relaxation.adjoint_kernel`."""
+    program = tl.program_id(0)
+    acc: tl.constexpr = dots_ptr.dtype.element_ty
+    tau = accurate(tau, tau_low, acc)
+    is_target = program < batch
+    own_ptr, other_ptr, partner_ptr, row, num = (
+        source_index_ptr,
+        target_index_ptr,
+        partner_source_ptr,
+        program - batch,
+        num_source,
+    )
+    noisy_ptr, dscores_ptr, steps, total = noisy_source_ptr, dscores_source_ptr, steps_source, k
+    if is_target:
+        own_ptr, other_ptr, partner_ptr, row, num = (
+            target_index_ptr,
+            source_index_ptr,
+            partner_target_ptr,
+            program,
+            num_target,
+        )
+        noisy_ptr, dscores_ptr, steps, total = noisy_target_ptr, dscores_target_ptr, steps_target, num_target - k
+    row = row.to(tl.int64)
+    partner_ptr += row * num
+    partners_of_row(own_ptr + row * k, other_ptr + row * k, partner_ptr, num, k, BLOCK)
+
+    saved_ptr += program.to(tl.int64) * saved_stride
+    work_ptr = saved_ptr + saved_stride - 3 * row_stride
+    for start in range(0, num, BLOCK):
+        items = start + tl.arange(0, BLOCK)
+        c = upstream(dots_ptr + row * num_target, partner_ptr, items, items < num, is_target)
+        tl.store(work_ptr + 2 * row_stride + items, c, mask=items < num)
+    tl.debug_barrier()
+    sign = tl.where(is_target & (highest != 0), -1.0, 1.0).to(acc)
+    long_adjoint(
+        noisy_ptr + row * num, dscores_ptr + row * num, saved_ptr, work_ptr, sign, num, steps, total - steps, tau,
+        series_limit, row_stride, segment, BLOCK,
+    )  # fmt: skip
+
+
+@kernel
+def topk_adjoint_kernel(
+    grad_ptr,
+    noisy_ptr,
+    dscores_ptr,
+    saved_ptr,
+    num,
+    steps,
+    remaining,
+    tau,
+    tau_low,
+    series_limit,
+    row_stride,
+    saved_stride,
+    segment,
+    BLOCK: tl.constexpr,
+):
+    """`relaxation.topk_adjoint_kernel`."""
+    row = tl.program_id(0).to(tl.int64)
+    acc: tl.constexpr = grad_ptr.dtype.element_ty
+    tau = accurate(tau, tau_low, acc)
+    saved_ptr += row * saved_stride
+    work_ptr = saved_ptr + saved_stride - 3 * row_stride
+    for start in range(0, num, BLOCK):
+        items = start + tl.arange(0, BLOCK)
+        c = tl.load(grad_ptr + row * num + items, mask=items < num, other=0)
+        tl.store(work_ptr + 2 * row_stride + items, c, mask=items < num)
+    tl.debug_barrier()
+    long_adjoint(
+        noisy_ptr + row * num, dscores_ptr + row * num, saved_ptr, work_ptr, tl.full([], 1, acc), num, steps, remaining, tau,
+        series_limit, row_stride, segment, BLOCK,
+    )  # fmt: skip
+
+
+@kernel
+def relaxed_kernel(
+    noisy_ptr, relaxed_ptr, state_ptr, num, steps, remaining, tau, tau_low, series_limit, BLOCK: tl.constexpr
+):
+    """`relaxation.relaxed_kernel`; the state is a row of the size of the scores."""
+    row = tl.program_id(0).to(tl.int64)
+    acc: tl.constexpr = noisy_ptr.dtype.element_ty
+    tau = accurate(tau, tau_low, acc)
+    inv_tau = 1 / tau
+    noisy_ptr += row * num
+    relaxed_ptr += row * num
+    state_ptr += row * num
+    inverse, largest, rest = first_state(noisy_ptr, state_ptr, tl.full([], 1, acc), num, inv_tau, BLOCK)
+    for start in range(0, num, BLOCK):
+        items = start + tl.arange(0, BLOCK)
+        tl.store(relaxed_ptr + items, tl.zeros([BLOCK], acc), mask=items < num)
+    tl.debug_barrier()
+    for _ in range(steps):
+        inverse, largest, rest = sweep_step(
+            state_ptr, state_ptr, relaxed_ptr, inverse, largest, rest, num, inv_tau, series_limit, True, BLOCK
+        )
+    if remaining > 0:
+        shift = solve_long_tail(state_ptr, inverse, num, remaining.to(acc), tau, BLOCK)
+        for start in range(0, num, BLOCK):
+            items = start + tl.arange(0, BLOCK)
+            p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
+            part, _ = softplus_and_sigmoid(shift + log_or_minus_inf(p))
+            h = tl.load(relaxed_ptr + items, mask=items < num, other=0)
+            tl.store(relaxed_ptr + items, h + tau * part, mask=items < num)

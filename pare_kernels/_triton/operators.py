@@ -1,0 +1,195 @@
+"""The raw operators of `pare_kernels._library` on CUDA tensors: at most three launches forward, four backward, no host wait."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pare_kernels._checks import SELECTIONS
+from pare_kernels._triton import launchers, tokens
+
+TOPK, RANDOM = SELECTIONS.index("topk"), SELECTIONS.index("random")
+REPLACE, SWAP, GATE = tokens.REPLACE.value, tokens.SWAP.value, tokens.GATE.value
+
+
+def gate_scores(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return launchers.gate_scores(tokens, None, weight, bias)[0]
+
+
+def gate_scores_backward(
+    grad: Tensor, scores: Tensor, tokens: Tensor, weight: Tensor, need_tokens: bool, need_weight: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    dtokens, dweight, dbias = tokens.new_empty(0), scores.new_empty(0), scores.new_empty(0)
+    if need_tokens or need_weight:
+        rows, gates = (grad.contiguous(),) * 2, (scores.contiguous(),) * 2
+        need = need_tokens, False, need_weight
+        dtokens, _, partial = launchers.gradients(
+            GATE, (tokens, tokens), (tokens, tokens), None, rows, gates, weight, need, scores.dtype, one=True
+        )
+        if need_weight:
+            dweight, dbias = launchers.reduce(partial, tokens.shape[2])
+    return dtokens, dweight, dbias
+
+
+def gumbel_topk(
+    scores: Tensor,
+    noise: Tensor | None,
+    seed: Tensor | None,
+    stream: int,
+    k: int,
+    tau: float,
+    noise_scale: float,
+    exact_steps: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    noise = None if noise is None else noise.contiguous()
+    noisy, mask, indices = launchers.select_rows(scores.contiguous(), noise, seed, stream, k, noise_scale)
+    return mask, launchers.relaxed(noisy, k, tau, exact_steps), noisy, indices
+
+
+def gumbel_topk_backward(grad: Tensor, noisy: Tensor, k: int, tau: float, exact_steps: int) -> Tensor:
+    return launchers.topk_adjoint(grad.contiguous(), noisy.contiguous(), k, tau, exact_steps)
+
+
+def _choose(
+    target,
+    source,
+    gate_weight,
+    gate_bias,
+    seed,
+    noise_target,
+    noise_source,
+    k,
+    noise_scale,
+    selection,
+    highest,
+    by_score,
+):
+    """Everything of the forward pass but the rows: (target_index, source_index), (gate_target, gate_source, noisy_...)."""
+    like = torch.empty(0, dtype=launchers.accumulation_dtype(target.dtype), device=target.device)
+    like = like.expand(target.shape[0], 0)
+    gates = noise = None
+    if selection != RANDOM:
+        gates = launchers.gate_scores(target, source, gate_weight, gate_bias)
+    if selection != TOPK and noise_target is not None:
+        noise = noise_target.contiguous(), noise_source.contiguous()
+    choice = launchers.select(
+        like,
+        (target.shape[1], source.shape[1]),
+        gates,
+        noise,
+        None if selection == TOPK or noise is not None else seed,
+        k,
+        noise_scale,
+        highest,
+        by_score,
+    )
+    if gates is None:
+        gates = like.new_empty(like.shape), like.new_empty(like.shape)
+    return (choice.target_index, choice.source_index), (*gates, choice.noisy_target, choice.noisy_source)
+
+
+def patch_replace(
+    target: Tensor,
+    source: Tensor,
+    gate_weight: Tensor,
+    gate_bias: Tensor | None,
+    seed: Tensor | None,
+    noise_target: Tensor | None,
+    noise_source: Tensor | None,
+    k: int,
+    tau: float,
+    noise_scale: float,
+    selection: int,
+    highest: bool,
+    by_score: bool,
+    exact_steps: int,
+    straight_through: bool,
+) -> tuple[Tensor, ...]:
+    randomness = seed, noise_target, noise_source
+    index, scores = _choose(
+        target, source, gate_weight, gate_bias, *randomness, k, noise_scale, selection, highest, by_score
+    )
+    return launchers.replace(target, source, *index), *index, *scores
+
+
+def patch_swap_(
+    target: Tensor,
+    source: Tensor,
+    gate_weight: Tensor,
+    gate_bias: Tensor | None,
+    seed: Tensor | None,
+    noise_target: Tensor | None,
+    noise_source: Tensor | None,
+    k: int,
+    tau: float,
+    noise_scale: float,
+    selection: int,
+    highest: bool,
+    by_score: bool,
+    exact_steps: int,
+    straight_through: bool,
+) -> tuple[Tensor, ...]:
+    randomness = seed, noise_target, noise_source
+    index, scores = _choose(
+        target, source, gate_weight, gate_bias, *randomness, k, noise_scale, selection, highest, by_score
+    )
+    launchers.swap(target, source, *index)
+    return *index, *scores
+
+
+def patch_swap(target: Tensor, source: Tensor, *arguments) -> tuple[Tensor, ...]:
+    mixed, displaced = (tensor.clone(memory_format=torch.contiguous_format) for tensor in (target, source))
+    return mixed, displaced, *patch_swap_(mixed, displaced, *arguments)
+
+
+def _backward(
+    mode: int,
+    grads: tuple[Tensor, Tensor],
+    target: Tensor,
+    source: Tensor,
+    gate_weight: Tensor,
+    gate_target: Tensor,
+    gate_source: Tensor,
+    noisy_target: Tensor,
+    noisy_source: Tensor,
+    target_index: Tensor,
+    source_index: Tensor,
+    tau: float,
+    exact_steps: int,
+    highest: bool,
+    relax: bool,
+    *need: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    *need_tokens, need_gate = need
+    index, dtype, features = (target_index, source_index), noisy_target.dtype, target.shape[2]
+    dtarget = dsource = target.new_empty(0)
+    dweight = torch.zeros(features if need_gate else 0, dtype=dtype, device=target.device)
+    dbias = torch.zeros(() if need_gate else 0, dtype=dtype, device=target.device)
+    if relax and any(need):
+        row_dots = launchers.dots(grads[0], target, source, index, dtype, mode == SWAP)
+        dscores_target, dscores_source, *partner = launchers.adjoint(
+            row_dots, (noisy_target, noisy_source), index, tau, exact_steps, highest
+        )
+        dscores = dscores_target, dscores_source
+        dtarget, dsource, partial = launchers.gradients(
+            mode, grads, (target, source), partner, dscores, (gate_target, gate_source), gate_weight, need, dtype
+        )
+        if need_gate and partial.numel() > 0:
+            dweight, dbias = launchers.reduce(partial, features)
+    elif any(need_tokens):
+        partner = launchers.partners(index, (target.shape[1], source.shape[1]))
+        dtarget, dsource, _ = launchers.gradients(
+            mode, grads, (target, source), partner, None, None, gate_weight, (*need_tokens, False), dtype
+        )
+    return dtarget, dsource if dsource is not dtarget else source.new_empty(0), dweight, dbias
+
+
+def patch_replace_backward(grad: Tensor, target: Tensor, source: Tensor, *arguments) -> tuple[Tensor, ...]:
+    grad = grad.contiguous()
+    return _backward(REPLACE, (grad, grad), target, source, *arguments)
+
+
+def patch_swap_backward(
+    grad_target: Tensor, grad_source: Tensor, target: Tensor, source: Tensor, *arguments
+) -> tuple[Tensor, ...]:
+    return _backward(SWAP, (grad_target.contiguous(), grad_source.contiguous()), target, source, *arguments)

@@ -1,0 +1,402 @@
+"""The relaxed subset sampler and the product of its transposed Jacobian with a vector, one program per row.
+
+What is computed is said in `pare_kernels.reference`; here is how. A row lives in registers (rows beyond `ROW_LIMIT` in
+`long_rows`). A step is one reduction: the weights p (1 - p)^(1/tau) are divided by their sum in the next step. For the largest
+item 1 - p is the sum of the others over the total, which does not cancel when p is near 1, so the reduction carries the pair
+(largest, sum of the others). Once the largest p is below `series_limit`, where the binomial series of (1 - p)^(1/tau) to the third
+degree is exact to rounding, it stays there (p can only grow where another is larger), and the steps take the series.
+
+The backward pass needs every p in reverse order: it keeps one p per segment of `segment` steps and runs each segment again.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from pare_kernels._triton._launch import kernel
+from pare_kernels._triton._math import accurate, log1p
+
+NEWTON_LIMIT = tl.constexpr(100)  # it takes about six; more only where one item dominates a long row
+SMALLEST = tl.constexpr(1.2e-38)  # the least normal single, and not below: that literal would be a double
+LARGEST = tl.constexpr(1e37)
+
+
+@triton.jit
+def join_largest(largest_a, others_a, largest_b, others_b):
+    """(largest, sum of the others) of two sets joined."""
+    return tl.maximum(largest_a, largest_b), others_a + others_b + tl.minimum(largest_a, largest_b)
+
+
+@triton.jit
+def join_sums(a, b, other_a, other_b):
+    return a + other_a, b + other_b
+
+
+@triton.jit
+def largest_and_others(weights):
+    return tl.reduce((weights, tl.zeros_like(weights)), 0, join_largest)
+
+
+@triton.jit
+def shares(largest, others):
+    """1 / total, and the normalized (largest, others). A row that is used up gets zeros."""
+    total = largest + others
+    inverse = tl.where(total > 0, 1 / tl.where(total > 0, total, 1), 0)
+    return inverse, largest * inverse, others * inverse
+
+
+@triton.jit
+def rest_of(p, largest, rest):
+    """1 - p."""
+    return tl.where(p == largest, rest, 1 - p)
+
+
+@triton.jit
+def exact_weights(p, largest, rest, inv_tau):
+    """p (1 - p)^(1/tau)."""
+    return p * tl.exp(inv_tau * tl.log(rest_of(p, largest, rest)))
+
+
+@triton.jit
+def series_weights(p, inv_tau):
+    """The same for small p."""
+    c2 = -0.5 * inv_tau * (inv_tau - 1)
+    c3 = inv_tau * (inv_tau - 1) * (inv_tau - 2) * (1.0 / 6)
+    return p - p * (p * (inv_tau + p * (c2 + p * c3)))
+
+
+@triton.jit
+def slope(p, largest, rest, inv_tau):
+    """d log(next p) / d log(p) before normalization: 1 - p / (tau (1 - p)), 0 where nothing else is left."""
+    base = rest_of(p, largest, rest)
+    ratio = inv_tau * p / tl.where(base > SMALLEST, base, 1)
+    return tl.where(base > SMALLEST, 1 - tl.minimum(ratio, LARGEST), 0)
+
+
+@triton.jit
+def softplus_and_sigmoid(z):
+    e = tl.exp(-tl.abs(z))
+    return tl.maximum(z, 0) + log1p(e), tl.where(z >= 0, 1, e) / (1 + e)
+
+
+@triton.jit
+def log_or_minus_inf(p):
+    return tl.where(p > 0, tl.log(tl.where(p > 0, p, 1)), float("-inf"))
+
+
+@triton.jit
+def first_step(scores, inside, inv_tau):
+    """p_1 = softmax(s / tau), with NaN as -inf, and its (largest, rest)."""
+    s = tl.where(inside & (scores == scores), scores, float("-inf"))
+    top = tl.max(s, 0)
+    weights = tl.where(s == float("-inf"), 0, tl.exp((s - tl.where(top == float("-inf"), 0, top)) * inv_tau))
+    largest, others = largest_and_others(weights)
+    inverse, largest, rest = shares(largest, others)
+    return weights * inverse, largest, rest
+
+
+@triton.jit
+def save_step(at_ptr, p, largest, rest, items, inside, row_stride):
+    tl.store(at_ptr + items, p, mask=inside)
+    tl.store(at_ptr + row_stride - 2, largest)
+    tl.store(at_ptr + row_stride - 1, rest)
+
+
+@triton.jit
+def load_step(at_ptr, items, inside, row_stride):
+    p = tl.load(at_ptr + items, mask=inside, other=0)
+    return p, tl.load(at_ptr + row_stride - 2), tl.load(at_ptr + row_stride - 1)
+
+
+@triton.jit
+def advance(
+    p,
+    largest,
+    rest,
+    h,
+    steps,
+    inv_tau,
+    series_limit,
+    saved_ptr,
+    row_stride,
+    items,
+    inside,
+    SAVE: tl.constexpr,
+    SUM: tl.constexpr,
+):
+    """`steps` steps onwards. SAVE: every p that is left behind goes to memory; SUM: and into h."""
+    step = steps * 0
+    while (step < steps) & (largest > series_limit):
+        if SAVE:
+            save_step(saved_ptr + step * row_stride, p, largest, rest, items, inside, row_stride)
+        if SUM:
+            h += p
+        weights = exact_weights(p, largest, rest, inv_tau)
+        largest, others = largest_and_others(weights)
+        inverse, largest, rest = shares(largest, others)
+        p = weights * inverse
+        step += 1
+    if step < steps:
+        largest, rest = largest * 0, largest * 0 + 1  # not followed any further: small for good
+    while step < steps:
+        if SAVE:
+            save_step(saved_ptr + step * row_stride, p, largest, rest, items, inside, row_stride)
+        if SUM:
+            h += p
+        weights = series_weights(p, inv_tau)
+        total = tl.sum(weights, 0)
+        p = weights * tl.where(total > 0, 1 / tl.where(total > 0, total, 1), 0)
+        step += 1
+    return p, largest, rest, h
+
+
+@triton.jit
+def solve_tail(p, remaining, tau):
+    """z = log(T p / tau) with sum_j tau log(1 + e^z_j) = remaining; -inf where p = 0.
+
+    Newton on x = log T, where the sum is convex and increasing. Its error is at most half the square of the last step.
+    """
+    log_p = log_or_minus_inf(p) - tl.log(tau)
+    x = tl.log(remaining)
+    last: tl.constexpr = 1e-8 if p.dtype == tl.float64 else 2e-4
+    step = remaining * 0 + 1
+    count = 0
+    while (tl.abs(step) > last) & (count < NEWTON_LIMIT):
+        part, derivative = softplus_and_sigmoid(x + log_p)
+        total, rate = tl.reduce((part, derivative), 0, join_sums)
+        step = tl.where(rate > 0, (total - remaining / tau) / tl.where(rate > 0, rate, 1), 0)
+        x -= step
+        count += 1
+    return x + log_p
+
+
+@triton.jit
+def row_adjoint(
+    c,
+    scores,
+    steps,
+    remaining,
+    tau,
+    inv_tau,
+    series_limit,
+    saved_ptr,
+    row_stride,
+    segment,
+    items,
+    inside,
+    DTYPE: tl.constexpr,
+):
+    """ds = J(h)^T c of one row: `steps` steps one by one, `remaining` in closed form."""
+    p, largest, rest = first_step(scores, inside, inv_tau)
+    segments = tl.cdiv(steps, segment)
+    starts_ptr = saved_ptr + segment.to(tl.int64) * row_stride
+    for number in range(segments - 1):
+        save_step(starts_ptr + number.to(tl.int64) * row_stride, p, largest, rest, items, inside, row_stride)
+        p, largest, rest, _ = advance(
+            p, largest, rest, p, segment, inv_tau, series_limit, saved_ptr, row_stride, items, inside, False, False
+        )
+    done = tl.maximum(segments - 1, 0) * segment
+    p, largest, rest, _ = advance(
+        p, largest, rest, p, steps - done, inv_tau, series_limit, saved_ptr, row_stride, items, inside, True, False
+    )
+
+    a = tl.zeros_like(p)
+    if remaining > 0:
+        _, q = softplus_and_sigmoid(solve_tail(p, remaining.to(DTYPE), tau))
+        weighted, total = tl.reduce((q * c, q), 0, join_sums)
+        a = tau * q * (c - tl.where(total > 0, weighted / tl.where(total > 0, total, 1), 0))
+        a -= p * tl.sum(a, 0)
+
+    for back in range(segments):
+        number = segments - 1 - back
+        length = tl.minimum(steps - number * segment, segment)
+        tl.debug_barrier()
+        if back > 0:
+            p, largest, rest = load_step(starts_ptr + number.to(tl.int64) * row_stride, items, inside, row_stride)
+            p, largest, rest, _ = advance(
+                p, largest, rest, p, length, inv_tau, series_limit, saved_ptr, row_stride, items, inside, True, False
+            )
+            tl.debug_barrier()
+        for step_back in range(length):
+            at_ptr = saved_ptr + (length - 1 - step_back).to(tl.int64) * row_stride
+            p, largest, rest = load_step(at_ptr, items, inside, row_stride)
+            a = c * p + a * slope(p, largest, rest, inv_tau)
+            a -= p * tl.sum(a, 0)
+    # With log p_1 = s / tau minus a constant, what is left after the last projection is tau ds.
+    return a * inv_tau
+
+
+@triton.jit
+def partners_of_row(own_index_ptr, other_index_ptr, partner_ptr, num, k, BLOCK: tl.constexpr):
+    """partner[n] = the row of the other modality that n is paired with, -1 for rows without: the index lists turned around."""
+    for start in range(0, num, BLOCK):
+        items = start + tl.arange(0, BLOCK)
+        tl.store(partner_ptr + items, tl.full([BLOCK], -1, tl.int32), mask=items < num)
+    tl.debug_barrier()
+    for start in range(0, k, BLOCK):
+        pairs = start + tl.arange(0, BLOCK)
+        own = tl.load(own_index_ptr + pairs, mask=pairs < k, other=0)
+        other = tl.load(other_index_ptr + pairs, mask=pairs < k, other=0)
+        tl.store(partner_ptr + own, other.to(tl.int32), mask=pairs < k)
+    tl.debug_barrier()
+
+
+@triton.jit
+def upstream(dots_ptr, partner_ptr, items, inside, is_target):
+    """c = the row dot of a slot on target patches that stayed, of the slot they went to on source patches that moved, else 0."""
+    partner = tl.load(partner_ptr + items, mask=inside, other=-1)
+    used = inside & tl.where(is_target, partner < 0, partner >= 0)
+    return tl.load(dots_ptr + tl.where(is_target, items, partner), mask=used, other=0)
+
+
+@kernel
+def partners_kernel(
+    target_index_ptr,
+    source_index_ptr,
+    partner_target_ptr,
+    partner_source_ptr,
+    batch,
+    num_target,
+    num_source,
+    k,
+    BLOCK: tl.constexpr,
+):
+    """`partners_of_row` for every row of both modalities, where no relaxation is asked for."""
+    program = tl.program_id(0)
+    own_ptr, other_ptr, partner_ptr, row, num = (
+        source_index_ptr,
+        target_index_ptr,
+        partner_source_ptr,
+        program - batch,
+        num_source,
+    )
+    if program < batch:
+        own_ptr, other_ptr, partner_ptr, row, num = (
+            target_index_ptr,
+            source_index_ptr,
+            partner_target_ptr,
+            program,
+            num_target,
+        )
+    row = row.to(tl.int64)
+    partners_of_row(own_ptr + row * k, other_ptr + row * k, partner_ptr + row * num, num, k, BLOCK)
+
+
+@kernel
+def adjoint_kernel(
+    dots_ptr,
+    noisy_target_ptr,
+    noisy_source_ptr,
+    target_index_ptr,
+    source_index_ptr,
+    partner_target_ptr,
+    partner_source_ptr,
+    dscores_target_ptr,
+    dscores_source_ptr,
+    saved_ptr,
+    batch,
+    num_target,
+    num_source,
+    k,
+    steps_target,
+    steps_source,
+    highest,
+    tau,
+    tau_low,
+    series_limit,
+    row_stride,
+    saved_stride,
+    segment,
+    BLOCK: tl.constexpr,
+):
+    """dscores of both modalities from the row dots, and the partners of every row."""
+    program = tl.program_id(0)
+    acc: tl.constexpr = dots_ptr.dtype.element_ty
+    tau = accurate(tau, tau_low, acc)
+    is_target = program < batch
+    own_ptr, other_ptr, partner_ptr, row, num = (
+        source_index_ptr,
+        target_index_ptr,
+        partner_source_ptr,
+        program - batch,
+        num_source,
+    )
+    noisy_ptr, dscores_ptr, steps, total = noisy_source_ptr, dscores_source_ptr, steps_source, k
+    if is_target:
+        own_ptr, other_ptr, partner_ptr, row, num = (
+            target_index_ptr,
+            source_index_ptr,
+            partner_target_ptr,
+            program,
+            num_target,
+        )
+        noisy_ptr, dscores_ptr, steps, total = noisy_target_ptr, dscores_target_ptr, steps_target, num_target - k
+    row = row.to(tl.int64)
+    partner_ptr += row * num
+    partners_of_row(own_ptr + row * k, other_ptr + row * k, partner_ptr, num, k, BLOCK)
+
+    items = tl.arange(0, BLOCK)
+    inside = items < num
+    sign = tl.where(is_target & (highest != 0), -1.0, 1.0).to(acc)
+    c = upstream(dots_ptr + row * num_target, partner_ptr, items, inside, is_target)
+    scores = sign * tl.load(noisy_ptr + row * num + items, mask=inside, other=0)
+    saved_ptr += program.to(tl.int64) * tl.multiple_of(saved_stride.to(tl.int64), 4)
+    row_stride = tl.multiple_of(row_stride, 4)
+    ds = row_adjoint(
+        c, scores, steps, total - steps, tau, 1 / tau, series_limit, saved_ptr, row_stride, segment, items, inside, acc
+    )
+    tl.store(dscores_ptr + row * num + items, sign * ds, mask=inside)
+
+
+@kernel
+def topk_adjoint_kernel(
+    grad_ptr,
+    noisy_ptr,
+    dscores_ptr,
+    saved_ptr,
+    num,
+    steps,
+    remaining,
+    tau,
+    tau_low,
+    series_limit,
+    row_stride,
+    saved_stride,
+    segment,
+    BLOCK: tl.constexpr,
+):
+    """dscores = J(h)^T grad."""
+    row = tl.program_id(0).to(tl.int64)
+    acc: tl.constexpr = grad_ptr.dtype.element_ty
+    tau = accurate(tau, tau_low, acc)
+    items = tl.arange(0, BLOCK)
+    inside = items < num
+    c = tl.load(grad_ptr + row * num + items, mask=inside, other=0)
+    scores = tl.load(noisy_ptr + row * num + items, mask=inside, other=0)
+    saved_ptr += row * tl.multiple_of(saved_stride.to(tl.int64), 4)
+    row_stride = tl.multiple_of(row_stride, 4)
+    ds = row_adjoint(
+        c, scores, steps, remaining, tau, 1 / tau, series_limit, saved_ptr, row_stride, segment, items, inside, acc
+    )
+    tl.store(dscores_ptr + row * num + items, ds, mask=inside)
+
+
+@kernel
+def relaxed_kernel(noisy_ptr, relaxed_ptr, num, steps, remaining, tau, tau_low, series_limit, BLOCK: tl.constexpr):
+    """The relaxed indicator h."""
+    row = tl.program_id(0).to(tl.int64)
+    acc: tl.constexpr = noisy_ptr.dtype.element_ty
+    tau = accurate(tau, tau_low, acc)
+    items = tl.arange(0, BLOCK)
+    inside = items < num
+    scores = tl.load(noisy_ptr + row * num + items, mask=inside, other=0)
+    p, largest, rest = first_step(scores, inside, 1 / tau)
+    h = tl.zeros_like(p)
+    p, largest, rest, h = advance(
+        p, largest, rest, h, steps, 1 / tau, series_limit, relaxed_ptr, 0, items, inside, False, True
+    )
+    if remaining > 0:
+        part, _ = softplus_and_sigmoid(solve_tail(p, remaining.to(acc), tau))
+        h += tau * part
+    tl.store(relaxed_ptr + row * num + items, h, mask=inside)
