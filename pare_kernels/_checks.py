@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -55,17 +56,17 @@ def check_same_device(name: str, tensor: Tensor, other_name: str, other: Tensor)
 
 def check_gate(weight: Tensor, bias: Tensor | None, tokens_name: str, tokens: Tensor) -> None:
     check_floating("gate_weight", weight)
-    features = tokens.shape[-1]
-    if weight.shape not in ((features,), (1, features)):
+    features, shape = tokens.shape[-1], weight.shape
+    if shape[-1:] != (features,) or len(shape) > 2 or (len(shape) == 2 and shape[0] != 1):
         raise ValueError(
             f"gate_weight must have shape ({features},) or (1, {features}) for {tokens_name} with {features} features, "
-            f"got {tuple(weight.shape)}"
+            f"got {tuple(shape)}"
         )
     check_same_device("gate_weight", weight, tokens_name, tokens)
     if bias is None:
         return
     check_floating("gate_bias", bias)
-    if bias.ndim > 1 or (bias.ndim == 1 and bias.shape[0] != 1):
+    if bias.ndim > 1 or bias.numel() != 1:
         raise ValueError(f"gate_bias must be one number, of shape () or (1,), got shape {tuple(bias.shape)}")
     check_same_device("gate_bias", bias, tokens_name, tokens)
 
@@ -107,6 +108,32 @@ def check_patch_replace(
     gate_weight: Tensor,
     gate_bias: Tensor | None,
     k: int,
+    *options: object,
+) -> ReplaceOptions:
+    """All arguments of `patch_replace` but the randomness; `options` are those of `check_options`, in its order."""
+    check_tokens("target", target)
+    check_tokens("source", source)
+    if source.dtype != target.dtype:
+        raise TypeError(f"source must have target's dtype {target.dtype}, got {source.dtype}")
+    check_same_device("source", source, "target", target)
+    batch, num_target, features = target.shape
+    source_batch, num_source, source_features = source.shape
+    if source_batch != batch or source_features != features:
+        raise ValueError(
+            f"source must have shape ({batch}, patches, {features}) to match target {tuple(target.shape)}, "
+            f"got {tuple(source.shape)}"
+        )
+    check_gate(gate_weight, gate_bias, "target", target)
+    check_k(k, "{} target and {} source patches", num_target, num_source)
+    if torch.compiler.is_compiling():
+        return check_options(*options)
+    try:
+        return _check_options_once(*options)
+    except TypeError:  # a wrong type, or one that cannot be remembered
+        return check_options(*options)
+
+
+def check_options(
     tau: float,
     noise_scale: float,
     selection: str,
@@ -115,18 +142,7 @@ def check_patch_replace(
     exact_steps: int | None,
     straight_through: bool | None,
 ) -> ReplaceOptions:
-    check_tokens("target", target)
-    check_tokens("source", source)
-    if source.dtype != target.dtype:
-        raise TypeError(f"source must have target's dtype {target.dtype}, got {source.dtype}")
-    check_same_device("source", source, "target", target)
-    if source.shape[0] != target.shape[0] or source.shape[2] != target.shape[2]:
-        raise ValueError(
-            f"source must have shape ({target.shape[0]}, patches, {target.shape[2]}) to match target {tuple(target.shape)}, "
-            f"got {tuple(source.shape)}"
-        )
-    check_gate(gate_weight, gate_bias, "target", target)
-    check_k(k, "{} target and {} source patches", target.shape[1], source.shape[1])
+    """The options that do not depend on the tensors, as the numbers and flags that the operators take."""
     check_word("selection", selection, SELECTIONS)
     check_word("replace", replace, REPLACE)
     check_word("pairing", pairing, PAIRINGS)
@@ -145,6 +161,11 @@ def check_patch_replace(
         exact_steps=check_exact_steps(exact_steps),
         relax=selection == "gumbel" if straight_through is None else straight_through,
     )
+
+
+# A training loop calls with the same options over and over, and a tiny call should cost little more than its kernel.
+# Errors are not remembered; `typed` keeps True from passing for 1.
+_check_options_once = functools.lru_cache(maxsize=64, typed=True)(check_options)
 
 
 def check_noise(name: str, noise: Tensor, shape: tuple[int, int], like: Tensor) -> Tensor:

@@ -24,6 +24,19 @@ from pare_kernels._types import PatchReplaceResult, TopKResult
 _ops = torch.ops.pare_kernels
 
 
+def _call(operator, *arguments):
+    """One registered operator; the first four arguments are those that may need a gradient.
+
+    Where none does, its autograd formula, which costs more than a tiny call itself, is stepped over.
+    """
+    if torch.compiler.is_compiling() or (
+        torch.is_grad_enabled() and any(argument is not None and argument.requires_grad for argument in arguments[:4])
+    ):
+        return operator(*arguments)
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(*arguments)
+
+
 def gate_scores(tokens: Tensor, gate_weight: Tensor, gate_bias: Tensor | None = None) -> Tensor:
     """Scores of patches by the gate of PaRe: `sigmoid(tokens @ gate_weight + gate_bias)`.
 
@@ -40,7 +53,7 @@ def gate_scores(tokens: Tensor, gate_weight: Tensor, gate_bias: Tensor | None = 
     """
     check_tokens("tokens", tokens)
     check_gate(gate_weight, gate_bias, "tokens", tokens)
-    return _ops.gate_scores(tokens, gate_weight, gate_bias)
+    return _call(_ops.gate_scores.default, tokens, gate_weight, gate_bias)
 
 
 def gumbel_topk(
@@ -173,8 +186,8 @@ def patch_replace(
         straight_through,
     )
     randomness = settle_randomness(target, source, selection, seed, generator, noise)
-    mixed, target_index, source_index, *_ = _ops.patch_replace(
-        target, source, gate_weight, gate_bias, *randomness, k, *options
+    mixed, target_index, source_index, *_ = _call(
+        _ops.patch_replace.default, target, source, gate_weight, gate_bias, *randomness, k, *options
     )
     return PatchReplaceResult(mixed, _share(k, target), target_index, source_index)
 

@@ -32,6 +32,8 @@ BAD = [
     ({"tau": "hot"}, TypeError, "tau must be a number, got str"),
     ({"noise_scale": -1.0}, ValueError, "noise_scale must be finite and >= 0, got -1.0"),
     ({"selection": "best"}, ValueError, "selection must be one of 'gumbel', 'topk', 'random', got 'best'"),
+    ({"selection": ["topk"]}, ValueError, r"selection must be one of 'gumbel', 'topk', 'random', got \['topk'\]"),
+    ({"tau": True}, TypeError, "tau must be a number, got bool"),
     ({"replace": "worst"}, ValueError, "replace must be one of 'lowest', 'highest', got 'worst'"),
     ({"pairing": None}, ValueError, "pairing must be one of 'position', 'score', got None"),
     ({"exact_steps": -2}, ValueError, "exact_steps must be >= 0, or None for all steps, got -2"),
