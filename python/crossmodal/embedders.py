@@ -56,6 +56,17 @@ def tile_channels(weight: Tensor, channels: int) -> Tensor:
     return weight.repeat(1, copies, *(1,) * (weight.ndim - 2))[:, :channels]
 
 
+def resize(x: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Resize ``(B, C, L)`` or ``(B, C, H, W)`` to ``size`` by antialiased (bi)linear interpolation; dtype is kept."""
+    if x.shape[2:] == size:
+        return x
+    # torch antialiases only 4-d tensors, on the CPU only in float32 and float64.
+    image = x.unsqueeze(2) if len(size) == 1 else x
+    image = image.to(torch.promote_types(x.dtype, torch.float32))
+    image = F.interpolate(image, size=(1, *size)[-2:], mode="bilinear", antialias=True)
+    return (image.squeeze(2) if len(size) == 1 else image).to(x.dtype)
+
+
 class PatchEmbedder(nn.Module):
     """Patchify by a convolution whose stride is its kernel, then LayerNorm and position embeddings.
 
@@ -113,8 +124,7 @@ class PatchEmbedder(nn.Module):
         if x.shape[1:] != self.input_shape:
             raise ValueError(f"x must have shape (B, {', '.join(map(str, self.input_shape))}), got {tuple(x.shape)}")
         x = x.to(self.projection.weight.dtype)
-        if x.shape[2:] != self.canvas_size:
-            x = F.interpolate(x, size=self.canvas_size, mode="bilinear", antialias=True)
+        x = resize(x, self.canvas_size)
         padding = []
         for length, patch, cells in zip(self.canvas_size, self.patch_size, self.grid, strict=True):
             padding = [0, cells * patch - length, *padding]  # F.pad counts from the last axis

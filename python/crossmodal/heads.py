@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from crossmodal.embedders import resize
 
 POOLED_KINDS = ("classification", "multilabel", "regression")
 
@@ -71,16 +72,7 @@ class DenseHead(nn.Module):
         out = patches.permute(order).reshape(batch, self.output_shape[0], *cells)
         for axis, length in enumerate(self.canvas_size):
             out = out.narrow(2 + axis, 0, length)
-        return _resize(out, self.output_shape[1:])
-
-
-def _resize(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Resize ``(B, C, L)`` or ``(B, C, H, W)`` to ``size``; torch antialiases 4-d tensors only, so 1D borrows an axis."""
-    if x.shape[2:] == size:
-        return x
-    if len(size) == 1:
-        return F.interpolate(x.unsqueeze(2), size=(1, *size), mode="bilinear", antialias=True).squeeze(2)
-    return F.interpolate(x, size=size, mode="bilinear", antialias=True)
+        return resize(out, self.output_shape[1:])
 
 
 def build_head(

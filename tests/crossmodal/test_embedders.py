@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossmodal.embedders import PatchEmbedder, check_input_shape, default_patch_size, tile_channels
+from crossmodal.embedders import PatchEmbedder, check_input_shape, default_patch_size, resize, tile_channels
 
 
 @pytest.mark.parametrize(
@@ -112,3 +112,10 @@ def test_wrong_samples_are_refused():
 def test_half_precision_embedder_takes_float32_samples():
     embedder = PatchEmbedder((1, 8), 4, (2,), norm_eps=1e-5).to(torch.bfloat16)
     assert embedder(torch.randn(2, 1, 8)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_resizing_keeps_the_dtype_and_constants(dtype):
+    for before, after in (((1, 2, 9), (4,)), ((1, 2, 3, 9), (6, 4))):
+        expected = torch.full((1, 2, *after), 1.5, dtype=dtype)
+        torch.testing.assert_close(resize(torch.full(before, 1.5, dtype=dtype), after), expected)

@@ -156,6 +156,15 @@ def test_double_precision_runs_through(make_model):
     assert model(torch.randn(2, *SHAPES["tiny_vit"], dtype=torch.float64)).dtype == torch.float64
 
 
+@pytest.mark.parametrize("fixture", SHAPES)
+def test_autocast_runs_through(make_model, fixture):
+    model = make_model(fixture, "dense").train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = model(torch.randn(2, *SHAPES[fixture]))
+    out.float().square().mean().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
+
+
 def test_heads_and_task_must_fit(make_model):
     with pytest.raises(ValueError, match="kind must be one of"):
         make_model("tiny_bert", "ranking")
