@@ -11,12 +11,11 @@ acc, rows copied as they are), so no casting is registered and autocast passes t
 from __future__ import annotations
 
 import os
-import sys
 import warnings
 
 import torch
 
-from pare_kernels import _fallback
+from pare_kernels import _fallback, _triton
 from pare_kernels._checks import accumulation_dtype
 
 NAMESPACE = "pare_kernels"
@@ -300,8 +299,10 @@ class PatchSwap(torch.autograd.Function):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The compiled kernels of the CPU.
+# Kernels: Triton for CUDA, imported at its first call; C++ for the CPU, imported now.
 # ---------------------------------------------------------------------------------------------------------------------
+
+_triton.register(_library)
 
 
 def _load_extension() -> str | None:
@@ -320,4 +321,4 @@ def _load_extension() -> str | None:
     return None
 
 
-EXTENSION_PROBLEM = _load_extension() if "pare_kernels._C" not in sys.modules else None
+EXTENSION_PROBLEM = _load_extension()
