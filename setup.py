@@ -1,9 +1,15 @@
 """Build of pare_kernels (the operator) and crossmodal (the training code).
 
 `pip install --no-build-isolation .` builds against the torch that is already installed.
+
+Environment variables:
+    PARE_KERNELS_NO_EXT=1   do not build the C++ kernels (without a compiler they are left out anyway, with one line saying so).
+    DEBUG=1                 build them with -O0 -g.
 """
 
+import os
 import re
+import sys
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -35,6 +41,63 @@ TEST = [
     "triton>=3.6; platform_system == 'Linux'",
 ]
 
+
+def cpp_kernels() -> dict:
+    """The arguments of `setup` that build pare_kernels._C, or none of them where it is not wanted or torch is missing.
+
+    One binary for LibTorch 2.10 and later (stable ABI), Python 3.10 and later (limited API) and every CPU: each file of kernels
+    names its own instruction set, so no flag here depends on the machine.
+    """
+    if os.environ.get("PARE_KERNELS_NO_EXT") == "1":
+        return {}
+    try:
+        from torch.utils.cpp_extension import BuildExtension, CppExtension
+    except ImportError as error:
+        left_out(error)
+        return {}
+
+    class BuildKernels(BuildExtension):
+        def finalize_options(self) -> None:
+            super().finalize_options()
+            self.build_temp = "build/cpp"  # kept between installations, so that only what changed is compiled again
+
+        def build_extensions(self) -> None:
+            try:
+                super().build_extensions()
+            except (Exception, SystemExit) as error:
+                left_out(error)
+                self.extensions = []
+
+    csrc = Path("csrc")
+    optimisation = ["-O0", "-g"] if os.environ.get("DEBUG") == "1" else ["-O3", "-g0"]
+    extension = CppExtension(
+        "pare_kernels._C",
+        sources=sorted(str(path) for path in [*csrc.glob("*.cpp"), *csrc.glob("core/*.cpp")]),
+        depends=sorted(str(path) for path in csrc.glob("core/*.h")),
+        include_dirs=[str((ROOT / csrc).resolve())],
+        extra_compile_args=[
+            *optimisation,
+            # NaN, infinities and signed zeros keep their meaning; only errno and floating-point traps are given up.
+            *("-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-Wno-psabi"),
+            *("-DPy_LIMITED_API=0x030a0000", "-DTORCH_TARGET_VERSION=0x020a000000000000"),
+        ],
+        py_limited_api=True,
+    )
+    return {
+        "ext_modules": [extension],
+        "cmdclass": {"build_ext": BuildKernels},
+        "options": {"bdist_wheel": {"py_limited_api": "cp310"}},
+    }
+
+
+def left_out(error: BaseException) -> None:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    print(
+        f"pare_kernels: installed without the C++ kernels, the slower reference serves the CPU ({reason})",
+        file=sys.stderr,
+    )
+
+
 setup(
     name="pare-kernels",
     version=VERSION,
@@ -55,4 +118,5 @@ setup(
             "pare-compare = crossmodal.cli:compare",
         ]
     },
+    **cpp_kernels(),
 )

@@ -1,0 +1,347 @@
+// The steps of the relaxation, p_{i+1} = normalize(p_i (1 - p_i)^(1/tau)), and their adjoint, on all items of a row.
+//
+// One source for two layouts: a row laid along the vectors (its sums end in a reduction over the lanes), or as many rows as
+// there are lanes, one per lane (no reduction; for short rows). A state is a vector of weights y and one scale per row,
+// p = y * scale.
+//
+// An item with p > 1/2 is "dominant": 1 - p would cancel, so it is `rest`, the sum of the others over the sum of all. There
+// is at most one per row; it is taken out of the vector pass (its weight is 0 there) and handled by itself, in double.
+#pragma once
+
+#include "core/math.h"
+
+namespace pare::PARE_ISA {
+
+// How one row, or a group of rows, lies in memory.
+template <class T, bool InLanes>
+struct Layout {
+  static constexpr int rows = InLanes ? lanes<T> : 1;
+  std::int64_t items;
+
+  std::int64_t vectors() const { return InLanes ? items : (items + lanes<T> - 1) / lanes<T>; }
+  std::int64_t values() const { return vectors() * lanes<T>; }
+  PARE_INLINE static std::int64_t at(std::int64_t item, int row) { return InLanes ? item * lanes<T> + row : item; }
+
+  PARE_INLINE static Vec<T> total(Vec<T> v) { return InLanes ? v : broadcast<T>(hsum<T>(v)); }
+  PARE_INLINE static Vec<T> largest(Vec<T> v) { return InLanes ? v : broadcast<T>(hmax<T>(v)); }
+};
+
+// What a step knows of its state besides the weights.
+template <class T>
+struct Step {
+  alignas(64) T scale[lanes<T>];        // p = y * scale; 0 where a row is used up
+  double rest[lanes<T>];                // 1 - p of the dominant item
+  std::int64_t dominant[lanes<T>];      // its index, or -1
+  T largest_p;                          // over all rows
+  bool dominated;                       // whether any row has a dominant item
+};
+
+// Binomial series of (1 - (1 - p)^(1/tau)) / p and the largest p for which each length is exact to rounding.
+template <class T>
+struct StepSeries {
+  static constexpr int terms = 12;
+  static constexpr int short_terms[3] = {2, 4, 8};
+  double inverse_tau;
+  T coefficient[terms];
+  T limit[3];
+  T full_limit;
+
+  explicit StepSeries(double tau) : inverse_tau(1 / tau) {
+    const double tolerance = sizeof(T) == 4 ? 1e-8 : 1e-17;
+    double binomial = inverse_tau;  // of (1/tau over j), alternating in sign, for j = 1
+    double next[terms + 1];
+    for (int j = 0; j <= terms; ++j) {
+      next[j] = binomial;
+      if (j < terms) coefficient[j] = static_cast<T>(binomial);
+      binomial *= -(inverse_tau - (j + 1)) / (j + 2);
+    }
+    const auto reach = [&](int used) {
+      double first_left_out = 0;  // the largest of the coefficients that follow bounds the remainder
+      for (int j = used; j <= terms; ++j) first_left_out = std::max(first_left_out, std::fabs(next[j]));
+      return first_left_out == 0 ? 0.25 : std::min(0.25, std::pow(tolerance / first_left_out, 1.0 / used));
+    };
+    for (int i = 0; i < 3; ++i) limit[i] = static_cast<T>(reach(short_terms[i]));
+    full_limit = static_cast<T>(reach(terms));
+  }
+};
+
+template <class T, bool InLanes>
+class Flow {
+ public:
+  using V = Vec<T>;
+  using L = Layout<T, InLanes>;
+
+  Flow(std::int64_t items, double tau) : layout_{items}, tau_(tau), series_(tau) {}
+
+  const L& layout() const { return layout_; }
+  double tau() const { return tau_; }
+
+  // p_1 = softmax(s / tau). `y` holds the scores, padded with NaN, and receives the weights. NaN counts as -inf; in a row
+  // with scores of +inf these share everything.
+  void start(T* y, Step<T>& step) const {
+    const V lowest = broadcast<T>(-std::numeric_limits<T>::infinity());
+    V top = lowest;
+    for_vectors([&](std::int64_t i) { top = vmax(load(y + i), top); });
+    top = L::largest(top);
+    const V inverse_tau = broadcast<T>(static_cast<T>(1 / tau_));
+    const V correction = broadcast<T>(static_cast<T>(1 / tau_ - static_cast<T>(1 / tau_)));
+    V sum{}, largest{};
+    for_vectors([&](std::int64_t i) {
+      const V s = load(y + i);
+      const V d = s - top;
+      // (s - top) / tau with its rounding errors: far below the top, a float alone would lose a few units of e^x.
+      const V shift = d - s;
+      const V lost = (s - (d - shift)) - (top + shift);
+      const V x = d * inverse_tau;
+      const V error = fma(d, inverse_tau, -x) + fma(d, correction, lost * inverse_tau);
+      V w = exp<T>(x);
+      w = fma(w, error, w);
+      w = s == top ? V{} + 1 : w;
+      w = (s > lowest) & (w > 0) ? w : V{};
+      store(y + i, w);
+      sum += w;
+      largest = vmax(w, largest);
+    });
+    finish(y, sum, largest, step);
+  }
+
+  // One step from (y, step) to (next, next_step); adds p to h unless h is null. `y` is changed only during the call.
+  void advance(T* y, const Step<T>& step, T* next, Step<T>& next_step, T* h) const {
+    T taken[lanes<T>] = {};
+    take_dominant(y, step, taken);
+    V sum{}, largest{};
+    const T p = step.largest_p;
+    if (p <= series_.limit[0]) {
+      pass<2, false>(y, step, next, h, sum, largest);
+    } else if (p <= series_.limit[1]) {
+      pass<4, false>(y, step, next, h, sum, largest);
+    } else if (p <= series_.limit[2]) {
+      pass<8, false>(y, step, next, h, sum, largest);
+    } else {
+      pass<12, true>(y, step, next, h, sum, largest);
+    }
+    if (step.dominated) {
+      for (int r = 0; r < L::rows; ++r) {
+        if (step.dominant[r] < 0) continue;
+        const std::int64_t at = L::at(step.dominant[r], r);
+        const double weight = (1 - step.rest[r]) * std::pow(step.rest[r], series_.inverse_tau);
+        y[at] = taken[r];
+        next[at] = static_cast<T>(weight);
+        if (h) h[at] += static_cast<T>(1 - step.rest[r]);
+        if constexpr (InLanes) {
+          sum[r] += next[at];
+          largest[r] = std::max(largest[r], next[at]);
+        } else {
+          sum[0] += next[at];
+          largest[0] = std::max(largest[0], next[at]);
+        }
+      }
+    }
+    finish(next, sum, largest, next_step);
+  }
+
+  // Sums of the adjoint A over a row: of all items, and of all but the dominant one.
+  struct Sums {
+    double all[lanes<T>];
+    double others[lanes<T>];
+  };
+
+  // A_i = c p_i + (A_{i+1} - p_{i+1} <A_{i+1}, 1>) (1 - p_i / (tau (1 - p_i))), in place; `sums` likewise.
+  void retreat(const T* c, T* a, T* y_next, const Step<T>& next, T* y, const Step<T>& step, Sums& sums) const {
+    Special special[2 * lanes<T>];
+    int specials = 0;
+    if (step.dominated || next.dominated) specials = take_special(a, y_next, next, y, step, special);
+    V totals{};
+    for (int r = 0; r < lanes<T>; ++r) totals[r] = static_cast<T>(sums.all[InLanes ? r : 0]);
+    const V scale = load(step.scale), scale_next = load(next.scale) * totals;
+    const V inverse_tau = broadcast<T>(static_cast<T>(1 / tau_));
+    V sum{};
+    for_vectors([&](std::int64_t i) {
+      const V p = load(y + i) * scale;
+      const V projected = fma(-load(y_next + i), scale_next, load(a + i));
+      const V slope = fma(-p / (1 - p), inverse_tau, broadcast<T>(1));
+      const V value = fma(load(c + i), p, projected * slope);
+      store(a + i, value);
+      sum += value;
+    });
+    sum = L::total(sum);
+    const Sums before = sums;
+    for (int r = 0; r < L::rows; ++r) sums.all[r] = sums.others[r] = sum[r];
+    for (int s = 0; s < specials; ++s) {
+      const Special& item = special[s];
+      const int r = item.row;
+      const bool dominant = item.index == step.dominant[r];
+      y[item.at] = item.y;
+      y_next[item.at] = item.y_next;
+      const double p = dominant ? 1 - step.rest[r] : double(item.y) * step.scale[r];
+      const double rest = dominant ? step.rest[r] : 1 - p;
+      const double p_next = double(item.y_next) * next.scale[r];
+      const double projected = item.index == next.dominant[r]
+                                   ? item.a * next.rest[r] - (1 - next.rest[r]) * before.others[r]
+                                   : item.a - p_next * before.all[r];
+      const double slope = rest > 0 ? 1 - p / (tau_ * rest) : 0;
+      const double value = (p > 0 ? c[item.at] * p : 0) + projected * slope;
+      a[item.at] = static_cast<T>(value);
+      sums.all[r] += value;
+      if (!dominant) sums.others[r] += value;
+    }
+  }
+
+  // ds = (A_1 - p_1 <A_1, 1>) / tau, in place.
+  void arrive(T* a, const T* y, const Step<T>& step, const Sums& sums) const {
+    double dominant[lanes<T>] = {};
+    for (int r = 0; r < L::rows; ++r) {
+      if (step.dominant[r] < 0) continue;
+      const double value = a[L::at(step.dominant[r], r)];
+      dominant[r] = (value * step.rest[r] - (1 - step.rest[r]) * sums.others[r]) / tau_;
+    }
+    V totals{};
+    for (int r = 0; r < lanes<T>; ++r) totals[r] = static_cast<T>(sums.all[InLanes ? r : 0]);
+    const V scale = load(step.scale) * totals;
+    const V inverse_tau = broadcast<T>(static_cast<T>(1 / tau_));
+    for_vectors([&](std::int64_t i) { store(a + i, fma(-load(y + i), scale, load(a + i)) * inverse_tau); });
+    for (int r = 0; r < L::rows; ++r)
+      if (step.dominant[r] >= 0) a[L::at(step.dominant[r], r)] = static_cast<T>(dominant[r]);
+  }
+
+  // The sums of an adjoint that was not made by `retreat`.
+  Sums sums_of(T* a, const Step<T>& step) const {
+    Sums sums;
+    T taken[lanes<T>] = {};
+    take_dominant(a, step, taken);
+    V sum{};
+    for_vectors([&](std::int64_t i) { sum += load(a + i); });
+    sum = L::total(sum);
+    for (int r = 0; r < L::rows; ++r) {
+      sums.all[r] = sums.others[r] = sum[r];
+      if (step.dominant[r] < 0) continue;
+      a[L::at(step.dominant[r], r)] = taken[r];
+      sums.all[r] += taken[r];
+    }
+    return sums;
+  }
+
+  template <class Body>
+  PARE_INLINE void for_vectors(Body body) const {
+    const std::int64_t values = layout_.values();
+    for (std::int64_t i = 0; i < values; i += lanes<T>) body(i);
+  }
+
+ private:
+  struct Special {
+    std::int64_t index, at;
+    int row;
+    T y, y_next;
+    double a;
+  };
+
+  void take_dominant(T* y, const Step<T>& step, T* taken) const {
+    if (!step.dominated) return;
+    for (int r = 0; r < L::rows; ++r) {
+      if (step.dominant[r] < 0) continue;
+      T& weight = y[L::at(step.dominant[r], r)];
+      taken[r] = weight;
+      weight = 0;
+    }
+  }
+
+  // Zeroes the dominant items of either state in all arrays, so that the pass gives 0 for them.
+  int take_special(T* a, T* y_next, const Step<T>& next, T* y, const Step<T>& step, Special* special) const {
+    int count = 0;
+    for (int r = 0; r < L::rows; ++r) {
+      const std::int64_t indices[2] = {step.dominant[r], next.dominant[r]};
+      for (int which = 0; which < 2; ++which) {
+        const std::int64_t index = indices[which];
+        if (index < 0 || (which == 1 && index == indices[0])) continue;
+        const std::int64_t at = L::at(index, r);
+        special[count++] = {index, at, r, y[at], y_next[at], double(a[at])};
+        y[at] = y_next[at] = a[at] = 0;
+      }
+    }
+    return count;
+  }
+
+  template <int Terms, bool MayExceed>
+  PARE_INLINE void pass(const T* y, const Step<T>& step, T* next, T* h, V& sum, V& largest) const {
+    V coefficient[Terms];
+    for (int j = 0; j < Terms; ++j) coefficient[j] = broadcast<T>(series_.coefficient[j]);
+    const V scale = load(step.scale);
+    const V limit = broadcast<T>(series_.full_limit);
+    const auto at = [&](std::int64_t i, V& partial_sum, V& partial_largest) {
+      const V p = load(y + i) * scale;
+      V delta = coefficient[Terms - 1];
+      for (int j = Terms - 2; j >= 0; --j) delta = fma(delta, p, coefficient[j]);
+      delta *= p;
+      if (MayExceed && any(p > limit)) delta = one_minus_power<T>(p, static_cast<T>(series_.inverse_tau));
+      const V weight = fma(-p, delta, p);
+      store(next + i, weight);
+      if (h) store(h + i, load(h + i) + p);
+      partial_sum += weight;
+      partial_largest = vmax(weight, partial_largest);
+    };
+    const std::int64_t values = layout_.values();
+    V s[2] = {}, m[2] = {};
+    std::int64_t i = 0;
+    for (; i + 2 * lanes<T> <= values; i += 2 * lanes<T>) {
+      at(i, s[0], m[0]);
+      at(i + lanes<T>, s[1], m[1]);
+    }
+    if (i < values) at(i, s[0], m[0]);
+    sum = s[0] + s[1];
+    largest = vmax(m[0], m[1]);
+  }
+
+  // Normalises: scale, and the dominant item if there is one.
+  void finish(T* y, V sum, V largest, Step<T>& step) const {
+    sum = L::total(sum);
+    largest = L::largest(largest);
+    step.dominated = any(largest > T(0.5) * sum);
+    if (step.dominated) {
+      set_dominant(y, sum, largest, step);
+    } else {
+      for (int r = 0; r < lanes<T>; ++r) step.dominant[r] = -1;
+    }
+    const V tiny = broadcast<T>(sizeof(T) == 4 ? T(0x1p-100) : T(0x1p-900));
+    V lift = broadcast<T>(1);
+    if (any((sum < tiny) & (sum > 0))) {
+      // So little is left that 1 / sum might overflow: a power of two brings the row back into range.
+      lift = (sum < tiny) & (sum > 0) ? 1 / tiny : lift;
+      for_vectors([&](std::int64_t i) { store(y + i, load(y + i) * lift); });
+    }
+    const V scale = sum > 0 ? 1 / (sum * lift) : V{};
+    store(step.scale, scale);
+    step.largest_p = hmax<T>(largest * lift * scale);
+  }
+
+  void set_dominant(T* y, V& sum, V largest, Step<T>& step) const {
+    T taken[lanes<T>] = {};
+    for (int r = 0; r < lanes<T>; ++r) step.dominant[r] = -1;
+    for (int r = 0; r < L::rows; ++r) {
+      if (!(largest[r] > T(0.5) * sum[r])) continue;
+      std::int64_t item = 0;
+      while (y[L::at(item, r)] != largest[r]) ++item;  // ends: `largest` is one of them
+      step.dominant[r] = item;
+    }
+    take_dominant(y, step, taken);
+    V others{};
+    for_vectors([&](std::int64_t i) { others += load(y + i); });
+    others = L::total(others);
+    for (int r = 0; r < L::rows; ++r) {
+      if (step.dominant[r] < 0) continue;
+      y[L::at(step.dominant[r], r)] = taken[r];
+      const T all = taken[r] + others[r];
+      step.rest[r] = double(others[r]) / (double(taken[r]) + others[r]);
+      if constexpr (InLanes) {
+        sum[r] = all;
+      } else {
+        sum = broadcast<T>(all);
+      }
+    }
+  }
+
+  L layout_;
+  double tau_;
+  StepSeries<T> series_;
+};
+
+}  // namespace pare::PARE_ISA

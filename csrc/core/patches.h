@@ -1,0 +1,310 @@
+// The operator on whole items: score, add noise, choose, pair, move rows; and the gradient of all that.
+#pragma once
+
+#include "core/kernels.h"
+#include "core/philox.h"
+#include "core/relax.h"
+#include "core/tokens.h"
+
+namespace pare::PARE_ISA {
+
+template <class Token>
+PARE_INLINE Token* row_of(const Tokens& tokens, std::int64_t item, std::int64_t row) {
+  return static_cast<Token*>(tokens.data) + item * tokens.item_stride + row * tokens.row_stride;
+}
+
+template <class Token>
+void score_item(const Tokens& tokens, std::int64_t item, std::int64_t features, const Acc<Token>* weight,
+                Acc<Token> bias, Acc<Token>* scores) {
+  const Token* first = row_of<const Token>(tokens, item, 0);
+  if (tokens.feature_stride == 1)
+    return gate_scores(first, tokens.row_stride, tokens.patches, features, weight, bias, scores);
+  Scratch scratch(Scratch::bytes<Token>(features));
+  auto* row = scratch.take<Token>(features);
+  for (std::int64_t n = 0; n < tokens.patches; ++n) {
+    for (std::int64_t d = 0; d < features; ++d) row[d] = first[n * tokens.row_stride + d * tokens.feature_stride];
+    scores[n] = dot(row, weight, features) + bias;
+  }
+  sigmoid_row(scores, tokens.patches);
+}
+
+// noisy = gate + noise_scale * noise; the gate alone without noise, the noise alone without a gate.
+template <class T>
+void add_noise(const Noise& noise, std::int64_t item, std::int64_t items, double noise_scale, const T* gate, T* noisy) {
+  const auto bytes = sizeof(T) * static_cast<std::size_t>(items);
+  if (!noise.given && !noise.seeded) {
+    if (items > 0) std::memcpy(noisy, gate, bytes);
+    return;
+  }
+  const T* values = noise.given ? static_cast<const T*>(noise.given) + item * items : noisy;
+  if (!noise.given) gumbel_row<T>(noise.seed, noise.stream, static_cast<std::uint64_t>(item), items, noisy);
+  const T scale = static_cast<T>(noise_scale);
+  if (gate) {
+    for (std::int64_t i = 0; i < items; ++i) noisy[i] = gate[i] + scale * values[i];
+  } else if (noise.given && items > 0) {
+    std::memcpy(noisy, values, bytes);
+  }
+}
+
+template <class Token>
+void move_rows(const PatchReplace& p, std::int64_t item, const std::int64_t* target_index,
+               const std::int64_t* source_index) {
+  const std::int64_t bytes = p.features * static_cast<std::int64_t>(sizeof(Token));
+  constexpr std::int64_t ahead = 4;
+  if (p.mixed) {
+    auto* out = static_cast<Token*>(p.mixed) + item * p.target.patches * p.features;
+    std::int64_t j = 0;
+    for (std::int64_t n = 0; n < p.target.patches; ++n) {
+      const Token* from;
+      if (j < p.k && target_index[j] == n) {
+        from = row_of<const Token>(p.source, item, source_index[j]);
+        if (j + ahead < p.k) prefetch_row(row_of<const Token>(p.source, item, source_index[j + ahead]), bytes);
+        ++j;
+      } else {
+        from = row_of<const Token>(p.target, item, n);
+      }
+      copy_row(out + n * p.features, from, bytes, p.streaming);
+    }
+    return;
+  }
+  const bool rows_are_dense = p.target.feature_stride == 1 && p.source.feature_stride == 1;
+  for (std::int64_t j = 0; j < p.k; ++j) {
+    Token* a = row_of<Token>(p.target, item, target_index[j]);
+    Token* b = row_of<Token>(p.source, item, source_index[j]);
+    if (rows_are_dense) {
+      exchange_rows(a, b, bytes);
+    } else {
+      for (std::int64_t d = 0; d < p.features; ++d)
+        std::swap(a[d * p.target.feature_stride], b[d * p.source.feature_stride]);
+    }
+  }
+}
+
+template <class Token>
+void patch_replace_items(const PatchReplace& p, std::int64_t first, std::int64_t last) {
+  using T = Acc<Token>;
+  const auto* weight = static_cast<const T*>(p.weight);
+  const T bias = static_cast<T>(p.bias);
+  const std::int64_t targets = p.target.patches, sources = p.source.patches;
+  for (std::int64_t item = first; item < last; ++item) {
+    T* gate_target = nullptr;
+    T* gate_source = nullptr;
+    if (p.selection != Selection::random) {
+      gate_target = static_cast<T*>(p.gate_target) + item * targets;
+      gate_source = static_cast<T*>(p.gate_source) + item * sources;
+      score_item<Token>(p.source, item, p.features, weight, bias, gate_source);
+      score_item<Token>(p.target, item, p.features, weight, bias, gate_target);
+    }
+    T* noisy_target = static_cast<T*>(p.noisy_target) + item * targets;
+    T* noisy_source = static_cast<T*>(p.noisy_source) + item * sources;
+    add_noise(p.noise_target, item, targets, p.noise_scale, gate_target, noisy_target);
+    add_noise(p.noise_source, item, sources, p.noise_scale, gate_source, noisy_source);
+    std::int64_t* target_index = p.target_index + item * p.k;
+    std::int64_t* source_index = p.source_index + item * p.k;
+    choose(noisy_target, targets, noisy_source, sources, p.k, p.highest, p.by_score, target_index, source_index);
+    move_rows<Token>(p, item, target_index, source_index);
+  }
+  if (p.streaming) stream_fence();
+}
+
+template <class T>
+void gumbel_topk_items(const GumbelTopK& p, std::int64_t first, std::int64_t last) {
+  const std::int64_t items = p.items;
+  Scratch scratch(2 * Scratch::bytes<Key<T>>(items) + Scratch::bytes<std::int64_t>(items + 1));
+  auto* keys = scratch.take<Key<T>>(items);
+  auto* room = scratch.take<Key<T>>(items);
+  auto* chosen = scratch.take<std::int64_t>(items + 1);
+  for (std::int64_t item = first; item < last; ++item) {
+    T* noisy = static_cast<T*>(p.noisy) + item * items;
+    add_noise(p.noise, item, items, p.noise_scale, static_cast<const T*>(p.scores) + item * items, noisy);
+    order_keys(noisy, items, false, keys);
+    split<Key<T>>(keys, items, p.k, chosen, nullptr, room);
+    std::copy(chosen, chosen + p.k, p.indices + item * p.k);
+    T* mask = static_cast<T*>(p.mask) + item * items;
+    std::fill(mask, mask + items, T(0));
+    for (std::int64_t j = 0; j < p.k; ++j) mask[chosen[j]] = 1;
+  }
+  const Relaxation relaxation{items, p.k, p.tau, p.exact_steps, false, automatic};
+  relax_forward(relaxation, static_cast<const T*>(p.noisy) + first * items, last - first,
+                static_cast<T*>(p.relaxed) + first * items);
+}
+
+template <class T>
+void relax_items(const Relax& p, std::int64_t first, std::int64_t last) {
+  const Relaxation relaxation{p.items, p.chosen, p.tau, p.exact_steps, p.negate, p.route};
+  const auto* scores = static_cast<const T*>(p.scores) + first * p.items;
+  auto* result = static_cast<T*>(p.result) + first * p.items;
+  if (p.upstream) {
+    relax_backward(relaxation, static_cast<const T*>(p.upstream) + first * p.items, scores, last - first, result);
+  } else {
+    relax_forward(relaxation, scores, last - first, result);
+  }
+}
+
+template <class Token>
+void gate_scores_backward_items(const GateScoresBackward& p, std::int64_t first, std::int64_t last, double* dweight,
+                                double* dbias) {
+  using T = Acc<Token>;
+  Scratch scratch(WeightGradient<Token>::bytes(p.features));
+  WeightGradient<Token> gradient(p.features, scratch);
+  const auto* grad = static_cast<const T*>(p.grad);
+  const auto* scores = static_cast<const T*>(p.scores);
+  for (std::int64_t item = first; item < last; ++item) {
+    for (std::int64_t n = 0; n < p.tokens.patches; ++n) {
+      const std::int64_t at = item * p.tokens.patches + n;
+      const T dz = grad[at] * scores[at] * (1 - scores[at]);
+      GradientRow<Token> row{};
+      row.dz = dz;
+      row.weight = static_cast<const T*>(p.weight);
+      if (p.dtokens) row.out = static_cast<Token*>(p.dtokens) + at * p.features;
+      if (p.need_weight) {
+        row.x = row_of<const Token>(p.tokens, item, n);
+        row.dw = gradient.row(dz);
+      }
+      write_gradient_row(row, p.features, p.streaming);
+    }
+  }
+  if (p.need_weight) gradient.add_to(dweight, dbias);
+  if (p.streaming) stream_fence();
+}
+
+// The gradient of patch_replace for a few items.
+//
+// First the row dots, which touch the tokens once; then the adjoint of the relaxation for all these items together, so that
+// short rows can fill the lanes; then one pass over the tokens, now in a cache, that writes both gradients and adds up dw.
+template <class Token>
+class PatchReplaceGradient {
+ public:
+  using T = Acc<Token>;
+
+  PatchReplaceGradient(const PatchReplaceBackward& p, std::int64_t first, std::int64_t last)
+      : p_(p),
+        first_(first),
+        count_(last - first),
+        targets_(p.target.patches),
+        sources_(p.source.patches),
+        relax_target_(p.relax && (p.need_gate || p.dtarget)),
+        relax_source_(p.relax && (p.need_gate || p.dsource)),
+        scratch_(Scratch::bytes<std::int64_t>(count_ * targets_) + Scratch::bytes<std::int64_t>(count_ * sources_) +
+                 2 * Scratch::bytes<T>(count_ * targets_) + 2 * Scratch::bytes<T>(count_ * sources_) +
+                 WeightGradient<Token>::bytes(p.features)),
+        source_in_(scratch_.take<std::int64_t>(count_ * targets_)),
+        slot_of_(scratch_.take<std::int64_t>(count_ * sources_)) {}
+
+  void run(double* dweight, double* dbias) {
+    invert_indices();
+    T* dz_target = scratch_.take<T>(count_ * targets_);
+    T* dz_source = scratch_.take<T>(count_ * sources_);
+    T* c_target = scratch_.take<T>(count_ * targets_);
+    T* c_source = scratch_.take<T>(count_ * sources_);
+    if (relax_target_ || relax_source_) row_dots(c_target, c_source);
+    if (relax_target_)
+      score_gradient(targets_, targets_ - p_.k, p_.highest, p_.noisy_target, p_.gate_target, c_target, dz_target);
+    if (relax_source_) score_gradient(sources_, p_.k, false, p_.noisy_source, p_.gate_source, c_source, dz_source);
+    write(dz_target, dz_source, dweight, dbias);
+    if (p_.streaming) stream_fence();
+  }
+
+ private:
+  static constexpr std::int64_t none = -1;
+
+  // source_in: the source patch in each target slot; slot_of: the slot of each source patch; or none.
+  void invert_indices() {
+    std::fill(source_in_, source_in_ + count_ * targets_, none);
+    std::fill(slot_of_, slot_of_ + count_ * sources_, none);
+    for (std::int64_t i = 0; i < count_; ++i) {
+      for (std::int64_t j = 0; j < p_.k; ++j) {
+        const std::int64_t at = (first_ + i) * p_.k + j;
+        source_in_[i * targets_ + p_.target_index[at]] = p_.source_index[at];
+        slot_of_[i * sources_ + p_.source_index[at]] = p_.target_index[at];
+      }
+    }
+  }
+
+  const Token* target_row(std::int64_t i, std::int64_t n) const {
+    const std::int64_t source = source_in_[i * targets_ + n];
+    return p_.exchanged && source != none ? row_of<const Token>(p_.source, first_ + i, source)
+                                          : row_of<const Token>(p_.target, first_ + i, n);
+  }
+  const Token* source_row(std::int64_t i, std::int64_t m) const {
+    const std::int64_t slot = slot_of_[i * sources_ + m];
+    return p_.exchanged && slot != none ? row_of<const Token>(p_.target, first_ + i, slot)
+                                        : row_of<const Token>(p_.source, first_ + i, m);
+  }
+
+  // <grad[slot], mixed[slot]>: of a kept slot it belongs to its target patch, of a replaced one to its source patch.
+  void row_dots(T* c_target, T* c_source) const {
+    std::fill(c_target, c_target + count_ * targets_, T(0));
+    std::fill(c_source, c_source + count_ * sources_, T(0));
+    for (std::int64_t i = 0; i < count_; ++i) {
+      for (std::int64_t n = 0; n < targets_; ++n) {
+        const Token* y = row_of<const Token>(p_.grad, first_ + i, n);
+        const std::int64_t source = source_in_[i * targets_ + n];
+        if (source == none) {
+          if (relax_target_) c_target[i * targets_ + n] = dot(y, target_row(i, n), p_.features);
+        } else if (relax_source_) {
+          c_source[i * sources_ + source] = dot(y, source_row(i, source), p_.features);
+        }
+      }
+    }
+  }
+
+  // dz = J(h)^T c * g (1 - g)
+  void score_gradient(std::int64_t items, std::int64_t chosen, bool negate, const void* noisy, const void* gate,
+                      const T* c, T* dz) const {
+    const Relaxation relaxation{items, chosen, p_.tau, p_.exact_steps, negate, automatic};
+    relax_backward(relaxation, c, static_cast<const T*>(noisy) + first_ * items, count_, dz);
+    const T* g = static_cast<const T*>(gate) + first_ * items;
+    for (std::int64_t i = 0; i < count_ * items; ++i) dz[i] *= g[i] * (1 - g[i]);
+  }
+
+  void write(const T* dz_target, const T* dz_source, double* dweight, double* dbias) {
+    WeightGradient<Token> gradient(p_.features, scratch_);
+    const bool need_weight = p_.need_gate && p_.relax;
+    const auto* weight = static_cast<const T*>(p_.weight);
+    const auto emit = [&](bool relaxed, T dz, Token* out, const Token* base, const Token* x) {
+      GradientRow<Token> row{};
+      row.out = out;
+      row.base = base;
+      if (relaxed) {
+        row.weight = weight;
+        row.dz = dz;
+        row.x = x;
+        if (need_weight) row.dw = gradient.row(dz);
+      }
+      write_gradient_row(row, p_.features, p_.streaming);
+    };
+    for (std::int64_t i = 0; i < count_; ++i) {
+      const std::int64_t item = first_ + i;
+      if (p_.dtarget || need_weight) {
+        for (std::int64_t n = 0; n < targets_; ++n) {
+          const std::int64_t at = i * targets_ + n, source = source_in_[at];
+          const Token* base = source == none ? row_of<const Token>(p_.grad, item, n) : grad_source_row(item, source);
+          Token* out = p_.dtarget ? static_cast<Token*>(p_.dtarget) + (item * targets_ + n) * p_.features : nullptr;
+          emit(relax_target_, dz_target[at], out, base, target_row(i, n));
+        }
+      }
+      if (p_.dsource || need_weight) {
+        for (std::int64_t m = 0; m < sources_; ++m) {
+          const std::int64_t at = i * sources_ + m, slot = slot_of_[at];
+          const Token* base = slot == none ? grad_source_row(item, m) : row_of<const Token>(p_.grad, item, slot);
+          Token* out = p_.dsource ? static_cast<Token*>(p_.dsource) + (item * sources_ + m) * p_.features : nullptr;
+          emit(relax_source_, dz_source[at], out, base, source_row(i, m));
+        }
+      }
+    }
+    if (need_weight) gradient.add_to(dweight, dbias);
+  }
+
+  const Token* grad_source_row(std::int64_t item, std::int64_t m) const {
+    return p_.grad_source.data ? row_of<const Token>(p_.grad_source, item, m) : nullptr;
+  }
+
+  const PatchReplaceBackward& p_;
+  std::int64_t first_, count_, targets_, sources_;
+  bool relax_target_, relax_source_;
+  Scratch scratch_;
+  std::int64_t *source_in_, *slot_of_;
+};
+
+}  // namespace pare::PARE_ISA

@@ -1,0 +1,195 @@
+// What touches tokens: gate scores, row dots, copies and exchanges of rows, gradients of rows. All of it is memory-bound.
+#pragma once
+
+#include "core/math.h"
+
+namespace pare::PARE_ISA {
+
+// <a, b>, every row with the same order of additions wherever it stands.
+template <class A, class B>
+PARE_INLINE Acc<A> dot(const A* a, const B* b, std::int64_t features) {
+  using T = Acc<A>;
+  constexpr int width = lanes<T>;
+  Vec<T> sum[4] = {};
+  std::int64_t d = 0;
+  for (; d + 4 * width <= features; d += 4 * width)
+    for (int i = 0; i < 4; ++i) sum[i] = fma(load_acc(a + d + i * width), load_acc(b + d + i * width), sum[i]);
+  for (; d + width <= features; d += width) sum[0] = fma(load_acc(a + d), load_acc(b + d), sum[0]);
+  T total = hsum<T>((sum[0] + sum[1]) + (sum[2] + sum[3]));
+  for (; d < features; ++d) total += to_acc(a[d]) * to_acc(b[d]);
+  return total;
+}
+
+// z -> 1 / (1 + e^-z) in place, without overflow; NaN stays NaN.
+template <class T>
+void sigmoid_row(T* z, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; i += lanes<T>) {
+    T values[lanes<T>] = {};
+    const auto bytes = sizeof(T) * static_cast<std::size_t>(std::min<std::int64_t>(lanes<T>, count - i));
+    std::memcpy(values, z + i, bytes);
+    const Vec<T> x = load(values);
+    const Vec<T> e = exp<T>(x < 0 ? x : -x);
+    const Vec<T> g = (x < 0 ? e : broadcast<T>(1)) / (1 + e);
+    store(values, x == x ? g : x);
+    std::memcpy(z + i, values, bytes);
+  }
+}
+
+// scores[n] = sigmoid(<tokens[n], weight> + bias) for `rows` rows.
+template <class Token>
+void gate_scores(const Token* tokens, std::int64_t row_stride, std::int64_t rows, std::int64_t features,
+                 const Acc<Token>* weight, Acc<Token> bias, Acc<Token>* scores) {
+  for (std::int64_t n = 0; n < rows; ++n) scores[n] = dot(tokens + n * row_stride, weight, features) + bias;
+  sigmoid_row(scores, rows);
+}
+
+// Copies one row; `streaming` bypasses the caches where the row is aligned for it.
+PARE_INLINE void copy_row(void* to, const void* from, std::int64_t bytes, bool streaming) {
+  if (!streaming || reinterpret_cast<std::uintptr_t>(to) % PARE_VECTOR_BYTES != 0) {
+    std::memcpy(to, from, static_cast<std::size_t>(bytes));
+    return;
+  }
+  auto* out = static_cast<char*>(to);
+  const auto* in = static_cast<const char*>(from);
+  std::int64_t i = 0;
+  for (; i + PARE_VECTOR_BYTES <= bytes; i += PARE_VECTOR_BYTES) {
+    VF v;
+    std::memcpy(&v, in + i, sizeof(v));
+    stream(reinterpret_cast<float*>(out + i), v);
+  }
+  std::memcpy(out + i, in + i, static_cast<std::size_t>(bytes - i));
+}
+
+PARE_INLINE void exchange_rows(void* a, void* b, std::int64_t bytes) {
+  auto* x = static_cast<char*>(a);
+  auto* y = static_cast<char*>(b);
+  std::int64_t i = 0;
+  for (; i + PARE_VECTOR_BYTES <= bytes; i += PARE_VECTOR_BYTES) {
+    VF u, v;
+    std::memcpy(&u, x + i, sizeof(u));
+    std::memcpy(&v, y + i, sizeof(v));
+    std::memcpy(x + i, &v, sizeof(v));
+    std::memcpy(y + i, &u, sizeof(u));
+  }
+  for (; i < bytes; ++i) std::swap(x[i], y[i]);
+}
+
+// Starts to fetch the first cache lines of a row that will be read soon.
+PARE_INLINE void prefetch_row(const void* row, std::int64_t bytes) {
+  const auto* line = static_cast<const char*>(row);
+  for (std::int64_t i = 0; i < std::min<std::int64_t>(bytes, 1024); i += 64) __builtin_prefetch(line + i);
+}
+
+// dw = sum_n dz_n x_n over the rows of one task: float for a block of rows, then double, always in the order of the rows.
+template <class Token>
+class WeightGradient {
+ public:
+  using T = Acc<Token>;
+  static constexpr int block = 64;
+
+  static std::size_t bytes(std::int64_t features) {
+    return Scratch::bytes<T>(features) + Scratch::bytes<double>(features);
+  }
+  WeightGradient(std::int64_t features, Scratch& scratch)
+      : features_(features), partial_(scratch.take<T>(features)), total_(scratch.take<double>(features)) {
+    std::fill(partial_, partial_ + features, T(0));
+    std::fill(total_, total_ + features, 0.0);
+  }
+
+  // Where the row being handled adds dz * x. Called once per row.
+  T* row(T dz) {
+    if (++rows_ > block) flush();
+    bias_ += dz;
+    return partial_;
+  }
+
+  void add_to(double* weight, double* bias) {
+    flush();
+    for (std::int64_t d = 0; d < features_; ++d) weight[d] += total_[d];
+    *bias += bias_;
+  }
+
+ private:
+  void flush() {
+    for (std::int64_t d = 0; d < features_; ++d) {
+      total_[d] += partial_[d];
+      partial_[d] = 0;
+    }
+    rows_ = 1;
+  }
+
+  std::int64_t features_;
+  T* partial_;
+  double* total_;
+  double bias_ = 0;
+  int rows_ = 0;
+};
+
+// What one row's gradient is made of: out = base + dz * weight (base null: 0; weight null: base alone), dw += dz * x. Parts
+// whose pointer is null are left out.
+template <class Token>
+struct GradientRow {
+  using T = Acc<Token>;
+  Token* out;
+  const Token* base;
+  const T* weight;
+  T dz;
+  const Token* x;
+  T* dw;
+};
+
+namespace detail {
+
+template <class Token, bool Out, bool Base, bool Dw>
+void gradient_row(const GradientRow<Token>& row, std::int64_t features, bool streaming) {
+  using T = Acc<Token>;
+  const Vec<T> dz = broadcast<T>(row.dz);
+  std::int64_t d = 0;
+  for (; d + lanes<T> <= features; d += lanes<T>) {
+    if constexpr (Out) {
+      Vec<T> value = dz * load(row.weight + d);
+      if constexpr (Base) value = load_acc(row.base + d) + value;
+      if constexpr (std::is_same_v<Token, T>) {
+        if (streaming) {
+          stream(row.out + d, value);
+        } else {
+          store(row.out + d, value);
+        }
+      } else {
+        store_acc(row.out + d, value);
+      }
+    }
+    if constexpr (Dw) store(row.dw + d, fma(dz, load_acc(row.x + d), load(row.dw + d)));
+  }
+  for (; d < features; ++d) {
+    if constexpr (Out) from_acc(row.out + d, (Base ? to_acc(row.base[d]) : T(0)) + row.dz * row.weight[d]);
+    if constexpr (Dw) row.dw[d] += row.dz * to_acc(row.x[d]);
+  }
+}
+
+}  // namespace detail
+
+template <class Token>
+void write_gradient_row(const GradientRow<Token>& row, std::int64_t features, bool streaming) {
+  const bool aligned = reinterpret_cast<std::uintptr_t>(row.out) % PARE_VECTOR_BYTES == 0;
+  streaming = streaming && aligned;
+  if (row.out && !row.weight) {
+    const std::int64_t bytes = features * static_cast<std::int64_t>(sizeof(Token));
+    if (row.base) {
+      copy_row(row.out, row.base, bytes, streaming);
+    } else {
+      std::memset(row.out, 0, static_cast<std::size_t>(bytes));
+    }
+    if (row.dw) detail::gradient_row<Token, false, false, true>(row, features, false);
+  } else if (row.out && row.base) {
+    row.dw ? detail::gradient_row<Token, true, true, true>(row, features, streaming)
+           : detail::gradient_row<Token, true, true, false>(row, features, streaming);
+  } else if (row.out) {
+    row.dw ? detail::gradient_row<Token, true, false, true>(row, features, streaming)
+           : detail::gradient_row<Token, true, false, false>(row, features, streaming);
+  } else if (row.dw) {
+    detail::gradient_row<Token, false, false, true>(row, features, false);
+  }
+}
+
+}  // namespace pare::PARE_ISA

@@ -1,0 +1,534 @@
+// The operators of the namespace pare_kernels on the CPU, on LibTorch's stable ABI.
+//
+// Schemas, fake kernels and autograd live in pare_kernels/_library.py. Here tensors become pointers and strides, the batch is
+// cut into tasks, and the core does the work. How a batch is cut depends on its shape alone, never on the number of threads,
+// and partial sums are added in a fixed order: a run repeats bit for bit on any number of threads.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#if defined(__unix__)
+#include <unistd.h>
+#endif
+
+#include "core/kernels.h"
+
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+Tensor empty(std::initializer_list<std::int64_t> sizes, ScalarType dtype) {
+  std::int64_t strides[3];
+  std::int64_t stride = 1;
+  for (std::size_t i = sizes.size(); i-- > 0;) {
+    strides[i] = stride;
+    stride *= std::max<std::int64_t>(1, sizes.begin()[i]);
+  }
+  AtenTensorHandle handle;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      static_cast<std::int64_t>(sizes.size()), sizes.begin(), strides,
+      torch::stable::detail::to<std::int32_t>(torch::stable::detail::from(dtype)), aoti_torch_device_type_cpu(), 0,
+      &handle));
+  return Tensor(handle);
+}
+
+pare::Type type_of(const Tensor& tokens, const char* name) {
+  switch (tokens.scalar_type()) {
+    case ScalarType::Float: return pare::Type::f32;
+    case ScalarType::Double: return pare::Type::f64;
+    case ScalarType::BFloat16: return pare::Type::bf16;
+    case ScalarType::Half: return pare::Type::f16;
+    default: STD_TORCH_CHECK(false, name, " must be float32, bfloat16, float16 or float64");
+  }
+}
+
+ScalarType acc_of(pare::Type type) { return type == pare::Type::f64 ? ScalarType::Double : ScalarType::Float; }
+
+// Rows of tokens as the core reads them. A copy is made only where the features of a row are not side by side.
+class TokenInput {
+ public:
+  TokenInput(const Tensor& tensor, const char* name, bool any_strides = false) : tensor_(tensor) {
+    STD_TORCH_CHECK(tensor.dim() == 3, name, " must have shape (batch, patches, features)");
+    if (tensor.stride(2) != 1 && tensor.size(2) > 1 && !any_strides) tensor_ = torch::stable::contiguous(tensor);
+    const auto sizes = tensor_.sizes();
+    const auto strides = tensor_.strides();
+    batch = sizes[0];
+    features = sizes[2];
+    view = {tensor_.data_ptr(), sizes[1], strides[0], strides[1], features > 1 ? strides[2] : 1};
+  }
+
+  void check_like(const TokenInput& other, const char* name) const {
+    STD_TORCH_CHECK(batch == other.batch && features == other.features, name, " must have the batch and features of target");
+    STD_TORCH_CHECK(tensor_.scalar_type() == other.tensor_.scalar_type(), name, " must have the dtype of target");
+  }
+
+  pare::Tokens view;
+  std::int64_t batch, features;
+
+ private:
+  Tensor tensor_;
+};
+
+// An operand that the core reads as contiguous numbers of one type.
+class Numbers {
+ public:
+  Numbers(const Tensor& tensor, ScalarType dtype, std::int64_t count, const char* name)
+      : tensor_(tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor)) {
+    STD_TORCH_CHECK(tensor.scalar_type() == dtype, name, " has the wrong dtype");
+    STD_TORCH_CHECK(tensor.numel() == count, name, " must have ", count, " elements, got ", tensor.numel());
+  }
+  void* data() const { return tensor_.data_ptr(); }
+
+ private:
+  Tensor tensor_;
+};
+
+double read(const void* data, ScalarType dtype, std::int64_t at) {
+  switch (dtype) {
+    case ScalarType::Float: return static_cast<const float*>(data)[at];
+    case ScalarType::Double: return static_cast<const double*>(data)[at];
+    case ScalarType::BFloat16: return pare::to_acc(static_cast<const pare::bf16*>(data)[at]);
+    case ScalarType::Half: return pare::to_acc(static_cast<const pare::f16*>(data)[at]);
+    default: STD_TORCH_CHECK(false, "the gate must be float32, bfloat16, float16 or float64");
+  }
+}
+
+// Gate weights in the accumulation type, whatever their own type and strides.
+class Gate {
+ public:
+  Gate(const Tensor& weight, const std::optional<Tensor>& bias, pare::Type type, std::int64_t features) {
+    STD_TORCH_CHECK(weight.numel() == features, "gate_weight must have ", features, " elements, got ", weight.numel());
+    const ScalarType dtype = weight.scalar_type();
+    contiguous_ = weight.is_contiguous() ? weight : torch::stable::contiguous(weight);
+    const void* data = contiguous_->data_ptr();
+    weight_ = data;
+    if (dtype != acc_of(type)) {
+      if (type == pare::Type::f64) {
+        convert(doubles_, data, dtype, features);
+      } else {
+        convert(floats_, data, dtype, features);
+      }
+    }
+    if (bias) {
+      STD_TORCH_CHECK(bias->numel() == 1, "gate_bias must have one element");
+      bias_ = read(bias->data_ptr(), bias->scalar_type(), 0);
+    }
+  }
+  const void* weight() const { return weight_; }
+  double bias() const { return bias_; }
+
+ private:
+  template <class T>
+  void convert(std::vector<T>& to, const void* data, ScalarType dtype, std::int64_t features) {
+    to.resize(static_cast<std::size_t>(features));
+    for (std::int64_t d = 0; d < features; ++d) to[static_cast<std::size_t>(d)] = static_cast<T>(read(data, dtype, d));
+    weight_ = to.data();
+  }
+
+  std::optional<Tensor> contiguous_;
+  std::vector<float> floats_;
+  std::vector<double> doubles_;
+  const void* weight_;
+  double bias_ = 0;
+};
+
+// Given noise or a seed, kept alive for the call.
+class NoiseInput {
+ public:
+  NoiseInput(const std::optional<Tensor>& given, const std::optional<Tensor>& seed, std::int64_t stream, ScalarType dtype,
+             std::int64_t count, const char* name)
+      : noise{nullptr, false, 0, static_cast<std::uint32_t>(stream)} {
+    if (seed) {
+      STD_TORCH_CHECK(seed->scalar_type() == ScalarType::Long && seed->numel() == 1, "seed must be one int64");
+      noise.seeded = true;
+      noise.seed = static_cast<std::uint64_t>(*static_cast<const std::int64_t*>(seed->data_ptr()));
+    } else if (given) {
+      numbers_.emplace(*given, dtype, count, name);
+      noise.given = numbers_->data();
+    }
+  }
+  pare::Noise noise;
+
+ private:
+  std::optional<Numbers> numbers_;
+};
+
+// Tensors beyond the last-level cache are written past it.
+bool beyond_cache(std::int64_t bytes) {
+  static const std::int64_t cache = [] {
+#if defined(_SC_LEVEL3_CACHE_SIZE)
+    const std::int64_t size = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    if (size > 0) return size;
+#endif
+    return std::int64_t{32} << 20;
+  }();
+  return bytes > cache / 4;
+}
+
+std::int64_t bytes_of(const TokenInput& tokens, pare::Type type) {
+  const std::int64_t size = type == pare::Type::f64 ? 8 : type == pare::Type::f32 ? 4 : 2;
+  return tokens.batch * tokens.view.patches * tokens.features * size;
+}
+
+// body(first item, last item) for all items of a batch, `per_task` at once; `work` is about how many numbers one item has.
+template <class Body>
+void for_items(std::int64_t batch, std::int64_t per_task, std::int64_t work, const Body& body) {
+  const std::int64_t tasks = (batch + per_task - 1) / per_task;
+  const auto run = [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t task = begin; task < end; ++task)
+      body(task * per_task, std::min(batch, (task + 1) * per_task));
+  };
+  const std::int64_t grain = std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, work * per_task));
+  if (tasks <= grain) return run(0, tasks);
+  torch::stable::parallel_for(0, tasks, grain, run);
+}
+
+// The same with sums over the batch: body(first, last, dweight, dbias) adds to its own copy; at most `most_partials` copies,
+// each of consecutive tasks, added up in order. Writes to dweight (D,) and dbias () of type `dtype`.
+template <class Body>
+void for_items_with_sums(std::int64_t batch, std::int64_t per_task, std::int64_t work, std::int64_t features,
+                         const Tensor* dweight, const Tensor* dbias, ScalarType dtype, const Body& body) {
+  constexpr std::int64_t most_partials = 128;
+  if (!dweight) return for_items(batch, per_task, work, [&](std::int64_t a, std::int64_t b) { body(a, b, nullptr, nullptr); });
+  const std::int64_t tasks = (batch + per_task - 1) / per_task;
+  const std::int64_t tasks_per_partial = std::max<std::int64_t>(1, (tasks + most_partials - 1) / most_partials);
+  const std::int64_t partials = (tasks + tasks_per_partial - 1) / tasks_per_partial;
+  const std::int64_t width = features + 1;
+  std::vector<double> sums(static_cast<std::size_t>(std::max<std::int64_t>(1, partials) * width), 0.0);
+  for_items(partials, 1, work * per_task * tasks_per_partial, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t partial = first; partial < last; ++partial) {
+      double* own = sums.data() + partial * width;
+      const std::int64_t stop = std::min(tasks, (partial + 1) * tasks_per_partial);
+      for (std::int64_t task = partial * tasks_per_partial; task < stop; ++task)
+        body(task * per_task, std::min(batch, (task + 1) * per_task), own, own + features);
+    }
+  });
+  for (std::int64_t partial = 1; partial < partials; ++partial)
+    for (std::int64_t d = 0; d < width; ++d)
+      sums[static_cast<std::size_t>(d)] += sums[static_cast<std::size_t>(partial * width + d)];
+  const auto write = [&](auto* weight, auto* bias) {
+    using T = std::remove_reference_t<decltype(*weight)>;
+    for (std::int64_t d = 0; d < features; ++d) weight[d] = static_cast<T>(sums[static_cast<std::size_t>(d)]);
+    *bias = static_cast<T>(sums[static_cast<std::size_t>(features)]);
+  };
+  if (dtype == ScalarType::Double) {
+    write(static_cast<double*>(dweight->data_ptr()), static_cast<double*>(dbias->data_ptr()));
+  } else {
+    write(static_cast<float*>(dweight->data_ptr()), static_cast<float*>(dbias->data_ptr()));
+  }
+}
+
+// ---- gate_scores ------------------------------------------------------------------------------------------------------
+
+Tensor gate_scores(Tensor tokens, Tensor weight, std::optional<Tensor> bias) {
+  const pare::Type type = type_of(tokens, "tokens");
+  const TokenInput input(tokens, "tokens");
+  const Gate gate(weight, bias, type, input.features);
+  const Tensor scores = empty({input.batch, input.view.patches}, acc_of(type));
+  const pare::GateScores p{type, input.view, input.features, gate.weight(), gate.bias(), scores.data_ptr()};
+  for_items(input.batch, 1, input.view.patches * input.features,
+            [&](std::int64_t first, std::int64_t last) { pare::kernels().gate_scores(p, first, last); });
+  return scores;
+}
+
+std::tuple<Tensor, Tensor, Tensor> gate_scores_backward(Tensor grad, Tensor scores, Tensor tokens, Tensor weight,
+                                                        bool need_tokens, bool need_weight) {
+  const pare::Type type = type_of(tokens, "tokens");
+  const ScalarType acc = acc_of(type);
+  const TokenInput input(tokens, "tokens");
+  const std::int64_t patches = input.view.patches;
+  const Gate gate(weight, std::nullopt, type, input.features);
+  const Numbers g(grad, acc, input.batch * patches, "grad"), s(scores, acc, input.batch * patches, "scores");
+  const Tensor dtokens =
+      need_tokens ? empty({input.batch, patches, input.features}, tokens.scalar_type()) : empty({0}, tokens.scalar_type());
+  const Tensor dweight = empty({need_weight ? input.features : 0}, acc);
+  const Tensor dbias = need_weight ? empty({}, acc) : empty({0}, acc);
+  const pare::GateScoresBackward p{type,
+                                   input.view,
+                                   input.features,
+                                   g.data(),
+                                   s.data(),
+                                   gate.weight(),
+                                   need_tokens ? dtokens.data_ptr() : nullptr,
+                                   need_weight,
+                                   beyond_cache(bytes_of(input, type))};
+  for_items_with_sums(input.batch, 1, patches * input.features, input.features, need_weight ? &dweight : nullptr, &dbias, acc,
+                      [&](std::int64_t first, std::int64_t last, double* dw, double* db) {
+                        pare::kernels().gate_scores_backward(p, first, last, dw, db);
+                      });
+  return {dtokens, dweight, dbias};
+}
+
+// ---- gumbel_topk ------------------------------------------------------------------------------------------------------
+
+ScalarType check_scores(const Tensor& scores, const char* name) {
+  STD_TORCH_CHECK(scores.dim() == 2, name, " must have shape (batch, patches)");
+  const ScalarType dtype = scores.scalar_type();
+  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double, name, " must be float32 or float64");
+  return dtype;
+}
+
+void check_k(std::int64_t k, std::int64_t limit) {
+  STD_TORCH_CHECK(k >= 0 && k <= limit, "k must be between 0 and ", limit, ", got ", k);
+}
+
+// About how many numbers the relaxation of one row goes through.
+std::int64_t relaxation_work(std::int64_t items, std::int64_t chosen, std::int64_t exact_steps) {
+  const std::int64_t steps = exact_steps < 0 ? chosen : std::min(exact_steps, chosen);
+  return items * (4 + std::min<std::int64_t>(steps, 256));
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> gumbel_topk(Tensor scores, std::optional<Tensor> noise,
+                                                       std::optional<Tensor> seed, std::int64_t stream, std::int64_t k,
+                                                       double tau, double noise_scale, std::int64_t exact_steps) {
+  const ScalarType dtype = check_scores(scores, "scores");
+  const std::int64_t batch = scores.size(0), items = scores.size(1);
+  check_k(k, items);
+  const Numbers s(scores, dtype, batch * items, "scores");
+  const NoiseInput n(noise, seed, stream, dtype, batch * items, "noise");
+  const Tensor mask = empty({batch, items}, dtype), relaxed = empty({batch, items}, dtype);
+  const Tensor noisy = empty({batch, items}, dtype), indices = empty({batch, k}, ScalarType::Long);
+  const bool is_double = dtype == ScalarType::Double;
+  const pare::GumbelTopK p{is_double,
+                           items,
+                           k,
+                           tau,
+                           noise_scale,
+                           exact_steps,
+                           s.data(),
+                           n.noise,
+                           static_cast<std::int64_t*>(indices.data_ptr()),
+                           mask.data_ptr(),
+                           relaxed.data_ptr(),
+                           noisy.data_ptr()};
+  const pare::Kernels& kernels = pare::kernels();
+  for_items(batch, kernels.items_per_task(items, is_double), relaxation_work(items, k, exact_steps),
+            [&](std::int64_t first, std::int64_t last) { kernels.gumbel_topk(p, first, last); });
+  return {mask, relaxed, noisy, indices};
+}
+
+Tensor gumbel_topk_backward(Tensor grad, Tensor noisy, std::int64_t k, double tau, std::int64_t exact_steps) {
+  const ScalarType dtype = check_scores(noisy, "noisy");
+  const std::int64_t batch = noisy.size(0), items = noisy.size(1);
+  check_k(k, items);
+  const Numbers s(noisy, dtype, batch * items, "noisy"), c(grad, dtype, batch * items, "grad");
+  const Tensor ds = empty({batch, items}, dtype);
+  const bool is_double = dtype == ScalarType::Double;
+  const pare::Relax p{is_double, items, k, tau, exact_steps, false, 0, s.data(), c.data(), ds.data_ptr()};
+  const pare::Kernels& kernels = pare::kernels();
+  for_items(batch, kernels.items_per_task(items, is_double), relaxation_work(items, k, exact_steps),
+            [&](std::int64_t first, std::int64_t last) { kernels.relax(p, first, last); });
+  return ds;
+}
+
+// ---- patch_replace, patch_swap_ ---------------------------------------------------------------------------------------
+
+struct Choice {
+  Tensor target_index, source_index, gate_target, gate_source, noisy_target, noisy_source;
+};
+
+// Chooses and moves rows: to `mixed`, or in place where it is null.
+Choice replace(const TokenInput& target, const TokenInput& source, pare::Type type, const Tensor* mixed,
+               const Tensor& gate_weight, const std::optional<Tensor>& gate_bias, const std::optional<Tensor>& seed,
+               const std::optional<Tensor>& noise_target, const std::optional<Tensor>& noise_source, std::int64_t k,
+               double noise_scale, std::int64_t selection, bool highest, bool by_score) {
+  source.check_like(target, "source");
+  const std::int64_t batch = target.batch, targets = target.view.patches, sources = source.view.patches;
+  check_k(k, std::min(targets, sources));
+  STD_TORCH_CHECK(selection >= 0 && selection <= 2, "selection must be 0, 1 or 2, got ", selection);
+  const auto how = static_cast<pare::Selection>(selection);
+  const bool scored = how != pare::Selection::random, noisy = how != pare::Selection::topk;
+  STD_TORCH_CHECK(scored || seed || (noise_target && noise_source), "selection 2 (random) needs a seed or noise");
+  const ScalarType acc = acc_of(type);
+  const Gate gate(gate_weight, gate_bias, type, target.features);
+  const std::optional<Tensor> none;
+  const NoiseInput for_target(noisy ? noise_target : none, noisy ? seed : none, 0, acc, batch * targets, "noise_target");
+  const NoiseInput for_source(noisy ? noise_source : none, noisy ? seed : none, 1, acc, batch * sources, "noise_source");
+  Choice choice{empty({batch, k}, ScalarType::Long),
+                empty({batch, k}, ScalarType::Long),
+                empty({batch, scored ? targets : 0}, acc),
+                empty({batch, scored ? sources : 0}, acc),
+                empty({batch, targets}, acc),
+                empty({batch, sources}, acc)};
+  pare::PatchReplace p{};
+  p.type = type;
+  p.features = target.features;
+  p.k = k;
+  p.target = target.view;
+  p.source = source.view;
+  p.mixed = mixed ? mixed->data_ptr() : nullptr;
+  p.weight = gate.weight();
+  p.bias = gate.bias();
+  p.noise_target = for_target.noise;
+  p.noise_source = for_source.noise;
+  p.noise_scale = noise_scale;
+  p.selection = how;
+  p.highest = highest;
+  p.by_score = by_score;
+  p.streaming = mixed && beyond_cache(bytes_of(target, type));
+  p.target_index = static_cast<std::int64_t*>(choice.target_index.data_ptr());
+  p.source_index = static_cast<std::int64_t*>(choice.source_index.data_ptr());
+  p.gate_target = choice.gate_target.data_ptr();
+  p.gate_source = choice.gate_source.data_ptr();
+  p.noisy_target = choice.noisy_target.data_ptr();
+  p.noisy_source = choice.noisy_source.data_ptr();
+  for_items(batch, 1, (targets + sources) * (target.features + 16),
+            [&](std::int64_t first, std::int64_t last) { pare::kernels().patch_replace(p, first, last); });
+  return choice;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> patch_replace(
+    Tensor target, Tensor source, Tensor gate_weight, std::optional<Tensor> gate_bias, std::optional<Tensor> seed,
+    std::optional<Tensor> noise_target, std::optional<Tensor> noise_source, std::int64_t k, double, double noise_scale,
+    std::int64_t selection, bool highest, bool by_score, std::int64_t, bool) {
+  const pare::Type type = type_of(target, "target");
+  const TokenInput t(target, "target"), s(source, "source");
+  const Tensor mixed = empty({t.batch, t.view.patches, t.features}, target.scalar_type());
+  Choice c = replace(t, s, type, &mixed, gate_weight, gate_bias, seed, noise_target, noise_source, k, noise_scale, selection,
+                     highest, by_score);
+  return {mixed, c.target_index, c.source_index, c.gate_target, c.gate_source, c.noisy_target, c.noisy_source};
+}
+
+void check_writable(const Tensor& tensor, const char* name) {
+  for (std::int64_t d = 0; d < tensor.dim(); ++d)
+    STD_TORCH_CHECK(tensor.stride(d) != 0 || tensor.size(d) <= 1, name,
+                    " must not be expanded: several of its elements share one place in memory. Clone it first");
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> patch_swap_(
+    Tensor target, Tensor source, Tensor gate_weight, std::optional<Tensor> gate_bias, std::optional<Tensor> seed,
+    std::optional<Tensor> noise_target, std::optional<Tensor> noise_source, std::int64_t k, double, double noise_scale,
+    std::int64_t selection, bool highest, bool by_score, std::int64_t, bool) {
+  const pare::Type type = type_of(target, "target");
+  check_writable(target, "target");
+  check_writable(source, "source");
+  const TokenInput t(target, "target", true), s(source, "source", true);
+  Choice c = replace(t, s, type, nullptr, gate_weight, gate_bias, seed, noise_target, noise_source, k, noise_scale, selection,
+                     highest, by_score);
+  return {c.target_index, c.source_index, c.gate_target, c.gate_source, c.noisy_target, c.noisy_source};
+}
+
+// ---- their gradient ---------------------------------------------------------------------------------------------------
+
+using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+Gradients replace_backward(const Tensor& grad, const Tensor* grad_source, const Tensor& target, const Tensor& source,
+                           const Tensor& gate_weight, const Tensor& gate_target, const Tensor& gate_source,
+                           const Tensor& noisy_target, const Tensor& noisy_source, const Tensor& target_index,
+                           const Tensor& source_index, double tau, std::int64_t exact_steps, bool highest, bool relax,
+                           bool need_target, bool need_source, bool need_gate) {
+  const pare::Type type = type_of(target, "target");
+  const ScalarType acc = acc_of(type), dtype = target.scalar_type();
+  const TokenInput t(target, "target"), s(source, "source"), y(grad, "grad");
+  std::optional<TokenInput> y_source;
+  s.check_like(t, "source");
+  y.check_like(t, "grad");
+  const std::int64_t batch = t.batch, targets = t.view.patches, sources = s.view.patches;
+  STD_TORCH_CHECK(y.view.patches == targets, "grad must have the shape of target");
+  if (grad_source) {
+    y_source.emplace(*grad_source, "grad_source");
+    y_source->check_like(s, "grad_source");
+    STD_TORCH_CHECK(y_source->view.patches == sources, "grad_source must have the shape of source");
+  }
+  STD_TORCH_CHECK(target_index.dim() == 2, "target_index must have shape (batch, k)");
+  const std::int64_t k = target_index.size(1);
+  check_k(k, std::min(targets, sources));
+  const Numbers slots(target_index, ScalarType::Long, batch * k, "target_index");
+  const Numbers patches(source_index, ScalarType::Long, batch * k, "source_index");
+  for (std::int64_t i = 0; i < batch * k; ++i) {
+    const std::int64_t slot = static_cast<const std::int64_t*>(slots.data())[i];
+    const std::int64_t patch = static_cast<const std::int64_t*>(patches.data())[i];
+    STD_TORCH_CHECK(slot >= 0 && slot < targets && patch >= 0 && patch < sources,
+                    "target_index and source_index must name patches, got ", slot, " and ", patch);
+  }
+  const Gate gate(gate_weight, std::nullopt, type, t.features);
+  std::optional<Numbers> numbers[4];
+  if (relax) {
+    numbers[0].emplace(gate_target, acc, batch * targets, "gate_target");
+    numbers[1].emplace(gate_source, acc, batch * sources, "gate_source");
+    numbers[2].emplace(noisy_target, acc, batch * targets, "noisy_target");
+    numbers[3].emplace(noisy_source, acc, batch * sources, "noisy_source");
+  }
+  const auto data = [&](int i) { return numbers[i] ? numbers[i]->data() : nullptr; };
+  const Tensor dtarget = need_target ? empty({batch, targets, t.features}, dtype) : empty({0}, dtype);
+  const Tensor dsource = need_source ? empty({batch, sources, t.features}, dtype) : empty({0}, dtype);
+  const Tensor dweight = empty({need_gate ? t.features : 0}, acc);
+  const Tensor dbias = need_gate ? empty({}, acc) : empty({0}, acc);
+  pare::PatchReplaceBackward p{};
+  p.type = type;
+  p.features = t.features;
+  p.k = k;
+  p.grad = y.view;
+  if (y_source) p.grad_source = y_source->view;
+  p.target = t.view;
+  p.source = s.view;
+  p.exchanged = y_source.has_value();
+  p.weight = gate.weight();
+  p.gate_target = data(0);
+  p.gate_source = data(1);
+  p.noisy_target = data(2);
+  p.noisy_source = data(3);
+  p.target_index = static_cast<const std::int64_t*>(slots.data());
+  p.source_index = static_cast<const std::int64_t*>(patches.data());
+  p.tau = tau;
+  p.exact_steps = exact_steps;
+  p.highest = highest;
+  p.relax = relax;
+  p.need_gate = need_gate;
+  p.streaming = beyond_cache(bytes_of(t, type) + bytes_of(s, type));
+  p.dtarget = need_target ? dtarget.data_ptr() : nullptr;
+  p.dsource = need_source ? dsource.data_ptr() : nullptr;
+  const pare::Kernels& kernels = pare::kernels();
+  const std::int64_t per_task = relax ? kernels.items_per_task(std::min(targets, sources), type == pare::Type::f64) : 1;
+  for_items_with_sums(batch, per_task, (targets + sources) * (t.features + 16), t.features, need_gate ? &dweight : nullptr,
+                      &dbias, acc, [&](std::int64_t first, std::int64_t last, double* dw, double* db) {
+                        kernels.patch_replace_backward(p, first, last, dw, db);
+                      });
+  return {dtarget, dsource, dweight, dbias};
+}
+
+Gradients patch_replace_backward(Tensor grad, Tensor target, Tensor source, Tensor gate_weight, Tensor gate_target,
+                                 Tensor gate_source, Tensor noisy_target, Tensor noisy_source, Tensor target_index,
+                                 Tensor source_index, double tau, std::int64_t exact_steps, bool highest, bool relax,
+                                 bool need_target, bool need_source, bool need_gate) {
+  return replace_backward(grad, nullptr, target, source, gate_weight, gate_target, gate_source, noisy_target, noisy_source,
+                          target_index, source_index, tau, exact_steps, highest, relax, need_target, need_source, need_gate);
+}
+
+Gradients patch_swap_backward(Tensor grad_target, Tensor grad_source, Tensor target, Tensor source, Tensor gate_weight,
+                              Tensor gate_target, Tensor gate_source, Tensor noisy_target, Tensor noisy_source,
+                              Tensor target_index, Tensor source_index, double tau, std::int64_t exact_steps, bool highest,
+                              bool relax, bool need_target, bool need_source, bool need_gate) {
+  return replace_backward(grad_target, &grad_source, target, source, gate_weight, gate_target, gate_source, noisy_target,
+                          noisy_source, target_index, source_index, tau, exact_steps, highest, relax, need_target,
+                          need_source, need_gate);
+}
+
+std::string cpu_capability() { return pare::kernels().name; }
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(pare_kernels, m) {
+  m.def("cpu_capability() -> str");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(pare_kernels, CompositeExplicitAutograd, m) {
+  m.impl("cpu_capability", TORCH_BOX(&cpu_capability));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(pare_kernels, CPU, m) {
+  m.impl("gate_scores", TORCH_BOX(&gate_scores));
+  m.impl("gate_scores_backward", TORCH_BOX(&gate_scores_backward));
+  m.impl("gumbel_topk", TORCH_BOX(&gumbel_topk));
+  m.impl("gumbel_topk_backward", TORCH_BOX(&gumbel_topk_backward));
+  m.impl("patch_replace", TORCH_BOX(&patch_replace));
+  m.impl("patch_replace_backward", TORCH_BOX(&patch_replace_backward));
+  m.impl("patch_swap_", TORCH_BOX(&patch_swap_));
+  m.impl("patch_swap_backward", TORCH_BOX(&patch_swap_backward));
+}
