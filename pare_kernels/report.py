@@ -1,0 +1,79 @@
+"""`python -m pare_kernels.report`: versions, devices, and which kernels serve which operator, or why not. For bug reports.
+
+Environment variables:
+    PARE_KERNELS_NO_EXT=1   do not use (or, at installation, do not build) the C++ kernels.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+
+import torch
+
+from pare_kernels import _library, _triton
+from pare_kernels._version import __version__
+
+PACKAGES = ("torch", "triton", "transformers", "numpy", "scipy", "scikit-learn", "accelerate", "ninja", "pybind11")
+
+
+def package_versions() -> dict[str, str]:
+    """Installed versions by package name, "not installed" where there is none."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def devices() -> dict[str, str]:
+    """What the operators can run on here."""
+    found = {
+        "cpu": f"{platform.machine()}, torch uses {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    }
+    if not torch.cuda.is_available():
+        found["cuda"] = "no device" if torch.backends.cuda.is_built() else "torch is built without CUDA"
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        found[f"cuda:{index}"] = (
+            f"{properties.name}, compute capability {properties.major}.{properties.minor}, {properties.total_memory >> 30} GiB"
+        )
+    return found
+
+
+def backends() -> dict[str, dict[str, str]]:
+    """Per operator and device, which implementation serves it and, where it is the reference, why nothing faster does."""
+    reasons = {"CPU": _library.EXTENSION_PROBLEM, "CUDA": _triton.unavailable_reason()}
+    instructions = torch.ops.pare_kernels.cpu_capability() if _library.EXTENSION_PROBLEM is None else ""
+    kernels = {"CPU": f"C++ kernels ({instructions})", "CUDA": "Triton kernels"}
+    table = {}
+    for name in _library.SCHEMAS:
+        table[name] = {}
+        for key, kernel in kernels.items():
+            if (
+                torch._C._dispatch_has_kernel_for_dispatch_key(f"{_library.NAMESPACE}::{name}", key)
+                and not reasons[key]
+            ):
+                table[name][key] = kernel
+            else:
+                table[name][key] = f"reference ({reasons[key] or 'no kernel of its own'})"
+    return table
+
+
+def report() -> str:
+    """The whole report as text."""
+    lines = [f"pare_kernels {__version__}, Python {sys.version.split()[0]}, {platform.platform()}", "", "packages"]
+    lines += [f"  {name:<14}{version}" for name, version in package_versions().items()]
+    lines += ["", "devices"]
+    lines += [f"  {name:<14}{text}" for name, text in devices().items()]
+    lines += ["", "operators"]
+    for name, served in backends().items():
+        lines += [f"  {name:<24}{key:<6}{text}" for key, text in served.items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(report())
