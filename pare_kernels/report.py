@@ -45,21 +45,17 @@ def devices() -> dict[str, str]:
 
 
 def backends() -> dict[str, dict[str, str]]:
-    """Per operator and device, which implementation serves it and, where it is the reference, why nothing faster does."""
-    reasons = {"CPU": _library.EXTENSION_PROBLEM, "CUDA": _triton.unavailable_reason()}
+    """Per operator and device, which implementation serves it, and why nothing faster or nothing at all does."""
     instructions = torch.ops.pare_kernels.cpu_capability() if _library.EXTENSION_PROBLEM is None else ""
-    kernels = {"CPU": f"C++ kernels ({instructions})", "CUDA": "Triton kernels"}
     table = {}
     for name in _library.SCHEMAS:
-        table[name] = {}
-        for key, kernel in kernels.items():
-            if (
-                torch._C._dispatch_has_kernel_for_dispatch_key(f"{_library.NAMESPACE}::{name}", key)
-                and not reasons[key]
-            ):
-                table[name][key] = kernel
-            else:
-                table[name][key] = f"reference ({reasons[key] or 'no kernel of its own'})"
+        on_cpu = torch._C._dispatch_has_kernel_for_dispatch_key(f"{_library.NAMESPACE}::{name}", "CPU")
+        table[name] = {
+            "CPU": f"C++ kernels ({instructions})"
+            if on_cpu
+            else f"reference ({_library.EXTENSION_PROBLEM or 'put together from the other operators'})",
+            "CUDA": f"none ({reason})" if (reason := _triton.unavailable_reason()) else "Triton kernels",
+        }
     return table
 
 
