@@ -1,0 +1,1 @@
+"""Throughput of the operator beside every other way to compute it: `python -m benchmarks.run`."""

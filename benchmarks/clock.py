@@ -1,0 +1,206 @@
+"""Time of forward and backward passes, all candidates of one table interleaved in one process.
+
+CPU: wall time (`perf_counter_ns`) and CPU time (of the calling thread with one thread, of the process with more) around each pass.
+Outputs are allocated and freed as a training step does it, so large fresh ones fault their pages in; freeing them, and the graph,
+is not timed.
+CUDA: events around each pass, the queue kept filled, inputs rotated over buffers larger than the L2 cache.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from benchmarks.operations import BACKWARD, FORWARD, Workload
+from benchmarks.providers.base import Call, Provider
+
+BOTH = "both"
+PHASES = (FORWARD, BACKWARD, BOTH)
+BACKLOG_CYCLES = 400_000  # a fifth of a millisecond in which the host queues what is to be timed
+
+
+@dataclass
+class Quantiles:
+    """Milliseconds: median, 20th and 80th percentile."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Quantiles:
+        low, median, high = np.percentile(values, (20, 50, 80))
+        return cls(float(median), float(low), float(high))
+
+
+@dataclass
+class Sample:
+    """Milliseconds of each pass: `wall` by the clock of the wall or of the device, `cpu` of the processor (CPU runs only)."""
+
+    wall: dict[str, float]
+    cpu: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Timing:
+    """All samples of one candidate."""
+
+    samples: list[Sample] = field(default_factory=list)
+
+    def _of(self, kind: str) -> dict[str, Quantiles]:
+        passes = getattr(self.samples[0], kind)
+        result = {name: Quantiles.of([getattr(sample, kind)[name] for sample in self.samples]) for name in passes}
+        if BACKWARD in passes:
+            result[BOTH] = Quantiles.of([sum(getattr(sample, kind).values()) for sample in self.samples])
+        return result
+
+    @property
+    def wall(self) -> dict[str, Quantiles]:
+        return self._of("wall")
+
+    @property
+    def cpu(self) -> dict[str, Quantiles]:
+        return self._of("cpu")
+
+
+@dataclass
+class Candidate:
+    """Something to be timed: `step()` runs both passes once."""
+
+    name: str
+    step: Callable[[], Sample]
+    timing: Timing = field(default_factory=Timing)
+
+
+def interleave(candidates: Sequence[Candidate], *, seconds: float, least: int = 3, most: int = 40) -> None:
+    """Fills the timing of every candidate, round after round over all of them, so that a busy moment hits them alike.
+
+    Each gets about `seconds` of time, but `least` to `most` samples; those with fewer are spread evenly over the rounds.
+    """
+    counts = []
+    for candidate in candidates:
+        started = time.perf_counter()
+        candidate.step()  # warm-up
+        once = max(time.perf_counter() - started, 1e-6)
+        counts.append(int(min(max(seconds / once, least), most)))
+    rounds = max(counts, default=0)
+    for turn in range(rounds):
+        for candidate, count in zip(candidates, counts, strict=True):
+            if (turn + 1) * count // rounds > turn * count // rounds:
+                candidate.timing.samples.append(candidate.step())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Steps on a CPU.
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def cpu_step(provider: Provider, call: Call, workload: Workload, inner: int = 1) -> Callable[[], Sample]:
+    """inner: calls per sample, for calls too short for the clock; only without a backward pass."""
+    leaves, upstream = workload.leaves, workload.upstream
+
+    def step() -> Sample:
+        processor = time.thread_time_ns if torch.get_num_threads() == 1 else time.process_time_ns
+        inputs = workload
+        if provider.in_place:
+            inputs = workload.with_leaves(tuple(leaf.clone() for leaf in leaves))
+        begin = time.perf_counter_ns(), processor()
+        for _ in range(inner):
+            output = call(inputs, None)
+        middle = time.perf_counter_ns(), processor()
+        times = {FORWARD: (begin, middle)}
+        if upstream is not None:
+            grad = upstream if upstream.dtype == output.dtype else upstream.to(output.dtype)
+            middle = time.perf_counter_ns(), processor()
+            grads = torch.autograd.grad(output, leaves, grad)
+            times[BACKWARD] = middle, (time.perf_counter_ns(), processor())
+            del grads
+        wall, cpu = (
+            {name: (end[kind] - start[kind]) / 1e6 / inner for name, (start, end) in times.items()} for kind in (0, 1)
+        )
+        return Sample(wall, cpu)
+
+    return step
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Steps on a GPU.
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def rotate(workload: Workload, device: torch.device) -> list[Workload]:
+    """Copies of a workload that together are four times larger than the L2 cache, so that no call finds its inputs in it."""
+    cache = torch.cuda.get_device_properties(device).L2_cache_size
+    copies = int(min(max(4 * cache // max(workload.input_bytes, 1), 1), 64))
+    ring = [workload]
+    for _ in range(copies - 1):
+        leaves = tuple(leaf.detach().clone().requires_grad_(leaf.requires_grad) for leaf in workload.leaves)
+        ring.append(workload.with_leaves(leaves))
+    return ring
+
+
+def cuda_step(provider: Provider, call: Call, workload: Workload, device: torch.device) -> Callable[[], Sample]:
+    ring = itertools.cycle(rotate(workload, device))
+
+    def step() -> Sample:
+        inputs = next(ring)
+        leaves = inputs.leaves
+        if provider.in_place:
+            inputs = inputs.with_leaves(tuple(leaf.clone() for leaf in leaves))
+        events = [torch.cuda.Event(enable_timing=True) for _ in range(3)]
+        torch.cuda._sleep(BACKLOG_CYCLES)
+        events[0].record()
+        output = call(inputs, None)
+        events[1].record()
+        if inputs.upstream is not None:
+            torch.autograd.grad(output, leaves, inputs.upstream.to(output.dtype))
+            events[2].record()
+        torch.cuda.synchronize(device)
+        wall = {FORWARD: events[0].elapsed_time(events[1])}
+        if inputs.upstream is not None:
+            wall[BACKWARD] = events[1].elapsed_time(events[2])
+        return Sample(wall)
+
+    return step
+
+
+def cuda_graph_ms(provider: Provider, call: Call, workload: Workload, device: torch.device, repeats: int = 20) -> float:
+    """Median milliseconds of both passes replayed as one CUDA graph: what remains without launch overhead.
+
+    Raises:
+        RuntimeError: the provider cannot be captured (it waits for the device, or draws from a generator that cannot be).
+    """
+    leaves = workload.leaves
+
+    def both() -> None:
+        inputs = workload
+        if provider.in_place:
+            inputs = workload.with_leaves(tuple(leaf.clone() for leaf in leaves))
+        output = call(inputs, None)
+        if workload.upstream is not None:
+            torch.autograd.grad(output, leaves, workload.upstream.to(output.dtype))
+
+    side = torch.cuda.Stream(device)
+    side.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            both()
+    torch.cuda.current_stream(device).wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        both()
+    times = []
+    for _ in range(repeats):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda._sleep(BACKLOG_CYCLES)
+        start.record()
+        graph.replay()
+        end.record()
+        torch.cuda.synchronize(device)
+        times.append(start.elapsed_time(end))
+    return Quantiles.of(times).median
