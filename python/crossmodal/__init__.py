@@ -6,6 +6,7 @@ The parts, each importable on its own:
 - :mod:`crossmodal.sources` -- labelled data of the pretraining modality: ``sources.load("scipy_docs", ...)``
 - :mod:`crossmodal.encoders` and :mod:`crossmodal.model` -- pretrained transformers and what is put around them
 - :mod:`crossmodal.methods`, :mod:`crossmodal.losses`, :mod:`crossmodal.metrics`, :mod:`crossmodal.engine` -- training
+- :func:`crossmodal.load` -- a finished run as a module with ``predict``
 
 Submodules are imported on first use, so that ``import crossmodal`` costs nothing.
 """
@@ -13,14 +14,18 @@ Submodules are imported on first use, so that ``import crossmodal`` costs nothin
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
+from typing import Any
 
-__all__ = ["encoders", "engine", "losses", "methods", "metrics", "model", "sources", "tasks"]
+_MODULES = ["encoders", "engine", "losses", "methods", "metrics", "model", "sources", "tasks"]
+
+__all__ = [*_MODULES, "load"]
 
 
-def __getattr__(name: str) -> ModuleType:
-    if name in __all__:
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
         return importlib.import_module(f"{__name__}.{name}")
+    if name == "load":
+        return importlib.import_module(f"{__name__}.predict").load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -69,7 +69,7 @@ class BatchPlan:
         """This process's share of the batches of an epoch, from batch `start` on."""
         order = seeds.permutation(self.samples, self.seed, "order", epoch)
         for batch in range(start, self.batches):
-            rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            rows = list(order[batch * self.batch_size : (batch + 1) * self.batch_size])
             source = self._source_rows(epoch * self.samples + batch * self.batch_size, len(rows))
             total = len(rows)
             first, last = self.rank * total // self.world, (self.rank + 1) * total // self.world

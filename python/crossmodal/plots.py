@@ -145,9 +145,10 @@ def confusion(outputs: Tensor, targets: Tensor, names: tuple[str, ...]) -> Figur
 def scatter(outputs: Tensor, targets: Tensor) -> Figure:
     """Predicted against true values; both (n, R)."""
     figure, axis = plt.subplots(figsize=(4.5, 4.5), layout="constrained")
+    outputs, targets = outputs[:MOST_POINTS].numpy(), targets[:MOST_POINTS].numpy()
     for value in range(min(targets.shape[1], 6)):
-        axis.plot(targets[:MOST_POINTS, value], outputs[:MOST_POINTS, value], ".", markersize=3, label=f"value {value}")
-    axis.axline((targets.mean().item(),) * 2, slope=1, color="0.5", linewidth=0.8)
+        axis.plot(targets[:, value], outputs[:, value], ".", markersize=3, label=f"value {value}")
+    axis.axline((targets.mean(),) * 2, slope=1, color="0.5", linewidth=0.8)
     axis.set(xlabel="true", ylabel="predicted")
     if targets.shape[1] > 1:
         axis.legend(fontsize="small")
@@ -157,6 +158,7 @@ def scatter(outputs: Tensor, targets: Tensor) -> Figure:
 def examples(outputs: Tensor, targets: Tensor) -> Figure:
     """The first test samples, true and predicted; both (n, Cout, L) or (n, Cout, H, W); first channel."""
     count = min(4, len(targets))
+    outputs, targets = outputs[:count].numpy(), targets[:count].numpy()
     if targets.ndim == 3:
         figure, axes = plt.subplots(1, count, figsize=(3.2 * count, 2.6), squeeze=False, layout="constrained")
         for i in range(count):
@@ -166,7 +168,7 @@ def examples(outputs: Tensor, targets: Tensor) -> Figure:
         return figure
     figure, axes = plt.subplots(2, count, figsize=(2.4 * count, 4.8), squeeze=False, layout="constrained")
     for i in range(count):
-        low, high = targets[i, 0].min().item(), targets[i, 0].max().item()
+        low, high = targets[i, 0].min(), targets[i, 0].max()
         for row, (name, field) in enumerate((("true", targets), ("predicted", outputs))):
             axes[row][i].imshow(field[i, 0], vmin=low, vmax=high)
             axes[row][i].set_title(name, fontsize="small")

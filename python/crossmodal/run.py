@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import set_seed
 from safetensors.torch import save_file
 from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from crossmodal import checks, encoders, metrics, plots, seeds, sources, tasks
 from crossmodal.config import Config, ConfigError, flatten
@@ -131,10 +134,17 @@ def build(config: Config, accelerator: Accelerator) -> tuple[Any, Any, CrossModa
     if source is not None:
         checks.check_mixing(config, patches_at_hand(model, source))
     if config.model.activation_checkpointing:
-        encoder.model.gradient_checkpointing_enable()
+        recompute_activations(encoder)
     if config.compile:
         encoder.body = torch.compile(encoder.body)
     return task, source, model
+
+
+def recompute_activations(encoder: nn.Module) -> None:
+    """Makes every transformer layer keep its input alone and compute the rest again in the backward pass."""
+    for layer in encoder.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
 
 def summarise(config: Config, task, source, trainer: Trainer, test: Evaluation) -> dict[str, Any]:

@@ -1,0 +1,102 @@
+"""Tiny runs for the tests of the training code: synthetic data on disk, a tiny encoder, settings that take seconds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+ROOT = Path(__file__).parents[2]
+LENGTH, SIDE = 16, 8
+
+
+def write_data(folder: Path, kind: str = "classification", ndim: int = 1, samples: int = 26, seed: int = 0) -> Path:
+    """Data that can be learned: channel 0 lies high or low by class, each by its label, or by value; or the input itself."""
+    rng = np.random.default_rng(seed)
+    n = samples + 10
+    shape = (n, 2, LENGTH) if ndim == 1 else (n, 2, SIDE, SIDE)
+    x = 0.3 * rng.standard_normal(shape)
+    labels = rng.integers(0, 2, (n, 2))
+    labels[:4] = [[0, 1], [1, 0], [1, 1], [0, 0]]
+    if kind == "dense":
+        y = (2 * x[:, :1] + 1).astype(np.float32)
+    elif kind == "regression":
+        y = 3 * rng.standard_normal((n, 2)).astype(np.float32) + 5
+        levels = y / 3
+    else:
+        y = labels[:, 0] if kind == "classification" else labels.astype(np.float32)
+        levels = 2 * labels - 1
+    if kind != "dense":
+        x += levels.reshape(n, 2, *[1] * ndim)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{kind}{ndim}.npz"
+    x = x.astype(np.float32)
+    np.savez(path, x_train=x[:samples], y_train=y[:samples], x_test=x[samples:], y_test=y[samples:])
+    return path
+
+
+def write_source(folder: Path) -> Path:
+    """A text source of two classes with enough texts for a batch."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "source.csv"
+    lines = [
+        f'"{"apple pear plum" if i % 2 else "ship boat raft"} {i}",{"fruit" if i % 2 else "vessel"}' for i in range(12)
+    ]
+    path.write_text("text,label\n" + "\n".join(lines) + "\n")
+    return path
+
+
+def settings(folder: Path, encoder: str, kind: str = "classification", ndim: int = 1, **changes) -> dict:
+    """Settings of a tiny run in `folder`; dotted changes are written with two underscores."""
+    values = {
+        "task": "arrays",
+        "data": str(write_data(folder / "data", kind, ndim)),
+        "kind": kind,
+        "encoder": encoder,
+        "epochs": 3,
+        "batch_size": 8,
+        "output_dir": str(folder / "run"),
+        "device": "cpu",
+        "threads": 1,
+        "model": {"patch_size": 2, "layers": 1},
+        "source": {"name": str(write_source(folder / "data"))},
+        "mixing": {"gumbel_epochs": 1},
+        "optimizer": {"lr": 5e-3, "new_lr": 2e-2},
+    }
+    for key, value in changes.items():
+        group, _, name = key.partition("__")
+        if name:
+            values.setdefault(group, {})[name] = value
+        else:
+            values[key] = value
+    return values
+
+
+def write_settings(folder: Path, values: dict) -> Path:
+    """The settings as a file for `--config`."""
+    path = folder / "settings.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def environment() -> dict[str, str]:
+    """Environment of a fresh process that finds both packages."""
+    paths = [str(ROOT / "python"), str(ROOT)]
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths), "PYTHONWARNINGS": "ignore"}
+
+
+def script(name: str, *arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
+    """Starts python/<name> in a fresh process."""
+    command = [sys.executable, *launcher, str(ROOT / "python" / name), *map(str, arguments)]
+    return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process: subprocess.Popen, seconds: float = 120) -> str:
+    """Waits for a process and returns what it printed; fails unless it ended well."""
+    output, _ = process.communicate(timeout=seconds)
+    assert process.returncode == 0, output
+    return output

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crossmodal import metrics
+from crossmodal.tasks import KINDS
+
+
+def test_accuracy_and_f1_by_hand():
+    outputs = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 3.0], [1.0, 0.0, 0.0]])
+    targets = torch.tensor([0, 1, 1, 2])
+    assert metrics.get("accuracy")(outputs, targets) == 0.5
+    # class 0: precision 1/2, recall 1; class 1: 1, 1/2; class 2: 0, 0
+    assert metrics.get("macro_f1")(outputs, targets) == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
+    assert metrics.get("balanced_accuracy")(outputs, targets) == pytest.approx((1 + 0.5 + 0) / 3)
+
+
+def test_ranking_metrics_on_labels():
+    outputs = torch.tensor([[2.0, -1.0, 5.0], [1.0, 1.0, 4.0], [-1.0, 0.0, 3.0]])
+    targets = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0], [0.0, 0.0, 1.0]])
+    # The third label always occurs: no curve can be drawn, so it does not count.
+    assert metrics.get("auroc")(outputs, targets) == 1.0
+    assert metrics.get("mean_average_precision")(outputs, targets) == 1.0
+    assert metrics.get("auroc")(-outputs, targets) == 0.0
+    assert math.isnan(metrics.get("auroc")(outputs[:, 2:], targets[:, 2:]))
+
+
+def test_auroc_of_classes_is_one_against_the_rest():
+    from sklearn.metrics import roc_auc_score
+
+    generator = torch.Generator().manual_seed(0)
+    outputs, targets = torch.randn(50, 3, generator=generator), torch.randint(0, 3, (50,), generator=generator)
+    expected = roc_auc_score(targets, outputs.double().softmax(1), multi_class="ovr")
+    assert metrics.get("auroc")(outputs, targets) == pytest.approx(expected)
+
+
+def test_values_by_hand():
+    outputs, targets = torch.tensor([[3.0, 4.0], [0.0, 2.0]]), torch.tensor([[0.0, 8.0], [0.0, 1.0]])
+    assert metrics.get("mse")(outputs, targets) == 6.5
+    assert metrics.get("rmse")(outputs, targets) == 6.5**0.5
+    assert metrics.get("mae")(outputs, targets) == 2.0
+    assert metrics.get("relative_l2")(outputs, targets) == pytest.approx((5 / 8 + 1) / 2)
+    assert metrics.get("r2")(targets, targets) == 1.0
+
+
+@given(st.integers(1, 60), st.integers(0, 1000))
+@settings(deadline=None, max_examples=20)
+def test_a_split_cut_into_pieces_gives_another_number_but_its_order_does_not(n, seed):
+    generator = torch.Generator().manual_seed(seed)
+    outputs, targets = torch.randn(n, 4, generator=generator), torch.randint(0, 4, (n,), generator=generator)
+    order = torch.randperm(n, generator=generator)
+    for name in ("accuracy", "macro_f1"):
+        metric = metrics.get(name)
+        assert metric(outputs, targets) == pytest.approx(metric(outputs[order], targets[order]))
+
+
+def test_direction_and_error():
+    accuracy, rmse = metrics.get("accuracy"), metrics.get("rmse")
+    assert accuracy.better(0.9, 0.8)
+    assert rmse.better(0.8, 0.9)
+    assert accuracy.as_error(0.75) == ("error %", 25.0)
+    assert rmse.as_error(0.75) == ("error", 0.75)
+
+
+def test_every_kind_has_a_metric_and_every_metric_a_known_kind():
+    kinds = {kind for metric in metrics.METRICS.values() for kind in metric.kinds}
+    assert kinds == set(KINDS)
+
+
+def test_errors():
+    with pytest.raises(ValueError, match=r"unknown name 'acuracy', did you mean 'accuracy'"):
+        metrics.get("acuracy")
+    with pytest.raises(ValueError, match="empty split"):
+        metrics.get("accuracy")(torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64))
+    with pytest.raises(ValueError, match="3 and 2"):
+        metrics.get("accuracy")(torch.zeros(3, 2), torch.zeros(2, dtype=torch.int64))
+    assert np.isfinite(metrics.get("macro_f1")(torch.tensor([[1.0, -1.0]]), torch.tensor([[0.0, 0.0]])))

@@ -1,0 +1,160 @@
+"""Whole runs: each kind of target, both dimensions, every method; what they leave, repeat and predict."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+
+import crossmodal
+from crossmodal import evaluate, run
+from crossmodal.checks import DataError
+from crossmodal.config import Config, ConfigError
+from crossmodal.methods import METHODS
+from crossmodal.results import RunFolder, RunFolderError
+from tests.crossmodal import runs
+
+TIMES = ("seconds", "samples_per_second", "data_share", "memory_mib")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerator():
+    yield
+    AcceleratorState._reset_state(True)
+
+
+def train(folder, encoder, *arguments, **changes):
+    return run.train(Config.from_dict(runs.settings(folder, encoder, *arguments, **changes)))
+
+
+def numbers(folder) -> list[dict]:
+    """Records of the epochs without what depends on the clock."""
+    records = RunFolder(folder / "run").read_metrics()
+    return [{key: value for key, value in record.items() if key not in TIMES} for record in records]
+
+
+@pytest.mark.parametrize("ndim", [1, 2])
+@pytest.mark.parametrize("kind", ["classification", "multilabel", "regression", "dense"])
+def test_loss_falls_for_each_kind_of_target(tmp_path, tiny_bert, kind, ndim):
+    results = train(tmp_path, tiny_bert, kind, ndim, epochs=8)
+    history = numbers(tmp_path)
+    assert history[-1]["target"] < 0.9 * history[0]["target"]
+    folder = RunFolder(tmp_path / "run")
+    pictures = {"classification": "confusion.png", "regression": "scatter.png", "dense": "examples.png"}
+    expected = {
+        "curves.png",
+        "mixing.png",
+        "config.yaml",
+        "metrics.jsonl",
+        "results.json",
+        "normalizer.safetensors",
+        "model",
+    }
+    expected |= {pictures[kind]} if kind in pictures else set()
+    assert {path.name for path in folder.path.iterdir()} == expected
+    again = evaluate.evaluate(folder.path)
+    assert again["value"] == again["stored"] == results["test"]
+    assert evaluate.evaluate(folder.path, "validation")["value"] == results["validation"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_fills_its_record(tmp_path, tiny_bert, method):
+    results = train(tmp_path, tiny_bert, method=method)
+    stored = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert stored == json.loads(json.dumps(results))
+    keys = "task method encoder seed metric higher_is_better validation test best_epoch epochs seconds parameters"
+    for key in (keys + " trainable_parameters versions").split():
+        assert stored[key] is not None, key
+    assert ("source" in stored) == METHODS[method].mixes
+    history = numbers(tmp_path)
+    assert [record["epoch"] for record in history] == [0, 1, 2]
+    assert (
+        stored["best_epoch"]
+        == max(history, key=lambda r: (r["validation"], -r["validation_loss"], r["epoch"]))["epoch"]
+    )
+    if METHODS[method].mixes:
+        assert len(stored["source"]["sha256"]) == 64
+        assert stored["tokens"] == 8
+        # int(N - N * epoch / epochs), constant within an epoch
+        assert [record["k"] for record in history] == [8, 5, 2]
+        assert [record["lam"] for record in history] == [1.0, 0.625, 0.25]
+        assert [record["selection"] for record in history] == ["gumbel", "topk", "topk"]
+        slots = stored["replaced"]["1"]["0"]
+        assert slots == sorted(set(slots))
+        assert len(slots) == 5
+
+
+def test_a_seed_repeats_and_another_does_not(tmp_path, tiny_bert):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(tmp_path / name, tiny_bert, seed=seed, epochs=2, model__dropout=0.1)
+    assert numbers(tmp_path / "a") == numbers(tmp_path / "b") != numbers(tmp_path / "c")
+    weights = [(tmp_path / name / "run" / "model" / "model.safetensors").read_bytes() for name in "abc"]
+    assert weights[0] == weights[1] != weights[2]
+
+
+def test_accumulation_equals_the_large_batch(tmp_path, tiny_bert):
+    """21 training samples in batches of 4, two per step: the last step has 5 samples in a full and a short batch."""
+    whole = train(tmp_path / "whole", tiny_bert, method="nft", batch_size=8, epochs=2)
+    parts = train(tmp_path / "parts", tiny_bert, method="nft", batch_size=4, accumulate=2, epochs=2)
+    assert whole["steps"] == parts["steps"]
+    for one, other in zip(numbers(tmp_path / "whole"), numbers(tmp_path / "parts"), strict=True):
+        for key in ("loss", "gradient_norm", "validation_loss"):
+            assert one[key] == pytest.approx(other[key], rel=1e-4), key
+
+
+@pytest.mark.parametrize("change", [{"precision": "bf16"}, {"model__activation_checkpointing": True}])
+def test_variants_of_the_arithmetic_stay_near(tmp_path, tiny_bert, change):
+    train(tmp_path / "plain", tiny_bert, epochs=2)
+    AcceleratorState._reset_state(True)
+    train(tmp_path / "variant", tiny_bert, epochs=2, **change)
+    tolerance = 0.1 if "precision" in change else 1e-5
+    for one, other in zip(numbers(tmp_path / "plain"), numbers(tmp_path / "variant"), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=tolerance)
+
+
+def test_predictor(tmp_path, tiny_bert):
+    train(tmp_path, tiny_bert, "regression")
+    predictor = crossmodal.load(tmp_path / "run")
+    data = np.load(tmp_path / "data" / "regression1.npz")
+    found = predictor.predict(data["x_test"], batch_size=3)
+    assert found.probabilities is None
+    error = torch.from_numpy(data["y_test"]).double() - found.predictions.double()
+    assert error.square().mean().sqrt().item() == pytest.approx(predictor.results["test"], rel=1e-5)
+
+
+def test_existing_folder_is_not_overwritten(tmp_path, tiny_bert):
+    values = runs.settings(tmp_path, tiny_bert, epochs=1, method="nft")
+    first = run.train(Config.from_dict(values))
+    with pytest.raises(RunFolderError, match=r"holds a finished run; add --overwrite"):
+        run.train(Config.from_dict(values))
+    assert run.train(Config.from_dict(values | {"resume": True}))["test"] == first["test"]
+    assert run.train(Config.from_dict(values | {"overwrite": True, "epochs": 2}))["epochs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "aray"}, r"task: unknown name 'aray', did you mean 'arrays'\?"),
+        ({"track": "tensorbord"}, r"track: unknown name 'tensorbord'"),
+        ({"precision": "fp16"}, "precision: fp16 needs a GPU"),
+        ({"mixing__start": 9}, "mixing.start: 9 patches are more than the 8 there are"),
+        ({"batch_size": 13}, r"12 samples are fewer than one batch \(13\)"),
+        ({"source__name": "digits"}, "modality"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_impossible_settings_stop_before_training(tmp_path, tiny_bert, changes, message):
+    with pytest.raises((ConfigError, DataError, ValueError), match=message):
+        train(tmp_path, tiny_bert, **changes)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_scratch_starts_from_other_weights(tmp_path, tiny_bert):
+    """`scratch` draws new weights: the two start from different encoders."""
+    pretrained = train(tmp_path / "a", tiny_bert, method="nft", epochs=1, optimizer__lr=0.0, optimizer__new_lr=0.0)
+    scratch = train(tmp_path / "b", tiny_bert, method="scratch", epochs=1, optimizer__lr=0.0, optimizer__new_lr=0.0)
+    assert pretrained["parameters"] == scratch["parameters"]
+    assert pretrained["test_loss"] != scratch["test_loss"]
