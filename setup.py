@@ -79,7 +79,7 @@ def cpp_kernels() -> dict:
             *optimisation,
             # NaN, infinities and signed zeros keep their meaning; only errno and floating-point traps are given up.
             *("-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-Wno-psabi"),
-            *("-DPy_LIMITED_API=0x030a0000", "-DTORCH_TARGET_VERSION=0x020a000000000000"),
+            "-DTORCH_TARGET_VERSION=0x020a000000000000",
         ],
         py_limited_api=True,
     )

@@ -12,7 +12,8 @@
 #include <tuple>
 #include <vector>
 
-#if defined(__unix__)
+#if defined(__unix__) || defined(__APPLE__)
+#include <sys/mman.h>
 #include <unistd.h>
 #endif
 
@@ -22,6 +23,18 @@ namespace {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
+
+// Asks for huge pages under a large new tensor. The allocator often maps such memory afresh on every call, and the page faults
+// of small pages then cost more than the kernel. A hint: systems that do not know it lose nothing.
+void prefer_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] std::int64_t bytes) {
+#if defined(MADV_HUGEPAGE)
+  constexpr std::uintptr_t page = std::uintptr_t{2} << 20;
+  const auto address = reinterpret_cast<std::uintptr_t>(data);
+  const std::uintptr_t first = (address + page - 1) / page * page;
+  const std::uintptr_t last = (address + static_cast<std::uintptr_t>(bytes)) / page * page;
+  if (last >= first + page) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
+}
 
 Tensor empty(std::initializer_list<std::int64_t> sizes, ScalarType dtype) {
   std::int64_t strides[3];
@@ -35,7 +48,10 @@ Tensor empty(std::initializer_list<std::int64_t> sizes, ScalarType dtype) {
       static_cast<std::int64_t>(sizes.size()), sizes.begin(), strides,
       torch::stable::detail::to<std::int32_t>(torch::stable::detail::from(dtype)), aoti_torch_device_type_cpu(), 0,
       &handle));
-  return Tensor(handle);
+  Tensor tensor(handle);
+  const std::int64_t bytes = tensor.numel() * static_cast<std::int64_t>(tensor.element_size());
+  if (bytes >= std::int64_t{4} << 20) prefer_huge_pages(tensor.data_ptr(), bytes);
+  return tensor;
 }
 
 pare::Type type_of(const Tensor& tokens, const char* name) {
@@ -159,17 +175,9 @@ class NoiseInput {
   std::optional<Numbers> numbers_;
 };
 
-// Tensors beyond the last-level cache are written past it.
-bool beyond_cache(std::int64_t bytes) {
-  static const std::int64_t cache = [] {
-#if defined(_SC_LEVEL3_CACHE_SIZE)
-    const std::int64_t size = sysconf(_SC_LEVEL3_CACHE_SIZE);
-    if (size > 0) return size;
-#endif
-    return std::int64_t{32} << 20;
-  }();
-  return bytes > cache / 4;
-}
+// Tensors of this size are written past the caches: they would only evict what is read next. A fixed number, since virtual
+// machines report the cache of the whole socket.
+bool beyond_cache(std::int64_t bytes) { return bytes > std::int64_t{6} << 20; }
 
 std::int64_t bytes_of(const TokenInput& tokens, pare::Type type) {
   const std::int64_t size = type == pare::Type::f64 ? 8 : type == pare::Type::f32 ? 4 : 2;
