@@ -101,13 +101,19 @@ class Judge:
 
 
 def run(provider: Provider, call: Call, workload: Workload, noise) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Output and gradients of one call."""
+    """Output and gradients of one call.
+
+    Raises:
+        Disagreement: the output has a shape that the definition's has not.
+    """
     leaves = workload.leaves
     if provider.in_place:
         workload = workload.with_leaves(tuple(leaf.clone() for leaf in leaves))
     output = call(workload, noise)
     if workload.upstream is None:
         return output, ()
+    if output.shape != workload.upstream.shape:
+        raise Disagreement(f"output of shape {tuple(output.shape)}, not {tuple(workload.upstream.shape)}")
     grads = torch.autograd.grad(output, leaves, workload.upstream.to(output.dtype))
     return output.detach(), grads
 

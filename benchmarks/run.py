@@ -13,13 +13,14 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import growth
 from benchmarks.bandwidth import read_and_copy_gbs
 from benchmarks.base import compare
 from benchmarks.cases import CASES, DTYPES, SUITES, Plan
 from benchmarks.measure import LIMIT, honest_ms, measure
 from benchmarks.operations import OPERATIONS
 from benchmarks.providers import PROVIDERS, providers_of
-from benchmarks.records import OK, Provenance, Row, append, results_path
+from benchmarks.records import FAILED, OK, REFUSED, Provenance, Row, append, results_path
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -65,16 +66,22 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
             parser.error(f"argument --threads: must be at least 1, got {threads}")
     if not options.seconds > 0:
         parser.error(f"argument --seconds: must be > 0, got {options.seconds}")
-    try:
-        options.device = torch.device(options.device)
-    except RuntimeError:
-        parser.error(f"argument --device: must be cpu or cuda[:N], got {options.device!r}")
-    if options.device.type not in ("cpu", "cuda"):
-        parser.error(f"argument --device: must be cpu or cuda[:N], got {str(options.device)!r}")
-    if options.device.type == "cuda" and not torch.cuda.is_available():
-        parser.error("argument --device: cuda was asked for, but this PyTorch sees no CUDA device")
+    options.device = parse_device(parser, options.device)
     if options.csv is not None and options.no_csv:
         parser.error("argument --csv: not together with --no-csv")
+
+
+def parse_device(parser: argparse.ArgumentParser, name: str) -> torch.device:
+    """The device of `--device`; ends the program with an error that names the option where there is none."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        parser.error(f"argument --device: must be cpu or cuda[:N], got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        parser.error(f"argument --device: got {name!r}, but this PyTorch sees {torch.cuda.device_count()} CUDA devices")
+    return device
 
 
 def case_names() -> list[str]:
@@ -203,6 +210,21 @@ def _range(low: float | None, high: float | None) -> str:
     return "" if low is None else f"{_number(low)}-{_number(high)}"
 
 
+def summary(rows: Sequence[Row]) -> str:
+    """What no single table shows: how threads scale, how cost grows, who was refused."""
+    lines = []
+    one = {(row.case, row.dtype, row.operation, row.provider): row for row in rows if row.threads == 1}
+    for row in rows:
+        single = one.get((row.case, row.dtype, row.operation, row.provider))
+        if row.threads > 1 and row.status == OK and single is not None and single.status == OK and row.both_ms:
+            times = single.both_ms / row.both_ms
+            lines.append(f"{row.provider:22} {row.threads} threads: {times:.2f}x one thread ({row.case}, wall time)")
+    lines += growth.summary(rows).splitlines()
+    bad = [row for row in rows if row.status in (REFUSED, FAILED)]
+    lines += [f"{row.provider} on {row.case} ({row.operation}): {row.status}: {row.note}" for row in bad]
+    return "\n".join(lines)
+
+
 def listing() -> str:
     lines = ["cases:"]
     lines += [f"  {case.name:12} {case.shape:45} {case.origin}" for case in CASES.values()]
@@ -223,8 +245,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         csv = None if options.no_csv else options.csv or results_path(options.device)
         suite = options.suite or ("" if options.case or options.provider or options.operation else "standard")
         rows = run(plans, options.device, seconds=options.seconds, csv=csv, suite=suite)
+        print("\n" + summary(rows))
         if csv is not None:
-            print(f"\nadded {len(rows)} rows to {csv}")
+            print(f"added {len(rows)} rows to {csv}")
         if options.base is not None:
             print("\n" + compare(options.base, _without_records(arguments), rows))
     except (ValueError, OSError) as error:

@@ -1,0 +1,267 @@
+"""What the operator is worth in training: `python -m benchmarks.train_step [--device cpu|cuda] [--size small|base]`.
+
+One whole optimiser step of real encoders with random weights, in three ways:
+
+    nft           naive fine-tuning: one pass of the encoder over the target samples
+    pare          PaRe with this project's operator: source patches mixed in, one pass over twice the samples
+    pare-paper    the same step with the paper's algorithm in the operator's place
+
+`base` are the shapes of the paper (Swin-base at 224, RoBERTa-base); `small` has the same tokens per sample in shallower encoders,
+for a machine of two cores. Reported: samples/s, peak memory, and the operator's share of the step: its forward and backward pass
+timed alone on tensors of the step's own shape, over the step's time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import RobertaConfig, RobertaModel, SwinConfig, SwinModel
+
+from benchmarks.clock import Quantiles
+from benchmarks.measure import fill_ratios, honest_ms
+from benchmarks.memory import peak_mib
+from benchmarks.providers.ours import backend
+from benchmarks.providers.rivals import paper_mix
+from benchmarks.records import Provenance, Row, append, results_path
+from benchmarks.run import parse_device
+from crossmodal import losses
+from crossmodal.config import MixingConfig
+from crossmodal.encoders.base import Encoder
+from crossmodal.encoders.image import SwinEncoder
+from crossmodal.encoders.text import TextEncoder
+from crossmodal.methods import Batch, MixPlan, TrainingStep
+from crossmodal.model import CrossModalModel
+from pare_kernels import PatchReplaceResult
+
+CLASSES = 10
+STEPS_MEASURED = 5
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An encoder with random weights and what it is trained on: samples, k replaced patches, source tokens per sample."""
+
+    name: str
+    make: Callable[[], Encoder]
+    sample: Callable[[int], Tensor]
+    source: Callable[[int], Tensor]
+    batch: int
+    k: int
+
+
+def _swin(depths: tuple[int, ...], heads: tuple[int, ...]) -> SwinEncoder:
+    config = SwinConfig(image_size=224, patch_size=4, embed_dim=128, depths=depths, num_heads=heads, window_size=7)
+    model = SwinModel(config, add_pooling_layer=False)
+    statistics = {"image_mean": (0.5,) * 3, "image_std": (0.5,) * 3}
+    encoder = SwinEncoder(model, name="swin", keep_source=True, image_size=(224, 224), **statistics)
+    encoder.attach((3, 32, 32))
+    return encoder
+
+
+def _roberta(layers: int) -> TextEncoder:
+    config = RobertaConfig(
+        num_hidden_layers=layers,
+        max_position_embeddings=514,
+        type_vocab_size=1,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    encoder = TextEncoder(RobertaModel(config, add_pooling_layer=False), name="roberta", keep_source=True)
+    encoder.attach((1, 1000), patch_size=20)
+    return encoder
+
+
+def _images(count: int) -> Tensor:
+    return torch.randn(count, 3, 224, 224)
+
+
+def _signals(count: int) -> Tensor:
+    return torch.randn(count, 1, 1000)
+
+
+def _sentences(count: int) -> Tensor:
+    return torch.randint(5, 50000, (count, 32))
+
+
+def _small_images(count: int) -> Tensor:
+    return torch.randn(count, 3, 32, 32)
+
+
+SETTINGS = {
+    "small": (
+        Setting("swin-small", lambda: _swin((1, 1), (4, 8)), _small_images, _images, 4, 2000),
+        Setting("roberta-small", lambda: _roberta(2), _signals, _sentences, 16, 16),
+    ),
+    "base": (
+        Setting("swin-base", lambda: _swin((2, 2, 18, 2), (4, 8, 16, 32)), _small_images, _images, 32, 2000),
+        Setting("roberta-base", lambda: _roberta(12), _signals, _sentences, 64, 16),
+    ),
+}
+
+
+class PaperStep(TrainingStep):
+    """The training step with the paper's algorithm in the place of `patch_replace`."""
+
+    def replace(self, tokens: Tensor, source_tokens: Tensor, plan: MixPlan) -> PatchReplaceResult:
+        gate = self.model.gate
+        mixed = paper_mix(tokens, source_tokens, gate.weight[0], gate.bias, None, plan.k, self.mixing.tau)
+        # The loss asks for lam alone.
+        index = torch.empty(len(tokens), 0, dtype=torch.int64, device=tokens.device)
+        return PatchReplaceResult(mixed, plan.k / tokens.shape[1], index, index)
+
+
+def make_step(setting: Setting, way: str, device: torch.device) -> tuple[Callable[[], None], TrainingStep]:
+    """One optimiser step as a function without arguments, and the module behind it. way: "nft", "pare" or "pare-paper"."""
+    torch.manual_seed(0)
+    encoder = setting.make()
+    model = CrossModalModel(encoder, "classification", CLASSES, source_classes=None if way == "nft" else CLASSES)
+    model = model.to(device)
+    kind = PaperStep if way == "pare-paper" else TrainingStep
+    step = kind(model, losses.get("cross_entropy"), lambda y: y, None if way == "nft" else MixingConfig()).train()
+    groups = model.parameter_groups()
+    optimizer = torch.optim.AdamW([*groups.encoder, *groups.new], lr=1e-5)
+    labels = torch.randint(0, CLASSES, (setting.batch,))
+    samples, source = setting.sample(setting.batch), setting.source(setting.batch)
+    weight, index = torch.ones(setting.batch), torch.arange(setting.batch)
+    batch = Batch(samples, labels, index, weight, source, labels).to(device)
+    plan = None if way == "nft" else MixPlan(setting.k, "gumbel", 0, (0, setting.batch))
+
+    def run() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        step(batch, plan)["loss"].mean().backward()
+        optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return run, step
+
+
+def operator_alone(setting: Setting, step: TrainingStep, device: torch.device) -> Callable[[], None]:
+    """Forward and backward pass of the step's own replacement on random tokens of its shape."""
+    model = step.model
+    source_count = model.embed_source(setting.source(1).to(device)).shape[1]
+    encoder = model.encoder
+    target = torch.randn(setting.batch, encoder.num_tokens, encoder.width, device=device, requires_grad=True)
+    source = torch.randn(
+        setting.batch, source_count, encoder.width, device=device
+    )  # frozen: no gradient, as in the step
+    upstream = torch.randn_like(target)
+    plan = MixPlan(setting.k, "gumbel", 0, (0, setting.batch))
+
+    def run() -> None:
+        mixed = step.replace(target, source, plan).mixed
+        torch.autograd.grad(mixed, (target, *model.gate.parameters()), upstream)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return run
+
+
+def seconds_of(functions: dict[str, Callable[[], None]], repeats: int) -> dict[str, tuple[Quantiles, float]]:
+    """Per function: quantiles of wall milliseconds, and the median CPU milliseconds of the process; interleaved."""
+    wall, cpu = {name: [] for name in functions}, {name: [] for name in functions}
+    for function in functions.values():
+        function()
+    for _ in range(repeats):
+        for name, function in functions.items():
+            start = time.perf_counter(), time.process_time()
+            function()
+            wall[name].append((time.perf_counter() - start[0]) * 1e3)
+            cpu[name].append((time.process_time() - start[1]) * 1e3)
+    return {name: (Quantiles.of(wall[name]), Quantiles.of(cpu[name]).median) for name in functions}
+
+
+WAYS = {"nft": "ours", "pare": "ours", "pare-paper": "paper"}
+
+
+def measure(setting: Setting, device: torch.device, *, repeats: int = STEPS_MEASURED) -> list[Row]:
+    """A row per way: the whole step in `both_ms`, samples/s, peak memory of a step beyond model, optimizer state and batch."""
+    made = {way: make_step(setting, way, device) for way in WAYS}
+    functions = {way: run for way, (run, _) in made.items()}
+    operators = {way: operator_alone(setting, made[way][1], device) for way in WAYS if way != "nft"}
+    times = seconds_of(functions | {f"operator of {way}": run for way, run in operators.items()}, repeats)
+    rows = []
+    for way, family in WAYS.items():
+        encoder = made[way][1].model.encoder
+        row = Row(
+            case=setting.name,
+            batch=setting.batch,
+            num_target=encoder.num_tokens,
+            dim=encoder.width,
+            k=setting.k if way != "nft" else 0,
+            dtype="float32",
+            threads=torch.get_num_threads(),
+            operation="train_step",
+            provider=way,
+            family=family,
+            backend=backend(device) if way == "pare" else "torch",
+            samples=repeats,
+        )
+        (row.both_ms, row.both_p20_ms, row.both_p80_ms), cpu = astuple(times[way][0]), times[way][1]
+        row.both_cpu_ms = cpu if device.type == "cpu" else None
+        row.samples_per_s = 1e3 * setting.batch / honest_ms(row)
+        if way in operators:
+            quantiles, cpu_alone = times[f"operator of {way}"]
+            alone = cpu_alone if device.type == "cpu" and row.threads == 1 else quantiles.median
+            row.operator_share = alone / honest_ms(row)
+        row.peak_mib = peak_mib(functions[way], device)
+        rows.append(row)
+    fill_ratios(rows)
+    return rows
+
+
+def table(setting: Setting, rows: Sequence[Row]) -> str:
+    first = rows[0]
+    lines = [
+        f"{setting.name}: B {first.batch}, N {first.num_target}, D {first.dim}, k {setting.k}, {first.threads} thread(s)",
+        f"  {'way':12} {'step ms':>9} {'CPU ms':>9} {'samples/s':>10} {'peak MiB':>9} {'operator':>9} {'x paper':>8}",
+    ]
+    for row in rows:
+        cpu = "" if row.both_cpu_ms is None else f"{row.both_cpu_ms:.0f}"
+        share = "" if row.operator_share is None else f"{row.operator_share:.1%}"
+        memory = "" if row.peak_mib is None else f"{row.peak_mib:.0f}"
+        lines.append(
+            f"  {row.provider:12} {row.both_ms:9.0f} {cpu:>9} {row.samples_per_s:10.2f} {memory:>9} {share:>9} "
+            f"{row.over_paper or 0:8.2f}"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.train_step", description=__doc__.split("\n")[0])
+    parser.add_argument("--size", default="small", metavar="small|base", help="default: small")
+    parser.add_argument("--device", default="cpu", metavar="cpu|cuda[:N]", help="default: cpu")
+    parser.add_argument("--threads", type=int, default=1, help="default: 1")
+    parser.add_argument("--csv", type=Path, metavar="PATH", help="default: benchmarks/results/<device>.csv")
+    parser.add_argument("--no-csv", action="store_true", help="print only")
+    options = parser.parse_args(arguments)
+    if options.size not in SETTINGS:
+        parser.error(f"argument --size: unknown size {options.size!r}; valid are {', '.join(SETTINGS)}")
+    if options.threads < 1:
+        parser.error(f"argument --threads: must be at least 1, got {options.threads}")
+    device = parse_device(parser, options.device)
+    provenance = Provenance.here(device, "train_step")
+    torch.set_num_threads(options.threads)
+    print(f"{provenance.device}; torch {provenance.torch}; commit {provenance.commit or 'unknown'}; {provenance.date}")
+    csv = None if options.no_csv else options.csv or results_path(device)
+    try:
+        for setting in SETTINGS[options.size]:
+            rows = [provenance.stamp(row) for row in measure(setting, device)]
+            print("\n" + table(setting, rows), flush=True)
+            if csv is not None:
+                append(csv, rows)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
