@@ -50,8 +50,19 @@ def kernel(function):
     return triton.jit(function, do_not_specialize=numbers)
 
 
-def launch(kernel, programs: int, *arguments, device: torch.device, traffic: int, num_warps: int, **constants) -> None:
-    """Runs `programs` programs of a kernel on the current stream of the tensors' own device; nothing for an empty grid."""
+def launch(
+    kernel,
+    programs: int,
+    *arguments,
+    device: torch.device,
+    traffic: int,
+    num_warps: int,
+    **constants,
+) -> None:
+    """Runs `programs` programs of a kernel on the current stream of the tensors' own device; nothing for an empty grid.
+
+    `traffic`: the bytes that the launch has to move, for the record.
+    """
     if programs == 0:
         return
     if programs > MAX_PROGRAMS:

@@ -19,9 +19,9 @@ from pare_kernels._checks import ALL_EXACT, accumulation_dtype
 from pare_kernels._triton import long_rows, relaxation, selection, tokens
 from pare_kernels._triton._launch import alignment, launch, split_number
 
-ROW_LIMIT = 8192  # longest row that the relaxation keeps in registers
-SELECT_LIMIT = 8192  # longest row that the selection keeps in registers
-LONG_BLOCK = 4096  # longer rows are read in blocks of this size
+ROW_LIMIT = {torch.float32: 4096, torch.float64: 2048}  # longest row that stays in registers
+LONG_BLOCK = 2048  # longer rows are read in blocks of this size
+SUM_TILE = 2048  # elements per tile where products are summed as well: eight per thread in float32
 GRADIENT_PROGRAMS = 2048  # of the pass that sums dweight: enough to fill a device, few enough partial sums
 
 
@@ -29,19 +29,33 @@ def _block(size: int, limit: int) -> int:
     return min(max(16, triton.next_power_of_2(size)), limit)
 
 
-def _row_warps(block: int) -> int:
-    """Eight items per thread."""
-    return min(max(block // 256, 1), 32)
+def _row_block(length: int, dtype: torch.dtype) -> tuple[int, bool]:
+    """Block size for rows of a length, and whether a row fits into one."""
+    single = length <= ROW_LIMIT[dtype]
+    return (_block(length, ROW_LIMIT[dtype]) if single else LONG_BLOCK), single
 
 
-def _tile(features: int, rows: int) -> tuple[int, int]:
-    """(rows, columns) of the tiles that a program of four warps moves: about 4096 elements, no more rows than there are."""
+def _row_options(block: int, dtype: torch.dtype) -> dict[str, int]:
+    """Eight items per thread, four of float64 and of long rows: no kernel spills."""
+    items = 4 if dtype == torch.float64 or block == LONG_BLOCK else 8
+    return {"BLOCK": block, "num_warps": min(max(block // (32 * items), 1), 32)}
+
+
+def _tile(features: int, rows: int, elements: int) -> tuple[int, int]:
+    """(rows, columns) of the tiles of about so many elements that a program of eight warps moves."""
     columns = _block(features, 256)
-    return min(_block(rows, 32), max(4096 // columns, 16)), columns
+    return min(_block(rows, 32), max(elements // columns, 4)), columns
 
 
-def _strides(tensor: Tensor) -> tuple[int, int, int]:
-    return tensor.stride()
+def _two_loads(like: Tensor) -> int:
+    """Elements of a tile for which each of 256 threads makes two wide loads."""
+    return 8192 // like.element_size()
+
+
+def _strides(tensor: Tensor, align: int) -> tuple[int, int, int]:
+    """Steps between items and rows, in units of `align` elements, and between columns."""
+    item, row, column = tensor.stride()
+    return item // align, row // align, column
 
 
 def _bytes(*tensors: Tensor | None) -> int:
@@ -69,8 +83,9 @@ def gate_scores(
     scores = [torch.empty(tensor.shape[:2], dtype=dtype, device=tensor.device) for tensor in both]
     traffic = _bytes(*both, *scores, weight, bias)
     both = [_as_one_item(tensor) for tensor in both]
-    block_rows, block_columns = _tile(target.shape[2], max(tensor.shape[1] for tensor in both))
+    block_rows, block_columns = _tile(target.shape[2], max(tensor.shape[1] for tensor in both), _two_loads(target))
     programs = [tensor.shape[0] * triton.cdiv(tensor.shape[1], block_rows) for tensor in both]
+    align = alignment(*both)
     launch(
         tokens.gate_scores_kernel,
         sum(programs),
@@ -83,16 +98,16 @@ def gate_scores(
         programs[0],
         both[0].shape[1],
         both[-1].shape[1],
-        target.shape[2],
-        *_strides(both[0]),
-        *_strides(both[-1]),
+        target.shape[2] // align,
+        *_strides(both[0], align),
+        *_strides(both[-1], align),
         HAS_BIAS=bias is not None,
-        ALIGN=alignment(*both),
+        ALIGN=align,
         BLOCK_ROWS=block_rows,
         BLOCK_COLUMNS=block_columns,
         device=target.device,
         traffic=traffic,
-        num_warps=4,
+        num_warps=8,
     )
     return scores[0], scores[1] if source is not None else None
 
@@ -164,9 +179,7 @@ def _launch_select(noisy, index, gates, noise, seed, nums, k, scale, stream, hig
     rows = noisy[0].shape[0]
     one = mask is not None
     length = max(nums[1:] if one else nums)
-    block = _block(length, SELECT_LIMIT)
-    single = length <= block
-    block = block if single else LONG_BLOCK
+    block, single = _row_block(length, noisy[0].dtype)
     how = selection.PHILOX if seed is not None else selection.GIVEN if noise is not None else selection.NO_NOISE
     used = slice(1) if one else slice(2)
     traffic = _bytes(*noisy[used], *index[used], mask, *(gates or ())[used], *(noise or ())[used], seed)
@@ -191,10 +204,9 @@ def _launch_select(noisy, index, gates, noise, seed, nums, k, scale, stream, hig
         HAS_MASK=mask is not None,
         BY_SCORE=by_score,
         SINGLE=single,
-        BLOCK=block,
         device=noisy[0].device,
         traffic=traffic,
-        num_warps=_row_warps(block),
+        **_row_options(block, noisy[0].dtype),
     )
 
 
@@ -202,7 +214,8 @@ def replace(target: Tensor, source: Tensor, target_index: Tensor, source_index: 
     """The mixed tokens, one launch. Bytes: read T - k of the target, k of the source and the index lists, write T."""
     mixed = torch.empty(target.shape, dtype=target.dtype, device=target.device)
     batch, num_target, features = target.shape
-    block_rows, block_columns = _tile(features, num_target)
+    block_rows, block_columns = _tile(features, num_target, _two_loads(target))
+    align = alignment(target, source)
     launch(
         tokens.replace_kernel,
         batch * triton.cdiv(num_target, block_rows),
@@ -212,16 +225,16 @@ def replace(target: Tensor, source: Tensor, target_index: Tensor, source_index: 
         target_index,
         source_index,
         num_target,
-        features,
+        features // align,
         target_index.shape[1],
-        *_strides(target),
-        *_strides(source),
-        ALIGN=alignment(target, source),
+        *_strides(target, align),
+        *_strides(source, align),
+        ALIGN=align,
         BLOCK_ROWS=block_rows,
         BLOCK_COLUMNS=block_columns,
         device=target.device,
         traffic=2 * _bytes(target) + _bytes(target_index, source_index),
-        num_warps=4,
+        num_warps=8,
     )
     return mixed
 
@@ -229,7 +242,8 @@ def replace(target: Tensor, source: Tensor, target_index: Tensor, source_index: 
 def swap(target: Tensor, source: Tensor, target_index: Tensor, source_index: Tensor) -> None:
     """Exchanges the chosen rows of the two buffers, one launch. Bytes: read and write k rows of each, read the index lists."""
     (batch, k), features = target_index.shape, target.shape[2]
-    block_rows, block_columns = _tile(features, k)
+    block_rows, block_columns = _tile(features, k, _two_loads(target))
+    align = alignment(target, source)
     launch(
         tokens.swap_kernel,
         batch * triton.cdiv(k, block_rows),
@@ -237,16 +251,16 @@ def swap(target: Tensor, source: Tensor, target_index: Tensor, source_index: Ten
         source,
         target_index,
         source_index,
-        features,
+        features // align,
         k,
-        *_strides(target),
-        *_strides(source),
-        ALIGN=alignment(target, source),
+        *_strides(target, align),
+        *_strides(source, align),
+        ALIGN=align,
         BLOCK_ROWS=block_rows,
         BLOCK_COLUMNS=block_columns,
         device=target.device,
         traffic=4 * _token_bytes(target, batch * k) + _bytes(target_index, source_index),
-        num_warps=4,
+        num_warps=8,
     )
 
 
@@ -254,7 +268,8 @@ def dots(grad: Tensor, target: Tensor, source: Tensor, index: tuple[Tensor, Tens
     """<grad, mixed> of every slot, one launch. Bytes: read T of gradient, T of tokens and the index lists, write a row."""
     batch, num_target, features = target.shape
     result = torch.empty((batch, num_target), dtype=dtype, device=target.device)
-    block_rows, block_columns = _tile(features, num_target)
+    block_rows, block_columns = _tile(features, num_target, SUM_TILE)
+    align = alignment(grad, target, source)
     launch(
         tokens.dots_kernel,
         batch * triton.cdiv(num_target, block_rows),
@@ -264,17 +279,17 @@ def dots(grad: Tensor, target: Tensor, source: Tensor, index: tuple[Tensor, Tens
         result,
         *index,
         num_target,
-        features,
+        features // align,
         index[0].shape[1],
-        *_strides(target),
-        *_strides(source),
+        *_strides(target, align),
+        *_strides(source, align),
         SWAPPED=swapped,
-        ALIGN=alignment(grad, target, source),
+        ALIGN=align,
         BLOCK_ROWS=block_rows,
         BLOCK_COLUMNS=block_columns,
         device=target.device,
         traffic=2 * _bytes(target) + _bytes(result) + (0 if swapped else _bytes(*index)),
-        num_warps=4,
+        num_warps=8,
     )
     return result
 
@@ -307,8 +322,8 @@ def series_limit(tau: float, dtype: torch.dtype) -> float:
 
 
 def _row_space(num: int) -> int:
-    """Elements between saved steps: the row, three numbers about it, and rounding up for wide loads."""
-    return triton.cdiv(num + 3, 16) * 16
+    """Elements between saved steps: the row, rounded up to whole groups of four, and three numbers about it."""
+    return triton.cdiv(triton.cdiv(num, 4) * 4 + 3, 4) * 4
 
 
 class ScoreGradients(NamedTuple):
@@ -339,8 +354,7 @@ def adjoint(
     row_stride, dtype = _row_space(length), row_dots.dtype
     partners = [like.new_empty(like.shape, dtype=torch.int32) for like in noisy]
     dscores = [torch.empty_like(like) for like in noisy]
-    single = length <= ROW_LIMIT
-    block = _block(length, ROW_LIMIT) if single else LONG_BLOCK
+    block, single = _row_block(length, dtype)
     slots = largest.saved if single else largest.saved + long_rows.WORK_ROWS.value
     saved = row_dots.new_empty((2 * batch, slots, row_stride))
     repeats = 2 if largest.exact <= 32 else 4
@@ -363,13 +377,12 @@ def adjoint(
         int(highest),
         *split_number(tau),
         series_limit(tau, dtype),
-        row_stride,
-        slots * row_stride,
+        row_stride // 4,
+        slots,
         largest.segment,
-        BLOCK=block,
         device=row_dots.device,
         traffic=_bytes(*noisy, *dscores, *index, *index, *partners, *partners, row_dots, row_dots) + steps_bytes,
-        num_warps=_row_warps(block),
+        **_row_options(block, dtype),
     )
     return ScoreGradients(*dscores, *partners)
 
@@ -387,10 +400,9 @@ def partners(index: tuple[Tensor, Tensor], nums: tuple[int, int]) -> tuple[Tenso
         batch,
         *nums,
         k,
-        BLOCK=block,
         device=index[0].device,
         traffic=_bytes(*index, *index, *result),
-        num_warps=_row_warps(block),
+        **_row_options(block, torch.float32),
     )
     return result[0], result[1]
 
@@ -400,10 +412,8 @@ def relaxed(noisy: Tensor, k: int, tau: float, exact_steps: int) -> Tensor:
     batch, num = noisy.shape
     plan = plan_steps(k, exact_steps)
     h = torch.empty_like(noisy)
-    if num <= ROW_LIMIT:
-        block, kernel, work = _block(num, ROW_LIMIT), relaxation.relaxed_kernel, ()
-    else:
-        block, kernel, work = LONG_BLOCK, long_rows.relaxed_kernel, (torch.empty_like(noisy),)
+    block, single = _row_block(num, noisy.dtype)
+    kernel, work = (relaxation.relaxed_kernel, ()) if single else (long_rows.relaxed_kernel, (torch.empty_like(noisy),))
     launch(
         kernel,
         batch,
@@ -415,10 +425,9 @@ def relaxed(noisy: Tensor, k: int, tau: float, exact_steps: int) -> Tensor:
         plan.remaining,
         *split_number(tau),
         series_limit(tau, noisy.dtype),
-        BLOCK=block,
         device=noisy.device,
         traffic=_bytes(noisy, h),
-        num_warps=_row_warps(block),
+        **_row_options(block, noisy.dtype),
     )
     return h
 
@@ -428,8 +437,7 @@ def topk_adjoint(grad: Tensor, noisy: Tensor, k: int, tau: float, exact_steps: i
     batch, num = noisy.shape
     plan = plan_steps(k, exact_steps)
     dscores = torch.empty_like(noisy)
-    single = num <= ROW_LIMIT
-    block = _block(num, ROW_LIMIT) if single else LONG_BLOCK
+    block, single = _row_block(num, noisy.dtype)
     row_stride = _row_space(num)
     slots = plan.saved if single else plan.saved + long_rows.WORK_ROWS.value
     saved = noisy.new_empty((batch, slots, row_stride))
@@ -445,13 +453,12 @@ def topk_adjoint(grad: Tensor, noisy: Tensor, k: int, tau: float, exact_steps: i
         plan.remaining,
         *split_number(tau),
         series_limit(tau, noisy.dtype),
-        row_stride,
-        slots * row_stride,
+        row_stride // 4,
+        slots,
         plan.segment,
-        BLOCK=block,
         device=noisy.device,
         traffic=_bytes(grad, noisy, dscores) + (2 if plan.exact <= 32 else 4) * plan.exact * _bytes(noisy),
-        num_warps=_row_warps(block),
+        **_row_options(block, noisy.dtype),
     )
     return dscores
 
@@ -487,8 +494,7 @@ def gradients(
     dsource = (
         torch.empty(source.shape, dtype=source.dtype, device=source.device) if need_source else target.new_empty(0)
     )
-    block_columns = _block(features, 256)
-    block_rows = min(_block(max(num_target, num_source), 16), 4096 // block_columns)
+    block_rows, block_columns = _tile(features, max(num_target, num_source), SUM_TILE)
     column_blocks = max(triton.cdiv(features, block_columns), 1)
 
     runs_target, runs_source = need_target or need_weight, (need_source or need_weight) and not one
@@ -513,6 +519,7 @@ def gradients(
         traffic += k_rows if need_target and need_source else 0 if not (need_target or need_source) else k_rows // 2
     elif mode == tokens.SWAP.value:
         traffic += _bytes(*grads)
+    align = alignment(target, source)
     launch(
         tokens.gradient_kernel,
         sum(groups) * column_blocks,
@@ -530,21 +537,21 @@ def gradients(
         per_program,
         num_target,
         num_source,
-        features,
+        features // align,
         partial_row,
-        *_strides(target),
-        *_strides(source),
+        *_strides(target, align),
+        *_strides(source, align),
         MODE=mode,
         HAS_GATE=dscores is not None,
         NEED_TARGET=need_target,
         NEED_SOURCE=need_source,
         NEED_WEIGHT=need_weight,
-        ALIGN=alignment(target, source),
+        ALIGN=align,
         BLOCK_ROWS=block_rows,
         BLOCK_COLUMNS=block_columns,
         device=target.device,
         traffic=traffic,
-        num_warps=4,
+        num_warps=8,
     )
     return TokenGradients(dtarget, dsource, partial if need_weight else None)
 

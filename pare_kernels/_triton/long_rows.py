@@ -103,7 +103,7 @@ def save_steps(
     if steps > 0:
         copy_state(state_ptr, saved_ptr, inverse, largest, rest, num, row_stride, BLOCK)
     for step in range(steps):
-        at_ptr = saved_ptr + step.to(tl.int64) * row_stride
+        at_ptr = saved_ptr + step * row_stride
         to_ptr = at_ptr + row_stride
         if step == steps - 1:
             to_ptr = state_ptr
@@ -168,13 +168,13 @@ def long_adjoint(
     acc: tl.constexpr = saved_ptr.dtype.element_ty
     state_ptr, a_ptr, c_ptr = work_ptr, work_ptr + row_stride, work_ptr + 2 * row_stride
     inv_tau = 1 / tau
-    starts_ptr = saved_ptr + segment.to(tl.int64) * row_stride
+    starts_ptr = saved_ptr + segment * row_stride
     inverse, largest, rest = first_state(scores_ptr, state_ptr, sign, num, inv_tau, BLOCK)
     segments = tl.cdiv(steps, segment)
     for number in range(segments - 1):
-        start_ptr = starts_ptr + number.to(tl.int64) * row_stride
+        start_ptr = starts_ptr + number * row_stride
         copy_state(state_ptr, start_ptr, inverse, largest, rest, num, row_stride, BLOCK)
-        for _ in range(segment):
+        for _step in range(segment):
             inverse, largest, rest = sweep_step(
                 state_ptr, state_ptr, state_ptr, inverse, largest, rest, num, inv_tau, series_limit, False, BLOCK
             )
@@ -191,7 +191,7 @@ def long_adjoint(
         for start in range(0, num, BLOCK):
             items = start + tl.arange(0, BLOCK)
             p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
-            _, q = softplus_and_sigmoid(shift + log_or_minus_inf(p))
+            _unused, q = softplus_and_sigmoid(shift + log_or_minus_inf(p))
             c = tl.load(c_ptr + items, mask=items < num, other=0)
             block_weighted, block_total = tl.reduce((q * c, q), 0, join_sums)
             weighted += block_weighted
@@ -203,7 +203,7 @@ def long_adjoint(
         a = tl.zeros([BLOCK], acc)
         if remaining > 0:
             p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
-            _, q = softplus_and_sigmoid(shift + log_or_minus_inf(p))
+            _unused, q = softplus_and_sigmoid(shift + log_or_minus_inf(p))
             a = tau * q * (tl.load(c_ptr + items, mask=items < num, other=0) - mean)
         tl.store(a_ptr + items, a, mask=items < num)
         total += tl.sum(a, 0)
@@ -214,14 +214,14 @@ def long_adjoint(
         number = segments - 1 - back
         length = tl.minimum(steps - number * segment, segment)
         if back > 0:
-            start_ptr = starts_ptr + number.to(tl.int64) * row_stride
+            start_ptr = starts_ptr + number * row_stride
             inverse, largest, rest = load_numbers(start_ptr, row_stride)
             copy_state(start_ptr, state_ptr, inverse, largest, rest, num, row_stride, BLOCK)
             save_steps(
                 state_ptr, saved_ptr, inverse, largest, rest, length, num, inv_tau, series_limit, row_stride, BLOCK
             )
         for step_back in range(length):
-            at_ptr = saved_ptr + (length - 1 - step_back).to(tl.int64) * row_stride
+            at_ptr = saved_ptr + (length - 1 - step_back) * row_stride
             inverse, largest, rest = load_numbers(at_ptr, row_stride)
             total = tl.zeros([], acc)
             for start in range(0, num, BLOCK):
@@ -262,8 +262,8 @@ def adjoint_kernel(
     tau,
     tau_low,
     series_limit,
-    row_stride,
-    saved_stride,
+    row_units,
+    slots,
     segment,
     BLOCK: tl.constexpr,
 ):
@@ -293,8 +293,9 @@ def adjoint_kernel(
     partner_ptr += row * num
     partners_of_row(own_ptr + row * k, other_ptr + row * k, partner_ptr, num, k, BLOCK)
 
-    saved_ptr += program.to(tl.int64) * saved_stride
-    work_ptr = saved_ptr + saved_stride - 3 * row_stride
+    row_stride = row_units.to(tl.int64) * 4
+    saved_ptr += program * (slots * row_stride)
+    work_ptr = saved_ptr + (slots - WORK_ROWS) * row_stride
     for start in range(0, num, BLOCK):
         items = start + tl.arange(0, BLOCK)
         c = upstream(dots_ptr + row * num_target, partner_ptr, items, items < num, is_target)
@@ -319,8 +320,8 @@ def topk_adjoint_kernel(
     tau,
     tau_low,
     series_limit,
-    row_stride,
-    saved_stride,
+    row_units,
+    slots,
     segment,
     BLOCK: tl.constexpr,
 ):
@@ -328,8 +329,9 @@ def topk_adjoint_kernel(
     row = tl.program_id(0).to(tl.int64)
     acc: tl.constexpr = grad_ptr.dtype.element_ty
     tau = accurate(tau, tau_low, acc)
-    saved_ptr += row * saved_stride
-    work_ptr = saved_ptr + saved_stride - 3 * row_stride
+    row_stride = row_units.to(tl.int64) * 4
+    saved_ptr += row * (slots * row_stride)
+    work_ptr = saved_ptr + (slots - WORK_ROWS) * row_stride
     for start in range(0, num, BLOCK):
         items = start + tl.arange(0, BLOCK)
         c = tl.load(grad_ptr + row * num + items, mask=items < num, other=0)
@@ -358,7 +360,7 @@ def relaxed_kernel(
         items = start + tl.arange(0, BLOCK)
         tl.store(relaxed_ptr + items, tl.zeros([BLOCK], acc), mask=items < num)
     tl.debug_barrier()
-    for _ in range(steps):
+    for _step in range(steps):
         inverse, largest, rest = sweep_step(
             state_ptr, state_ptr, relaxed_ptr, inverse, largest, rest, num, inv_tau, series_limit, True, BLOCK
         )
@@ -367,6 +369,6 @@ def relaxed_kernel(
         for start in range(0, num, BLOCK):
             items = start + tl.arange(0, BLOCK)
             p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
-            part, _ = softplus_and_sigmoid(shift + log_or_minus_inf(p))
+            part, _unused = softplus_and_sigmoid(shift + log_or_minus_inf(p))
             h = tl.load(relaxed_ptr + items, mask=items < num, other=0)
             tl.store(relaxed_ptr + items, h + tau * part, mask=items < num)

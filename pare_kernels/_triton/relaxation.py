@@ -75,6 +75,12 @@ def slope(p, largest, rest, inv_tau):
 
 
 @triton.jit
+def series_slope(p, inv_tau):
+    """The same for small p."""
+    return 1 - inv_tau * p * ((1 + p) * (1 + p * p))
+
+
+@triton.jit
 def softplus_and_sigmoid(z):
     e = tl.exp(-tl.abs(z))
     return tl.maximum(z, 0) + log1p(e), tl.where(z >= 0, 1, e) / (1 + e)
@@ -97,15 +103,16 @@ def first_step(scores, inside, inv_tau):
 
 
 @triton.jit
-def save_step(at_ptr, p, largest, rest, items, inside, row_stride):
-    tl.store(at_ptr + items, p, mask=inside)
+def save_step(at_ptr, p, largest, rest, items, num, row_stride):
+    # Whole groups of four, for which there is room: a mask that cuts through a group would prevent wide stores.
+    tl.store(at_ptr + items, p, mask=items // 4 < tl.cdiv(num, 4))
     tl.store(at_ptr + row_stride - 2, largest)
     tl.store(at_ptr + row_stride - 1, rest)
 
 
 @triton.jit
-def load_step(at_ptr, items, inside, row_stride):
-    p = tl.load(at_ptr + items, mask=inside, other=0)
+def load_step(at_ptr, items, num, row_stride):
+    p = tl.load(at_ptr + items, mask=items // 4 < tl.cdiv(num, 4), other=0)
     return p, tl.load(at_ptr + row_stride - 2), tl.load(at_ptr + row_stride - 1)
 
 
@@ -121,7 +128,7 @@ def advance(
     saved_ptr,
     row_stride,
     items,
-    inside,
+    num,
     SAVE: tl.constexpr,
     SUM: tl.constexpr,
 ):
@@ -129,7 +136,7 @@ def advance(
     step = steps * 0
     while (step < steps) & (largest > series_limit):
         if SAVE:
-            save_step(saved_ptr + step * row_stride, p, largest, rest, items, inside, row_stride)
+            save_step(saved_ptr + step * row_stride, p, largest, rest, items, num, row_stride)
         if SUM:
             h += p
         weights = exact_weights(p, largest, rest, inv_tau)
@@ -141,7 +148,7 @@ def advance(
         largest, rest = largest * 0, largest * 0 + 1  # not followed any further: small for good
     while step < steps:
         if SAVE:
-            save_step(saved_ptr + step * row_stride, p, largest, rest, items, inside, row_stride)
+            save_step(saved_ptr + step * row_stride, p, largest, rest, items, num, row_stride)
         if SUM:
             h += p
         weights = series_weights(p, inv_tau)
@@ -184,21 +191,21 @@ def row_adjoint(
     row_stride,
     segment,
     items,
-    inside,
+    num,
     DTYPE: tl.constexpr,
 ):
     """ds = J(h)^T c of one row: `steps` steps one by one, `remaining` in closed form."""
-    p, largest, rest = first_step(scores, inside, inv_tau)
+    p, largest, rest = first_step(scores, items < num, inv_tau)
     segments = tl.cdiv(steps, segment)
-    starts_ptr = saved_ptr + segment.to(tl.int64) * row_stride
+    starts_ptr = saved_ptr + segment * row_stride
     for number in range(segments - 1):
-        save_step(starts_ptr + number.to(tl.int64) * row_stride, p, largest, rest, items, inside, row_stride)
+        save_step(starts_ptr + number * row_stride, p, largest, rest, items, num, row_stride)
         p, largest, rest, _ = advance(
-            p, largest, rest, p, segment, inv_tau, series_limit, saved_ptr, row_stride, items, inside, False, False
+            p, largest, rest, p, segment, inv_tau, series_limit, saved_ptr, row_stride, items, num, False, False
         )
     done = tl.maximum(segments - 1, 0) * segment
     p, largest, rest, _ = advance(
-        p, largest, rest, p, steps - done, inv_tau, series_limit, saved_ptr, row_stride, items, inside, True, False
+        p, largest, rest, p, steps - done, inv_tau, series_limit, saved_ptr, row_stride, items, num, True, False
     )
 
     a = tl.zeros_like(p)
@@ -213,15 +220,19 @@ def row_adjoint(
         length = tl.minimum(steps - number * segment, segment)
         tl.debug_barrier()
         if back > 0:
-            p, largest, rest = load_step(starts_ptr + number.to(tl.int64) * row_stride, items, inside, row_stride)
+            p, largest, rest = load_step(starts_ptr + number * row_stride, items, num, row_stride)
             p, largest, rest, _ = advance(
-                p, largest, rest, p, length, inv_tau, series_limit, saved_ptr, row_stride, items, inside, True, False
+                p, largest, rest, p, length, inv_tau, series_limit, saved_ptr, row_stride, items, num, True, False
             )
             tl.debug_barrier()
         for step_back in range(length):
-            at_ptr = saved_ptr + (length - 1 - step_back).to(tl.int64) * row_stride
-            p, largest, rest = load_step(at_ptr, items, inside, row_stride)
-            a = c * p + a * slope(p, largest, rest, inv_tau)
+            at_ptr = saved_ptr + (length - 1 - step_back) * row_stride
+            p, largest, rest = load_step(at_ptr, items, num, row_stride)
+            if largest > series_limit:
+                factor = slope(p, largest, rest, inv_tau)
+            else:
+                factor = series_slope(p, inv_tau)
+            a = c * p + a * factor
             a -= p * tl.sum(a, 0)
     # With log p_1 = s / tau minus a constant, what is left after the last projection is tau ds.
     return a * inv_tau
@@ -305,8 +316,8 @@ def adjoint_kernel(
     tau,
     tau_low,
     series_limit,
-    row_stride,
-    saved_stride,
+    row_units,
+    slots,
     segment,
     BLOCK: tl.constexpr,
 ):
@@ -341,10 +352,10 @@ def adjoint_kernel(
     sign = tl.where(is_target & (highest != 0), -1.0, 1.0).to(acc)
     c = upstream(dots_ptr + row * num_target, partner_ptr, items, inside, is_target)
     scores = sign * tl.load(noisy_ptr + row * num + items, mask=inside, other=0)
-    saved_ptr += program.to(tl.int64) * tl.multiple_of(saved_stride.to(tl.int64), 4)
-    row_stride = tl.multiple_of(row_stride, 4)
+    row_stride = row_units.to(tl.int64) * 4
+    saved_ptr += program * (slots * row_stride)
     ds = row_adjoint(
-        c, scores, steps, total - steps, tau, 1 / tau, series_limit, saved_ptr, row_stride, segment, items, inside, acc
+        c, scores, steps, total - steps, tau, 1 / tau, series_limit, saved_ptr, row_stride, segment, items, num, acc
     )
     tl.store(dscores_ptr + row * num + items, sign * ds, mask=inside)
 
@@ -361,8 +372,8 @@ def topk_adjoint_kernel(
     tau,
     tau_low,
     series_limit,
-    row_stride,
-    saved_stride,
+    row_units,
+    slots,
     segment,
     BLOCK: tl.constexpr,
 ):
@@ -374,10 +385,10 @@ def topk_adjoint_kernel(
     inside = items < num
     c = tl.load(grad_ptr + row * num + items, mask=inside, other=0)
     scores = tl.load(noisy_ptr + row * num + items, mask=inside, other=0)
-    saved_ptr += row * tl.multiple_of(saved_stride.to(tl.int64), 4)
-    row_stride = tl.multiple_of(row_stride, 4)
+    row_stride = row_units.to(tl.int64) * 4
+    saved_ptr += row * (slots * row_stride)
     ds = row_adjoint(
-        c, scores, steps, remaining, tau, 1 / tau, series_limit, saved_ptr, row_stride, segment, items, inside, acc
+        c, scores, steps, remaining, tau, 1 / tau, series_limit, saved_ptr, row_stride, segment, items, num, acc
     )
     tl.store(dscores_ptr + row * num + items, ds, mask=inside)
 
@@ -394,7 +405,7 @@ def relaxed_kernel(noisy_ptr, relaxed_ptr, num, steps, remaining, tau, tau_low, 
     p, largest, rest = first_step(scores, inside, 1 / tau)
     h = tl.zeros_like(p)
     p, largest, rest, h = advance(
-        p, largest, rest, h, steps, 1 / tau, series_limit, relaxed_ptr, 0, items, inside, False, True
+        p, largest, rest, h, steps, 1 / tau, series_limit, relaxed_ptr, 0, items, num, False, True
     )
     if remaining > 0:
         part, _ = softplus_and_sigmoid(solve_tail(p, remaining.to(acc), tau))

@@ -244,7 +244,7 @@ def select_kernel(
             )  # fmt: skip
             tl.debug_barrier()
             order_ptr = orders_ptr + (row * 4 + 2 * modality) * k
-            sort_list(noisy_ptr + row * num, index_ptr + row * k, order_ptr, order_ptr + k, k, BLOCK)
+            sort_list(noisy_ptr + row * num, index_ptr + row * k, order_ptr, order_ptr + k, k, BLOCK // 2)
         # The slot of rank r from the top takes the patch of rank r from the bottom.
         order_ptr = orders_ptr + row * 4 * k
         source_index_ptr += row * k

@@ -1,7 +1,8 @@
 """Kernels that move token rows: gate scores, replacement, exchange, row dots, gradients. All of them run at memory speed.
 
 A program takes a block of rows of one batch item, the target's programs first, then the source's. Tokens come with any
-strides; `ALIGN` (see `_launch.alignment`) says how many elements their row starts are multiples of.
+strides. `ALIGN` (see `_launch.alignment`) is how many elements the number of features and all steps between rows and items are
+multiples of; they are passed in units of it, so that the compiler sees the multiple and makes wide loads.
 """
 
 from __future__ import annotations
@@ -24,9 +25,7 @@ def wide(stride_item, stride_row, stride_column):
 @triton.jit
 def row_offsets(item, rows, stride_item, stride_row, ALIGN: tl.constexpr):
     """Element offsets of rows of one batch item, int64."""
-    stride_item = tl.multiple_of(stride_item.to(tl.int64), ALIGN)
-    stride_row = tl.multiple_of(stride_row.to(tl.int64), ALIGN)
-    return item.to(tl.int64) * stride_item + rows.to(tl.int64) * stride_row
+    return (item.to(tl.int64) * stride_item + rows.to(tl.int64) * stride_row) * ALIGN
 
 
 @triton.jit
@@ -87,7 +86,7 @@ def gate_scores_kernel(
     rows = (program % blocks) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     inside = rows < num_rows
     starts = row_offsets(item, rows, stride_item, stride_row, ALIGN)
-    features = tl.multiple_of(features, ALIGN)
+    features = features * ALIGN
     total = tl.zeros([BLOCK_ROWS, BLOCK_COLUMNS], acc)
     for column in range(0, features, BLOCK_COLUMNS):
         columns = column + tl.arange(0, BLOCK_COLUMNS)
@@ -132,7 +131,7 @@ def replace_kernel(
     rows = first + tl.arange(0, BLOCK_ROWS)
     partner = partners_of_slots(target_index_ptr, source_index_ptr, item, rows, first, k, BLOCK_ROWS)
     kept, placed = (rows < num_target) & (partner < 0), partner >= 0
-    features = tl.multiple_of(features, ALIGN)
+    features = features * ALIGN
     own = row_offsets(item, rows, target_item, target_row, ALIGN)
     other = row_offsets(item, partner, source_item, source_row, ALIGN)
     out = (item.to(tl.int64) * num_target + rows) * features
@@ -172,7 +171,7 @@ def swap_kernel(
     entries = item.to(tl.int64) * k + pairs
     slots = tl.load(target_index_ptr + entries, mask=inside, other=0)
     patches = tl.load(source_index_ptr + entries, mask=inside, other=0)
-    features = tl.multiple_of(features, ALIGN)
+    features = features * ALIGN
     ours = row_offsets(item, slots, target_item, target_row, ALIGN)
     theirs = row_offsets(item, patches, source_item, source_row, ALIGN)
     for column in range(0, features, BLOCK_COLUMNS):
@@ -221,7 +220,7 @@ def dots_kernel(
         partner = partners_of_slots(target_index_ptr, source_index_ptr, item, rows, first, k, BLOCK_ROWS)
         kept, placed = inside & (partner < 0), partner >= 0
         other = row_offsets(item, partner, source_item, source_row, ALIGN)
-    features = tl.multiple_of(features, ALIGN)
+    features = features * ALIGN
     own = row_offsets(item, rows, target_item, target_row, ALIGN)
     out = item.to(tl.int64) * num_target + rows
     total = tl.zeros([BLOCK_ROWS, BLOCK_COLUMNS], acc)
@@ -284,10 +283,10 @@ def gradient_kernel(
     """
     program = tl.program_id(0).to(tl.int64)
     acc: tl.constexpr = partial_ptr.dtype.element_ty
+    features = features * ALIGN
     column_blocks = tl.maximum(tl.cdiv(features, BLOCK_COLUMNS), 1)
     group = program // column_blocks
     columns = (program % column_blocks).to(tl.int32) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
-    features = tl.multiple_of(features, ALIGN)
     used = (columns < features)[None, :]
     is_target = group < programs_target
     if is_target:

@@ -1,0 +1,275 @@
+"""The backward operators against the fallback in float64, their launches and their traffic."""
+
+import pytest
+import torch
+
+from pare_kernels import _fallback
+from pare_kernels._triton import launchers, operators
+from pare_kernels._triton._launch import MAX_PROGRAMS, Launch, alignment, launch, record_launches, split_number
+from tests.pare_kernels.cases import make_inputs
+from tests.tolerances import assert_gradient
+
+NAMES = "dtarget", "dsource", "dweight", "dbias"
+
+
+def chosen(inputs, k, highest=False, selection=0):
+    """Scores and index lists of a forward pass: (gate_target, gate_source, noisy_target, noisy_source), (lists)."""
+    call = (
+        *inputs,
+        torch.tensor(5, device=inputs[0].device),
+        None,
+        None,
+        k,
+        0.9,
+        1.0,
+        selection,
+        highest,
+        False,
+        8,
+        True,
+    )
+    _, *index, gate_target, gate_source, noisy_target, noisy_source = _fallback.patch_replace(*call)
+    return (gate_target, gate_source, noisy_target, noisy_source), tuple(index)
+
+
+def assert_backward(
+    operator, grads, inputs, k, *, steps=8, highest=False, relax=True, need=(True, True, True), by=None
+):
+    scores, index = chosen(inputs, k, highest)
+    if by is not None:
+        index = index[0], index[1][:, by].contiguous()
+    rest = (*index, 0.9, steps, highest, relax, *need)
+    actual = getattr(operators, operator)(*grads, *inputs[:3], *scores, *rest)
+    wide = [tensor.double() for tensor in (*grads, *inputs[:3], *scores)]
+    expected = getattr(_fallback, operator)(*wide, *rest)
+    for name, one, other in zip(NAMES, actual, expected, strict=True):
+        assert one.shape == other.shape, name
+        assert_gradient(name, one, other, inputs[0].dtype)
+    return actual
+
+
+def upstream(inputs, seed=3):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor) for tensor in inputs[:2]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("operator", ["patch_replace_backward", "patch_swap_backward"])
+def test_dtypes(operator, dtype, device):
+    inputs = make_inputs(2, 9, 7, 16, dtype, device=device)
+    grads = upstream(inputs)
+    assert_backward(operator, grads[: 1 + ("swap" in operator)], inputs, 4)
+
+
+@pytest.mark.parametrize("operator", ["patch_replace_backward", "patch_swap_backward"])
+def test_highest_and_pairs_in_any_order(operator, device):
+    inputs = make_inputs(1, 8, 9, 5, torch.float64, device=device)
+    grads = upstream(inputs)[: 1 + ("swap" in operator)]
+    assert_backward(operator, grads, inputs, 5, highest=True, steps=2, by=torch.tensor([3, 0, 4, 1, 2], device=device))
+
+
+@pytest.mark.parametrize("operator", ["patch_replace_backward", "patch_swap_backward"])
+def test_without_a_relaxation_rows_are_routed(operator, device):
+    inputs = make_inputs(2, 6, 7, 3, torch.float64, device=device)
+    grads = upstream(inputs)[: 1 + ("swap" in operator)]
+    *_, dweight, dbias = assert_backward(operator, grads, inputs, 3, relax=False)
+    assert not dweight.any()
+    assert not dbias.any()
+
+
+@pytest.mark.parametrize("relax", [True, False])
+@pytest.mark.parametrize(
+    "need", [(True, False, False), (False, True, False), (False, False, True), (False, False, False)]
+)
+def test_only_what_is_needed(need, relax, device):
+    inputs = make_inputs(1, 6, 5, 3, torch.float64, device=device)
+    assert_backward("patch_replace_backward", upstream(inputs)[:1], inputs, 2, steps=1, relax=relax, need=need)
+
+
+SHAPES = [(0, 4, 4, 3, 2), (1, 1, 1, 2, 1), (2, 5, 3, 1, 0), (1, 4, 4, 3, 4), (1, 5, 4, 300, 2), (1, 3, 3, 0, 1)]
+
+
+@pytest.mark.parametrize(("batch", "num_target", "num_source", "dim", "k"), SHAPES)
+def test_shapes(batch, num_target, num_source, dim, k, device):
+    inputs = make_inputs(batch, num_target, num_source, dim, torch.float64, device=device)
+    assert_backward("patch_replace_backward", upstream(inputs)[:1], inputs, k, steps=1)
+
+
+def test_strides(device):
+    target, source, weight, bias = make_inputs(2, 6, 5, 4, torch.float64, device=device)
+    grad = upstream((target, source))[0].transpose(1, 2).contiguous().transpose(1, 2)
+    target = target.transpose(0, 1).contiguous().transpose(0, 1)
+    source = source.transpose(1, 2).contiguous().transpose(1, 2)
+    assert_backward("patch_replace_backward", [grad], (target, source, weight, bias), 3, steps=1)
+
+
+def test_long_rows(short_blocks, device):
+    inputs = make_inputs(1, 35, 19, 4, torch.float32, device=device)
+    assert_backward("patch_replace_backward", upstream(inputs)[:1], inputs, 8, steps=3)
+
+
+def test_programs_that_take_several_blocks_of_rows(device, monkeypatch):
+    monkeypatch.setattr(launchers, "GRADIENT_PROGRAMS", 2)
+    inputs = make_inputs(2, 40, 37, 4, torch.float32, device=device)
+    assert_backward("patch_replace_backward", upstream(inputs)[:1], inputs, 20, steps=0)
+
+
+@pytest.mark.parametrize("need", [(True, True), (True, False), (False, True), (False, False)])
+def test_gate_scores_backward(need, device):
+    tokens, _, weight, bias = make_inputs(2, 5, 1, 20, torch.float32, device=device)
+    scores = _fallback.gate_scores(tokens, weight, bias)
+    grad = torch.randn_like(scores)
+    actual = operators.gate_scores_backward(grad, scores, tokens, weight, *need)
+    expected = _fallback.gate_scores_backward(grad.double(), scores.double(), tokens.double(), weight.double(), *need)
+    for name, one, other in zip(("dtokens", "dweight", "dbias"), actual, expected, strict=True):
+        assert one.shape == other.shape
+        assert_gradient(name, one, other, torch.float32)
+
+
+# --- launches and traffic --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """Counts launches without running them: shapes of any size, on the meta device."""
+    from pare_kernels._triton import _launch
+
+    def count(kernel, programs, *arguments, device, traffic, num_warps, **constants):
+        if programs:
+            for recorder in _launch._recorders:
+                recorder.append(Launch(kernel.__name__, programs, traffic))
+
+    monkeypatch.setattr(launchers, "launch", count)
+    with record_launches() as recorded:
+        yield recorded
+
+
+def meta(shape, k, dtype=torch.float32, **options):
+    """The operator's forward and backward arguments at a shape, without storage."""
+    batch, num_target, num_source, dim = shape
+    make = {"device": "meta", "dtype": dtype}
+    target, source = torch.empty(batch, num_target, dim, **make), torch.empty(batch, num_source, dim, **make)
+    weight, bias = torch.empty(1, dim, **make), torch.empty(1, **make)
+    seed = torch.empty((), dtype=torch.int64, device="meta")
+    forward = (
+        target,
+        source,
+        weight,
+        bias,
+        seed,
+        None,
+        None,
+        k,
+        0.9,
+        1.0,
+        0,
+        False,
+        options.get("by_score", False),
+        8,
+        True,
+    )
+    return target, source, weight, forward
+
+
+@pytest.mark.parametrize("shape", [(32, 3136, 3136, 128), (64, 196, 196, 768)])
+@pytest.mark.parametrize("operator", ["patch_replace", "patch_swap"])
+def test_launches_and_bytes_of_the_default_operator(operator, shape, launches):
+    batch, num, _, dim = shape
+    k = num * 2 // 3
+    target, source, weight, forward = meta(shape, k)
+    in_place = operator == "patch_swap"
+    *_, target_index, source_index, a, b, c, d = getattr(operators, operator + "_" * in_place)(*forward)
+    assert [launch.name for launch in launches] == [
+        "gate_scores_kernel",
+        "select_kernel",
+        "swap_kernel" if in_place else "replace_kernel",
+    ]
+    token_bytes = batch * num * dim * 4
+    rows = 4 * token_bytes * k / num if in_place else 2 * token_bytes
+    moved = sum(launch.bytes for launch in launches)
+    assert 2 * token_bytes + rows <= moved <= 1.1 * (2 * token_bytes + rows)
+
+    launches.clear()
+    grads = (target, source) if in_place else (target,)
+    arguments = (
+        *grads,
+        target,
+        source,
+        weight,
+        a,
+        b,
+        c,
+        d,
+        target_index,
+        source_index,
+        0.9,
+        8,
+        False,
+        True,
+        True,
+        True,
+        True,
+    )
+    getattr(operators, f"{operator}_backward")(*arguments)
+    assert [launch.name for launch in launches] == ["dots_kernel", "adjoint_kernel", "gradient_kernel", "reduce_kernel"]
+    # The gradient of each buffer, both tokens, both results; and once more, for the row dots, a gradient and tokens.
+    minimum = (8 if in_place else 7) * token_bytes
+    moved = sum(launch.bytes for launch in launches)
+    assert minimum <= moved <= 1.1 * minimum
+
+
+@pytest.mark.parametrize("steps", [0, 8, -1])
+def test_top_k_takes_two_launches_forward_and_one_backward(steps, launches):
+    scores = torch.empty(64, 3136, device="meta")
+    seed = torch.empty((), dtype=torch.int64, device="meta")
+    _, _, noisy, _ = operators.gumbel_topk(scores, None, seed, 0, 2000, 0.9, 1.0, steps)
+    operators.gumbel_topk_backward(scores, noisy, 2000, 0.9, steps)
+    assert [launch.name for launch in launches] == ["select_kernel", "relaxed_kernel", "topk_adjoint_kernel"]
+
+
+def test_the_longest_rows_have_a_plan(launches):
+    for steps in (8, -1):
+        operators.patch_replace(*meta((2, 65536, 65536, 8), 30000)[3])
+        plan = launchers.plan_steps(30000, steps)
+        assert plan.exact + plan.remaining == 30000
+        assert plan.saved <= 2 * 174
+        assert plan.segment * (plan.saved - plan.segment + 1) >= plan.exact
+    assert {launch.programs for launch in launches if launch.name == "select_kernel"} == {4}
+
+
+def test_too_many_programs_are_refused():
+    with pytest.raises(ValueError, match="programs, more than"):
+        launch(launchers.tokens.reduce_kernel, MAX_PROGRAMS + 1, device=torch.device("cpu"), traffic=0, num_warps=1)
+
+
+def test_numbers_are_never_specialized_on():
+    """A compiled kernel serves every N, B and k: nothing but pointers and constants is part of what it is compiled for."""
+    from pare_kernels._triton import long_rows, relaxation, selection, tokens
+
+    seen = 0
+    for module in (tokens, selection, relaxation, long_rows):
+        for name, function in vars(module).items():
+            if not name.endswith("_kernel"):
+                continue
+            seen += 1
+            names = getattr(function, "arg_names", None) or [p.name for p in function.params]
+            numbers = {n for n in names if not n.endswith("_ptr") and not n.isupper()}
+            assert numbers <= set(function.do_not_specialize), name
+    assert seen >= 13
+
+
+def test_numbers_keep_double_precision():
+    for value in (0.9, 1.0, 1 / 3, 1e-3):
+        high, low = split_number(value)
+        assert torch.tensor(high, dtype=torch.float32).item() == high
+        assert abs(high + float(torch.tensor(low, dtype=torch.float32)) - value) <= 1e-14 * value
+
+
+def test_alignment_is_what_all_row_starts_share():
+    tokens = torch.empty(2, 3, 16)
+    assert alignment(tokens) == 4
+    assert alignment(tokens.bfloat16()) == 8
+    assert alignment(tokens, torch.empty(2, 3, 10)) == 1
+    assert alignment(tokens.transpose(1, 2)) == 1
+    assert alignment(torch.empty(2, 3, 18)[..., :16]) == 1
+    assert alignment(torch.empty(1, 1, 18)[..., :16]) == 4

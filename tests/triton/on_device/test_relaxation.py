@@ -1,0 +1,123 @@
+"""The relaxation and its adjoint, in registers and in blocks, against the definition in float64."""
+
+import pytest
+import torch
+
+from pare_kernels import _fallback, reference
+from pare_kernels._triton import launchers, operators
+from tests.tolerances import GRADIENTS, RELAXED
+
+INF, NAN = float("inf"), float("nan")
+STEPS = [0, 1, 8, -1]
+
+
+def noisy_rows(dtype, num, device, batch=2):
+    generator = torch.Generator().manual_seed(num)
+    gate = torch.rand(batch, num, generator=generator, dtype=torch.float64)
+    uniform = torch.rand(batch, num, generator=generator, dtype=torch.float64)
+    return (gate - (-(uniform.clamp_min(1e-9)).log()).log()).to(device, dtype)
+
+
+def assert_relaxed(scores, k, tau, steps, rtol=None):
+    exact = reference.relaxed_topk(scores.double(), k, tau, None if steps < 0 else steps)
+    h = launchers.relaxed(scores, k, tau, steps)
+    default, atol = RELAXED[scores.dtype]
+    torch.testing.assert_close(h.double(), exact, rtol=rtol or default, atol=atol)
+
+
+def assert_adjoint(scores, k, tau, steps, conditioning=1.0):
+    upstream = torch.randn(scores.shape, generator=torch.Generator().manual_seed(k), dtype=torch.float64).to(scores)
+    exact = reference.relaxed_topk_adjoint(upstream.double(), scores.double(), k, tau, None if steps < 0 else steps)
+    error = (operators.gumbel_topk_backward(upstream, scores, k, tau, steps).double() - exact).abs().max()
+    assert error <= GRADIENTS[scores.dtype] * conditioning * exact.abs().max().clamp_min(1e-6)
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_in_registers(dtype, steps, device):
+    scores = noisy_rows(dtype, 14, device)
+    assert_relaxed(scores, 9, 0.9, steps)
+    assert_adjoint(scores, 9, 0.9, steps)
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_in_blocks(steps, short_blocks, device):
+    scores = noisy_rows(torch.float32, 37, device, batch=1)
+    assert_relaxed(scores, 11, 0.9, steps)
+    assert_adjoint(scores, 11, 0.9, steps)
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_segments_are_run_again_from_their_starts(long, device, request):
+    """40 exact steps: more than are kept, in segments of 7, the last one shorter."""
+    if long:
+        request.getfixturevalue("short_blocks")
+    assert launchers.plan_steps(50, 40) == (40, 10, 7, 12)
+    assert_adjoint(noisy_rows(torch.float32, 64 if not long else 55, device, batch=1), 50, 0.9, 40)
+
+
+def test_series_steps_are_taken_and_exact(device, monkeypatch):
+    """Rows of equal scores have p = 1/N: below the limit from the first step on at N = 60, above it with a lower limit."""
+    scores = torch.zeros(1, 60, device=device)
+    scores[0, ::7] = 0.3
+    assert launchers.series_limit(0.9, torch.float32) > 1 / 45
+    assert_relaxed(scores, 30, 0.9, -1)
+    assert_adjoint(scores, 30, 0.9, -1)
+    monkeypatch.setattr(launchers, "series_limit", lambda tau, dtype: 0.0)
+    assert_relaxed(scores, 30, 0.9, -1)
+    assert_adjoint(scores, 30, 0.9, -1)
+
+
+@pytest.mark.parametrize("tau", [0.1, 0.5, 3.0])
+def test_temperatures(tau, device):
+    scores = noisy_rows(torch.float64, 12, device)
+    assert_relaxed(scores, 5, tau, 3)
+    assert_adjoint(scores, 5, tau, 3)
+
+
+@pytest.mark.parametrize("k", [0, 1, 12])
+def test_ends_of_k(k, device):
+    scores = noisy_rows(torch.float32, 12, device)
+    assert_relaxed(scores, k, 0.9, 8)
+    assert_adjoint(scores, k, 0.9, 8)
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_rows_of_non_finite_scores(long, device, request):
+    """NaN and -inf have no weight; a row of nothing else is zero; no row touches another."""
+    if long:
+        request.getfixturevalue("short_blocks")
+    scores = noisy_rows(torch.float64, 20 if long else 8, device, batch=4)
+    scores[1], scores[2, 0], scores[3, :] = NAN, -INF, -INF
+    scores[3, 2] = 1.0
+    for steps in (0, 2):
+        assert_relaxed(scores, 3, 0.9, steps)
+        assert_adjoint(scores, 3, 0.9, steps)
+
+
+def test_one_item_that_dominates(device):
+    """p_1 rounds to one: 1 - p is the sum of the others, and the tail is solved on a logarithmic scale."""
+    scores = torch.zeros(2, 9, dtype=torch.float32, device=device)
+    scores[0, 3], scores[1, 0], scores[1, 1] = 17.0, 60.0, 40.0
+    for steps in (0, 1, 4):
+        # 17 / tau is rounded before it becomes an exponent: the error of a weight is that of its exponent.
+        assert_relaxed(scores, 6, 0.9, steps, rtol=2e-5)
+    scores = scores.double()
+    for steps in (0, 1, 4):
+        assert_relaxed(scores, 6, 0.9, steps)
+        # A step back multiplies by p / (tau (1 - p)), here 5e9, what was rounded before.
+        assert_adjoint(scores, 6, 0.9, steps, conditioning=1e3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_whole_operator(dtype, device):
+    scores = torch.rand(2, 9, dtype=dtype, device=device)
+    seed = torch.tensor(77, device=device)
+    for call in ((scores, None, seed, 5, 4, 0.9, 0.5, 8), (scores, scores.flip(0), None, 0, 4, 0.9, 0.5, 2)):
+        mask, relaxed, noisy, indices = operators.gumbel_topk(*call)
+        expected = _fallback.gumbel_topk(*call)
+        assert torch.equal(mask, expected[0])
+        assert torch.equal(indices, expected[3])
+        rtol, atol = RELAXED[dtype]
+        torch.testing.assert_close(relaxed, expected[1], rtol=rtol, atol=1e3 * atol)
+        torch.testing.assert_close(noisy, expected[2], rtol=2e-6, atol=1e-6)
