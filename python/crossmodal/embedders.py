@@ -71,8 +71,9 @@ class PatchEmbedder(nn.Module):
     """Patchify by a convolution whose stride is its kernel, then LayerNorm and position embeddings.
 
     Sizes that the patch does not divide are zero-padded at the end (right, bottom). Tokens are in row-major order.
-    The projection starts Xavier-uniform with gain sqrt(2) and zero bias, the position embeddings at zero; encoders
-    overwrite what their pretrained embedding offers.
+    The projection starts as torch starts a convolution, with a bias: under a LayerNorm a zero bias would leave of each
+    patch its direction alone and lose its amplitude. The position embeddings start at zero. Encoders overwrite what their
+    pretrained embedding offers.
 
     Args:
         input_shape: ``(C, L)`` or ``(C, H, W)`` of one sample.
@@ -103,8 +104,6 @@ class PatchEmbedder(nn.Module):
         self.projection = convolution(input_shape[0], width, kernel_size=self.patch_size, stride=self.patch_size)
         self.norm = nn.Identity() if norm_eps is None else nn.LayerNorm(width, eps=norm_eps)
         self.position_embeddings = nn.Parameter(torch.zeros(self.num_tokens, width)) if positions else None
-        nn.init.xavier_uniform_(self.projection.weight, gain=math.sqrt(2))
-        nn.init.zeros_(self.projection.bias)
 
     @property
     def canvas_size(self) -> tuple[int, ...]:
