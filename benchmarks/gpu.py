@@ -1,0 +1,286 @@
+"""Everything that needs a GPU, in one command of at most nine minutes: `python benchmarks/gpu.py --out DIR` (`make gpu OUT=DIR`).
+
+Uses the Python it is started with, which must have torch and triton; nothing is fetched or installed. Runs the tests of the
+kernels on the device, then the benchmarks, each part in a process of its own with a time limit, and ends with one table: what
+each part came to, and the figures against their bars. Leaves `gpu.csv` (every measurement) and `gpu.log` (everything printed)
+in DIR.
+
+Exit code: 0 all parts ran and all tests passed; 1 a part failed or ran out of time; 2 there is nothing to run on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import importlib.util
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUDGET = 530.0  # seconds for everything
+HEADLINE = "swin-2000-B32"
+PASSED, FAILED, LATE, SKIPPED = "passed", "FAILED", "OUT OF TIME", "skipped"
+
+PROBE = """
+import json, torch
+found = {"torch": torch.__version__, "cuda": torch.cuda.is_available(), "devices": []}
+try:
+    import triton
+    found["triton"] = triton.__version__
+except ImportError as error:
+    found["triton"] = None
+if found["cuda"]:
+    found["devices"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+print(json.dumps(found))
+"""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process: its command, the modules it cannot do without, and its time limit in seconds.
+
+    Parts of one group run side by side: tests do, to share the time that compiling takes; measurements never.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    limit: float
+    group: str
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    part: str
+    result: str
+    seconds: float
+    note: str = ""
+
+
+def parts(out: Path) -> list[Part]:
+    python, file = sys.executable, str(out / "gpu.csv")
+    tests = [
+        Part(
+            f"tests: {path.stem.removeprefix('test_')}",
+            (python, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(path.relative_to(ROOT))),
+            limit=240,
+            group="tests",
+            needs=("pytest",),
+        )
+        for path in sorted((ROOT / "tests" / "triton").glob("**/test_*.py"))
+        if path.parent.name == "on_device" or path.name == "test_gpu.py"
+    ]
+    providers = (
+        "pare",
+        "pare-inplace",
+        "pare-exact",
+        "paper",
+        "eager-closed-manual",
+        "compile-closed",
+        "compile-closed-manual",
+    )
+    measure = (python, "-m", "benchmarks.run", "--device", "cuda", "--csv", file, "--seconds", "1")
+    chosen = tuple(word for name in providers for word in ("--provider", name))
+    return [
+        *tests,
+        Part("operator, B 32", (*measure, "--case", HEADLINE, *chosen), limit=150, group="operator"),
+        Part(
+            "training step",
+            (python, "-m", "benchmarks.train_step", "--device", "cuda", "--size", "base", "--csv", file),
+            limit=100,
+            group="step",
+            needs=("transformers", "accelerate", "jsonargparse"),
+        ),
+        Part("operator, N 64", (*measure, "--case", "short", *chosen), limit=60, group="short"),
+    ]
+
+
+class Log:
+    """Prints lines and keeps them in a file as they come."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w")
+        self._start = time.monotonic()
+        self._lock = threading.Lock()
+
+    def line(self, text: str) -> None:
+        stamped = f"[{time.monotonic() - self._start:4.0f} s] {text}"
+        with self._lock:
+            print(stamped, flush=True)
+            self._file.write(stamped + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def probe() -> dict[str, object]:
+    """Versions and devices, found out by another process: a broken installation must not end this one."""
+    done = subprocess.run([sys.executable, "-c", PROBE], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode != 0:
+        problem = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return {"torch": None, "problem": problem}
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def missing(found: dict[str, object]) -> str | None:
+    """Why nothing can run here, or None."""
+    remedy = "use a Python that has them: make gpu PYTHON=/path/to/python"
+    if found["torch"] is None:
+        return f"{sys.executable} cannot import torch ({found['problem']}); {remedy}"
+    if found["triton"] is None:
+        return f"{sys.executable} has no triton; {remedy}"
+    if not found["cuda"]:
+        return f"torch {found['torch']} sees no CUDA device; the tests that need none are in `make test`"
+    return None
+
+
+def run_group(group: Sequence[Part], log: Log, deadline: float) -> list[Outcome]:
+    """Runs the parts of one group side by side and returns how they ended, in their order."""
+    outcomes: queue.Queue[Outcome] = queue.Queue()
+    threads = [threading.Thread(target=lambda part=part: outcomes.put(run_part(part, log, deadline))) for part in group]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ended = {outcome.part: outcome for outcome in outcomes.queue}
+    return [ended[part.name] for part in group]
+
+
+def run_part(part: Part, log: Log, deadline: float) -> Outcome:
+    """Runs one part, its output going to the log line by line; ends it when its time is up."""
+    absent = [name for name in part.needs if importlib.util.find_spec(name) is None]
+    if absent:
+        return Outcome(part.name, SKIPPED, 0, f"this Python has no {', '.join(absent)}")
+    start = time.monotonic()
+    limit = min(part.limit, deadline - start)
+    if limit < 5:
+        return Outcome(part.name, LATE, 0, "no time was left to start it")
+    path = os.pathsep.join([str(ROOT), str(ROOT / "python"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    # A session of its own, so that what the part started ends with it.
+    process = subprocess.Popen(
+        part.command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    late = threading.Event()
+
+    def stop() -> None:
+        late.set()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+    timer = threading.Timer(limit, stop)
+    timer.start()
+    last = ""
+    try:
+        for line in process.stdout:
+            log.line(f"{part.name} | {line.rstrip()}")
+            last = line.strip() or last
+        code = process.wait()
+    finally:
+        timer.cancel()
+    seconds = time.monotonic() - start
+    if late.is_set():
+        return Outcome(part.name, LATE, seconds, f"ended after {limit:.0f} s; it last said: {last[:80]}")
+    return Outcome(part.name, PASSED if code == 0 else FAILED, seconds, last[:100])
+
+
+def figures(path: Path) -> list[tuple[str, str, str]]:
+    """(what, measured, bar) from the measurements of the headline case and of the training step; newest rows win."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        rows = {(row["case"], row["provider"]): row for row in csv.DictReader(file) if row["status"] == "ok"}
+
+    def number(case: str, provider: str, field: str) -> float | None:
+        text = rows.get((case, provider), {}).get(field, "")
+        return float(text) if text else None
+
+    def milliseconds(provider: str) -> float | None:
+        return number(HEADLINE, provider, "graph_ms") or number(HEADLINE, provider, "both_ms")
+
+    table = []
+    row, ours = rows.get((HEADLINE, "pare")), milliseconds("pare")
+    if ours:
+        sizes = [int(row[field]) for field in ("batch", "num_target", "dim")]
+        tokens = sizes[0] * sizes[1] * sizes[2] * (4 if row["dtype"] == "float32" else 2)
+        # Forward: both tokens are scored, one is read and one written. Backward: three are read and two written, and the row
+        # dots read a gradient and tokens before.
+        gbs = 11 * tokens / ours / 1e6
+        share = f" = {gbs / float(row['copy_gbs']):.0%} of copying" if row.get("copy_gbs") else ""
+        table.append(("forward and backward, B 32", f"{ours:.3f} ms, {gbs:.0f} GB/s{share}", "80 % of copying"))
+        compiled = [time for name in ("compile-closed", "compile-closed-manual") if (time := milliseconds(name))]
+        if compiled:
+            table.append(("faster than torch.compile, same maths", f"{min(compiled) / ours:.1f} x", "2 x"))
+        paper = number(HEADLINE, "paper", "both_ms")
+        if paper:
+            table.append(("faster than the paper's algorithm", f"{paper / ours:.0f} x", "1000 x"))
+        exact = milliseconds("pare-exact")
+        if exact:
+            table.append(("the same with every step of the relaxation", f"{exact:.3f} ms", ""))
+    for (case, provider), step in rows.items():
+        if provider == "pare" and step.get("operator_share") and "swin" in case.lower():
+            table.append((f"operator's share of a step, {case}", f"{float(step['operator_share']):.1%}", "at most 3 %"))
+    return table
+
+
+def summary(outcomes: Sequence[Outcome], found: Sequence[tuple[str, str, str]]) -> list[str]:
+    width = max(len(outcome.part) for outcome in outcomes)
+    lines = [
+        f"{outcome.part:{width}}  {outcome.result:11}  {outcome.seconds:4.0f} s  {outcome.note}" for outcome in outcomes
+    ]
+    if found:
+        what, measured = (max(len(row[column]) for row in found) for column in (0, 1))
+        lines += ["", *(f"{a:{what}}  {b:{measured}}  {c and 'bar: ' + c}".rstrip() for a, b, c in found)]
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder for gpu.csv and gpu.log"
+    )
+    options = parser.parse_args(arguments)
+    deadline = time.monotonic() + BUDGET
+    found = probe()
+    reason = missing(found)
+    if reason is not None:
+        print(f"nothing to run: {reason}", file=sys.stderr)
+        return 2
+    out = options.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    log = Log(out / "gpu.log")
+    try:
+        log.line(
+            f"{', '.join(found['devices'])}; torch {found['torch']}, triton {found['triton']}, {sys.version.split()[0]}"
+        )
+        everything, outcomes = parts(out), []
+        for name in dict.fromkeys(part.group for part in everything):
+            outcomes += run_group([part for part in everything if part.group == name], log, deadline)
+        log.line("-" * 100)
+        for line in summary(outcomes, figures(out / "gpu.csv")):
+            log.line(line)
+    finally:
+        log.close()
+    return int(any(outcome.result in (FAILED, LATE) for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""What of `make gpu` needs no GPU: refusals, time limits, skipped parts, the table at the end."""
+
+import csv
+import sys
+import time
+
+import pytest
+import torch
+
+from benchmarks import gpu
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path, capsys):
+    assert gpu.main(["--out", str(tmp_path / "out")]) == 2
+    assert "nothing to run: " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"torch": None, "problem": "No module named 'torch'"}, "cannot import torch"),
+        ({"torch": "2.13.0", "triton": None, "cuda": True}, "has no triton"),
+        ({"torch": "2.13.0", "triton": "3.8.0", "cuda": False}, "sees no CUDA device"),
+    ],
+)
+def test_each_lack_has_its_own_words(found, said):
+    assert said in gpu.missing(found)
+
+
+def test_a_machine_with_everything_lacks_nothing():
+    assert gpu.missing({"torch": "2.13.0", "triton": "3.8.0", "cuda": True}) is None
+
+
+def test_the_parts_exist_and_fit_into_the_budget(tmp_path):
+    parts = gpu.parts(tmp_path)
+    names = [part.name for part in parts]
+    assert {"tests: selection", "tests: relaxation", "tests: gradients", "tests: gpu", "operator, B 32"} <= set(names)
+    longest = {}
+    for part in parts:
+        longest[part.group] = max(longest.get(part.group, 0), part.limit)
+    assert gpu.BUDGET < 540
+    assert sum(longest.values()) <= 560  # limits, not expectations: the deadline cuts the last part short
+    for part in parts:
+        if "pytest" in part.command:
+            assert (gpu.ROOT / part.command[-1]).is_file()
+
+
+def part(code, **options):
+    return gpu.Part("one", (sys.executable, "-c", code), options.pop("limit", 30), "group", **options)
+
+
+@pytest.fixture
+def log(tmp_path):
+    log = gpu.Log(tmp_path / "gpu.log")
+    yield log
+    log.close()
+
+
+def test_parts_pass_fail_and_are_skipped(log, tmp_path):
+    soon = time.monotonic() + 60
+    assert gpu.run_part(part("print('fine')"), log, soon).result == gpu.PASSED
+    failed = gpu.run_part(part("import sys; print('why'); sys.exit(3)"), log, soon)
+    assert (failed.result, failed.note) == (gpu.FAILED, "why")
+    skipped = gpu.run_part(part("", needs=("no_such_module",)), log, soon)
+    assert skipped.result == gpu.SKIPPED
+    assert "no_such_module" in skipped.note
+    assert gpu.run_part(part(""), log, time.monotonic()).result == gpu.LATE
+    assert "one | fine" in (tmp_path / "gpu.log").read_text()
+
+
+def test_a_part_that_hangs_is_ended(log):
+    code = "import time; print('waiting', flush=True); time.sleep(60)"
+    outcome = gpu.run_part(part(code, limit=5), log, time.monotonic() + 60)
+    assert outcome.result == gpu.LATE
+    assert "waiting" in outcome.note
+    assert outcome.seconds < 30
+
+
+def test_a_group_runs_side_by_side_and_keeps_its_order(log):
+    group = [
+        gpu.Part(str(index), (sys.executable, "-c", f"import time; time.sleep({delay})"), 30, "group")
+        for index, delay in enumerate((0.4, 0.0))
+    ]
+    outcomes = gpu.run_group(group, log, time.monotonic() + 60)
+    assert [outcome.part for outcome in outcomes] == ["0", "1"]
+    assert {outcome.result for outcome in outcomes} == {gpu.PASSED}
+
+
+def test_figures_and_summary(tmp_path):
+    path = tmp_path / "gpu.csv"
+    assert gpu.figures(path) == []
+    common = {"case": gpu.HEADLINE, "batch": 32, "num_target": 3136, "dim": 128, "dtype": "float32", "status": "ok"}
+    rows = [
+        common | {"provider": "pare", "graph_ms": 0.2, "both_ms": 0.5, "copy_gbs": 4000},
+        common | {"provider": "paper", "both_ms": 400},
+        common | {"provider": "compile-closed", "both_ms": 0.9},
+        common | {"provider": "compile-closed-manual", "both_ms": 0.7, "status": "refused"},
+        common | {"provider": "pare-exact", "graph_ms": 2.0},
+        {"case": "swin-base", "provider": "pare", "status": "ok", "operator_share": 0.02},
+    ]
+    with path.open("w", newline="") as file:
+        fields = [*rows[0], "operator_share"]
+        writer = csv.DictWriter(file, fields)
+        writer.writeheader()
+        writer.writerows(rows)
+    found = gpu.figures(path)
+    assert found[0][1] == "0.200 ms, 2826 GB/s = 71% of copying"
+    assert [row[1] for row in found[1:]] == ["4.5 x", "2000 x", "2.000 ms", "2.0%"]
+    lines = gpu.summary([gpu.Outcome("tests", gpu.PASSED, 12, "40 passed")], found)
+    assert "passed" in lines[0]
+    assert any(line.endswith("bar: 1000 x") for line in lines)

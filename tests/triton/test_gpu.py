@@ -1,0 +1,168 @@
+"""The operators as a user meets them on a GPU: dispatch, autograd, torch.compile, CUDA graphs, streams, a second device."""
+
+import pytest
+import torch
+
+import pare_kernels
+from tests.pare_kernels.cases import OPTION_WORDS, make_inputs
+from tests.tolerances import assert_gradient
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+SHAPE, K = (3, 70, 61, 48), 23
+
+
+def inputs_on(device, dtype=torch.float32, shape=SHAPE, requires_grad=True):
+    return make_inputs(*shape, dtype, device=device, requires_grad=requires_grad)
+
+
+def step(inputs, operator=pare_kernels.patch_replace, upstream=None, **options):
+    options = {"k": K, "seed": 11} | options
+    result = operator(*inputs, **options)
+    upstream = torch.ones_like(result.mixed) if upstream is None else upstream
+    return result, torch.autograd.grad((result.mixed * upstream).sum(), inputs, allow_unused=True)
+
+
+@pytest.mark.parametrize("words", OPTION_WORDS, ids=lambda words: "-".join(words.values()))
+def test_same_choice_and_gradients_as_on_the_cpu(words):
+    ours = inputs_on("cuda")
+    host = [tensor.detach().cpu().double().requires_grad_() for tensor in ours]
+    upstream = torch.randn(SHAPE[0], SHAPE[1], SHAPE[3])
+    actual, gradients = step(ours, upstream=upstream.cuda(), **words)
+    expected, exact = step(host, pare_kernels.reference.patch_replace, upstream=upstream.double(), **words)
+    assert torch.equal(actual.target_index.cpu(), expected.target_index)
+    assert torch.equal(actual.source_index.cpu(), expected.source_index)
+    for name, one, other in zip(("target", "source", "weight", "bias"), gradients, exact, strict=True):
+        if other is not None and one is not None:
+            assert_gradient(name, one.cpu(), other, torch.float32)
+
+
+@pytest.mark.parametrize("num", [9000, 65536])
+def test_long_rows(num):
+    inputs = inputs_on("cuda", shape=(1, num, num // 2, 8))
+    host = [tensor.detach().cpu().double().requires_grad_() for tensor in inputs]
+    upstream = torch.randn(1, num, 8)
+    actual, gradients = step(inputs, upstream=upstream.cuda(), k=num // 3)
+    expected, exact = step(host, pare_kernels.reference.patch_replace, upstream=upstream.double(), k=num // 3)
+    # Of so many scores two may lie within rounding of each other.
+    same = torch.isin(actual.target_index.cpu(), expected.target_index).float().mean()
+    assert same > 0.9999
+    if same == 1:
+        assert_gradient("weight", gradients[2].cpu(), exact[2], torch.float32)
+
+
+@pytest.mark.parametrize("operator", ["patch_replace", "gumbel_topk", "gate_scores", "patch_swap_"])
+def test_opcheck(operator):
+    target, source, weight, bias = inputs_on("cuda", requires_grad=operator != "patch_swap_")
+    seed = torch.tensor(3, device="cuda")
+    arguments = {
+        "gate_scores": (target, weight, bias),
+        "gumbel_topk": (target[..., 0].detach().requires_grad_(), None, seed, 0, 9, 0.9, 1.0, 8),
+        "patch_replace": (target, source, weight, bias, seed, None, None, K, 0.9, 1.0, 0, False, False, 8, True),
+        "patch_swap_": (target, source, weight, bias, seed, None, None, K, 0.9, 1.0, 0, False, False, 8, True),
+    }[operator]
+    torch.library.opcheck(getattr(torch.ops.pare_kernels, operator).default, arguments)
+
+
+def test_torch_compile_keeps_one_graph_and_the_result():
+    inputs = inputs_on("cuda")
+    compiled = torch.compile(lambda *tensors: pare_kernels.patch_replace(*tensors, k=K, seed=11).mixed, fullgraph=True)
+    mixed = compiled(*inputs)
+    expected, gradients = step(inputs)
+    assert torch.equal(mixed, expected.mixed)
+    for one, other in zip(torch.autograd.grad(mixed.sum(), inputs), gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_cuda_graph_replays_with_new_seeds_and_tokens():
+    inputs = inputs_on("cuda")
+    seed = torch.tensor(1, device="cuda")
+
+    def both():
+        result = pare_kernels.patch_replace(*inputs, k=K, seed=seed)
+        return result.mixed, torch.autograd.grad(result.mixed.square().sum(), inputs)
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        both()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        mixed, gradients = both()
+    for value in (5, 6):
+        seed.fill_(value)
+        with torch.no_grad():
+            inputs[0].mul_(-1)
+        graph.replay()
+        expected, exact = both()
+        assert torch.equal(mixed, expected)
+        for one, other in zip(gradients, exact, strict=True):
+            assert torch.equal(one, other)
+
+
+def test_results_repeat_to_the_bit():
+    inputs = inputs_on("cuda", shape=(16, 300, 300, 96))
+    first, gradients = step(inputs, k=150)
+    for _ in range(5):
+        again, other = step(inputs, k=150)
+        assert torch.equal(first.mixed, again.mixed)
+        assert all(torch.equal(a, b) for a, b in zip(gradients, other, strict=True))
+
+
+def test_work_goes_to_the_current_stream():
+    inputs = inputs_on("cuda")
+    expected, _ = step(inputs)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        torch.cuda._sleep(50_000_000)
+        actual, _ = step(inputs)
+        assert not side.query()  # behind the sleep, and nothing has waited for it
+    side.synchronize()
+    assert torch.equal(actual.mixed, expected.mixed)
+
+
+def test_no_call_waits_for_the_device():
+    inputs = inputs_on("cuda")
+    seed = torch.tensor(1, device="cuda")
+    step(inputs, seed=seed)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step(inputs, seed=seed)
+        step(inputs, seed=seed, exact_steps=None, pairing="score")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")
+def test_the_tensors_own_device_is_used():
+    first, second = (inputs_on(f"cuda:{index}") for index in range(2))
+    expected, gradients = step(first)
+    actual, other = step(second)  # while cuda:0 is current
+    assert actual.mixed.device.index == 1
+    assert torch.equal(actual.mixed.cpu(), expected.mixed.cpu())
+    for one, two in zip(gradients, other, strict=True):
+        torch.testing.assert_close(one.cpu(), two.cpu())
+
+
+def test_exchange_in_place_with_autograd():
+    inputs = inputs_on("cuda")
+    expected, gradients = step(inputs)
+    target, source = inputs[0] * 1, inputs[1] * 1
+    result = pare_kernels.patch_swap_(target, source, *inputs[2:], k=K, seed=11)
+    assert torch.equal(result.mixed, expected.mixed)
+    for one, other in zip(torch.autograd.grad(result.mixed.sum(), inputs), gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_one_compilation_serves_every_size_of_a_bucket():
+    from pare_kernels._triton import tokens
+
+    def compiled():
+        return sum(len(cache[0]) for cache in tokens.replace_kernel.device_caches.values())
+
+    step(inputs_on("cuda", shape=(2, 65, 65, 64)), k=11)
+    before = compiled()
+    for batch, num, k in ((1, 66, 1), (3, 80, 16), (16, 128, 127)):
+        step(inputs_on("cuda", shape=(batch, num, num, 64)), k=k)
+    assert compiled() == before
