@@ -32,7 +32,7 @@ def check_task(task) -> None:
     for name in ("train", "validation", "test"):
         split = getattr(task, name)
         where = f"{task.name}, {name} split"
-        if name != "validation" and len(split.x) == 0:
+        if len(split.x) == 0:
             raise DataError(f"{where}: no samples")
         if len(split.x) != len(split.y):
             raise DataError(f"{where}: {len(split.x)} samples but {len(split.y)} targets")

@@ -287,6 +287,8 @@ class Config:
         compile: compile the encoder with torch.compile.
         device: `auto` takes a GPU where there is one.
         threads: CPU threads of this process (null: torch's choice).
+        select: which epoch's weights are kept, by the validation split: best metric (ties by loss, then the later epoch),
+            lowest loss, or the last epoch whatever it says.
         on_nan: when the loss or its gradient is not finite: stop, or skip that step and go on.
         track: experiment trackers, by the names accelerate knows (tensorboard, wandb, mlflow, ...), separated by
             commas; `metrics.jsonl` is always written.
@@ -318,6 +320,7 @@ class Config:
     compile: bool = False
     device: Literal["auto", "cpu"] = "auto"
     threads: int | None = None
+    select: Literal["metric", "loss", "last"] = "metric"
     on_nan: Literal["stop", "skip"] = "stop"
     track: str | None = None
     split: SplitConfig = field(default_factory=SplitConfig)

@@ -145,8 +145,7 @@ class Trainer:
                     self._end_epoch(epoch, began, done)
         finally:
             self.progress.close()
-        if self.state.best is not None:
-            self._load_weights(self.best_weights)
+        self._load_weights(self.best_weights)
 
     def evaluate(self, split) -> Evaluation:
         """Outputs, loss and metric of a split, with the weights as they are."""
@@ -168,7 +167,7 @@ class Trainer:
         k = self._k(epoch)
         pictured = self._pictured_epoch(epoch)
         group = torch.zeros(len(PARTS), dtype=torch.float64, device=self.accelerator.device)
-        bad_rows: list[int] = []
+        samples: list[tuple[Tensor, Tensor]] = []
         self._waited, self._began = 0.0, began
         for number, (batch, share) in self._batches(epoch, state.batch):
             last = (number + 1) % config.accumulate == 0 or number + 1 == self.plan.batches
@@ -180,8 +179,7 @@ class Trainer:
                 # data-parallel training averages over the processes.
                 loss = (parts["loss"] * batch.weight).sum() * (self.accelerator.num_processes / size)
                 self.accelerator.backward(loss)
-            per_sample = parts["loss"].detach()
-            bad_rows += batch.index[~torch.isfinite(per_sample)].tolist() if not torch.isfinite(loss) else []
+            samples.append((batch.index, parts["loss"].detach()))
             for place, name in enumerate(PARTS):
                 if name in parts:
                     group[place] += (parts[name].detach().double() * batch.weight).sum()
@@ -190,9 +188,9 @@ class Trainer:
             if last:
                 state.batch = number + 1
                 state.seconds = done + time.perf_counter() - began
-                self._optimizer_step(epoch, group, bad_rows, size, k)
+                self._optimizer_step(epoch, group, samples, size, k)
                 group.zero_()
-                bad_rows = []
+                samples.clear()
 
     def _batches(self, epoch: int, start: int) -> Iterator[tuple[int, tuple[Batch, Share]]]:
         """Batches of an epoch on this process's device, numbered; the time spent waiting for them is added up."""
@@ -204,7 +202,9 @@ class Trainer:
             self._waited += time.perf_counter() - before
             yield number, (batch, share)
 
-    def _optimizer_step(self, epoch: int, group: Tensor, bad_rows: list[int], size: int, k: int | None) -> None:
+    def _optimizer_step(
+        self, epoch: int, group: Tensor, samples: list[tuple[Tensor, Tensor]], size: int, k: int | None
+    ) -> None:
         state, config = self.state, self.config
         parameters = [p for p in self.step.parameters() if p.requires_grad]
         norm = self.accelerator.clip_grad_norm_(parameters, config.optimizer.clip or float("inf"))
@@ -219,7 +219,7 @@ class Trainer:
             state.samples += size
             state.gradient += norm if _is_finite(norm) else 0.0
         else:
-            self._not_finite(epoch, totals[0] / size, norm, bad_rows)
+            self._not_finite(epoch, totals[0] / size, norm, samples)
         self.optimizer.zero_grad()
         lr = self.scheduler.get_last_lr()[0]
         self.scheduler.step()
@@ -248,7 +248,8 @@ class Trainer:
         stop, save = words.tolist()
         return group.tolist(), stop, bool(save)
 
-    def _not_finite(self, epoch: int, loss: float, norm: float, bad_rows: list[int]) -> None:
+    def _not_finite(self, epoch: int, loss: float, norm: float, samples: list[tuple[Tensor, Tensor]]) -> None:
+        bad_rows = [row for rows, losses in samples for row in rows[~torch.isfinite(losses)].tolist()]
         rows = sorted(set(gather_object(bad_rows) if self.accelerator.num_processes > 1 else bad_rows))
         what = f"loss {loss}" if not _is_finite(loss) else f"gradient norm {norm}"
         where = f"at step {self.state.step} (epoch {epoch + 1}): {what}"
@@ -266,8 +267,7 @@ class Trainer:
     def _end_epoch(self, epoch: int, began: float, done: float) -> None:
         state, task = self.state, self.task
         trained = time.perf_counter() - began
-        has_validation = len(task.validation) > 0
-        validation = self.evaluate(task.validation) if has_validation else None
+        validation = self.evaluate(task.validation)
         k = self._k(epoch)
         record: dict[str, Any] = {"epoch": epoch, "step": state.step, "lr": self._lr}
         record |= {
@@ -279,17 +279,17 @@ class Trainer:
             "k": k,
             "lam": None if k is None else k / self.model.encoder.num_tokens,
             "selection": None if k is None else self._selection(epoch),
-            "validation": validation.metric if validation else None,
-            "validation_loss": validation.loss if validation else None,
-            "gradient_norm": state.gradient / max(self.plan.steps - 0, 1),
+            "validation": validation.metric,
+            "validation_loss": validation.loss,
+            "gradient_norm": state.gradient / self.plan.steps,
             "skipped_steps": state.skipped,
             "samples_per_second": state.samples / trained,
             "data_share": self._waited / trained,
             "memory_mib": memory_mib(self.accelerator.device),
             "seconds": done + time.perf_counter() - began,
         }
-        if validation is None or self._is_best(validation):
-            state.best = {"epoch": epoch, "metric": record["validation"], "loss": record["validation_loss"]}
+        if self._is_best(validation):
+            state.best = {"epoch": epoch, "metric": validation.metric, "loss": validation.loss}
             self.best_weights = self._weights()
         self._gather_replaced(epoch)
         state.history.append(record)
@@ -303,11 +303,13 @@ class Trainer:
         self.progress.epoch(record)
 
     def _is_best(self, validation: Evaluation) -> bool:
-        """Better metric; at the same metric a loss that is no worse: the later epoch wins a full tie."""
-        best = self.state.best
-        if best is None or self.metric.better(validation.metric, best["metric"]):
+        """Whether this epoch's weights are the ones to keep so far; the later epoch wins a full tie."""
+        best, select = self.state.best, self.config.select
+        if best is None or select == "last":
             return True
-        return validation.metric == best["metric"] and validation.loss <= best["loss"]
+        if select == "metric" and validation.metric != best["metric"]:
+            return self.metric.better(validation.metric, best["metric"])
+        return validation.loss <= best["loss"]
 
     # ----- mixing -----------------------------------------------------------------------------------------------------
 

@@ -37,14 +37,11 @@ class Progress:
 
     def epoch(self, record: dict[str, Any]) -> None:
         """After each epoch, with its record."""
-        value = record.get("validation")
-        if value is not None:
-            self._shown[self.metric] = f"{value:.4f}"
+        self._shown[self.metric] = f"{record['validation']:.4f}"
         if not self.enabled or self.terminal:
             return
         parts = [f"epoch {record['epoch'] + 1}/{self.epochs}", f"loss {record['loss']:.4f}"]
-        if value is not None:
-            parts.append(f"validation {self.metric} {value:.4f}")
+        parts.append(f"validation {self.metric} {record['validation']:.4f}")
         if record.get("k") is not None:
             parts.append(f"k {record['k']}")
         parts += [

@@ -68,7 +68,6 @@ def train(config: Config) -> dict[str, Any]:
     test = trainer.evaluate(task.test)
     results = summarise(config, task, source, trainer, test)
     accelerator.log({"test": test.metric}, step=trainer.state.step)
-    accelerator.end_training()
     if accelerator.is_main_process:
         write(folder, trainer, test, results)
         accelerator.print(
@@ -76,6 +75,7 @@ def train(config: Config) -> dict[str, Any]:
             f"{results['best_epoch'] + 1} of {config.epochs}, {results['seconds']:.0f} s)\n{folder.path}"
         )
     accelerator.wait_for_everyone()
+    accelerator.end_training()
     return results
 
 

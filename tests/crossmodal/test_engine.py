@@ -1,0 +1,226 @@
+"""Interruption, bad luck and several processes, for real: fresh processes, signals, kill -9."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+
+from crossmodal import engine, run
+from crossmodal.checkpoint import Checkpoints
+from crossmodal.config import Config
+from crossmodal.engine import Interrupted, NonFiniteLoss, Trainer
+from crossmodal.results import RunFolder, RunFolderError
+from tests.crossmodal import runs
+
+TIMES = ("seconds", "samples_per_second", "data_share", "memory_mib")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerator():
+    yield
+    AcceleratorState._reset_state(True)
+
+
+def numbers(folder: Path) -> list[dict]:
+    records = RunFolder(folder).read_metrics()
+    return [{key: value for key, value in record.items() if key not in TIMES} for record in records]
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model" / "model.safetensors").read_bytes()
+
+
+@pytest.fixture
+def straight(tmp_path, tiny_bert):
+    """Settings with dropout, steps of two batches, and the uninterrupted run they make."""
+    values = runs.settings(
+        tmp_path, tiny_bert, epochs=4, batch_size=4, accumulate=2, model__dropout=0.1, checkpoint__every_steps=2, seed=5
+    )
+    run.train(Config.from_dict(values | {"output_dir": str(tmp_path / "straight")}))
+    return values, tmp_path / "straight"
+
+
+def stop_at(monkeypatch, step: int, how) -> None:
+    """Makes training meet `how` right before it would end optimizer step `step`."""
+    original = Trainer._optimizer_step
+
+    def patched(self, *arguments):
+        if self.state.step == step:
+            how()
+        original(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "_optimizer_step", patched)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("step", [0, 4])
+def test_a_signal_saves_and_resuming_gives_the_same_bits(straight, monkeypatch, signum, step):
+    """Step 4 lies in the middle of an epoch of three."""
+    values, expected = straight
+    with monkeypatch.context() as patch:
+        stop_at(patch, step, lambda: os.kill(os.getpid(), signum))
+        with pytest.raises(Interrupted, match=rf"stopped after step {step + 1}, saved .*--resume true") as stopped:
+            run.train(Config.from_dict(values))
+    assert stopped.value.signum == signum
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    results = run.train(Config.from_dict(values | {"resume": True}))
+    assert results["steps"] == 12
+    folder = Path(values["output_dir"])
+    assert weights(folder) == weights(expected)
+    assert numbers(folder) == numbers(expected)
+    assert not (folder / "checkpoints").exists()
+
+
+def test_keep_limits_checkpoints(straight, monkeypatch):
+    values, _ = straight
+    stop_at(monkeypatch, 9, lambda: (_ for _ in ()).throw(RuntimeError("power cut")))
+    with pytest.raises(RuntimeError, match="power cut"):
+        run.train(Config.from_dict(values | {"keep": 3}))
+    saved = Checkpoints(Path(values["output_dir"]) / "checkpoints").list()
+    assert [path.name for path in saved] == ["step-00000004", "step-00000006", "step-00000008"]
+
+
+def test_resume_asks_for_the_same_settings(straight, monkeypatch):
+    values, _ = straight
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted):
+            run.train(Config.from_dict(values))
+    with pytest.raises(RunFolderError, match=r"other settings: batch_size was 4 and is now 5"):
+        run.train(Config.from_dict(values | {"resume": True, "batch_size": 5}))
+    with pytest.raises(RunFolderError, match="interrupted run; add --resume true"):
+        run.train(Config.from_dict(values))
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(straight, monkeypatch):
+    values, expected = straight
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5, lambda: patch.setattr("crossmodal.checkpoint.save_file", full))
+        with pytest.raises(OSError, match="No space"):
+            run.train(Config.from_dict(values))
+    folder = Path(values["output_dir"])
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-00000002", "step-00000004"]
+    run.train(Config.from_dict(values | {"resume": True}))
+    assert weights(folder) == weights(expected)
+
+
+def test_too_little_space_is_said_before_training(tmp_path, tiny_bert, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    with pytest.raises(RunFolderError, match=r"has 0 MiB left, this run may need"):
+        run.train(Config.from_dict(runs.settings(tmp_path, tiny_bert)))
+
+
+def test_kill_9_and_resume_give_the_same_bits(straight, tmp_path):
+    values, expected = straight
+    values = values | {"epochs": 4, "checkpoint": {"every_steps": 1}}
+    folder = Path(values["output_dir"])
+    process = runs.script("train.py", "--config", runs.write_settings(tmp_path, values))
+    deadline = time.monotonic() + 60
+    while (
+        len(Checkpoints(folder / "checkpoints").list()) == 0 and time.monotonic() < deadline and process.poll() is None
+    ):
+        time.sleep(0.002)
+    process.kill()
+    output, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL, output
+    assert not (folder / "results.json").exists()
+    run.train(Config.from_dict(values | {"resume": True}))
+    assert weights(folder) == weights(expected)
+    assert numbers(folder) == numbers(expected)
+
+
+def poison(monkeypatch, steps: set[int]) -> None:
+    """Makes the losses of the first sample infinite in those steps."""
+    original = engine.TrainingStep.forward
+    calls = {"count": -1}
+
+    def patched(self, batch, plan=None):
+        found = original(self, batch, plan)
+        if self.training:
+            calls["count"] += 1
+            if calls["count"] in steps:
+                found["loss"] = found["loss"] * torch.where(torch.arange(len(batch.x)) == 0, float("nan"), 1.0)
+        return found
+
+    monkeypatch.setattr(engine.TrainingStep, "forward", patched)
+
+
+def test_nan_stops_and_names_step_samples_and_checkpoint(tmp_path, tiny_bert, monkeypatch):
+    poison(monkeypatch, {3})
+    values = runs.settings(tmp_path, tiny_bert, checkpoint__every_steps=2)
+    order = engine.BatchPlan(21, 8, 1, 0, 12)
+    sample = next(iter(order.shares(1))).rows[0]
+    with pytest.raises(
+        NonFiniteLoss, match=rf"step 3 \(epoch 2\): loss nan, training samples \[{sample}\]; .*step-00000002"
+    ):
+        run.train(Config.from_dict(values))
+
+
+def test_nan_can_be_skipped(tmp_path, tiny_bert, monkeypatch, capsys):
+    poison(monkeypatch, {3})
+    results = run.train(Config.from_dict(runs.settings(tmp_path, tiny_bert, on_nan="skip")))
+    assert results["steps"] == 9
+    assert [record["skipped_steps"] for record in numbers(tmp_path / "run")] == [0, 1, 0]
+    assert "step skipped at step 3" in capsys.readouterr().out
+
+
+def test_skipping_ends_when_nothing_but_nan_comes(tmp_path, tiny_bert, monkeypatch):
+    poison(monkeypatch, set(range(100)))
+    values = runs.settings(tmp_path, tiny_bert, on_nan="skip", epochs=10)
+    with pytest.raises(NonFiniteLoss, match=r"in 21 steps in a row.*no checkpoint yet"):
+        run.train(Config.from_dict(values))
+
+
+LAUNCH = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+
+
+@pytest.mark.parametrize("method", ["pare", "nft"])
+def test_two_processes_make_the_same_curve_as_one(tmp_path, tiny_bert, method):
+    """Short last batches, a last batch of one sample, Gumbel noise, plain top-k, k = 0 in the last epoch."""
+    changes = {"method": method, "epochs": 3, "batch_size": 5, "mixing__end": 0.0, "mixing__start": 3}
+    values = runs.settings(tmp_path, tiny_bert, **changes)
+    path = runs.write_settings(tmp_path, values)
+    process = runs.script("train.py", "--config", path, "--output_dir", tmp_path / "two", launcher=LAUNCH)
+    run.train(Config.from_dict(values | {"output_dir": str(tmp_path / "one")}))
+    output = runs.finish(process)
+    assert output.count("test accuracy") == 1
+    one, two = numbers(tmp_path / "one"), numbers(tmp_path / "two")
+    assert len(one) == len(two) == 3
+    for alone, shared in zip(one, two, strict=True):
+        assert alone.keys() == shared.keys()
+        for key, value in alone.items():
+            assert shared[key] == (pytest.approx(value, rel=2e-4) if isinstance(value, float) else value), key
+    results = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two")]
+    assert results[1]["processes"] == 2
+    assert results[0]["test_loss"] == pytest.approx(results[1]["test_loss"], rel=2e-4)
+    if method == "pare":
+        assert [record["k"] for record in one] == [3, 2, 1]
+        assert results[0]["replaced"] == results[1]["replaced"]
+
+
+def test_two_processes_stop_together_and_resume(tmp_path, tiny_bert):
+    values = runs.settings(tmp_path, tiny_bert, epochs=3, checkpoint__every_steps=1)
+    path = runs.write_settings(tmp_path, values)
+    process = runs.script("train.py", "--config", path, "--epochs", 400, launcher=LAUNCH)
+    saved = Checkpoints(tmp_path / "run" / "checkpoints")
+    deadline = time.monotonic() + 90
+    while not saved.list() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=90)
+    assert "saved" in output, output
+    state = saved.load()[1]["state"]
+    assert len(list(saved.list()[-1].glob("random-*.pt"))) == 2
+    assert state["step"] > 0
+    assert not (tmp_path / "run" / "results.json").exists()
