@@ -11,9 +11,8 @@ template <class T>
 struct Format;
 template <>
 struct Format<float> {
-  using Int = std::int32_t;
+  using Word = std::uint32_t;
   static constexpr int mantissa_bits = 23;
-  static constexpr Int exponent_bias = 127;
   static constexpr float ln2_hi = 0x1.62e4p-1f;  // few bits, so that e * ln2_hi is exact
   static constexpr float ln2_lo = 0x1.7f7d1cp-20f;
   static constexpr float round_shift = 0x1.8p23f;  // adding it leaves the nearest integer in the low bits
@@ -24,9 +23,8 @@ struct Format<float> {
 };
 template <>
 struct Format<double> {
-  using Int = std::int64_t;
+  using Word = std::uint64_t;
   static constexpr int mantissa_bits = 52;
-  static constexpr Int exponent_bias = 1023;
   static constexpr double ln2_hi = 0x1.62e42feep-1;
   static constexpr double ln2_lo = 0x1.a39ef35793c76p-33;
   static constexpr double round_shift = 0x1.8p52;
@@ -58,37 +56,45 @@ PARE_INLINE Vec<T> exp(Vec<T> x) {
   for (int i = 1; i < F::exp_terms; ++i) inverse_factorial[i] = inverse_factorial[i - 1] / T(i);
   Vec<T> series = broadcast<T>(inverse_factorial[F::exp_terms - 1]);
   for (int i = F::exp_terms - 2; i >= 0; --i) series = fma(series, r, broadcast<T>(inverse_factorial[i]));
-  const Mask<T> power = reinterpret_cast<Mask<T>>(shifted) << F::mantissa_bits;
-  const Vec<T> result = reinterpret_cast<Vec<T>>(reinterpret_cast<Mask<T>>(series) + power);
+  const Bits<T> power = reinterpret_cast<Bits<T>>(shifted) << F::mantissa_bits;
+  const Vec<T> result = reinterpret_cast<Vec<T>>(reinterpret_cast<Bits<T>>(series) + power);
   return x >= F::exp_low ? result : Vec<T>{};
+}
+
+// x = 2^exponent m with m in [sqrt(1/2), sqrt(2)), for positive normal x; returns m.
+template <class T>
+PARE_INLINE Vec<T> split_exponent(Vec<T> x, Mask<T>& exponent) {
+  using F = detail::Format<T>;
+  const Bits<T> bits = reinterpret_cast<Bits<T>>(x);
+  const Bits<T> sqrt_half = Bits<T>{} + bit_cast<typename F::Word>(T(0.70710678118654752440));
+  exponent = reinterpret_cast<Mask<T>>(bits - sqrt_half) >> F::mantissa_bits;
+  return reinterpret_cast<Vec<T>>(bits - (reinterpret_cast<Bits<T>>(exponent) << F::mantissa_bits));
+}
+
+// exponent ln 2 + log(1 + f), |f| <= sqrt(2) - 1
+template <class T>
+PARE_INLINE Vec<T> join_log(Mask<T> exponent, Vec<T> f) {
+  using F = detail::Format<T>;
+  const Vec<T> e = __builtin_convertvector(exponent, Vec<T>);
+  const Vec<T> core = detail::twice_atanh<T, F::atanh_terms>(f / (2 + f));
+  return fma(e, broadcast<T>(F::ln2_hi), fma(e, broadcast<T>(F::ln2_lo), core));
 }
 
 // log(1 + x) for finite x >= -1/2, with full relative precision near 0.
 template <class T>
 PARE_INLINE Vec<T> log1p(Vec<T> x) {
-  using F = detail::Format<T>;
-  const Mask<T> sqrt_half = Mask<T>{} + bit_cast<typename F::Int>(T(0.70710678118654752440));
-  const Vec<T> u = 1 + x;
-  const Mask<T> offset = reinterpret_cast<Mask<T>>(u) - sqrt_half;
-  Mask<T> e = offset >> F::mantissa_bits;
-  const Mask<T> mantissa = reinterpret_cast<Mask<T>>(u) - (e << F::mantissa_bits);
+  Mask<T> exponent;
+  const Vec<T> mantissa = split_exponent<T>(1 + x, exponent);
   // Where 1 + x needs no scaling, x itself is the exact argument; elsewhere the rounding of 1 + x does not matter.
-  const Vec<T> f = e == 0 ? x : reinterpret_cast<Vec<T>>(mantissa) - 1;
-  const Vec<T> exponent = __builtin_convertvector(e, Vec<T>);
-  const Vec<T> core = detail::twice_atanh<T, F::atanh_terms>(f / (2 + f));
-  return fma(exponent, broadcast<T>(F::ln2_hi), fma(exponent, broadcast<T>(F::ln2_lo), core));
+  return join_log<T>(exponent, exponent == 0 ? x : mantissa - 1);
 }
 
 // log(x) for positive, finite, normal x.
 template <class T>
 PARE_INLINE Vec<T> log(Vec<T> x) {
-  using F = detail::Format<T>;
-  const Mask<T> sqrt_half = Mask<T>{} + bit_cast<typename F::Int>(T(0.70710678118654752440));
-  const Mask<T> e = (reinterpret_cast<Mask<T>>(x) - sqrt_half) >> F::mantissa_bits;
-  const Vec<T> f = reinterpret_cast<Vec<T>>(reinterpret_cast<Mask<T>>(x) - (e << F::mantissa_bits)) - 1;
-  const Vec<T> exponent = __builtin_convertvector(e, Vec<T>);
-  const Vec<T> core = detail::twice_atanh<T, F::atanh_terms>(f / (2 + f));
-  return fma(exponent, broadcast<T>(F::ln2_hi), fma(exponent, broadcast<T>(F::ln2_lo), core));
+  Mask<T> exponent;
+  const Vec<T> mantissa = split_exponent<T>(x, exponent);
+  return join_log<T>(exponent, mantissa - 1);
 }
 
 // 1 - (1 - p)^a for 0 <= p <= 1/2.

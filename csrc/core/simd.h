@@ -13,6 +13,7 @@ using VD = double __attribute__((vector_size(PARE_VECTOR_BYTES)));
 using VI = std::int32_t __attribute__((vector_size(PARE_VECTOR_BYTES)));
 using VU = std::uint32_t __attribute__((vector_size(PARE_VECTOR_BYTES)));
 using VL = std::int64_t __attribute__((vector_size(PARE_VECTOR_BYTES)));
+using VUL = std::uint64_t __attribute__((vector_size(PARE_VECTOR_BYTES)));
 
 template <class T>
 struct VectorOf;
@@ -20,16 +21,20 @@ template <>
 struct VectorOf<float> {
   using type = VF;
   using mask = VI;
+  using bits = VU;
 };
 template <>
 struct VectorOf<double> {
   using type = VD;
   using mask = VL;
+  using bits = VUL;
 };
 template <class T>
 using Vec = typename VectorOf<T>::type;
 template <class T>
 using Mask = typename VectorOf<T>::mask;
+template <class T>
+using Bits = typename VectorOf<T>::bits;
 
 template <class T>
 inline constexpr int lanes = PARE_VECTOR_BYTES / sizeof(T);

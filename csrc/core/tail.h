@@ -92,8 +92,8 @@ class Tail {
       }
     }
     flush();
-    for (; i < values; i += lanes<T>) take(i, 0);
-    t.log_sum += log1p<T>(product[0]);
+    for (int chain = 0; i < values; i += lanes<T>) take(i, chain++);  // fewer than there are chains
+    flush();
     t.q_sum = L::total((q_sum[0] + q_sum[1]) + (q_sum[2] + q_sum[3]));
     t.qq_sum = L::total((qq_sum[0] + qq_sum[1]) + (qq_sum[2] + qq_sum[3]));
     t.log_sum = L::total(t.log_sum);
