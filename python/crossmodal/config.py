@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
+import sys
 import warnings
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -288,7 +290,8 @@ class Config:
         device: `auto` takes a GPU where there is one.
         threads: CPU threads of this process (null: torch's choice).
         select: which epoch's weights are kept, by the validation split: best metric (ties by loss, then the later epoch),
-            lowest loss, or the last epoch whatever it says.
+            lowest loss, the last epoch within one standard error of the best (for few validation samples, which cannot
+            rank epochs finely), or the last epoch whatever the split says.
         on_nan: when the loss or its gradient is not finite: stop, or skip that step and go on.
         track: experiment trackers, by the names accelerate knows (tensorboard, wandb, mlflow, ...), separated by
             commas; `metrics.jsonl` is always written.
@@ -320,7 +323,7 @@ class Config:
     compile: bool = False
     device: Literal["auto", "cpu"] = "auto"
     threads: int | None = None
-    select: Literal["metric", "loss", "last"] = "metric"
+    select: Literal["metric", "loss", "within_error", "last"] = "metric"
     on_nan: Literal["stop", "skip"] = "stop"
     track: str | None = None
     split: SplitConfig = field(default_factory=SplitConfig)
@@ -401,8 +404,6 @@ def parse(argv: list[str] | None = None, prog: str = "train.py") -> Config:
         ConfigError: names the key, what it was, what was expected, and the nearest valid name.
         SystemExit: after `--help` and `--print_config`.
     """
-    import sys
-
     argv = _bare_flags(list(sys.argv[1:] if argv is None else argv))
     # The task decides which file holds its defaults, so it is looked up first, by the same rules.
     asking = {"-h", "--help"}
@@ -464,7 +465,7 @@ def _bare_flags(argv: list[str]) -> list[str]:
     """`--compile` alone means `--compile true`."""
     switches = {f"--{name}" for name, kind in _switches(Config).items() if kind}
     out: list[str] = []
-    for here, following in zip(argv, [*argv[1:], "--"], strict=True):
+    for here, following in pairwise([*argv, "--"]):
         out.append(f"{here}=true" if here in switches and following.startswith("-") else here)
     return out
 

@@ -63,16 +63,22 @@ class State:
     skipped: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None
+    reference: list[float] | None = None  # validation scores of the best epoch, for `select: within_error`
     replaced: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # epoch -> training sample -> slots
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Outputs of a whole split, in its order (normalised, as the model gives them), with loss and metric."""
+    """Outputs of a whole split, in its order (normalised, as the model gives them), with loss and metric.
+
+    scores: float64 (n,), what each sample says for the model, higher is better: for classes whether it is right, else minus
+    its loss.
+    """
 
     outputs: Tensor
     loss: float
     metric: float
+    scores: Tensor
 
 
 class Trainer:
@@ -152,8 +158,10 @@ class Trainer:
         outputs = self._outputs(split)
         physical_outputs, physical_y = self.decode(outputs), self.decode(split.y)
         pair = (physical_outputs, physical_y) if self.loss.physical else (outputs, split.y)
-        loss = self.loss.per_sample(*pair).double().mean().item()
-        return Evaluation(outputs, loss, self.metric(physical_outputs, physical_y))
+        per_sample = self.loss.per_sample(*pair).double()
+        scores = outputs.argmax(1) == split.y if self.task.kind == "classification" else -per_sample
+        metric = self.metric(physical_outputs, physical_y)
+        return Evaluation(outputs, per_sample.mean().item(), metric, scores.double())
 
     def decode(self, y: Tensor) -> Tensor:
         """Normalised targets in the data's own units; classes and labels as they are."""
@@ -305,11 +313,26 @@ class Trainer:
     def _is_best(self, validation: Evaluation) -> bool:
         """Whether this epoch's weights are the ones to keep so far; the later epoch wins a full tie."""
         best, select = self.state.best, self.config.select
+        if select == "within_error":
+            return self._within_error(validation.scores)
         if best is None or select == "last":
             return True
         if select == "metric" and validation.metric != best["metric"]:
             return self.metric.better(validation.metric, best["metric"])
         return validation.loss <= best["loss"]
+
+    def _within_error(self, scores: Tensor) -> bool:
+        """Whether this epoch is the best, or so near it that the validation samples cannot tell them apart.
+
+        The one-standard-error rule (Breiman et al., 1984) on the differences sample by sample. It prefers the end of the
+        walk, where the learning rate is low and no source patch is left, unless the samples object.
+        """
+        if self.state.reference is None or scores.mean() >= sum(self.state.reference) / len(scores):
+            self.state.reference = scores.tolist()
+            return True
+        behind = torch.tensor(self.state.reference, dtype=scores.dtype) - scores.cpu()
+        error = behind.std() / len(behind) ** 0.5 if len(behind) > 1 else 0.0
+        return bool(behind.mean() <= error * (1 + 1e-9))  # one sample alone is exactly one error behind
 
     # ----- mixing -----------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from accelerate.state import AcceleratorState
 from crossmodal import engine, run
 from crossmodal.checkpoint import Checkpoints
 from crossmodal.config import Config
-from crossmodal.engine import Interrupted, NonFiniteLoss, Trainer
+from crossmodal.engine import Interrupted, NonFiniteLoss, State, Trainer
 from crossmodal.results import RunFolder, RunFolderError
 from tests.crossmodal import runs
 
@@ -224,3 +225,23 @@ def test_two_processes_stop_together_and_resume(tmp_path, tiny_bert):
     assert len(list(saved.list()[-1].glob("random-*.pt"))) == 2
     assert state["step"] > 0
     assert not (tmp_path / "run" / "results.json").exists()
+
+
+def test_within_error_keeps_the_last_epoch_that_the_samples_do_not_object_to():
+    """Ten samples right in epoch 0; then one wrong (one standard error: kept), two wrong (not), another one (kept)."""
+    right = torch.ones(10, dtype=torch.float64)
+    one, two, other = (right.index_fill(0, torch.tensor(rows), 0.0) for rows in ([3], [3, 4], [7]))
+    trainer = SimpleNamespace(state=State())
+    kept = [Trainer._within_error(trainer, scores) for scores in (right, one, two, other)]
+    assert kept == [True, True, False, True]
+    assert trainer.state.reference == right.tolist()
+
+
+def test_within_error_follows_a_better_epoch():
+    trainer = SimpleNamespace(state=State())
+    worse, better = torch.tensor([-2.0, -1.0, -4.0]).double(), torch.tensor([-0.1, -0.2, -0.3]).double()
+    assert Trainer._within_error(trainer, worse)
+    assert Trainer._within_error(trainer, better)
+    assert trainer.state.reference == better.tolist()
+    assert not Trainer._within_error(trainer, better - 1.0)
+    assert not Trainer._within_error(SimpleNamespace(state=State(reference=[1.0])), torch.zeros(1).double())
