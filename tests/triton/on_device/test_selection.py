@@ -104,13 +104,13 @@ def test_long_rows_are_read_in_blocks(negated, short_blocks, device):
     assert torch.equal(choice.source_index, expected[1])
 
 
-def test_pairing_by_score_sorts_ties_and_nan_as_the_definition(short_blocks, device, highest=True):
+def test_pairing_by_score_sorts_ties_and_nan_as_the_definition(short_blocks, device):
     noisy_target = torch.randint(-3, 3, (2, 37), device=device).float()
     noisy_source = torch.randint(-3, 3, (2, 29), device=device).float()
     noisy_target[0, 3:9], noisy_source[1, 5:25], noisy_source[1, 1] = NAN, NAN, -INF
     gates = noisy_target, noisy_source
-    choice = launchers.select(noisy_target[:, :0], (37, 29), gates, None, None, 19, 1.0, highest, True)
-    words = {"replace": "highest" if highest else "lowest", "pairing": "score"}
+    choice = launchers.select(noisy_target[:, :0], (37, 29), gates, None, None, 19, 1.0, True, True)
+    words = {"replace": "highest", "pairing": "score"}
     expected = reference.choose_patches(noisy_target, noisy_source, 19, **words)
     assert torch.equal(choice.target_index, expected[0])
     assert torch.equal(choice.source_index, expected[1])
