@@ -155,14 +155,13 @@ class Flow {
     for (int r = 0; r < lanes<T>; ++r) totals[r] = static_cast<T>(sums.all[InLanes ? r : 0]);
     const V scale = load(step.scale), scale_next = load(next.scale) * totals;
     const V inverse_tau = broadcast<T>(static_cast<T>(1 / tau_));
-    V sum{};
-    for_vectors([&](std::int64_t i) {
+    V sum = sum_over([&](std::int64_t i) {
       const V p = load(y + i) * scale;
       const V projected = fma(-load(y_next + i), scale_next, load(a + i));
       const V slope = fma(-p / (1 - p), inverse_tau, broadcast<T>(1));
       const V value = fma(load(c + i), p, projected * slope);
       store(a + i, value);
-      sum += value;
+      return value;
     });
     sum = L::total(sum);
     const Sums before = sums;
@@ -204,20 +203,11 @@ class Flow {
       if (step.dominant[r] >= 0) a[L::at(step.dominant[r], r)] = static_cast<T>(dominant[r]);
   }
 
-  // The sums of an adjoint that was not made by `retreat`.
-  Sums sums_of(T* a, const Step<T>& step) const {
-    Sums sums;
-    T taken[lanes<T>] = {};
-    take_dominant(a, step, taken);
-    V sum{};
-    for_vectors([&](std::int64_t i) { sum += load(a + i); });
-    sum = L::total(sum);
-    for (int r = 0; r < L::rows; ++r) {
-      sums.all[r] = sums.others[r] = sum[r];
-      if (step.dominant[r] < 0) continue;
-      a[L::at(step.dominant[r], r)] = taken[r];
-      sums.all[r] += taken[r];
-    }
+  // The sums of an adjoint that adds up to 0, as that of the tail does.
+  Sums sums_of_zero(const T* a, const Step<T>& step) const {
+    Sums sums{};
+    for (int r = 0; r < L::rows; ++r)
+      if (step.dominant[r] >= 0) sums.others[r] = -double(a[L::at(step.dominant[r], r)]);
     return sums;
   }
 
@@ -225,6 +215,19 @@ class Flow {
   PARE_INLINE void for_vectors(Body body) const {
     const std::int64_t values = layout_.values();
     for (std::int64_t i = 0; i < values; i += lanes<T>) body(i);
+  }
+
+  // The sum of term(i) over the vectors, in four parts: short chains of additions are faster, and round less.
+  template <class Term>
+  PARE_INLINE V sum_over(Term term) const {
+    constexpr int parts = 4;
+    const std::int64_t values = layout_.values();
+    V sum[parts] = {};
+    std::int64_t i = 0;
+    for (; i + parts * lanes<T> <= values; i += parts * lanes<T>)
+      for (int part = 0; part < parts; ++part) sum[part] += term(i + part * lanes<T>);
+    for (int part = 0; i < values; i += lanes<T>) sum[part++] += term(i);
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
   }
 
  private:
@@ -267,7 +270,8 @@ class Flow {
     for (int j = 0; j < Terms; ++j) coefficient[j] = broadcast<T>(series_.coefficient[j]);
     const V scale = load(step.scale);
     const V limit = broadcast<T>(series_.full_limit);
-    const auto at = [&](std::int64_t i, V& partial_sum, V& partial_largest) {
+    V top{};
+    sum = sum_over([&](std::int64_t i) {
       const V p = load(y + i) * scale;
       V delta = coefficient[Terms - 1];
       for (int j = Terms - 2; j >= 0; --j) delta = fma(delta, p, coefficient[j]);
@@ -276,19 +280,10 @@ class Flow {
       const V weight = fma(-p, delta, p);
       store(next + i, weight);
       if (h) store(h + i, load(h + i) + p);
-      partial_sum += weight;
-      partial_largest = vmax(weight, partial_largest);
-    };
-    const std::int64_t values = layout_.values();
-    V s[2] = {}, m[2] = {};
-    std::int64_t i = 0;
-    for (; i + 2 * lanes<T> <= values; i += 2 * lanes<T>) {
-      at(i, s[0], m[0]);
-      at(i + lanes<T>, s[1], m[1]);
-    }
-    if (i < values) at(i, s[0], m[0]);
-    sum = s[0] + s[1];
-    largest = vmax(m[0], m[1]);
+      top = vmax(weight, top);
+      return weight;
+    });
+    largest = top;
   }
 
   // Normalises: scale, and the dominant item if there is one.
@@ -323,9 +318,7 @@ class Flow {
       step.dominant[r] = item;
     }
     take_dominant(y, step, taken);
-    V others{};
-    for_vectors([&](std::int64_t i) { others += load(y + i); });
-    others = L::total(others);
+    const V others = L::total(sum_over([&](std::int64_t i) { return load(y + i); }));
     for (int r = 0; r < L::rows; ++r) {
       if (step.dominant[r] < 0) continue;
       y[L::at(step.dominant[r], r)] = taken[r];

@@ -24,7 +24,7 @@ struct Relaxation {
   std::int64_t tail() const { return chosen - exact(); }
 };
 
-inline constexpr std::int64_t longest_in_lanes = 256;
+inline constexpr std::int64_t longest_in_lanes = 128;
 inline constexpr std::int64_t shortest_in_float = 32;  // shorter rows cost nothing, and their sums may cancel
 inline constexpr std::int64_t most_steps_in_float = 64;
 inline constexpr std::int64_t fewest_items_for_nodes = 192;
@@ -97,7 +97,7 @@ class Rows {
     typename F::Sums sums{};
     if (relaxation_.tail() > 0) {
       Tail<T, InLanes>(flow_, y + length * values_, steps[length], static_cast<double>(relaxation_.tail())).adjoint(c, a);
-      sums = flow_.sums_of(a, steps[length]);
+      sums = flow_.sums_of_zero(a, steps[length]);
     } else {
       std::fill(a, a + values_, T(0));
     }

@@ -37,21 +37,18 @@ class Tail {
   // A_{m+1} = tau q (c - <q, c> / <q, 1>), the gradient with respect to log p.
   void adjoint(const T* c, T* a) const {
     const V factor = load(factor_);
-    V q_sum{}, qc_sum{};
     flow_.for_vectors([&](std::int64_t i) {
       const V x = load(y_ + i) * factor;
-      const V q = x / (1 + x);
-      store(a + i, q);
+      store(a + i, x / (1 + x));
     });
     for_log_domain([&](std::int64_t at, double log_a) { a[at] = static_cast<T>(sigmoid(log_a)); });
-    flow_.for_vectors([&](std::int64_t i) {
-      const V q = load(a + i);
-      q_sum += q;
-      qc_sum = fma(q, load(c + i), qc_sum);
-    });
-    q_sum = L::total(q_sum);
-    qc_sum = L::total(qc_sum);
-    const V mean = q_sum > 0 ? qc_sum / q_sum : V{};
+    const V q_sum = L::total(flow_.sum_over([&](std::int64_t i) { return load(a + i); }));
+    // The mean, and once more of what it leaves: its rounding would be shared by all items and add up along the row.
+    V mean{};
+    for (int pass = 0; pass < 2; ++pass) {
+      const V left = flow_.sum_over([&](std::int64_t i) { return load(a + i) * (load(c + i) - mean); });
+      mean += q_sum > 0 ? L::total(left) / q_sum : V{};
+    }
     const V tau = broadcast<T>(static_cast<T>(flow_.tau()));
     flow_.for_vectors([&](std::int64_t i) { store(a + i, tau * load(a + i) * (load(c + i) - mean)); });
   }
