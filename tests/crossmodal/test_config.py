@@ -76,6 +76,10 @@ def test_unknown_key_in_a_file(tmp_path):
         config.parse(["--config", str(path)])
 
 
+def test_no_arguments_at_all():
+    assert config.parse([]).task == Config().task
+
+
 def test_switches_need_no_value():
     found = config.parse(["--compile", "--model.activation_checkpointing", "--seed", "3"])
     assert found.compile

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from crossmodal import cli, run
+from crossmodal.engine import Interrupted, NonFiniteLoss
+from tests.crossmodal import runs
+
+
+def test_list_names_everything_with_a_line_each(capsys):
+    assert cli.train(["--list"]) == 0
+    out = capsys.readouterr().out
+    for name in ("italy_power_demand", "arrays", "pare", "nft", "scratch", "minilm", "scipy_docs"):
+        assert any(line.split()[0] == name and len(line.split()) > 3 for line in out.splitlines() if line.strip()), name
+
+
+@pytest.mark.parametrize("command", [cli.train, cli.predict, cli.evaluate, cli.compare])
+def test_help(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command(["--help"])
+    assert ended.value.code == 0
+    assert "usage" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Interrupted(signal.SIGTERM, "stopped"), 143),
+        (Interrupted(signal.SIGINT, "stopped"), 130),
+        (NonFiniteLoss("nan"), 1),
+        (OSError(28, "No space left"), 2),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_exit_codes(monkeypatch, capsys, error, code):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(run, "train", fail)
+    assert cli.train([]) == code
+    assert capsys.readouterr().err.strip()
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch):
+    def fail(_):
+        int("x")
+
+    monkeypatch.setattr(run, "train", fail)
+    with pytest.raises(ValueError, match="invalid literal"):
+        cli.train([])
+
+
+def test_mistakes_are_one_message(capsys, tmp_path):
+    assert cli.train(["--epochs", "-1"]) == 2
+    assert capsys.readouterr().err == "error: epochs: expected a positive number, got -1\n"
+    assert cli.predict([str(tmp_path), "in.npy", "-o", "out.npy"]) == 2
+    assert "no results" in capsys.readouterr().err
+    assert cli.evaluate([str(tmp_path)]) == 2
+    assert cli.compare(["--methods", "x"]) == 2
+
+
+def test_scripts_work_from_a_plain_checkout():
+    assert "usage" in runs.finish(runs.script("train.py", "--help"))

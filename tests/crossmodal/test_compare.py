@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+import signal
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from crossmodal import compare
+from crossmodal.config import Config, ConfigError
+from crossmodal.results import RunFolder, RunFolderError
+from tests.crossmodal import runs
+
+
+def job(tmp_path, method: str, seed: int, test: float, metric: str = "accuracy") -> compare.Job:
+    config = Config(task="digits", method=method, seed=seed)
+    folder = RunFolder(tmp_path / f"digits-{method}-{seed}")
+    folder.prepare(config)
+    folder.write_results({"metric": metric, "test": test, "seconds": 2.0 + seed})
+    return compare.Job(config, folder, [])
+
+
+def test_table_by_hand(tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "yardstick", lambda _: {"name": "logistic regression", "error": 4.0})
+    jobs = [job(tmp_path, "pare", s, t) for s, t in enumerate((0.9, 0.8, 0.7))]
+    jobs += [job(tmp_path, "nft", s, t) for s, t in enumerate((0.8, 0.8, 0.6))]
+    table = compare.summarise(jobs)
+    pare = table["methods"]["pare"]
+    assert pare["errors"] == pytest.approx([10, 20, 30])
+    assert (pare["mean"], pare["std"], pare["seconds"]) == pytest.approx((20, 10, 3))
+    # differences -10, 0, -10: mean -20/3, standard deviation 10/sqrt(3), standard error 10/3
+    assert (pare["difference"], pare["standard_error"]) == pytest.approx((-20 / 3, 10 / 3))
+    text = compare.render(table)
+    assert "| pare | 20.00 | 10.00 | -6.67 ± 3.33 | 3 |" in text
+    assert "| nft | 26.67 | 11.55 |  | 3 |" in text
+    assert "| logistic regression, raw values | 4.00 | | | |" in text
+
+
+def test_one_seed_has_no_deviation_and_errors_stay_errors(tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "yardstick", lambda _: None)
+    table = compare.summarise([job(tmp_path, "pare", 0, 0.5, "rmse"), job(tmp_path, "nft", 0, 0.75, "rmse")])
+    assert table["label"] == "error"
+    assert "| pare | 0.50 |  | -0.25 | 2 |" in compare.render(table)
+
+
+@pytest.mark.parametrize("kind", ["classification", "multilabel", "regression", "dense"])
+def test_yardstick_learns(tmp_path, kind):
+    path = runs.write_data(tmp_path, kind)
+    found = compare.yardstick(Config(task="arrays", data=str(path), kind=kind))
+    if kind == "dense":
+        assert found is None
+        return
+    data = np.load(path)
+    assert found["error"] < (1.0 if kind == "regression" else 20.0)
+    assert found["name"] == ("ridge regression" if kind == "regression" else "logistic regression")
+    if kind == "regression":
+        assert found["error"] < data["y_test"].std() / 3
+
+
+def test_runs_side_by_side_then_taken_as_they_are(tmp_path, tiny_bert, capsys):
+    settings = runs.settings(tmp_path, tiny_bert, epochs=1)
+    del settings["output_dir"]
+    path = runs.write_settings(tmp_path, settings)
+    arguments = [
+        "--methods",
+        "nft,pare",
+        "--seeds",
+        "0",
+        "--runs_dir",
+        str(tmp_path / "runs"),
+        "--jobs",
+        "2",
+        "--config",
+        str(path),
+    ]
+    assert compare.main(arguments) == 0
+    first = capsys.readouterr().out
+    assert "pare seed 0: epoch 1/1" in first
+    assert "| pare |" in first
+    assert compare.main(arguments) == 0
+    second = capsys.readouterr().out
+    assert "nft seed 0: finished before, taken as it is" in second
+    assert first[first.index("arrays: test") :] == second[second.index("arrays: test") :]
+    table = json.loads((tmp_path / "runs" / "comparison.json").read_text())
+    assert list(table["methods"]) == ["pare", "nft"]
+    assert {"comparison.md", "comparison.png", "arrays-nft-0", "arrays-pare-0"} <= {
+        p.name for p in (tmp_path / "runs").iterdir()
+    }
+    with pytest.raises(RunFolderError, match=r"other settings \(batch_size was 8 and is now 7\); add --overwrite"):
+        compare.main([*arguments, "--batch_size", "7"])
+
+
+def test_a_failed_run_stops_the_others_and_shows_its_log(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        compare,
+        "TRAIN",
+        "import sys, time; print('before'); time.sleep(60 * ('nft' in sys.argv)); sys.exit('broken pipe')",
+    )
+    folders = {method: RunFolder(tmp_path / method) for method in ("nft", "pare")}
+    jobs = [compare.Job(Config(method=m), folder, [m]) for m, folder in folders.items()]
+    began = time.monotonic()
+    with pytest.raises(
+        compare.RunFailed, match=r"(?s)pare seed 0 failed \(exit code 1\).*pare.log:.*before.*broken pipe"
+    ):
+        compare.execute(jobs, 2)
+    assert time.monotonic() - began < 40
+
+
+def test_stop_insists(monkeypatch):
+    calls = []
+    process = SimpleNamespace(
+        poll=lambda: None,
+        terminate=lambda: calls.append("terminate"),
+        kill=lambda: calls.append("kill"),
+        wait=lambda timeout=None: (
+            (_ for _ in ()).throw(compare.subprocess.TimeoutExpired("x", 0)) if timeout is not None else None
+        ),
+    )
+    monkeypatch.setattr(compare, "GRACE_SECONDS", 0.0)
+    compare.stop([SimpleNamespace(process=process)])
+    assert calls == ["terminate", "kill"]
+
+
+def test_interrupted_runs_are_resumed_and_other_settings_replaced_on_demand(tmp_path):
+    config = Config(task="digits", output_dir=str(tmp_path / "a"))
+    folder = RunFolder(tmp_path / "a")
+    folder.prepare(config)
+    unfinished = compare.Job(config, folder, [])
+    assert unfinished.prepare(overwrite=False)
+    assert unfinished.arguments == ["--resume", "true"]
+    changed = compare.Job(Config(task="digits", epochs=99), folder, [])
+    assert changed.prepare(overwrite=True)
+    assert changed.arguments == ["--overwrite", "true"]
+
+
+def test_ctrl_c_ends_the_children(tmp_path, tiny_bert):
+    settings = runs.settings(tmp_path, tiny_bert, epochs=2000)
+    del settings["output_dir"]
+    process = runs.script(
+        "compare.py",
+        "--methods",
+        "nft",
+        "--seeds",
+        "0",
+        "--runs_dir",
+        tmp_path / "runs",
+        "--config",
+        runs.write_settings(tmp_path, settings),
+    )
+    metrics = tmp_path / "runs" / "arrays-nft-0" / "metrics.jsonl"
+    deadline = time.monotonic() + 90
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    log = (tmp_path / "runs" / "arrays-nft-0.log").read_text()
+    assert "SIGTERM: stopped after step" in log, log
+
+
+def test_wrong_words(tmp_path):
+    with pytest.raises(ConfigError, match=r"methods: unknown name 'nfd', did you mean 'nft'"):
+        compare.main(["--methods", "nfd"])
+    with pytest.raises(ConfigError, match="seeds: expected whole numbers"):
+        compare.main(["--seeds", "a"])
+    assert compare.cpu_cores() >= 1

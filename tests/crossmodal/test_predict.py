@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+
+import crossmodal
+from crossmodal import evaluate, predict, run
+from crossmodal.config import Config
+from crossmodal.predict import Prediction
+from tests.crossmodal import runs
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_bert):
+    """Folder of a run, and its test data."""
+    folder = tmp_path_factory.mktemp("finished")
+    run.train(Config.from_dict(runs.settings(folder, tiny_bert, "multilabel", epochs=2)))
+    AcceleratorState._reset_state(True)
+    return folder / "run", np.load(folder / "data" / "multilabel1.npz")
+
+
+def test_a_fresh_process_equals_the_trained_model(finished, tmp_path):
+    folder, data = finished
+    np.savez(tmp_path / "in.npz", x=data["x_test"], other=np.zeros(3))
+    processes = [
+        runs.script("predict.py", folder, tmp_path / "in.npz", "-o", tmp_path / "out.npz"),
+        runs.script("evaluate.py", folder, "--split", "test"),
+    ]
+    outputs = [runs.finish(process) for process in processes]
+    out = np.load(tmp_path / "out.npz")
+    predictor = crossmodal.load(folder)
+    here = predictor.predict(data["x_test"])
+    assert np.array_equal(out["predictions"], here.predictions.numpy())
+    assert np.array_equal(out["probabilities"], here.probabilities.numpy())
+    assert out["predictions"].shape == out["probabilities"].shape == (10, 2)
+    assert f"test auroc {predictor.results['test']!r} over 10 samples" in outputs[1]
+
+
+def test_every_format(finished, tmp_path):
+    folder, data = finished
+    np.save(tmp_path / "in.npy", data["x_test"][:4])
+    for suffix in ("npz", "npy", "csv"):
+        predict.main([str(folder), str(tmp_path / "in.npy"), "-o", str(tmp_path / f"out.{suffix}")])
+    full = np.load(tmp_path / "out.npz")
+    assert np.array_equal(np.load(tmp_path / "out.npy"), full["predictions"])
+    rows = (tmp_path / "out.csv").read_text().splitlines()
+    assert len(rows) == 5
+    assert rows[0] == "0,1,probability_0,probability_1"
+    np.testing.assert_allclose([float(v) for v in rows[1].split(",")[2:]], full["probabilities"][0], rtol=1e-6)
+
+
+def test_csv_of_classes_and_values(tmp_path):
+    path = tmp_path / "out.csv"
+    predict.write_prediction(
+        path, Prediction(torch.tensor([1, 0]), torch.tensor([[0.25, 0.75], [1.0, 0.0]])), ("no", "yes")
+    )
+    assert path.read_text().split() == ["prediction,probability_no,probability_yes", "yes,0.25,0.75", "no,1.0,0.0"]
+    predict.write_prediction(path, Prediction(torch.tensor([[1.5], [2.0]]), None), ())
+    assert path.read_text().split() == ["value_0", "1.5", "2.0"]
+
+
+def test_csv_input_with_and_without_names(tmp_path):
+    path = tmp_path / "in.csv"
+    path.write_text("a,b\n1,2\n3,4e1\n")
+    assert predict.read_inputs(path).tolist() == [[1, 2], [3, 40]]
+    path.write_text("1,2\n\n3,nan\n")
+    assert np.isnan(predict.read_inputs(path)[1, 1])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"1,2\n3\n", "rows of one length"),
+        ("a.csv", b"1,2\n3,x\n", "row 1, column 1 is not a number: 'x'"),
+        ("a.csv", b"", "no rows"),
+        ("a.txt", b"1", "expected a .npz, .npy or .csv"),
+        ("a.npz", b"PK\x03\x04broken", "cannot be read"),
+        ("a.npy", b"nonsense", "pickled|cannot be read"),
+    ],
+)
+def test_bad_inputs(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        predict.read_inputs(tmp_path / name)
+
+
+def test_pickles_are_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match="allow_pickle"):
+        predict.read_inputs(tmp_path / "a.npy")
+
+
+def test_errors(finished, tmp_path):
+    folder, data = finished
+    np.savez(tmp_path / "two.npz", a=data["x_test"], b=data["x_test"])
+    with pytest.raises(ValueError, match="holds no array 'x' but a, b; name one with --key"):
+        predict.read_inputs(tmp_path / "two.npz")
+    assert predict.read_inputs(tmp_path / "two.npz", "b").shape == (10, 2, 16)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        predict.read_inputs(tmp_path / "none.npy")
+    with pytest.raises(FileNotFoundError, match="no results"):
+        crossmodal.load(tmp_path)
+    with pytest.raises(ValueError, match=r"expected a .npz, .npy or .csv"):
+        predict.write_prediction(tmp_path / "x.pt", Prediction(torch.zeros(1), None), ())
+    predictor = crossmodal.load(folder)
+    with pytest.raises(ValueError, match="no samples"):
+        predictor.outputs(torch.zeros(0, 2, 16))
+    with pytest.raises(ValueError, match=r"expected samples of shape \(2, 16\), got \(5, 16\)"):
+        predictor.predict(np.zeros((3, 5, 16)))
+    with pytest.raises(ValueError, match="split: expected one of"):
+        evaluate.evaluate(folder, "tset")
+    assert evaluate.evaluate(folder, "train")["stored"] is None
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = crossmodal.nothing
+
+
+def test_a_damaged_run_is_refused(finished, tmp_path):
+    import shutil
+
+    folder, _ = finished
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "normalizer.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"normalizer.safetensors: missing"):
+        crossmodal.load(copy)
+    weights = copy / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    with pytest.raises(ValueError, match=r"model.safetensors is damaged"):
+        crossmodal.load(copy)
