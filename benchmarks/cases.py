@@ -119,7 +119,7 @@ def _size(quantity: str, case: Case) -> int:
 
 def _scaling(threads: tuple[int, ...] = (1, 2)) -> list[Plan]:
     case = CASES["swin-2000"].with_(name="swin-2000-B32", batch=32)
-    return [Plan(case, "replace", ("pare", "pare-exact", "pare-inplace"), threads=count) for count in threads]
+    return [Plan(case, "replace", ("pare", "pare-inplace"), threads=count) for count in threads]
 
 
 def _standard() -> list[Plan]:

@@ -80,14 +80,19 @@ class Candidate:
 def interleave(candidates: Sequence[Candidate], *, seconds: float, least: int = 3, most: int = 40) -> None:
     """Fills the timing of every candidate, round after round over all of them, so that a busy moment hits them alike.
 
-    Each gets about `seconds` of time, but `least` to `most` samples; those with fewer are spread evenly over the rounds.
+    Each gets about `seconds` of time, but `least` to `most` samples; those with fewer are spread evenly over the rounds. The
+    first step warms up; a candidate that is slow enough for `least` samples was warm after its check, and that step counts.
     """
     counts = []
     for candidate in candidates:
         started = time.perf_counter()
-        candidate.step()  # warm-up
+        sample = candidate.step()
         once = max(time.perf_counter() - started, 1e-6)
-        counts.append(int(min(max(seconds / once, least), most)))
+        count = int(min(max(seconds / once, least), most))
+        if count == least:
+            candidate.timing.samples.append(sample)
+            count -= 1
+        counts.append(count)
     rounds = max(counts, default=0)
     for turn in range(rounds):
         for candidate, count in zip(candidates, counts, strict=True):

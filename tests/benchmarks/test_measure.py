@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from benchmarks import agreement, measure
+from benchmarks import agreement, clock, measure
 from benchmarks.bandwidth import Limit, buffer, native, read_and_copy_gbs
 from benchmarks.cases import CASES, GROWTH, SUITES, Case, Plan
 from benchmarks.clock import BACKWARD, FORWARD, Candidate, Quantiles, Sample, Timing, interleave
@@ -157,24 +157,26 @@ def test_quantiles():
     assert timing.wall["both"].median == 5.0
 
 
-def test_candidates_are_interleaved_and_slow_ones_measured_less():
-    order = []
+def test_candidates_are_interleaved_and_slow_ones_measured_less(monkeypatch):
+    order, now = [], [0.0]
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: now[0])
 
     def step(name, seconds):
         def run():
             order.append(name)
-            time.sleep(seconds)
+            now[0] += seconds
             return Sample({FORWARD: seconds})
 
         return run
 
-    fast, slow = Candidate("fast", step("fast", 0.001)), Candidate("slow", step("slow", 0.02))
-    interleave([fast, slow], seconds=0.02, least=3, most=12)
-    assert len(slow.timing.samples) == 3
-    assert 6 <= len(fast.timing.samples) <= 12
-    timed = order[2:]  # after one warm-up each
-    places = [position for position, name in enumerate(timed) if name == "slow"]
-    assert places[0] < len(timed) // 2 < places[-1], "the slow one's samples are spread over the rounds"
+    fast, slow = Candidate("fast", step("fast", 1.0)), Candidate("slow", step("slow", 20.0))
+    interleave([fast, slow], seconds=12.5, least=3, most=100)
+    assert len(fast.timing.samples) == 12
+    assert len(slow.timing.samples) == 3, "its first step is one of them"
+    timed = order[2:]  # after the first step of each
+    assert [position for position, name in enumerate(timed) if name == "slow"] == [6, 13], "spread over the rounds"
+    interleave([hasty := Candidate("hasty", step("hasty", 1e-9))], seconds=1.0, most=5)
+    assert len(hasty.timing.samples) == 5
 
 
 def test_peak_memory_counts_what_a_step_takes_and_frees():
