@@ -46,8 +46,9 @@ $(VENV)/test: $(VENV)/train
 train: $(VENV)/train
 	@$(BIN)/python python/compare.py --task italy_power_demand --methods pare,nft,scratch --seeds 0,1,2
 
+# The slowest tests (GPU kernels in the interpreter and compiled ahead of time) go first, so that no core waits for them at the end.
 test: $(VENV)/test
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --cov --cov-report=term --cov-fail-under=90 $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/triton tests -n $(JOBS) --cov --cov-report=term --cov-fail-under=90 $(ARGS)
 
 lint: $(VENV)/test
 	@$(BIN)/ruff check .

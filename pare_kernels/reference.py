@@ -139,8 +139,10 @@ def one_minus(p: Tensor) -> Tensor:
 
 
 def first_step(scores: Tensor, tau: float) -> Tensor:
-    """p_1 = softmax(s / tau). NaN counts as -inf, and a row of nothing else as all zero."""
-    s = scores.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
+    """p_1 = softmax(s / tau). NaN counts as -inf, a row of nothing else as all zero; entries of +inf share the row."""
+    s = scores.masked_fill(scores.isnan(), -math.inf)
+    certain = s == math.inf
+    s = torch.where(certain.any(dim=-1, keepdim=True), torch.where(certain, 0.0, -math.inf), s)
     return torch.softmax(s / tau, dim=-1).masked_fill((s == -math.inf).all(dim=-1, keepdim=True), 0.0)
 
 

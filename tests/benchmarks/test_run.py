@@ -245,7 +245,10 @@ def test_pytest_entry_runs(tmp_path):
     command = [sys.executable, "-m", "pytest", "benchmarks/", "-q", "-p", "no:cacheprovider", "-k", "overhead"]
     report = tmp_path / "report.json"
     command += ["--benchmark-json", str(report)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    # Inside a worker of pytest-xdist pytest-benchmark would switch itself off.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment["OMP_NUM_THREADS"] = "1"
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "overhead-tiny-pare" in report.read_text()
 

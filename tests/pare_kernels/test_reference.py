@@ -215,3 +215,9 @@ def test_float32_relaxation_is_accurate_where_one_patch_dominates():
     rounded = reference.relaxed_topk(scores.float().double(), 32, 0.9, None)
     assert ((single - rounded) / rounded).abs().max() < 1e-5
     assert torch.allclose(exact, rounded, rtol=1e-4)
+
+
+def test_patches_of_infinite_score_share_the_first_steps():
+    scores = torch.tensor([[math.inf, 1.0, math.inf, -math.inf]])
+    assert reference.relaxed_topk(scores, 1, 0.9, None).tolist() == [[0.5, 0.0, 0.5, 0.0]]
+    assert reference.relaxed_topk_adjoint(torch.ones(1, 4), scores, 2, 0.9, 8).isfinite().all()
