@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 import torch
+from accelerate import DistributedType
 from torch import Tensor
 
 from crossmodal import losses, metrics
@@ -133,3 +134,15 @@ def check_device(config: Config, device: torch.device) -> None:
     """
     if config.precision == "fp16" and device.type != "cuda":
         raise ConfigError("precision: fp16 needs a GPU (its loss scaling has no CPU form); take bf16 or no")
+
+
+def check_distribution(kind: DistributedType) -> None:
+    """Ways of spreading a model over processes: whole copies of it (DDP).
+
+    Raises:
+        ConfigError: the model would be cut into shards, which no run folder here is written from.
+    """
+    if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+        raise ConfigError(
+            f"{kind.value}: runs are data-parallel (DDP), each process holds the whole model; launch without it"
+        )

@@ -45,6 +45,7 @@ def train(config: Config) -> dict[str, Any]:
         project_dir=str(folder.path / "trackers"),
     )
     checks.check_device(config, accelerator.device)
+    checks.check_distribution(accelerator.distributed_type)
     if config.resume and folder.finished:
         accelerator.print(f"{folder.path} is finished already")
         return folder.read_results()

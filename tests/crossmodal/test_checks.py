@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import DistributedType
 
 from crossmodal import checks
 from crossmodal.checks import DataError
@@ -111,3 +112,9 @@ def test_mixing_and_device():
     with pytest.raises(ConfigError, match="precision"):
         checks.check_device(Config(precision="fp16"), torch.device("cpu"))
     checks.check_device(Config(precision="fp16"), torch.device("cuda"))
+
+
+def test_sharded_models_are_refused():
+    checks.check_distribution(DistributedType.MULTI_CPU)
+    with pytest.raises(ConfigError, match="FSDP: runs are data-parallel"):
+        checks.check_distribution(DistributedType.FSDP)

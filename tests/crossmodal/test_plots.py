@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from crossmodal import plots
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+def test_mixing_shades_the_replaced_samples_of_a_series():
+    figure = plots.mixing(torch.randn(3, 1, 10), {"0": {"2": [0, 3]}, "7": {"2": []}}, [2])
+    early, late = figure.axes
+    assert early.get_title() == "sample 2, epoch 1: 2 replaced"
+    assert late.get_title() == "sample 2, epoch 8: 0 replaced"
+    spans = sorted(
+        patch.get_extents().transformed(early.transData.inverted()).intervalx.tolist() for patch in early.patches
+    )
+    assert spans == [pytest.approx([-0.5, 1.5]), pytest.approx([5.5, 7.5])]
+    assert not late.patches
+
+
+def test_mixing_covers_the_replaced_patches_of_an_image():
+    """5 x 4 pixels in patches of 2 x 2: three rows of two, the last row cut."""
+    figure = plots.mixing(torch.randn(1, 3, 5, 4), {"0": {"0": [1, 4]}}, [2, 2])
+    cover = np.asarray(figure.axes[0].images[1].get_alpha())
+    assert cover.shape == (5, 4)
+    assert (cover[:2, 2:] > 0).all()
+    assert (cover[4:, :2] > 0).all()
+    assert (cover > 0).sum() == 4 + 2
+
+
+def test_confusion_counts():
+    outputs = torch.eye(3)[torch.tensor([0, 1, 1, 2])]
+    figure = plots.confusion(outputs, torch.tensor([0, 1, 0, 2]), ("a", "b", "c"))
+    written = [text.get_text() for text in figure.axes[0].texts]
+    assert written == ["1", "1", "0", "0", "1", "0", "0", "0", "1"]
+
+
+def test_comparison_draws_every_run_and_the_yardstick(tmp_path):
+    methods = {"pare": {"mean": 2.0, "errors": [1.0, 3.0]}, "nft": {"mean": 2.5, "errors": [2.5]}}
+    yardstick = {"name": "logistic regression", "error": 1.5}
+    figure = plots.comparison({"methods": methods, "yardstick": yardstick, "label": "error %", "task": "toy"})
+    dots = [
+        line.get_ydata().tolist()
+        for line in figure.axes[0].lines
+        if len(line.get_xdata()) != 2 or line.get_marker() == "o"
+    ]
+    assert [1.0, 3.0] in dots
+    assert [2.5] in dots
+    plots.save(figure, tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
