@@ -115,6 +115,7 @@ setup(
         "console_scripts": [
             "pare-train = crossmodal.cli:train",
             "pare-predict = crossmodal.cli:predict",
+            "pare-evaluate = crossmodal.cli:evaluate",
             "pare-compare = crossmodal.cli:compare",
         ]
     },
