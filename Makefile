@@ -48,7 +48,7 @@ train: $(VENV)/train
 
 # The slowest tests (GPU kernels in the interpreter and compiled ahead of time) go first, so that no core waits for them at the end.
 test: $(VENV)/test
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/triton tests -n $(JOBS) --cov --cov-report=term $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/triton tests -n $(JOBS) --cov --cov-report=term --cov-fail-under=90 $(ARGS)
 
 lint: $(VENV)/test
 	@$(BIN)/ruff check .
