@@ -56,11 +56,11 @@ def check_same_device(name: str, tensor: Tensor, other_name: str, other: Tensor)
 
 def check_gate(weight: Tensor, bias: Tensor | None, tokens_name: str, tokens: Tensor) -> None:
     check_floating("gate_weight", weight)
-    features, shape = tokens.shape[-1], weight.shape
-    if shape[-1:] != (features,) or len(shape) > 2 or (len(shape) == 2 and shape[0] != 1):
+    features = tokens.shape[-1]
+    if not (1 <= weight.ndim <= 2 and weight.shape[-1] == features and (weight.ndim == 1 or weight.shape[0] == 1)):
         raise ValueError(
             f"gate_weight must have shape ({features},) or (1, {features}) for {tokens_name} with {features} features, "
-            f"got {tuple(shape)}"
+            f"got {tuple(weight.shape)}"
         )
     check_same_device("gate_weight", weight, tokens_name, tokens)
     if bias is None:

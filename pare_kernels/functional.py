@@ -24,17 +24,27 @@ from pare_kernels._types import PatchReplaceResult, TopKResult
 _ops = torch.ops.pare_kernels
 
 
-def _call(operator, *arguments):
-    """One registered operator; the first four arguments are those that may need a gradient.
+def _call(name: str, differentiable: tuple[Tensor | None, ...], *others):
+    """One registered operator, whose arguments begin with those that may need a gradient.
 
-    Where none does, its autograd formula, which costs more than a tiny call itself, is stepped over.
+    Its registered autograd formula costs more than a tiny call itself: the same formula as an autograd function serves where
+    nothing is traced, and none where no gradient is needed.
     """
-    if torch.compiler.is_compiling() or (
-        torch.is_grad_enabled() and any(argument is not None and argument.requires_grad for argument in arguments[:4])
-    ):
-        return operator(*arguments)
+    operator = getattr(_ops, name).default
+    if torch.compiler.is_compiling():
+        return operator(*differentiable, *others)
+    if _needs_gradient(*differentiable):
+        return _library.EAGER[name].apply(*differentiable, *others)
     with torch._C._AutoDispatchBelowAutograd():
-        return operator(*arguments)
+        return operator(*differentiable, *others)
+
+
+def _needs_gradient(*tensors: Tensor | None) -> bool:
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor is not None and tensor.requires_grad:
+                return True
+    return False
 
 
 def gate_scores(tokens: Tensor, gate_weight: Tensor, gate_bias: Tensor | None = None) -> Tensor:
@@ -53,7 +63,7 @@ def gate_scores(tokens: Tensor, gate_weight: Tensor, gate_bias: Tensor | None = 
     """
     check_tokens("tokens", tokens)
     check_gate(gate_weight, gate_bias, "tokens", tokens)
-    return _call(_ops.gate_scores.default, tokens, gate_weight, gate_bias)
+    return _call("gate_scores", (tokens, gate_weight, gate_bias))
 
 
 def gumbel_topk(
@@ -110,9 +120,8 @@ def gumbel_topk(
     if noise is not None:
         noise = noise.reshape(rows.shape)
     # The cast stays outside the operator, so that autograd brings the gradient back in the type of the scores.
-    mask, relaxed, _, indices = _ops.gumbel_topk(
-        rows.to(accumulation_dtype(scores.dtype)), noise, seed, stream, k, tau, noise_scale, steps
-    )
+    rows = rows.to(accumulation_dtype(scores.dtype))
+    mask, relaxed, _, indices = _call("gumbel_topk", (rows,), noise, seed, stream, k, tau, noise_scale, steps)
     leading = scores.shape[:-1]
     return TopKResult(
         indices.reshape(*leading, k), mask.to(scores.dtype).reshape(scores.shape), relaxed.reshape(scores.shape)
@@ -187,7 +196,7 @@ def patch_replace(
     )
     randomness = settle_randomness(target, source, selection, seed, generator, noise)
     mixed, target_index, source_index, *_ = _call(
-        _ops.patch_replace.default, target, source, gate_weight, gate_bias, *randomness, k, *options
+        "patch_replace", (target, source, gate_weight, gate_bias), *randomness, k, *options
     )
     return PatchReplaceResult(mixed, _share(k, target), target_index, source_index)
 
@@ -239,10 +248,7 @@ def patch_swap_(
     _check_writable(target, source)
     randomness = settle_randomness(target, source, selection, seed, generator, noise)
     arguments = (gate_weight, gate_bias, *randomness, k, *options)
-    needs_gradient = torch.is_grad_enabled() and any(
-        tensor is not None and tensor.requires_grad for tensor in (target, source, gate_weight, gate_bias)
-    )
-    if not needs_gradient:
+    if not _needs_gradient(target, source, gate_weight, gate_bias):
         target_index, source_index, *_ = _ops.patch_swap_(target, source, *arguments)
     elif torch.compiler.is_compiling():
         # In a traced graph no autograd function can mark its inputs as changed.
