@@ -85,11 +85,17 @@ PARE_INLINE void from_acc(f16* to, float x) {
 
 
 // Uninitialised memory for one task, on cache-line boundaries; `take` hands out consecutive parts of it.
+//
+// A thread keeps the blocks it has used, up to a few MiB: taking memory from the allocator costs more than the work on a short
+// row, and where the allocator gives pages back to the system at once, as much as that on a long one.
 class Scratch {
  public:
   static constexpr std::size_t alignment = 64;
 
-  explicit Scratch(std::size_t bytes) : size_(bytes), begin_(allocate(bytes)) {}
+  explicit Scratch(std::size_t bytes) : block_(Blocks::mine().borrow(bytes)) {}
+  ~Scratch() { Blocks::mine().give_back(std::move(block_)); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
 
   template <class T>
   static constexpr std::size_t bytes(std::int64_t count) {
@@ -98,9 +104,9 @@ class Scratch {
 
   template <class T>
   T* take(std::int64_t count) {
-    T* part = reinterpret_cast<T*>(begin_.get() + used_);
+    T* part = reinterpret_cast<T*>(block_.begin.get() + used_);
     used_ += bytes<T>(count);
-    if (used_ > size_) std::abort();  // a wrong size in the caller: better than writing past the end
+    if (used_ > block_.size) std::abort();  // a wrong size in the caller: better than writing past the end
     return part;
   }
 
@@ -108,13 +114,48 @@ class Scratch {
   struct Free {
     void operator()(char* p) const { ::operator delete(p, std::align_val_t(alignment)); }
   };
-  static char* allocate(std::size_t bytes) {
-    return static_cast<char*>(::operator new(bytes == 0 ? 1 : bytes, std::align_val_t(alignment)));
-  }
 
-  std::size_t size_;
+  struct Block {
+    std::size_t size = 0;
+    std::unique_ptr<char, Free> begin;
+  };
+
+  class Blocks {
+   public:
+    static Blocks& mine() {
+      static thread_local Blocks blocks;
+      return blocks;
+    }
+
+    Block borrow(std::size_t bytes) {
+      Block* best = nullptr;
+      for (Block& block : kept_)
+        if (block.begin && block.size >= bytes && (!best || block.size < best->size)) best = &block;
+      if (best) return std::exchange(*best, Block{});
+      const std::size_t size = std::max<std::size_t>(bytes, 1);
+      return {size, std::unique_ptr<char, Free>(static_cast<char*>(::operator new(size, std::align_val_t(alignment))))};
+    }
+
+    // Takes the place of the smallest block that is kept, if that is smaller.
+    void give_back(Block block) {
+      if (block.size > most_bytes) return;
+      Block* smallest = &kept_[0];
+      for (Block& kept : kept_)
+        if (kept.size < smallest->size) smallest = &kept;
+      if (smallest->size < block.size) *smallest = std::move(block);
+    }
+
+   private:
+#if defined(__SANITIZE_ADDRESS__)
+    static constexpr std::size_t most_bytes = 0;  // an access past the end of a kept block would go unnoticed
+#else
+    static constexpr std::size_t most_bytes = std::size_t{2} << 20;
+#endif
+    Block kept_[3];
+  };
+
+  Block block_;
   std::size_t used_ = 0;
-  std::unique_ptr<char, Free> begin_;
 };
 
 }  // namespace pare

@@ -153,15 +153,11 @@ void gate_scores_backward_items(const GateScoresBackward& p, std::int64_t first,
     for (std::int64_t n = 0; n < p.tokens.patches; ++n) {
       const std::int64_t at = item * p.tokens.patches + n;
       const T dz = grad[at] * scores[at] * (1 - scores[at]);
-      GradientRow<Token> row{};
-      row.dz = dz;
-      row.weight = static_cast<const T*>(p.weight);
-      if (p.dtokens) row.out = static_cast<Token*>(p.dtokens) + at * p.features;
-      if (p.need_weight) {
-        row.x = row_of<const Token>(p.tokens, item, n);
-        row.dw = gradient.row(dz);
+      if (p.need_weight) gradient.add(dz, row_of<const Token>(p.tokens, item, n));
+      if (p.dtokens) {
+        auto* out = static_cast<Token*>(p.dtokens) + at * p.features;
+        gradient_row<Token>(out, nullptr, dz, static_cast<const T*>(p.weight), p.features, p.streaming);
       }
-      write_gradient_row(row, p.features, p.streaming);
     }
   }
   if (p.need_weight) gradient.add_to(dweight, dbias);
@@ -234,16 +230,17 @@ class PatchReplaceGradient {
 
   // <grad[slot], mixed[slot]>: of a kept slot it belongs to its target patch, of a replaced one to its source patch.
   void row_dots(T* c_target, T* c_source) const {
-    std::fill(c_target, c_target + count_ * targets_, T(0));
     std::fill(c_source, c_source + count_ * sources_, T(0));
     for (std::int64_t i = 0; i < count_; ++i) {
       for (std::int64_t n = 0; n < targets_; ++n) {
         const Token* y = row_of<const Token>(p_.grad, first_ + i, n);
         const std::int64_t source = source_in_[i * targets_ + n];
+        T& c = c_target[i * targets_ + n];
         if (source == none) {
-          if (relax_target_) c_target[i * targets_ + n] = dot(y, target_row(i, n), p_.features);
-        } else if (relax_source_) {
-          c_source[i * sources_ + source] = dot(y, source_row(i, source), p_.features);
+          c = relax_target_ ? dot(y, target_row(i, n), p_.features) : T(0);
+        } else {
+          c = 0;
+          if (relax_source_) c_source[i * sources_ + source] = dot(y, source_row(i, source), p_.features);
         }
       }
     }
@@ -261,39 +258,44 @@ class PatchReplaceGradient {
   void write(const T* dz_target, const T* dz_source, double* dweight, double* dbias) {
     WeightGradient<Token> gradient(p_.features, scratch_);
     const bool need_weight = p_.need_gate && p_.relax;
-    const auto* weight = static_cast<const T*>(p_.weight);
-    const auto emit = [&](bool relaxed, T dz, Token* out, const Token* base, const Token* x) {
-      GradientRow<Token> row{};
-      row.out = out;
-      row.base = base;
-      if (relaxed) {
-        row.weight = weight;
-        row.dz = dz;
-        row.x = x;
-        if (need_weight) row.dw = gradient.row(dz);
-      }
-      write_gradient_row(row, p_.features, p_.streaming);
-    };
     for (std::int64_t i = 0; i < count_; ++i) {
       const std::int64_t item = first_ + i;
-      if (p_.dtarget || need_weight) {
-        for (std::int64_t n = 0; n < targets_; ++n) {
-          const std::int64_t at = i * targets_ + n, source = source_in_[at];
-          const Token* base = source == none ? row_of<const Token>(p_.grad, item, n) : grad_source_row(item, source);
-          Token* out = p_.dtarget ? static_cast<Token*>(p_.dtarget) + (item * targets_ + n) * p_.features : nullptr;
-          emit(relax_target_, dz_target[at], out, base, target_row(i, n));
-        }
-      }
-      if (p_.dsource || need_weight) {
-        for (std::int64_t m = 0; m < sources_; ++m) {
-          const std::int64_t at = i * sources_ + m, slot = slot_of_[at];
-          const Token* base = slot == none ? grad_source_row(item, m) : row_of<const Token>(p_.grad, item, slot);
-          Token* out = p_.dsource ? static_cast<Token*>(p_.dsource) + (item * sources_ + m) * p_.features : nullptr;
-          emit(relax_source_, dz_source[at], out, base, source_row(i, m));
-        }
-      }
+      write_rows(
+          targets_, p_.dtarget, item, relax_target_ ? dz_target + i * targets_ : nullptr, need_weight ? &gradient : nullptr,
+          [&](std::int64_t n) {
+            const std::int64_t source = source_in_[i * targets_ + n];
+            return source == none ? row_of<const Token>(p_.grad, item, n) : grad_source_row(item, source);
+          },
+          [&](std::int64_t n) { return target_row(i, n); });
+      write_rows(
+          sources_, p_.dsource, item, relax_source_ ? dz_source + i * sources_ : nullptr, need_weight ? &gradient : nullptr,
+          [&](std::int64_t m) {
+            const std::int64_t slot = slot_of_[i * sources_ + m];
+            return slot == none ? grad_source_row(item, m) : row_of<const Token>(p_.grad, item, slot);
+          },
+          [&](std::int64_t m) { return source_row(i, m); });
     }
     if (need_weight) gradient.add_to(dweight, dbias);
+  }
+
+  // The rows of one modality of one item: base(row) + dz[row] * weight to `out`, the base alone without dz; dz[row] * x(row)
+  // to the gradient of the weight. `out` and `gradient` may be null.
+  template <class Base, class X>
+  PARE_INLINE void write_rows(std::int64_t rows, void* out, std::int64_t item, const T* dz, WeightGradient<Token>* gradient,
+                              Base base, X x) const {
+    if (!out && !gradient) return;
+    const auto* weight = static_cast<const T*>(p_.weight);
+    const std::int64_t bytes = p_.features * static_cast<std::int64_t>(sizeof(Token));
+    auto* to = static_cast<Token*>(out) + (out ? item * rows * p_.features : 0);
+    for (std::int64_t n = 0; n < rows; ++n) {
+      if (gradient) gradient->add(dz[n], x(n));
+      if (!out) continue;
+      if (dz) {
+        gradient_row<Token>(to + n * p_.features, base(n), dz[n], weight, p_.features, p_.streaming);
+      } else {
+        copy_row(to + n * p_.features, base(n), bytes, p_.streaming);
+      }
+    }
   }
 
   const Token* grad_source_row(std::int64_t item, std::int64_t m) const {

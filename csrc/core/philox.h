@@ -50,9 +50,10 @@ void gumbel_row(std::uint64_t seed, std::uint32_t stream, std::uint64_t row, std
   constexpr int block = 64;
   std::uint32_t words[block];
   for (std::int64_t i = 0; i < patches; i += block) {
-    philox_words(seed, stream, row, static_cast<std::uint32_t>(i), block, words);
+    const int used = static_cast<int>(std::min<std::int64_t>(block, (patches - i + lanes<T> - 1) / lanes<T> * lanes<T>));
+    philox_words(seed, stream, row, static_cast<std::uint32_t>(i), used, words);
     T values[block];
-    for (int j = 0; j < block; j += lanes<T>) {
+    for (int j = 0; j < used; j += lanes<T>) {
       Mask<T> m;
       for (int l = 0; l < lanes<T>; ++l) m[l] = static_cast<std::int32_t>(words[j + l] >> 8);
       store(values + j, gumbel<T>(m));

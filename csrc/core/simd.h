@@ -195,6 +195,23 @@ PARE_INLINE void stream(T* to, Vec<T> v) {
 #endif
 }
 
+// The same for tokens, which may be narrower than what they are computed with.
+PARE_INLINE void stream_acc(float* to, VF v) { stream(to, v); }
+PARE_INLINE void stream_acc(double* to, VD v) { stream(to, v); }
+
+template <class Half>
+PARE_INLINE void stream_acc(Half* to, VF v) {
+  alignas(PARE_VECTOR_BYTES / 2) Half row[lanes<float>];
+  store_acc(row, v);
+#if defined(PARE_ISA_AVX512)
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(to), *reinterpret_cast<const __m256i*>(row));
+#elif defined(PARE_ISA_AVX2)
+  _mm_stream_si128(reinterpret_cast<__m128i*>(to), *reinterpret_cast<const __m128i*>(row));
+#else
+  std::memcpy(to, row, sizeof(row));
+#endif
+}
+
 PARE_INLINE void stream_fence() {
 #if defined(__SSE2__)
   _mm_sfence();

@@ -43,21 +43,24 @@ void gate_scores(const Token* tokens, std::int64_t row_stride, std::int64_t rows
   sigmoid_row(scores, rows);
 }
 
-// Copies one row; `streaming` bypasses the caches where the row is aligned for it.
+// Whether stores of whole vectors that bypass the caches may go to this row.
+PARE_INLINE bool can_stream(const void* row) { return reinterpret_cast<std::uintptr_t>(row) % PARE_VECTOR_BYTES == 0; }
+
+// Copies one row, or writes zeros where `from` is null; `streaming` bypasses the caches where the row is aligned for it.
 PARE_INLINE void copy_row(void* to, const void* from, std::int64_t bytes, bool streaming) {
-  if (!streaming || reinterpret_cast<std::uintptr_t>(to) % PARE_VECTOR_BYTES != 0) {
-    std::memcpy(to, from, static_cast<std::size_t>(bytes));
-    return;
-  }
   auto* out = static_cast<char*>(to);
   const auto* in = static_cast<const char*>(from);
   std::int64_t i = 0;
-  for (; i + PARE_VECTOR_BYTES <= bytes; i += PARE_VECTOR_BYTES) {
-    VF v;
-    std::memcpy(&v, in + i, sizeof(v));
-    stream(reinterpret_cast<float*>(out + i), v);
+  if (streaming && can_stream(to)) {
+    for (; i + PARE_VECTOR_BYTES <= bytes; i += PARE_VECTOR_BYTES)
+      stream(reinterpret_cast<float*>(out + i), in ? load(reinterpret_cast<const float*>(in + i)) : VF{});
   }
-  std::memcpy(out + i, in + i, static_cast<std::size_t>(bytes - i));
+  const auto left = static_cast<std::size_t>(bytes - i);
+  if (in) {
+    std::memcpy(out + i, in + i, left);
+  } else {
+    std::memset(out + i, 0, left);
+  }
 }
 
 PARE_INLINE void exchange_rows(void* a, void* b, std::int64_t bytes) {
@@ -80,12 +83,12 @@ PARE_INLINE void prefetch_row(const void* row, std::int64_t bytes) {
   for (std::int64_t i = 0; i < std::min<std::int64_t>(bytes, 1024); i += 64) __builtin_prefetch(line + i);
 }
 
-// dw = sum_n dz_n x_n over the rows of one task: float for a block of rows, then double, always in the order of the rows.
+// dw = sum_n dz_n x_n and dbias = sum_n dz_n over the rows of one task: float for a block of rows, then double, always in the
+// order of the rows.
 template <class Token>
 class WeightGradient {
  public:
   using T = Acc<Token>;
-  static constexpr int block = 64;
 
   static std::size_t bytes(std::int64_t features) {
     return Scratch::bytes<T>(features) + Scratch::bytes<double>(features);
@@ -96,11 +99,15 @@ class WeightGradient {
     std::fill(total_, total_ + features, 0.0);
   }
 
-  // Where the row being handled adds dz * x. Called once per row.
-  T* row(T dz) {
-    if (++rows_ > block) flush();
+  // dw += dz * x, dbias += dz
+  PARE_INLINE void add(T dz, const Token* x) {
+    const Vec<T> factor = broadcast<T>(dz);
+    std::int64_t d = 0;
+    for (; d + lanes<T> <= features_; d += lanes<T>)
+      store(partial_ + d, fma(factor, load_acc(x + d), load(partial_ + d)));
+    for (; d < features_; ++d) partial_[d] += dz * to_acc(x[d]);
     bias_ += dz;
-    return partial_;
+    if (++rows_ == block) flush();
   }
 
   void add_to(double* weight, double* bias) {
@@ -110,12 +117,14 @@ class WeightGradient {
   }
 
  private:
+  static constexpr int block = 64;
+
   void flush() {
     for (std::int64_t d = 0; d < features_; ++d) {
       total_[d] += partial_[d];
       partial_[d] = 0;
     }
-    rows_ = 1;
+    rows_ = 0;
   }
 
   std::int64_t features_;
@@ -125,70 +134,34 @@ class WeightGradient {
   int rows_ = 0;
 };
 
-// What one row's gradient is made of: out = base + dz * weight (base null: 0; weight null: base alone), dw += dz * x. Parts
-// whose pointer is null are left out.
-template <class Token>
-struct GradientRow {
-  using T = Acc<Token>;
-  Token* out;
-  const Token* base;
-  const T* weight;
-  T dz;
-  const Token* x;
-  T* dw;
-};
-
 namespace detail {
 
-template <class Token, bool Out, bool Base, bool Dw>
-void gradient_row(const GradientRow<Token>& row, std::int64_t features, bool streaming) {
+template <bool Streaming, bool Base, class Token>
+PARE_INLINE void gradient_row(Token* out, const Token* base, Acc<Token> dz, const Acc<Token>* weight,
+                              std::int64_t features) {
   using T = Acc<Token>;
-  const Vec<T> dz = broadcast<T>(row.dz);
+  const Vec<T> factor = broadcast<T>(dz);
   std::int64_t d = 0;
   for (; d + lanes<T> <= features; d += lanes<T>) {
-    if constexpr (Out) {
-      Vec<T> value = dz * load(row.weight + d);
-      if constexpr (Base) value = load_acc(row.base + d) + value;
-      if constexpr (std::is_same_v<Token, T>) {
-        if (streaming) {
-          stream(row.out + d, value);
-        } else {
-          store(row.out + d, value);
-        }
-      } else {
-        store_acc(row.out + d, value);
-      }
-    }
-    if constexpr (Dw) store(row.dw + d, fma(dz, load_acc(row.x + d), load(row.dw + d)));
+    Vec<T> value = factor * load(weight + d);
+    if constexpr (Base) value = load_acc(base + d) + value;
+    Streaming ? stream_acc(out + d, value) : store_acc(out + d, value);
   }
-  for (; d < features; ++d) {
-    if constexpr (Out) from_acc(row.out + d, (Base ? to_acc(row.base[d]) : T(0)) + row.dz * row.weight[d]);
-    if constexpr (Dw) row.dw[d] += row.dz * to_acc(row.x[d]);
-  }
+  for (; d < features; ++d) from_acc(out + d, (Base ? to_acc(base[d]) : T(0)) + dz * weight[d]);
 }
 
 }  // namespace detail
 
+// out = base + dz * weight, without the base where it is null; `streaming` bypasses the caches where the row is aligned for it.
 template <class Token>
-void write_gradient_row(const GradientRow<Token>& row, std::int64_t features, bool streaming) {
-  const bool aligned = reinterpret_cast<std::uintptr_t>(row.out) % PARE_VECTOR_BYTES == 0;
-  streaming = streaming && aligned;
-  if (row.out && !row.weight) {
-    const std::int64_t bytes = features * static_cast<std::int64_t>(sizeof(Token));
-    if (row.base) {
-      copy_row(row.out, row.base, bytes, streaming);
-    } else {
-      std::memset(row.out, 0, static_cast<std::size_t>(bytes));
-    }
-    if (row.dw) detail::gradient_row<Token, false, false, true>(row, features, false);
-  } else if (row.out && row.base) {
-    row.dw ? detail::gradient_row<Token, true, true, true>(row, features, streaming)
-           : detail::gradient_row<Token, true, true, false>(row, features, streaming);
-  } else if (row.out) {
-    row.dw ? detail::gradient_row<Token, true, false, true>(row, features, streaming)
-           : detail::gradient_row<Token, true, false, false>(row, features, streaming);
-  } else if (row.dw) {
-    detail::gradient_row<Token, false, false, true>(row, features, false);
+PARE_INLINE void gradient_row(Token* out, const Token* base, Acc<Token> dz, const Acc<Token>* weight,
+                              std::int64_t features, bool streaming) {
+  if (streaming && can_stream(out)) {
+    base ? detail::gradient_row<true, true>(out, base, dz, weight, features)
+         : detail::gradient_row<true, false>(out, base, dz, weight, features);
+  } else {
+    base ? detail::gradient_row<false, true>(out, base, dz, weight, features)
+         : detail::gradient_row<false, false>(out, base, dz, weight, features);
   }
 }
 
