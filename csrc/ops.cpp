@@ -426,7 +426,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> patch_swap_(
 
 using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
-Gradients replace_backward(const Tensor& grad, const Tensor* grad_source, const Tensor& target, const Tensor& source,
+// `exchanged`: target and source are the buffers after an exchange; only then may there be a gradient of the source buffer.
+Gradients replace_backward(const Tensor& grad, bool exchanged, const std::optional<Tensor>& grad_source, const Tensor& target, const Tensor& source,
                            const Tensor& gate_weight, const Tensor& gate_target, const Tensor& gate_source,
                            const Tensor& noisy_target, const Tensor& noisy_source, const Tensor& target_index,
                            const Tensor& source_index, double tau, std::int64_t exact_steps, bool highest, bool relax,
@@ -476,7 +477,7 @@ Gradients replace_backward(const Tensor& grad, const Tensor* grad_source, const 
   if (y_source) p.grad_source = y_source->view;
   p.target = t.view;
   p.source = s.view;
-  p.exchanged = y_source.has_value();
+  p.exchanged = exchanged;
   p.weight = gate.weight();
   p.gate_target = data(0);
   p.gate_source = data(1);
@@ -505,15 +506,15 @@ Gradients patch_replace_backward(Tensor grad, Tensor target, Tensor source, Tens
                                  Tensor gate_source, Tensor noisy_target, Tensor noisy_source, Tensor target_index,
                                  Tensor source_index, double tau, std::int64_t exact_steps, bool highest, bool relax,
                                  bool need_target, bool need_source, bool need_gate) {
-  return replace_backward(grad, nullptr, target, source, gate_weight, gate_target, gate_source, noisy_target, noisy_source,
+  return replace_backward(grad, false, std::nullopt, target, source, gate_weight, gate_target, gate_source, noisy_target, noisy_source,
                           target_index, source_index, tau, exact_steps, highest, relax, need_target, need_source, need_gate);
 }
 
-Gradients patch_swap_backward(Tensor grad_target, Tensor grad_source, Tensor target, Tensor source, Tensor gate_weight,
+Gradients patch_swap_backward(Tensor grad_target, std::optional<Tensor> grad_source, Tensor target, Tensor source, Tensor gate_weight,
                               Tensor gate_target, Tensor gate_source, Tensor noisy_target, Tensor noisy_source,
                               Tensor target_index, Tensor source_index, double tau, std::int64_t exact_steps, bool highest,
                               bool relax, bool need_target, bool need_source, bool need_gate) {
-  return replace_backward(grad_target, &grad_source, target, source, gate_weight, gate_target, gate_source, noisy_target,
+  return replace_backward(grad_target, true, grad_source, target, source, gate_weight, gate_target, gate_source, noisy_target,
                           noisy_source, target_index, source_index, tau, exact_steps, highest, relax, need_target,
                           need_source, need_gate);
 }

@@ -240,7 +240,7 @@ def patch_replace_backward(
 
 def patch_swap_backward(
     grad_target: Tensor,
-    grad_source: Tensor,
+    grad_source: Tensor | None,
     target: Tensor,
     source: Tensor,
     gate_weight: Tensor,
@@ -281,6 +281,8 @@ def patch_swap_backward(
         need_gate,
     )
     # The source buffer's own gradient only moves: to the patches that stayed, and back to the target's displaced ones.
+    if grad_source is None:
+        return dtarget, dsource, dweight, dbias
     if need_target:
         dtarget.scatter_add_(1, slots, grad_source.gather(1, patches))
     if need_source:

@@ -59,9 +59,9 @@ SCHEMAS = {
     "patch_swap": (
         f"(Tensor target, Tensor source, {_FORWARD_ARGUMENTS}) -> (Tensor mixed, Tensor displaced, {_CHOICE_RESULTS})"
     ),
-    # target, source: the buffers after the exchange.
+    # target, source: the buffers after the exchange. No grad_source: nothing depends on the source buffer any more.
     "patch_swap_backward": (
-        f"(Tensor grad_target, Tensor grad_source, Tensor target, Tensor source, {_BACKWARD_ARGUMENTS}) -> ({_GRADIENTS})"
+        f"(Tensor grad_target, Tensor? grad_source, Tensor target, Tensor source, {_BACKWARD_ARGUMENTS}) -> ({_GRADIENTS})"
     ),
 }
 
@@ -244,7 +244,7 @@ def _run_backward(ctx, operator, *grads):
     need_target, need_source, need_weight, need_bias = ctx.needs_input_grad[:4]
     need_gate = need_weight or need_bias
     dtarget, dsource, dweight, dbias = operator(
-        *(grad.contiguous() for grad in grads),
+        *(grad if grad is None else grad.contiguous() for grad in grads),
         target,
         source,
         gate_weight,
@@ -285,12 +285,9 @@ def _patch_swap_context(ctx, inputs, output):
 def _patch_swap_backward(ctx, grad_target, grad_source, *_):
     if grad_target is None and grad_source is None:
         return None, None, None, None, *_NO_GRADIENT
-    target, source, *_ = ctx.saved_tensors
-    grads = (
-        torch.zeros_like(buffer) if grad is None else grad
-        for grad, buffer in ((grad_target, target), (grad_source, source))
-    )
-    return _run_backward(ctx, _ops.patch_swap_backward, *grads)
+    if grad_target is None:
+        grad_target = torch.zeros_like(ctx.saved_tensors[0])
+    return _run_backward(ctx, _ops.patch_swap_backward, grad_target, grad_source)
 
 
 _differentiate("patch_swap", _patch_swap_context, _patch_swap_backward)

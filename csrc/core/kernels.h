@@ -93,7 +93,7 @@ struct PatchReplaceBackward {
   Type type;
   std::int64_t features, k;
   Tokens grad;         // of mixed, or of the target buffer after an exchange
-  Tokens grad_source;  // of the source buffer after an exchange; data null for patch_replace
+  Tokens grad_source;  // of the source buffer after an exchange; data null where there is none
   Tokens target, source;
   bool exchanged;  // target and source are the buffers after an exchange
   const void* weight;

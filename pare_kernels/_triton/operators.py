@@ -190,6 +190,8 @@ def patch_replace_backward(grad: Tensor, target: Tensor, source: Tensor, *argume
 
 
 def patch_swap_backward(
-    grad_target: Tensor, grad_source: Tensor, target: Tensor, source: Tensor, *arguments
+    grad_target: Tensor, grad_source: Tensor | None, target: Tensor, source: Tensor, *arguments
 ) -> tuple[Tensor, ...]:
+    if grad_source is None:
+        grad_source = torch.zeros(source.shape, dtype=source.dtype, device=source.device)
     return _backward(SWAP, (grad_target.contiguous(), grad_source.contiguous()), target, source, *arguments)

@@ -186,6 +186,12 @@ def check_gradient(arguments, forward, seed):
         for choice in (options, routing)
     )
     assert_gradients(" of the exchange", swapped, expected, routed, target.dtype, weight)
+    # Where nothing depends on the source buffer, the exchange has the gradient of the replacement, to the bit.
+    unused = ops.patch_swap_backward(
+        y, None, after_target, after_source, weight, *scores, *indices, *options, True, True, True
+    )
+    for got, whole in zip(unused, actual, strict=True):
+        assert torch.equal(got, whole)
 
 
 @pytest.mark.parametrize("block", range(20))

@@ -293,6 +293,16 @@ def test_swap_has_the_gradient_of_replace_and_routes_the_displaced(words):
         assert_gradient("swap", zeros_if_none(a, like), zeros_if_none(e, like) + extra, torch.float64)
 
 
+def test_swap_has_exactly_the_gradient_of_replace_where_the_source_buffer_is_not_used_again():
+    inputs = make_inputs(2, 7, 6, 4)
+    upstream = torch.randn_like(inputs[0])
+    _, expected = gradients(patch_replace, inputs, upstream, k=3, seed=3)
+    leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+    mixed = patch_swap_(leaves[0] * 1, leaves[1] * 1, *leaves[2:], k=3, seed=3).mixed
+    for one, other in zip(torch.autograd.grad(mixed, leaves, upstream), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
 def test_swap_works_on_views_of_any_strides():
     target, source, weight, bias = make_inputs(2, 6, 6, 4)
     expected = patch_replace(target, source, weight, bias, k=3, seed=1).mixed

@@ -52,7 +52,9 @@ SAMPLES = {
     ],
     "patch_swap": [forward_arguments()],
     "patch_swap_": [forward_arguments(requires_grad=False), forward_arguments(selection=2, requires_grad=False)],
-    "patch_swap_backward": [(torch.randn(2, 6, 4), torch.randn(2, 5, 4), *backward_arguments()[1:])],
+    "patch_swap_backward": [
+        (torch.randn(2, 6, 4), grad_source, *backward_arguments()[1:]) for grad_source in (torch.randn(2, 5, 4), None)
+    ],
 }
 
 
