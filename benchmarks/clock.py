@@ -1,14 +1,15 @@
 """Time of forward and backward passes, all candidates of one table interleaved in one process.
 
 CPU: wall time (`perf_counter_ns`) and CPU time (of the calling thread with one thread, of the process with more) around each pass.
-Outputs are allocated and freed as a training step does it, so large fresh ones fault their pages in; freeing them, and the graph,
-is not timed.
+Outputs are allocated and freed as a training step does it (whether that faults pages in, `benchmarks.heap` decides); freeing them,
+and the graph, is not timed.
 CUDA: events around each pass, the queue kept filled, inputs rotated over buffers larger than the L2 cache.
 """
 
 from __future__ import annotations
 
 import itertools
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -78,7 +79,8 @@ class Candidate:
 
 
 def interleave(candidates: Sequence[Candidate], *, seconds: float, least: int = 3, most: int = 40) -> None:
-    """Fills the timing of every candidate, round after round over all of them, so that a busy moment hits them alike.
+    """Fills the timing of every candidate, round after round over all of them, so that a busy moment hits them alike; in another
+    order each round, since the one before leaves its inputs in the caches.
 
     Each gets about `seconds` of time, but `least` to `most` samples; those with fewer are spread evenly over the rounds. The
     first step warms up; a candidate that is slow enough for `least` samples was warm after its check, and that step counts.
@@ -94,8 +96,11 @@ def interleave(candidates: Sequence[Candidate], *, seconds: float, least: int = 
             count -= 1
         counts.append(count)
     rounds = max(counts, default=0)
+    order = [*zip(candidates, counts, strict=True)]
+    shuffle = random.Random(0).shuffle
     for turn in range(rounds):
-        for candidate, count in zip(candidates, counts, strict=True):
+        shuffle(order)
+        for candidate, count in order:
             if (turn + 1) * count // rounds > turn * count // rounds:
                 candidate.timing.samples.append(candidate.step())
 

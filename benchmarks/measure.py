@@ -16,6 +16,7 @@ from benchmarks.agreement import Disagreement, Judge, run
 from benchmarks.bandwidth import Limit
 from benchmarks.cases import Case, Plan
 from benchmarks.clock import BOTH, FORWARD, Candidate, Timing, cpu_step, cuda_graph_ms, cuda_step, interleave
+from benchmarks.heap import use_heap
 from benchmarks.memory import MIB, available_bytes, peak_mib
 from benchmarks.operations import OPERATIONS, Operation, Workload
 from benchmarks.providers import Provider, providers_of
@@ -44,7 +45,11 @@ def measure(plan: Plan, device: torch.device, *, seconds: float, memory: bool = 
     before = torch.get_num_threads()
     torch.set_num_threads(plan.threads)
     try:
-        return _measure(plan, operation, providers, device, seconds, memory)
+        used = use_heap(plan.heap, device)
+        rows = _measure(plan, operation, providers, device, seconds, memory)
+        for row in rows:
+            row.heap = used
+        return rows
     finally:
         torch.set_num_threads(before)
         _forget()

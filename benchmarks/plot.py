@@ -21,6 +21,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from benchmarks import growth
+from benchmarks.heap import FRESH
 from benchmarks.measure import LIMIT, honest_ms
 from benchmarks.records import OK, ROOT, Row, read, results_path, write_aside
 
@@ -48,13 +49,14 @@ def timed(rows: Sequence[Row], operation: str) -> list[Row]:
 def by_case(rows: Sequence[Row]) -> dict[str, list[Row]]:
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault(row.case if row.threads == 1 else f"{row.case}, {row.threads} threads", []).append(row)
+        name = row.case if row.threads == 1 else f"{row.case}, {row.threads} threads"
+        groups.setdefault(f"{name}, fresh heap" if row.heap == FRESH else name, []).append(row)
     return groups
 
 
 def headline(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """The cases on which most providers were timed: where every rival is."""
-    groups = by_case(timed(rows, "replace"))
+    groups = by_case([row for row in timed(rows, "replace") if row.heap != FRESH])
     most = sorted(groups, key=lambda name: -len(groups[name]))[:HEADLINE_CASES]
     return {name: group for name, group in groups.items() if name in most}
 
@@ -201,7 +203,8 @@ def markdown(rows: Sequence[Row], pictures: Sequence[Path] = (), readme: Path | 
         "faster than it | memory beyond outputs: ours / paper |",
         "| --- | --- | ---: | ---: | ---: | ---: | --- | ---: | ---: |",
     ]
-    for name, group in by_case(timed(rows, "replace")).items():
+    settled_first = sorted(timed(rows, "replace"), key=lambda row: row.heap == FRESH)
+    for name, group in by_case(settled_first).items():
         named = {row.provider: row for row in group}
         ours, exact, paper = named.get("pare"), named.get("pare-exact"), named.get("paper")
         if ours is None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
@@ -46,6 +46,7 @@ class Row:
     k: int = 0
     dtype: str = ""
     threads: int = 0
+    heap: str = ""
     operation: str = ""
     provider: str = ""
     family: str = ""
@@ -87,7 +88,12 @@ class Row:
 
     @property
     def key(self) -> tuple:
-        return self.case, self.dtype, self.threads, self.operation, self.provider
+        return self.case, self.dtype, self.threads, self.heap, self.operation, self.provider
+
+    @property
+    def alone(self) -> tuple:
+        """The key of the same measurement with one thread."""
+        return replace(self, threads=1).key
 
 
 COLUMNS = tuple(column.name for column in fields(Row))

@@ -17,6 +17,7 @@ from benchmarks import growth
 from benchmarks.bandwidth import read_and_copy_gbs
 from benchmarks.base import compare
 from benchmarks.cases import CASES, DTYPES, SUITES, Plan
+from benchmarks.heap import FRESH, HEAPS, KEPT, controllable
 from benchmarks.measure import LIMIT, honest_ms, measure
 from benchmarks.operations import OPERATIONS
 from benchmarks.providers import PROVIDERS, providers_of
@@ -40,6 +41,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--threads", type=int, action="append", metavar="N", help="repeatable; default: as the suite says, 1"
     )
+    parser.add_argument(
+        "--heap",
+        action="append",
+        metavar="NAME",
+        help=f"repeatable; {' or '.join(HEAPS)} memory, default: as the suite says",
+    )
     parser.add_argument("--seconds", type=float, default=1.0, help="time per provider and case (default: 1)")
     parser.add_argument("--base", metavar="REF", help="also measure that commit, in a throw-away worktree, and compare")
     parser.add_argument("--csv", type=Path, metavar="PATH", help="default: benchmarks/results/<device>.csv")
@@ -61,6 +68,7 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     known("provider", options.provider, list(dict.fromkeys(name for _, name in PROVIDERS)))
     known("operation", options.operation, OPERATIONS)
     known("dtype", options.dtype, DTYPES)
+    known("heap", options.heap, HEAPS)
     for threads in options.threads or ():
         if threads < 1:
             parser.error(f"argument --threads: must be at least 1, got {threads}")
@@ -111,7 +119,10 @@ def plans_of(options: argparse.Namespace) -> list[Plan]:
     for plan in plans:
         for dtype in options.dtype or [plan.case.dtype]:
             for threads in options.threads or [plan.threads]:
-                chosen.append(Plan(plan.case.with_(dtype=dtype), plan.operation, plan.providers, threads, plan.sweep))
+                for heap in options.heap or [plan.heap]:
+                    chosen.append(plan.with_(case=plan.case.with_(dtype=dtype), threads=threads, heap=heap))
+    if not controllable(options.device):
+        chosen = [plan for plan in chosen if plan.heap == KEPT]
     if options.provider:
         chosen = [_only(plan, options.provider) for plan in chosen]
     chosen = [plan for plan in dict.fromkeys(chosen) if plan is not None]
@@ -123,7 +134,7 @@ def plans_of(options: argparse.Namespace) -> list[Plan]:
 def _only(plan: Plan, names: Sequence[str]) -> Plan | None:
     """The plan with those of the named providers that its operation has."""
     kept = tuple(provider.name for provider in providers_of(plan.operation, plan.providers) if provider.name in names)
-    return Plan(plan.case, plan.operation, kept, plan.threads, plan.sweep) if kept else None
+    return plan.with_(providers=kept) if kept else None
 
 
 def run(plans: Sequence[Plan], device: torch.device, *, seconds: float, csv: Path | None, suite: str = "") -> list[Row]:
@@ -134,7 +145,7 @@ def run(plans: Sequence[Plan], device: torch.device, *, seconds: float, csv: Pat
     print(f"{provenance.device}; torch {provenance.torch}; commit {provenance.commit or 'unknown'}; {provenance.date}")
     print(f"memory, one thread: reads {read:.1f} GB/s, copies {copy:.1f} GB/s (read + written)")
     everything = []
-    for plan in plans:
+    for plan in sorted(plans, key=lambda plan: plan.heap != FRESH):
         rows = measure(plan, device, seconds=seconds)
         for row in rows:
             row.read_gbs, row.copy_gbs = read, copy
@@ -192,6 +203,7 @@ def table(plan: Plan, rows: Sequence[Row]) -> str:
     widths = {column: max(len(line[column]) for line in lines) for column in used}
     text = [
         f"{case.name}: {plan.operation}, {case.shape}, {case.dtype}, {plan.threads} thread{'s' * (plan.threads > 1)}"
+        + (f", {rows[0].heap} heap" if rows[0].heap else "")
     ]
     for line in lines:
         text.append("  " + "  ".join(_pad(line[column], widths[column], column) for column in used).rstrip())
@@ -213,9 +225,9 @@ def _range(low: float | None, high: float | None) -> str:
 def summary(rows: Sequence[Row]) -> str:
     """What no single table shows: how threads scale, how cost grows, who was refused."""
     lines = []
-    one = {(row.case, row.dtype, row.operation, row.provider): row for row in rows if row.threads == 1}
+    one = {row.key: row for row in rows if row.threads == 1}
     for row in rows:
-        single = one.get((row.case, row.dtype, row.operation, row.provider))
+        single = one.get(row.alone)
         if row.threads > 1 and row.status == OK and single is not None and single.status == OK and row.both_ms:
             times = single.both_ms / row.both_ms
             lines.append(f"{row.provider:22} {row.threads} threads: {times:.2f}x one thread ({row.case}, wall time)")
