@@ -239,7 +239,7 @@ def test_suites_name_providers_that_exist(suite):
         assert plan.operation in OPERATIONS
         for name in plan.providers:
             assert (plan.operation, name) in PROVIDERS, f"{plan.operation}: {name}"
-    keys = [(plan.case.name, plan.case.dtype, plan.operation, plan.threads) for plan in plans]
+    keys = [(plan.case.name, plan.case.dtype, plan.operation, plan.threads, plan.heap) for plan in plans]
     assert len(keys) == len(set(keys))
 
 

@@ -10,6 +10,7 @@ import torch
 
 from benchmarks import base, cases, run, train_step
 from benchmarks.cases import Case, Plan
+from benchmarks.heap import KEPT, controllable
 from benchmarks.records import OK, ROOT, Row, read
 
 CPU = torch.device("cpu")
@@ -145,9 +146,15 @@ def checkout(tmp_path, monkeypatch):
 
 
 def test_base_is_measured_in_a_throw_away_worktree(checkout):
-    mine = Row(
-        case="tiny", operation="overhead", provider="pare", family="ours", threads=1, dtype="float32", forward_ms=1.0
-    )
+    same = {
+        "case": "tiny",
+        "operation": "overhead",
+        "provider": "pare",
+        "family": "ours",
+        "threads": 1,
+        "dtype": "float32",
+    }
+    mine = Row(**same, heap=KEPT if controllable(CPU) else "", forward_ms=1.0)
     arguments = ["--case", "tiny", "--operation", "overhead", "--provider", "pare", "--seconds", "0.001"]
     text = base.compare("HEAD", arguments, [mine])
     assert "overhead  pare" in text
