@@ -16,9 +16,10 @@ COUNT = """
 import resource, torch
 from benchmarks.heap import use_heap
 print(use_heap("{name}", torch.device("cpu")))
-for turn in range(3):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.empty(4 * 2**20).fill_(1.0)
+used = [torch.ones(4 * 2**20) for _ in range(3)]
+del used
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.empty(4 * 2**20).fill_(1.0)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
