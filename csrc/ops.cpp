@@ -422,6 +422,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> patch_swap_(
   return {c.target_index, c.source_index, c.gate_target, c.gate_source, c.noisy_target, c.noisy_source};
 }
 
+// All of an index at once, so that the loop is a vector loop: as unsigned numbers negative ones are large.
+void check_index(const Numbers& index, std::int64_t count, std::int64_t patches, const char* name) {
+  const auto* values = static_cast<const std::uint64_t*>(index.data());
+  std::uint64_t wrong = 0;
+  for (std::int64_t i = 0; i < count; ++i) wrong |= values[i] >= static_cast<std::uint64_t>(patches) ? 1u : 0u;
+  if (wrong == 0) return;
+  const std::uint64_t* first = std::find_if(values, values + count, [&](std::uint64_t value) {
+    return value >= static_cast<std::uint64_t>(patches);
+  });
+  STD_TORCH_CHECK(false, name, " must name patches, from 0 to ", patches - 1, ", got ", static_cast<std::int64_t>(*first));
+}
+
 // ---- their gradient ---------------------------------------------------------------------------------------------------
 
 using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
@@ -450,12 +462,8 @@ Gradients replace_backward(const Tensor& grad, bool exchanged, const std::option
   check_k(k, std::min(targets, sources));
   const Numbers slots(target_index, ScalarType::Long, batch * k, "target_index");
   const Numbers patches(source_index, ScalarType::Long, batch * k, "source_index");
-  for (std::int64_t i = 0; i < batch * k; ++i) {
-    const std::int64_t slot = static_cast<const std::int64_t*>(slots.data())[i];
-    const std::int64_t patch = static_cast<const std::int64_t*>(patches.data())[i];
-    STD_TORCH_CHECK(slot >= 0 && slot < targets && patch >= 0 && patch < sources,
-                    "target_index and source_index must name patches, got ", slot, " and ", patch);
-  }
+  check_index(slots, batch * k, targets, "target_index");
+  check_index(patches, batch * k, sources, "source_index");
   const Gate gate(gate_weight, std::nullopt, type, t.features);
   std::optional<Numbers> numbers[4];
   if (relax) {

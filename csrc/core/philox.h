@@ -9,27 +9,32 @@ inline constexpr std::uint32_t philox_multiplier[2] = {0xD2511F53u, 0xCD9E8D57u}
 inline constexpr std::uint32_t philox_key_step[2] = {0x9E3779B9u, 0xBB67AE85u};
 inline constexpr int philox_rounds = 10;
 
-// bits[i] = the first word for patch `first + i`, `count` of them. A plain loop: compilers turn the high halves of the
-// products into the vector multiplications that each machine has.
+// words[i] = the first word for patch `first + i`, `count` of them. On 64-bit lanes, of which the lower halves count: one
+// multiplication gives both halves of a product, and what is left above does no harm.
 inline void philox_words(std::uint64_t seed, std::uint32_t stream, std::uint64_t row, std::uint32_t first, int count,
-                         std::uint32_t* __restrict words) {
-  std::uint32_t key[philox_rounds][2];
+                         std::uint32_t* words) {
+  constexpr int width = lanes<double>;
+  VUL key[philox_rounds][2];
   for (int r = 0; r < philox_rounds; ++r) {
-    key[r][0] = static_cast<std::uint32_t>(seed) + static_cast<std::uint32_t>(r) * philox_key_step[0];
-    key[r][1] = static_cast<std::uint32_t>(seed >> 32) + static_cast<std::uint32_t>(r) * philox_key_step[1];
+    key[r][0] = VUL{} + (static_cast<std::uint32_t>(seed) + static_cast<std::uint32_t>(r) * philox_key_step[0]);
+    key[r][1] = VUL{} + (static_cast<std::uint32_t>(seed >> 32) + static_cast<std::uint32_t>(r) * philox_key_step[1]);
   }
-  const auto row_low = static_cast<std::uint32_t>(row), row_high = static_cast<std::uint32_t>(row >> 32);
-  for (int i = 0; i < count; ++i) {
-    std::uint32_t c0 = first + static_cast<std::uint32_t>(i), c1 = row_low, c2 = row_high, c3 = stream;
+  const VUL multiplier0 = VUL{} + philox_multiplier[0], multiplier1 = VUL{} + philox_multiplier[1];
+  VUL lane;
+  for (int l = 0; l < width; ++l) lane[l] = static_cast<std::uint64_t>(l);
+  for (int i = 0; i < count; i += width) {
+    VUL c0 = lane + (first + static_cast<std::uint64_t>(i)), c1 = VUL{} + (row & 0xffffffffu), c2 = VUL{} + (row >> 32);
+    VUL c3 = VUL{} + stream;
     for (int r = 0; r < philox_rounds; ++r) {
-      const std::uint64_t product0 = std::uint64_t{philox_multiplier[0]} * c0;
-      const std::uint64_t product1 = std::uint64_t{philox_multiplier[1]} * c2;
-      c0 = static_cast<std::uint32_t>(product1 >> 32) ^ c1 ^ key[r][0];
-      c1 = static_cast<std::uint32_t>(product1);
-      c2 = static_cast<std::uint32_t>(product0 >> 32) ^ c3 ^ key[r][1];
-      c3 = static_cast<std::uint32_t>(product0);
+      const VUL product0 = multiply_low_halves(multiplier0, c0);
+      const VUL product1 = multiply_low_halves(multiplier1, c2);
+      c0 = (product1 >> 32) ^ c1 ^ key[r][0];
+      c1 = product1;
+      c2 = (product0 >> 32) ^ c3 ^ key[r][1];
+      c3 = product0;
     }
-    words[i] = c0;
+    const auto low = __builtin_convertvector(c0, VU32);
+    std::memcpy(words + i, &low, sizeof(std::uint32_t) * static_cast<std::size_t>(std::min(width, count - i)));
   }
 }
 

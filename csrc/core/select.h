@@ -83,21 +83,28 @@ K nth_largest(const K* keys, std::int64_t count, std::int64_t n, K* room) {
 template <class K>
 void split(const K* keys, std::int64_t count, std::int64_t n, std::int64_t* chosen, std::int64_t* rest, K* room) {
   if (count == 0) return;
-  K threshold = ~K{0};
-  std::int64_t ties = 0;  // how many keys equal to the threshold are chosen
-  if (n > 0) {
-    threshold = nth_largest(keys, count, n, room);
-    ties = n - (threshold == ~K{0} ? 0 : count_at_least(keys, count, static_cast<K>(threshold + 1)));
-  }
   std::int64_t c = 0, r = 0;
-  for (std::int64_t i = 0; i < count; ++i) {
-    const bool equal = keys[i] == threshold;
-    const bool take = (keys[i] > threshold) | (equal & (ties > 0));
-    ties -= equal;
+  const auto put = [&](std::int64_t i, bool take) {
     if (chosen) chosen[c] = i;
     if (rest) rest[r] = i;
     c += take;
     r += !take;
+  };
+  if (n == 0) {
+    for (std::int64_t i = 0; i < count; ++i) put(i, false);
+    return;
+  }
+  const K threshold = nth_largest(keys, count, n, room);
+  if (count_at_least(keys, count, threshold) == n) {  // nearly always: no two keys at the threshold, so nothing to count
+    for (std::int64_t i = 0; i < count; ++i) put(i, keys[i] >= threshold);
+    return;
+  }
+  // How many keys equal to the threshold are chosen.
+  std::int64_t ties = n - (threshold == ~K{0} ? 0 : count_at_least(keys, count, static_cast<K>(threshold + 1)));
+  for (std::int64_t i = 0; i < count; ++i) {
+    const bool equal = keys[i] == threshold;
+    put(i, (keys[i] > threshold) | (equal & (ties > 0)));
+    ties -= equal;
   }
 }
 

@@ -14,6 +14,7 @@ using VI = std::int32_t __attribute__((vector_size(PARE_VECTOR_BYTES)));
 using VU = std::uint32_t __attribute__((vector_size(PARE_VECTOR_BYTES)));
 using VL = std::int64_t __attribute__((vector_size(PARE_VECTOR_BYTES)));
 using VUL = std::uint64_t __attribute__((vector_size(PARE_VECTOR_BYTES)));
+using VU32 = std::uint32_t __attribute__((vector_size(PARE_VECTOR_BYTES / 2)));  // as many as there are lanes of VUL
 
 template <class T>
 struct VectorOf;
@@ -70,6 +71,19 @@ PARE_INLINE V vmax(V a, V b) {
 template <class V>
 PARE_INLINE V vmin(V a, V b) {
   return a < b ? a : b;
+}
+
+// The 64-bit products of the lower halves of the lanes.
+PARE_INLINE VUL multiply_low_halves(VUL a, VUL b) {
+#if defined(PARE_ISA_AVX512)
+  return reinterpret_cast<VUL>(_mm512_mul_epu32(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
+#elif defined(PARE_ISA_AVX2)
+  return reinterpret_cast<VUL>(_mm256_mul_epu32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
+#elif defined(__SSE2__)
+  return reinterpret_cast<VUL>(_mm_mul_epu32(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));
+#else
+  return (a & 0xffffffffu) * (b & 0xffffffffu);
+#endif
 }
 
 template <class M>

@@ -367,7 +367,7 @@ def test_raw_operators_refuse_what_would_reach_outside_memory():
     with pytest.raises(RuntimeError, match="needs a seed or noise"):
         ops.patch_replace(x, x.clone(), w, None, None, None, None, 2, 0.9, 1.0, RANDOM, False, False, 8, False)
     _, slots, patches, *scores = ops.patch_replace(x, x.clone(), w, *rest, 2, *options)
-    with pytest.raises(RuntimeError, match="must name patches, got 6"):
+    with pytest.raises(RuntimeError, match="target_index must name patches, from 0 to 5, got 6"):
         ops.patch_replace_backward(x, x, x, w, *scores, slots * 0 + 6, patches, 0.9, 8, False, True, True, True, True)
 
 
