@@ -28,7 +28,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BUDGET = 530.0  # seconds for everything
+TEST_LIMIT = 230.0  # of each test process; they run side by side
 HEADLINE = "swin-2000-B32"
+OPERATOR_TESTS = ("functional", "library", "properties", "backends", "errors", "nn")
 PASSED, FAILED, LATE, SKIPPED = "passed", "FAILED", "OUT OF TIME", "skipped"
 
 PROBE = """
@@ -69,16 +71,22 @@ class Outcome:
 
 def parts(out: Path) -> list[Part]:
     python, file = sys.executable, str(out / "gpu.csv")
+    files = [
+        *sorted((ROOT / "tests" / "triton" / "on_device").glob("test_*.py")),
+        ROOT / "tests" / "triton" / "test_gpu.py",
+    ]
+    files += [ROOT / "tests" / "pare_kernels" / f"test_{name}.py" for name in OPERATOR_TESTS]
+    pytest = (python, "-m", "pytest", "-q", "-p", "no:cacheprovider")
     tests = [
         Part(
-            f"tests: {path.stem.removeprefix('test_')}",
-            (python, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(path.relative_to(ROOT))),
-            limit=240,
+            f"tests: {path.parent.name}/{path.stem.removeprefix('test_')}",
+            # Of the operators' tests those on the device; of the others all are.
+            (*pytest, *(("-k", "cuda") if path.parent.name == "pare_kernels" else ()), str(path.relative_to(ROOT))),
+            limit=TEST_LIMIT,
             group="tests",
-            needs=("pytest",),
+            needs=("pytest", "hypothesis") if path.stem == "test_properties" else ("pytest",),
         )
-        for path in sorted((ROOT / "tests" / "triton").glob("**/test_*.py"))
-        if path.parent.name == "on_device" or path.name == "test_gpu.py"
+        for path in files
     ]
     providers = (
         "pare",

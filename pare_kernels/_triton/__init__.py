@@ -22,10 +22,13 @@ OPERATORS = (
 _REMEDY = "install triton for this torch (pip install triton), or move the tensors to the CPU"
 
 
-def register(library: torch.library.Library) -> None:
-    """Registers every operator for the CUDA key (which ROCm shares); the kernels are imported at the first call."""
+def register(library: torch.library.Library, key: str = "CUDA") -> None:
+    """Registers every operator for the CUDA key (which ROCm shares); the kernels are imported at the first call.
+
+    `key="CPU"` is for Triton's interpreter, which runs the kernels on CPU tensors.
+    """
     for name in OPERATORS:
-        library.impl(name, functools.partial(_call, name), "CUDA")
+        library.impl(name, functools.partial(_call, name), key)
 
 
 def _call(name: str, *arguments):

@@ -36,7 +36,10 @@ def test_a_machine_with_everything_lacks_nothing():
 def test_the_parts_exist_and_fit_into_the_budget(tmp_path):
     parts = gpu.parts(tmp_path)
     names = [part.name for part in parts]
-    assert {"tests: selection", "tests: relaxation", "tests: gradients", "tests: gpu", "operator, B 32"} <= set(names)
+    assert len(set(names)) == len(names)
+    kernels = {f"tests: on_device/{name}" for name in ("selection", "relaxation", "gradients")}
+    operators = {f"tests: pare_kernels/{name}" for name in gpu.OPERATOR_TESTS}
+    assert kernels | operators | {"tests: triton/gpu", "operator, B 32"} <= set(names)
     longest = {}
     for part in parts:
         longest[part.group] = max(longest.get(part.group, 0), part.limit)
