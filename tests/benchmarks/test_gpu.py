@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks import gpu
+from benchmarks.run import parse, plans_of
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -39,7 +40,7 @@ def test_the_parts_exist_and_fit_into_the_budget(tmp_path):
     assert len(set(names)) == len(names)
     kernels = {f"tests: on_device/{name}" for name in ("selection", "relaxation", "gradients")}
     operators = {f"tests: pare_kernels/{name}" for name in gpu.OPERATOR_TESTS}
-    assert kernels | operators | {"tests: triton/gpu", "operator, B 32"} <= set(names)
+    assert kernels | operators | {"tests: triton/gpu", "training step"} <= set(names)
     longest = {}
     for part in parts:
         longest[part.group] = max(longest.get(part.group, 0), part.limit)
@@ -48,6 +49,23 @@ def test_the_parts_exist_and_fit_into_the_budget(tmp_path):
     for part in parts:
         if "pytest" in part.command:
             assert (gpu.ROOT / part.command[-1]).is_file()
+        elif "benchmarks.run" in part.command:
+            chosen = plans_of(parse([*part.command[3:], "--device", "cpu"]))  # every case and provider exists
+            assert [len(plan.providers) for plan in chosen] == [part.command.count("--provider")]
+    headline = [name for name in names if name.startswith(gpu.HEADLINE)]
+    assert {"paper", *gpu.OURS} <= {word for name in headline for word in name.split(": ")[1].split(", ")}
+
+
+def test_a_measurement_cut_short_loses_no_other(log, tmp_path):
+    """Parts write their rows as they end: the table is made of those that did."""
+    path = tmp_path / "gpu.csv"
+    soon = time.monotonic() + 120
+    measure = ("-m", "benchmarks.run", "--case", "tiny", "--csv", str(path), "--seconds", "0.01")
+    command = (sys.executable, *measure, "--provider", "pare", "--provider", "eager-closed-manual")
+    assert gpu.run_part(gpu.Part("ours", command, 100, "a"), log, soon).result == gpu.PASSED
+    assert gpu.run_part(part("import time; time.sleep(60)", limit=5), log, soon).result == gpu.LATE
+    with path.open(newline="") as file:
+        assert {row["provider"] for row in csv.DictReader(file)} >= {"pare", "eager-closed-manual"}
 
 
 def part(code, **options):
