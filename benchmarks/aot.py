@@ -89,7 +89,8 @@ def variants() -> Iterator[Variant]:
     for label, tokens, shape in (("fp32", "fp32", tile), ("bf16", "bf16", half)):
         two_loads = shape | {"BLOCK_ROWS": 32 if tokens == "bf16" else 16}
         make = {"tokens": tokens}
-        yield _variant(f"gate_scores-{label}", "tokens.gate_scores_kernel", {"HAS_BIAS": True, **two_loads}, **make)
+        four_loads = two_loads | {"BLOCK_ROWS": 2 * two_loads["BLOCK_ROWS"]}
+        yield _variant(f"gate_scores-{label}", "tokens.gate_scores_kernel", {"HAS_BIAS": True, **four_loads}, **make)
         yield _variant(f"replace-{label}", "tokens.replace_kernel", two_loads, **make)
         yield _variant(f"swap-{label}", "tokens.swap_kernel", two_loads, **make)
         yield _variant(f"dots-{label}", "tokens.dots_kernel", {"SWAPPED": False, **shape}, **make)
@@ -98,7 +99,7 @@ def variants() -> Iterator[Variant]:
     yield _variant("gradient-strided", "tokens.gradient_kernel", {"MODE": 0, **passes, **tile, "ALIGN": 1})
     yield _variant("gradient-swapped", "tokens.gradient_kernel", {"MODE": 1, **passes, **tile})
     yield _variant("gradient-gate", "tokens.gradient_kernel", {"MODE": 2, **passes, "NEED_SOURCE": False, **tile})
-    yield _variant("reduce", "tokens.reduce_kernel", {"BLOCK_ROWS": 256, "BLOCK_COLUMNS": 8})
+    yield _variant("reduce", "tokens.reduce_kernel", {"BLOCK_ROWS": 1024, "BLOCK_COLUMNS": 8}, num_warps=16)
     choose = {"HAS_GATE": True, "NOISE": 2, "HAS_MASK": False, "BY_SCORE": False, "SINGLE": True}
     rows, long = {"BLOCK": 4096}, {"BLOCK": 2048}
     row_of = {"num_warps": 16}

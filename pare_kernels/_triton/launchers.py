@@ -44,7 +44,7 @@ def _row_options(block: int, dtype: torch.dtype) -> dict[str, int]:
 def _tile(features: int, rows: int, elements: int) -> tuple[int, int]:
     """(rows, columns) of the tiles of about so many elements that a program of eight warps moves."""
     columns = _block(features, 256)
-    return min(_block(rows, 32), max(elements // columns, 4)), columns
+    return min(_block(rows, 64), max(elements // columns, 4)), columns
 
 
 def _two_loads(like: Tensor) -> int:
@@ -83,7 +83,7 @@ def gate_scores(
     scores = [torch.empty(tensor.shape[:2], dtype=dtype, device=tensor.device) for tensor in both]
     traffic = _bytes(*both, *scores, weight, bias)
     both = [_as_one_item(tensor) for tensor in both]
-    block_rows, block_columns = _tile(target.shape[2], max(tensor.shape[1] for tensor in both), _two_loads(target))
+    block_rows, block_columns = _tile(target.shape[2], max(tensor.shape[1] for tensor in both), 2 * _two_loads(target))
     programs = [tensor.shape[0] * triton.cdiv(tensor.shape[1], block_rows) for tensor in both]
     align = alignment(*both)
     launch(
@@ -561,7 +561,7 @@ def gradients(
 def reduce(partial: Tensor, features: int) -> tuple[Tensor, Tensor]:
     """dweight (D,) and dbias () from the programs' shares, one launch. Bytes: read D + 1 numbers of each share, write them once."""
     dweight, dbias = partial.new_empty(features), partial.new_empty(())
-    block_columns, block_rows = 8, 256
+    block_columns, block_rows = 8, 1024  # three sweeps over the shares of `GRADIENT_PROGRAMS`
     launch(
         tokens.reduce_kernel,
         triton.cdiv(features + 1, block_columns),
@@ -575,6 +575,6 @@ def reduce(partial: Tensor, features: int) -> tuple[Tensor, Tensor]:
         BLOCK_COLUMNS=block_columns,
         device=partial.device,
         traffic=(partial.shape[0] + 1) * _bytes(dweight, dbias),
-        num_warps=8,
+        num_warps=16,
     )
     return dweight, dbias
