@@ -3,8 +3,9 @@
 What is computed is said in `pare_kernels.reference`; here is how. A row lives in registers (rows beyond `ROW_LIMIT` in
 `long_rows`). A step is one reduction: the weights p (1 - p)^(1/tau) are divided by their sum in the next step. For the largest
 item 1 - p is the sum of the others over the total, which does not cancel when p is near 1, so the reduction carries the pair
-(largest, sum of the others). Once the largest p is below `series_limit`, where the binomial series of (1 - p)^(1/tau) to the third
-degree is exact to rounding, it stays there (p can only grow where another is larger), and the steps take the series.
+(largest, sum of the others). Below `long_series_limit` (0.45 at tau 0.9) a long binomial series of (1 - p)^(1/tau) serves. Once
+the largest p is below `series_limit`, where the series is exact to rounding to the third degree, it stays there (p can only grow
+where another is larger), and the steps take that.
 
 The backward pass needs every p in reverse order: it keeps one p per segment of `segment` steps and runs each segment again.
 """
@@ -20,6 +21,7 @@ from pare_kernels._triton._math import accurate, log1p
 STEP_LIMIT = tl.constexpr(100)  # of the tail; it takes about four, more only where one item dominates a long row
 SMALLEST = tl.constexpr(1.2e-38)  # the least normal single, and not below: that literal would be a double
 LARGEST = tl.constexpr(1e37)
+LONG_DEGREE = tl.constexpr(12)
 
 
 @triton.jit
@@ -69,6 +71,31 @@ def series_weights(p, inv_tau):
     c2 = -0.5 * inv_tau * (inv_tau - 1)
     c3 = inv_tau * (inv_tau - 1) * (inv_tau - 2) * (1.0 / 6)
     return p - p * (p * (inv_tau + p * (c2 + p * c3)))
+
+
+@triton.jit
+def binomial(inv_tau, N: tl.constexpr):
+    """The coefficient of p^N in (1 - p)^(1/tau)."""
+    coefficient = inv_tau * 0 + 1
+    for n in tl.static_range(N):
+        coefficient *= (n - inv_tau) * (1.0 / (n + 1))
+    return coefficient
+
+
+@triton.jit
+def long_series_limit(inv_tau):
+    """The largest p for `long_series_weights`: what is left out is below float32 rounding, and the terms do not cancel."""
+    ratio = 1e-8 / tl.maximum(tl.abs(binomial(inv_tau, LONG_DEGREE + 1)), 1e-30)
+    return tl.minimum(tl.exp(tl.log(ratio) * (1.0 / (LONG_DEGREE + 1))), 0.5 / inv_tau)
+
+
+@triton.jit
+def long_series_weights(p, inv_tau):
+    """p (1 - p)^(1/tau) by its binomial series: a third of the instructions of a logarithm and an exponential."""
+    series = tl.zeros_like(p)
+    for n in tl.static_range(LONG_DEGREE + 1):
+        series = series * p + binomial(inv_tau, LONG_DEGREE - n)
+    return p * series
 
 
 @triton.jit
@@ -139,12 +166,17 @@ def advance(
 ):
     """`steps` steps onwards. SAVE: every p that is left behind goes to memory; SUM: and into h."""
     step = steps * 0
+    long_limit = long_series_limit(inv_tau)
     while (step < steps) & (largest > series_limit):
         if SAVE:
             save_step(saved_ptr + step * row_stride, p, largest, rest, items, num, row_stride)
         if SUM:
             h += p
-        weights = exact_weights(p, largest, rest, inv_tau)
+        # In float64, and where h is summed as well, the coefficients of the long series would take too many registers.
+        if SUM or p.dtype == tl.float64 or largest > long_limit:
+            weights = exact_weights(p, largest, rest, inv_tau)
+        else:
+            weights = long_series_weights(p, inv_tau)
         largest, others = largest_and_others(weights)
         inverse, largest, rest = shares(largest, others)
         p = weights * inverse
