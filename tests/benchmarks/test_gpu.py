@@ -132,3 +132,38 @@ def test_figures_and_summary(tmp_path):
     lines = gpu.summary([gpu.Outcome("tests", gpu.PASSED, 12, "40 passed")], found)
     assert "passed" in lines[0]
     assert any(line.endswith("bar: 1000 x") for line in lines)
+
+
+def run_main(monkeypatch, folder, *parts):
+    found = {"torch": "2.13.0", "triton": "3.8.0", "cuda": True, "devices": ["a device"]}
+    monkeypatch.setattr(gpu, "probe", lambda: found)
+    monkeypatch.setattr(gpu, "parts", lambda out: list(parts))
+    return gpu.main(["--out", str(folder)])
+
+
+def test_the_whole_run_goes_on_after_a_crash_and_ends_with_the_table(monkeypatch, tmp_path, capsys):
+    crash = gpu.Part("crash", (sys.executable, "-c", "import os; os.abort()"), 30, "a")
+    write = f"""
+import csv
+row = dict(case={gpu.HEADLINE!r}, batch=32, num_target=3136, dim=128, dtype="float32", status="ok", provider="pare", graph_ms=0.25)
+with open({str(tmp_path / "out" / "gpu.csv")!r}, "w") as file:
+    writer = csv.DictWriter(file, row)
+    writer.writeheader()
+    writer.writerow(row)
+"""
+    good = gpu.Part("good", (sys.executable, "-c", write), 30, "b")
+    assert run_main(monkeypatch, tmp_path / "out", crash, good) == 1
+    printed = capsys.readouterr().out
+    assert printed == (tmp_path / "out" / "gpu.log").read_text()
+    table = printed[printed.index("-" * 100) :]
+    assert "crash  FAILED" in table
+    assert "good   passed" in table
+    assert "0.250 ms, 2261 GB/s" in table
+
+
+def test_exit_codes(monkeypatch, tmp_path):
+    fine = gpu.Part("fine", (sys.executable, "-c", ""), 30, "a")
+    optional = gpu.Part("training step", fine.command, 30, "a", needs=("no_such_module",))
+    tests = gpu.Part("tests: one", fine.command, 30, "a", needs=("no_such_module",))
+    assert run_main(monkeypatch, tmp_path, fine, optional) == 0
+    assert run_main(monkeypatch, tmp_path, fine, tests) == 1
