@@ -41,10 +41,10 @@ def _row_options(block: int, dtype: torch.dtype) -> dict[str, int]:
     return {"BLOCK": block, "num_warps": min(max(block // (32 * items), 1), 32)}
 
 
-def _tile(features: int, rows: int, elements: int) -> tuple[int, int]:
-    """(rows, columns) of the tiles of about so many elements that a program of eight warps moves."""
+def _tile(features: int, rows: int, elements: int, most: int = 32) -> tuple[int, int]:
+    """(rows, columns) of the tiles of about so many elements, and at most so many rows, that a program of eight warps moves."""
     columns = _block(features, 256)
-    return min(_block(rows, 64), max(elements // columns, 4)), columns
+    return min(_block(rows, most), max(elements // columns, 4)), columns
 
 
 def _two_loads(like: Tensor) -> int:
@@ -83,7 +83,9 @@ def gate_scores(
     scores = [torch.empty(tensor.shape[:2], dtype=dtype, device=tensor.device) for tensor in both]
     traffic = _bytes(*both, *scores, weight, bias)
     both = [_as_one_item(tensor) for tensor in both]
-    block_rows, block_columns = _tile(target.shape[2], max(tensor.shape[1] for tensor in both), 2 * _two_loads(target))
+    block_rows, block_columns = _tile(
+        target.shape[2], max(tensor.shape[1] for tensor in both), 2 * _two_loads(target), most=64
+    )
     programs = [tensor.shape[0] * triton.cdiv(tensor.shape[1], block_rows) for tensor in both]
     align = alignment(*both)
     launch(
