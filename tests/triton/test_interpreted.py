@@ -2,6 +2,8 @@
 
 The operators' own tests run there too, on CPU tensors that go to the Triton operators instead of the C++ ones: what they say about
 dispatch, autograd, fake kernels and options then holds for the GPU code. The longest of them are left to a GPU (`make gpu`).
+
+Triton 3.6 interprets with numpy below 2.4 alone: it makes Python numbers of arrays of one element, which numpy 2.4 refuses.
 """
 
 import os
