@@ -22,10 +22,13 @@ OPERATORS = (
 _REMEDY = "install triton for this torch (pip install triton), or move the tensors to the CPU"
 
 
-def register(library: torch.library.Library) -> None:
-    """Registers every operator for the CUDA key (which ROCm shares); the kernels are imported at the first call."""
+def register(library: torch.library.Library, key: str = "CUDA") -> None:
+    """Registers every operator for the CUDA key (which ROCm shares); the kernels are imported at the first call.
+
+    `key="CPU"` is for Triton's interpreter, which runs the kernels on CPU tensors.
+    """
     for name in OPERATORS:
-        library.impl(name, functools.partial(_call, name), "CUDA")
+        library.impl(name, functools.partial(_call, name), key)
 
 
 def _call(name: str, *arguments):
@@ -42,14 +45,18 @@ def _operators():
         ) from error
 
 
-def unavailable_reason(check_device: bool = True) -> str | None:
-    """Why the kernels cannot run here, in words, or None. `check_device=False` looks at the installation alone."""
+def unavailable_reason() -> str | None:
+    """Why the kernels cannot run here, in words, or None."""
     if importlib.util.find_spec("triton") is None:
         return f"triton is not installed: {_REMEDY}"
-    if check_device and not torch.cuda.is_available():
+    if not torch.cuda.is_available():
         return (
             "torch sees no CUDA device"
             if torch.version.cuda or torch.version.hip
             else "this torch is built without CUDA"
         )
+    try:
+        _operators()
+    except RuntimeError as error:
+        return str(error)
     return None

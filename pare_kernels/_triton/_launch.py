@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import inspect
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -75,7 +76,7 @@ def launch(
 
 def split_number(value: float) -> tuple[float, float]:
     """A double as two singles whose sum it is to 48 bits: Triton passes every float as a single."""
-    high = float(torch.tensor(value, dtype=torch.float32))
+    high = ctypes.c_float(value).value  # and no tensor, which the default device may put where reading it waits
     return high, value - high
 
 

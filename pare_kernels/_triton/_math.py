@@ -57,7 +57,9 @@ def gumbel(bits, DTYPE: tl.constexpr):
         # bits + 1/2 does not fit into 24 bits from 2^23 on; its distance to 2^24 does.
         upper = bits >= 0x800000
         t = (tl.where(upper, 0xFFFFFF - bits, bits).to(tl.float32) + 0.5) * 5.9604644775390625e-08
-        log_u = tl.where(upper, log1p(-tl.where(upper, t, 0.5)), tl.log(t))
+        # One logarithm for both halves: log(t), or log1p(-t).
+        w = tl.where(upper, 1 - t, t)
+        log_u = tl.log(w) + tl.where(upper, -t - (w - 1), 0.0)
     return -tl.log(-log_u)
 
 

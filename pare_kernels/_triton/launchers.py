@@ -41,10 +41,10 @@ def _row_options(block: int, dtype: torch.dtype) -> dict[str, int]:
     return {"BLOCK": block, "num_warps": min(max(block // (32 * items), 1), 32)}
 
 
-def _tile(features: int, rows: int, elements: int) -> tuple[int, int]:
-    """(rows, columns) of the tiles of about so many elements that a program of eight warps moves."""
+def _tile(features: int, rows: int, elements: int, most: int = 32) -> tuple[int, int]:
+    """(rows, columns) of the tiles of about so many elements, and at most so many rows, that a program of eight warps moves."""
     columns = _block(features, 256)
-    return min(_block(rows, 32), max(elements // columns, 4)), columns
+    return min(_block(rows, most), max(elements // columns, 4)), columns
 
 
 def _two_loads(like: Tensor) -> int:
@@ -83,7 +83,9 @@ def gate_scores(
     scores = [torch.empty(tensor.shape[:2], dtype=dtype, device=tensor.device) for tensor in both]
     traffic = _bytes(*both, *scores, weight, bias)
     both = [_as_one_item(tensor) for tensor in both]
-    block_rows, block_columns = _tile(target.shape[2], max(tensor.shape[1] for tensor in both), _two_loads(target))
+    block_rows, block_columns = _tile(
+        target.shape[2], max(tensor.shape[1] for tensor in both), 2 * _two_loads(target), most=64
+    )
     programs = [tensor.shape[0] * triton.cdiv(tensor.shape[1], block_rows) for tensor in both]
     align = alignment(*both)
     launch(
@@ -242,7 +244,8 @@ def replace(target: Tensor, source: Tensor, target_index: Tensor, source_index: 
 def swap(target: Tensor, source: Tensor, target_index: Tensor, source_index: Tensor) -> None:
     """Exchanges the chosen rows of the two buffers, one launch. Bytes: read and write k rows of each, read the index lists."""
     (batch, k), features = target_index.shape, target.shape[2]
-    block_rows, block_columns = _tile(features, k, _two_loads(target))
+    # The tile follows N and not k, which falls as training goes on: another k must not compile again.
+    block_rows, block_columns = _tile(features, target.shape[1], _two_loads(target))
     align = alignment(target, source)
     launch(
         tokens.swap_kernel,
@@ -388,7 +391,7 @@ def adjoint(
 
 
 def partners(index: tuple[Tensor, Tensor], nums: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """partner (B, N) int32 of every patch, -1 without, one launch. Bytes: read the index lists twice, write 4 per patch."""
+    """partner (B, N) int32 of every patch, -1 without, one launch. Bytes: read the index lists, write 4 per patch."""
     batch, k = index[0].shape
     result = [index[0].new_empty((batch, num), dtype=torch.int32) for num in nums]
     block = _block(max(nums), LONG_BLOCK)
@@ -401,7 +404,7 @@ def partners(index: tuple[Tensor, Tensor], nums: tuple[int, int]) -> tuple[Tenso
         *nums,
         k,
         device=index[0].device,
-        traffic=_bytes(*index, *index, *result),
+        traffic=_bytes(*index, *result),
         **_row_options(block, torch.float32),
     )
     return result[0], result[1]
@@ -513,7 +516,8 @@ def gradients(
     if one:
         traffic = _bytes(*(dscores or ())[:1], *(gates or ())[:1], dtarget)
     if need_weight:
-        traffic += _bytes(target, partial) + (0 if one else _bytes(source))
+        share = (features + 1) * partial.element_size()
+        traffic += _bytes(target) + (0 if one else _bytes(source)) + sum(groups) * share
     if mode == tokens.REPLACE.value:
         k_rows = _token_bytes(target, batch * num_target)
         traffic += k_rows if need_target and need_source else 0 if not (need_target or need_source) else k_rows // 2
@@ -557,9 +561,9 @@ def gradients(
 
 
 def reduce(partial: Tensor, features: int) -> tuple[Tensor, Tensor]:
-    """dweight (D,) and dbias () from the programs' shares, one launch. Bytes: read the shares."""
+    """dweight (D,) and dbias () from the programs' shares, one launch. Bytes: read D + 1 numbers of each share, write them once."""
     dweight, dbias = partial.new_empty(features), partial.new_empty(())
-    block_columns, block_rows = 8, 256
+    block_columns, block_rows = 8, 1024  # three sweeps over the shares of `GRADIENT_PROGRAMS`
     launch(
         tokens.reduce_kernel,
         triton.cdiv(features + 1, block_columns),
@@ -572,7 +576,7 @@ def reduce(partial: Tensor, features: int) -> tuple[Tensor, Tensor]:
         BLOCK_ROWS=block_rows,
         BLOCK_COLUMNS=block_columns,
         device=partial.device,
-        traffic=_bytes(partial, dweight, dbias),
-        num_warps=8,
+        traffic=(partial.shape[0] + 1) * _bytes(dweight, dbias),
+        num_warps=16,
     )
     return dweight, dbias

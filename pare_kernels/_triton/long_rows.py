@@ -12,10 +12,11 @@ import triton.language as tl
 from pare_kernels._triton._launch import kernel
 from pare_kernels._triton._math import accurate
 from pare_kernels._triton.relaxation import (
-    NEWTON_LIMIT,
+    STEP_LIMIT,
     exact_weights,
     join_largest,
     join_sums,
+    join_three_sums,
     largest_and_others,
     log_or_minus_inf,
     partners_of_row,
@@ -23,6 +24,7 @@ from pare_kernels._triton.relaxation import (
     shares,
     slope,
     softplus_and_sigmoid,
+    tail_step,
     upstream,
 )
 
@@ -122,16 +124,17 @@ def solve_long_tail(state_ptr, inverse, num, remaining, tau, BLOCK: tl.constexpr
     last: tl.constexpr = 1e-8 if state_ptr.dtype.element_ty == tl.float64 else 2e-4
     step = remaining * 0 + 1
     count = 0
-    while (tl.abs(step) > last) & (count < NEWTON_LIMIT):
-        total, rate = remaining * 0, remaining * 0
+    while (tl.abs(step) > last) & (count < STEP_LIMIT):
+        total, rate, curvature = remaining * 0, remaining * 0, remaining * 0
         for start in range(0, num, BLOCK):
             items = start + tl.arange(0, BLOCK)
             p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
-            part, derivative = softplus_and_sigmoid(x - tl.log(tau) + log_or_minus_inf(p))
-            block_total, block_rate = tl.reduce((part, derivative), 0, join_sums)
-            total += block_total
-            rate += block_rate
-        step = tl.where(rate > 0, (total - remaining / tau) / tl.where(rate > 0, rate, 1), 0)
+            part, q = softplus_and_sigmoid(x - tl.log(tau) + log_or_minus_inf(p))
+            sums = tl.reduce((part, q, q * (1 - q)), 0, join_three_sums)
+            total += sums[0]
+            rate += sums[1]
+            curvature += sums[2]
+        step = tail_step(total - remaining / tau, rate, curvature)
         x -= step
         count += 1
     return x - tl.log(tau)
@@ -298,7 +301,8 @@ def adjoint_kernel(
     work_ptr = saved_ptr + (slots - WORK_ROWS) * row_stride
     for start in range(0, num, BLOCK):
         items = start + tl.arange(0, BLOCK)
-        c = upstream(dots_ptr + row * num_target, partner_ptr, items, items < num, is_target)
+        partner = tl.load(partner_ptr + items, mask=items < num, other=-1)
+        c = upstream(dots_ptr + row * num_target, partner, items, items < num, is_target)
         tl.store(work_ptr + 2 * row_stride + items, c, mask=items < num)
     tl.debug_barrier()
     sign = tl.where(is_target & (highest != 0), -1.0, 1.0).to(acc)

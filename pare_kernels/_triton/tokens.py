@@ -1,8 +1,11 @@
 """Kernels that move token rows: gate scores, replacement, exchange, row dots, gradients. All of them run at memory speed.
 
-A program takes a block of rows of one batch item, the target's programs first, then the source's. Tokens come with any
-strides. `ALIGN` (see `_launch.alignment`) is how many elements the number of features and all steps between rows and items are
-multiples of; they are passed in units of it, so that the compiler sees the multiple and makes wide loads.
+A program takes a block of rows of one batch item. Where a kernel has both modalities they take turns, so that an item's target
+and source lie close in time; and the second kernel over the same tokens (replacement after scores, gradients after dots) goes from
+the last item to the first, to meet what the first one left in the cache.
+
+Tokens come with any strides. `ALIGN` (see `_launch.alignment`) is how many elements the number of features and all steps between
+rows and items are multiples of; they are passed in units of it, so that the compiler sees the multiple and makes wide loads.
 """
 
 from __future__ import annotations
@@ -20,6 +23,15 @@ REPLACE, SWAP, GATE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)  # what 
 def wide(stride_item, stride_row, stride_column):
     """Strides as int64: both branches of a choice between the modalities must agree on their type."""
     return stride_item.to(tl.int64), stride_row.to(tl.int64), stride_column.to(tl.int64)
+
+
+@triton.jit
+def take_turns(program, programs_target, programs):
+    """(whether it is the target's, its number among its modality's): target and source alternate while both have any."""
+    both = 2 * tl.minimum(programs_target, programs - programs_target)
+    paired = program < both
+    is_target = tl.where(paired, program % 2 == 0, 2 * programs_target > programs)
+    return is_target, tl.where(paired, program // 2, program - both // 2)
 
 
 @triton.jit
@@ -72,13 +84,12 @@ def gate_scores_kernel(
     BLOCK_COLUMNS: tl.constexpr,
 ):
     """scores = sigmoid(tokens @ weight + bias) for the rows of both modalities."""
-    program = tl.program_id(0)
     acc: tl.constexpr = scores_target_ptr.dtype.element_ty
-    if program < programs_target:
+    is_target, program = take_turns(tl.program_id(0), programs_target, tl.num_programs(0))
+    if is_target:
         tokens_ptr, scores_ptr, num_rows = target_ptr, scores_target_ptr, num_target
         stride_item, stride_row, stride_column = wide(target_item, target_row, target_column)
     else:
-        program -= programs_target
         tokens_ptr, scores_ptr, num_rows = source_ptr, scores_source_ptr, num_source
         stride_item, stride_row, stride_column = wide(source_item, source_row, source_column)
     blocks = tl.cdiv(num_rows, BLOCK_ROWS)
@@ -124,7 +135,7 @@ def replace_kernel(
     BLOCK_COLUMNS: tl.constexpr,
 ):
     """mixed[b, n] = source[b, patch placed in n] or target[b, n], bit for bit."""
-    program = tl.program_id(0)
+    program = tl.num_programs(0) - 1 - tl.program_id(0)
     blocks = tl.cdiv(num_target, BLOCK_ROWS)
     item = program // blocks
     first = (program % blocks) * BLOCK_ROWS
@@ -281,31 +292,31 @@ def gradient_kernel(
     A row's gradient is that of where it went, plus dz * weight with dz = dscores * gate * (1 - gate). What a row's partner is
     (`relaxation.partners_of_row`) decides where it went, and, after an exchange, where it is now.
     """
-    program = tl.program_id(0).to(tl.int64)
+    program = tl.num_programs(0) - 1 - tl.program_id(0)
     acc: tl.constexpr = partial_ptr.dtype.element_ty
     features = features * ALIGN
     column_blocks = tl.maximum(tl.cdiv(features, BLOCK_COLUMNS), 1)
     group = program // column_blocks
-    columns = (program % column_blocks).to(tl.int32) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
+    columns = (program % column_blocks) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
     used = (columns < features)[None, :]
-    is_target = group < programs_target
+    is_target, chunk = take_turns(group, programs_target, tl.num_programs(0) // column_blocks)
     if is_target:
-        chunk, num_rows, num_other, partner_ptr = group, num_target, num_source, partner_target_ptr
+        num_rows, num_other, partner_ptr = num_target, num_source, partner_target_ptr
         dscores_ptr, gate_ptr = dscores_target_ptr, gate_target_ptr
         own_ptr, other_ptr = target_ptr, source_ptr
         own_item, own_row, own_column = wide(target_item, target_row, target_column)
         other_item, other_row, other_column = wide(source_item, source_row, source_column)
         grad_own_ptr, grad_other_ptr, out_ptr = grad_target_ptr, grad_source_ptr, dtarget_ptr
     else:
-        chunk, num_rows, num_other, partner_ptr = group - programs_target, num_source, num_target, partner_source_ptr
+        num_rows, num_other, partner_ptr = num_source, num_target, partner_source_ptr
         dscores_ptr, gate_ptr = dscores_source_ptr, gate_source_ptr
         own_ptr, other_ptr = source_ptr, target_ptr
         own_item, own_row, own_column = wide(source_item, source_row, source_column)
         other_item, other_row, other_column = wide(target_item, target_row, target_column)
         grad_own_ptr, grad_other_ptr, out_ptr = grad_source_ptr, grad_target_ptr, dsource_ptr
     chunks = tl.cdiv(num_rows, BLOCK_ROWS * blocks_per_program)
-    item = chunk // chunks
-    first = (chunk % chunks).to(tl.int32) * BLOCK_ROWS * blocks_per_program
+    item = (chunk // chunks).to(tl.int64)
+    first = (chunk % chunks) * BLOCK_ROWS * blocks_per_program
     if HAS_GATE:
         weight = tl.load(weight_ptr + columns, mask=columns < features, other=0.0).to(acc)
     dweight = tl.zeros([BLOCK_ROWS, BLOCK_COLUMNS], acc)
@@ -354,7 +365,7 @@ def gradient_kernel(
             out_at = out_ptr + tile_offsets(at * features, columns, 1, ALIGN)
             tl.store(out_at, gradient.to(out_ptr.dtype.element_ty), mask=write[:, None] & used)
     if NEED_WEIGHT:
-        share = partial_ptr + group * partial_row
+        share = partial_ptr + group.to(tl.int64) * partial_row
         tl.store(share + columns, tl.sum(dweight, 0), mask=columns < features)
         tl.store(share + features, tl.sum(dbias, 0), mask=program % column_blocks == 0)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks import gpu
+from benchmarks.run import parse, plans_of
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -36,7 +37,10 @@ def test_a_machine_with_everything_lacks_nothing():
 def test_the_parts_exist_and_fit_into_the_budget(tmp_path):
     parts = gpu.parts(tmp_path)
     names = [part.name for part in parts]
-    assert {"tests: selection", "tests: relaxation", "tests: gradients", "tests: gpu", "operator, B 32"} <= set(names)
+    assert len(set(names)) == len(names)
+    kernels = {f"tests: on_device/{name}" for name in ("selection", "relaxation", "gradients")}
+    operators = {f"tests: pare_kernels/{name}" for name in gpu.OPERATOR_TESTS}
+    assert kernels | operators | {"tests: triton/gpu", "training step"} <= set(names)
     longest = {}
     for part in parts:
         longest[part.group] = max(longest.get(part.group, 0), part.limit)
@@ -45,6 +49,23 @@ def test_the_parts_exist_and_fit_into_the_budget(tmp_path):
     for part in parts:
         if "pytest" in part.command:
             assert (gpu.ROOT / part.command[-1]).is_file()
+        elif "benchmarks.run" in part.command:
+            chosen = plans_of(parse([*part.command[3:], "--device", "cpu"]))  # every case and provider exists
+            assert [len(plan.providers) for plan in chosen] == [part.command.count("--provider")]
+    headline = [name for name in names if name.startswith(gpu.HEADLINE)]
+    assert {"paper", *gpu.OURS} <= {word for name in headline for word in name.split(": ")[1].split(", ")}
+
+
+def test_a_measurement_cut_short_loses_no_other(log, tmp_path):
+    """Parts write their rows as they end: the table is made of those that did."""
+    path = tmp_path / "gpu.csv"
+    soon = time.monotonic() + 120
+    measure = ("-m", "benchmarks.run", "--case", "tiny", "--csv", str(path), "--seconds", "0.01")
+    command = (sys.executable, *measure, "--provider", "pare", "--provider", "eager-closed-manual")
+    assert gpu.run_part(gpu.Part("ours", command, 100, "a"), log, soon).result == gpu.PASSED
+    assert gpu.run_part(part("import time; time.sleep(60)", limit=5), log, soon).result == gpu.LATE
+    with path.open(newline="") as file:
+        assert {row["provider"] for row in csv.DictReader(file)} >= {"pare", "eager-closed-manual"}
 
 
 def part(code, **options):
@@ -111,3 +132,38 @@ def test_figures_and_summary(tmp_path):
     lines = gpu.summary([gpu.Outcome("tests", gpu.PASSED, 12, "40 passed")], found)
     assert "passed" in lines[0]
     assert any(line.endswith("bar: 1000 x") for line in lines)
+
+
+def run_main(monkeypatch, folder, *parts):
+    found = {"torch": "2.13.0", "triton": "3.8.0", "cuda": True, "devices": ["a device"]}
+    monkeypatch.setattr(gpu, "probe", lambda: found)
+    monkeypatch.setattr(gpu, "parts", lambda out: list(parts))
+    return gpu.main(["--out", str(folder)])
+
+
+def test_the_whole_run_goes_on_after_a_crash_and_ends_with_the_table(monkeypatch, tmp_path, capsys):
+    crash = gpu.Part("crash", (sys.executable, "-c", "import os; os.abort()"), 30, "a")
+    write = f"""
+import csv
+row = dict(case={gpu.HEADLINE!r}, batch=32, num_target=3136, dim=128, dtype="float32", status="ok", provider="pare", graph_ms=0.25)
+with open({str(tmp_path / "out" / "gpu.csv")!r}, "w") as file:
+    writer = csv.DictWriter(file, row)
+    writer.writeheader()
+    writer.writerow(row)
+"""
+    good = gpu.Part("good", (sys.executable, "-c", write), 30, "b")
+    assert run_main(monkeypatch, tmp_path / "out", crash, good) == 1
+    printed = capsys.readouterr().out
+    assert printed == (tmp_path / "out" / "gpu.log").read_text()
+    table = printed[printed.index("-" * 100) :]
+    assert "crash  FAILED" in table
+    assert "good   passed" in table
+    assert "0.250 ms, 2261 GB/s" in table
+
+
+def test_exit_codes(monkeypatch, tmp_path):
+    fine = gpu.Part("fine", (sys.executable, "-c", ""), 30, "a")
+    optional = gpu.Part("training step", fine.command, 30, "a", needs=("no_such_module",))
+    tests = gpu.Part("tests: one", fine.command, 30, "a", needs=("no_such_module",))
+    assert run_main(monkeypatch, tmp_path, fine, optional) == 0
+    assert run_main(monkeypatch, tmp_path, fine, tests) == 1

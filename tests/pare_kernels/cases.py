@@ -12,17 +12,34 @@ OPTION_WORDS = [
 ]
 
 
-def make_inputs(batch, num_target, num_source, dim, dtype=torch.float64, seed=0, requires_grad=False, device="cpu"):
-    """(target, source, gate_weight, gate_bias) with scores that spread over most of (0, 1)."""
-    generator = torch.Generator().manual_seed(seed)
+def normal(generator, *shape, dtype=torch.float64, device=None):
+    """Normal numbers drawn on the CPU, so that every device gets the same; on the default device unless another is named."""
+    drawn = torch.randn(*shape, generator=generator, dtype=torch.float64, device="cpu")
+    return drawn.to(torch.get_default_device() if device is None else device, dtype)
+
+
+def make_inputs(batch, num_target, num_source, dim, dtype=torch.float64, seed=0, requires_grad=False, device=None):
+    """(target, source, gate_weight, gate_bias) with scores that spread over most of (0, 1); the same on every device."""
+    generator = torch.Generator("cpu").manual_seed(seed)
     scale = max(dim, 1) ** -0.5
     tensors = (
-        torch.randn(batch, num_target, dim, generator=generator, dtype=torch.float64),
-        torch.randn(batch, num_source, dim, generator=generator, dtype=torch.float64),
-        torch.randn(1, dim, generator=generator, dtype=torch.float64) * scale * 1.5,
-        torch.randn(1, generator=generator, dtype=torch.float64) * 0.3,
+        normal(generator, batch, num_target, dim, device="cpu"),
+        normal(generator, batch, num_source, dim, device="cpu"),
+        normal(generator, 1, dim, device="cpu") * scale * 1.5,
+        normal(generator, 1, device="cpu") * 0.3,
     )
+    device = torch.get_default_device() if device is None else device
     return [tensor.to(device, dtype).requires_grad_(requires_grad) for tensor in tensors]
+
+
+def on_host(values):
+    """A tensor, or a (named) tuple or list of them, on the CPU, where the definition is evaluated and results are compared."""
+    if isinstance(values, torch.Tensor):
+        return values.cpu()
+    if isinstance(values, (tuple, list)):
+        moved = [on_host(value) for value in values]
+        return type(values)(*moved) if hasattr(values, "_fields") else type(values)(moved)
+    return values
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

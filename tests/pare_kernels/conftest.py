@@ -1,5 +1,38 @@
+"""The device axis of the operator's tests, and what all of them share."""
+
+import os
+
 import pytest
 import torch
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() and not INTERPRETED else [])]
+
+if INTERPRETED:
+    # CPU tensors go to the Triton operators, which run in Triton's interpreter (`tests/triton/test_interpreted.py`).
+    from pare_kernels import _library, _triton
+
+    _route = torch.library.Library(_library.NAMESPACE, "IMPL")
+    _triton.register(_route, "CPU")
+
+    # The interpreter cuts bfloat16 off where compiled kernels round to the nearest.
+    from triton.runtime import interpreter
+
+    _convert = interpreter._convert_float
+
+    def _convert_rounding(values, input_dtype, output_dtype, rounding_mode):
+        if input_dtype.is_fp32() and output_dtype.is_bf16():
+            return torch.from_numpy(values).bfloat16().view(torch.uint16).numpy()
+        return _convert(values, input_dtype, output_dtype, rounding_mode)
+
+    interpreter._convert_float = _convert_rounding
+
+
+@pytest.fixture(params=DEVICES)
+def device(request):
+    """The device under test, which is also where tensors are made that name none. A test file asks for it as a whole."""
+    with torch.device(request.param) as device:
+        yield device
 
 
 @pytest.fixture(autouse=True)

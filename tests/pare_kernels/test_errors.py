@@ -16,11 +16,11 @@ BAD = [
     ({"source": SOURCE.double()}, TypeError, "source must have target's dtype torch.float32, got torch.float64"),
     ({"source": SOURCE[:1]}, ValueError, r"source must have shape \(2, patches, 4\).* got \(1, 5, 4\)"),
     ({"source": SOURCE[..., :3]}, ValueError, r"source must have shape \(2, patches, 4\).* got \(2, 5, 3\)"),
-    ({"source": SOURCE.to("meta")}, ValueError, "source must be on cpu like target, but is on meta"),
+    ({"source": SOURCE.to("meta")}, ValueError, "source must be on DEVICE like target, but is on meta"),
     ({"gate_weight": torch.randn(3)}, ValueError, r"gate_weight must have shape \(4,\) or \(1, 4\).* got \(3,\)"),
     ({"gate_weight": torch.randn(4, 1)}, ValueError, r"gate_weight must have shape .* got \(4, 1\)"),
     ({"gate_weight": WEIGHT.long()}, TypeError, "gate_weight must be float32"),
-    ({"gate_weight": WEIGHT.to("meta")}, ValueError, "gate_weight must be on cpu"),
+    ({"gate_weight": WEIGHT.to("meta")}, ValueError, "gate_weight must be on DEVICE"),
     ({"gate_bias": torch.randn(2)}, ValueError, r"gate_bias must be one number.* got shape \(2,\)"),
     ({"gate_bias": 0.5}, TypeError, "gate_bias must be a torch.Tensor, got float"),
     ({"k": -1}, ValueError, r"k must be between 0 and 5 \(6 target and 5 source patches\), got -1"),
@@ -72,18 +72,28 @@ BAD = [
 ]
 
 
+def to_device(value, device):
+    """Tensors, and tuples of them, on the device; what lies on "meta" stays there, to be on the wrong one."""
+    if isinstance(value, tuple):
+        return tuple(to_device(part, device) for part in value)
+    return value.to(device) if isinstance(value, torch.Tensor) and value.device.type == "cpu" else value
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"), BAD, ids=lambda value: "-".join(value) if isinstance(value, dict) else ""
 )
 @pytest.mark.parametrize("operator", [patch_replace, reference.patch_replace], ids=["operator", "reference"])
-def test_patch_replace_names_the_argument(operator, change, error, message):
-    with pytest.raises(error, match=message):
-        operator(**{**GOOD, **change})
+def test_patch_replace_names_the_argument(operator, change, error, message, device):
+    call = {name: to_device(value, device) for name, value in (GOOD | change).items()}
+    with pytest.raises(
+        error, match=message.replace("DEVICE", str(call["target"].device) if "DEVICE" in message else "")
+    ):
+        operator(**call)
 
 
-def test_the_other_entry_points_name_the_argument():
+def test_the_other_entry_points_name_the_argument(device):
     with pytest.raises(ValueError, match="tokens must have shape"):
-        gate_scores(TARGET[0], WEIGHT)
+        gate_scores(TARGET[0].to(device), WEIGHT.to(device))
     with pytest.raises(ValueError, match=r"k must be between 0 and 6 \(6 items per row\), got 7"):
         gumbel_topk(torch.rand(2, 6), 7)
     with pytest.raises(ValueError, match="scores must have shape"):

@@ -1,4 +1,4 @@
-"""`patch_replace`, `patch_swap_`, `gumbel_topk` and `gate_scores` as a user calls them, against the definition."""
+"""`patch_replace`, `patch_swap_`, `gumbel_topk` and `gate_scores` as a user calls them, against the definition on the CPU."""
 
 import math
 
@@ -8,20 +8,26 @@ from torch.utils.checkpoint import checkpoint
 
 import pare_kernels
 from pare_kernels import gate_scores, gumbel_topk, patch_replace, patch_swap_, reference
-from tests.pare_kernels.cases import OPTION_WORDS, make_inputs
+from tests.pare_kernels.cases import OPTION_WORDS, make_inputs, on_host
 from tests.tolerances import SCORES, assert_gradient
+
+pytestmark = pytest.mark.usefixtures("device")
 
 SHAPES = [(2, 6, 5, 4), (1, 1, 1, 3), (3, 4, 9, 1), (2, 17, 12, 33), (1, 40, 40, 8)]
 
 
 def gradients(operator, inputs, upstream, **options):
-    inputs = [tensor.detach().clone().requires_grad_() for tensor in inputs]
-    result = operator(*inputs, **options)
-    return result, torch.autograd.grad(result.mixed, inputs, upstream, allow_unused=True)
+    """(result, gradients), on the CPU; the definition runs there, the operators where `inputs` are."""
+    if operator is reference.patch_replace:
+        inputs, upstream, options = on_host(inputs), upstream.cpu(), {name: on_host(v) for name, v in options.items()}
+    with torch.device(upstream.device):
+        inputs = [tensor.detach().clone().requires_grad_() for tensor in inputs]
+        result = operator(*inputs, **options)
+        return on_host((result, torch.autograd.grad(result.mixed, inputs, upstream, allow_unused=True)))
 
 
 def zeros_if_none(gradient, like):
-    return torch.zeros_like(like) if gradient is None else gradient
+    return torch.zeros(like.shape, dtype=like.dtype, device="cpu") if gradient is None else gradient
 
 
 # --- hand-worked -----------------------------------------------------------------------------------------------------
@@ -125,8 +131,8 @@ def test_every_dtype_against_float64(dtype):
         assert_gradient(name, a, e, dtype)
     scores = gate_scores(*inputs[:1], *inputs[2:])
     assert scores.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-    wide = gate_scores(inputs[0].double(), inputs[2].double(), inputs[3].double())
-    torch.testing.assert_close(scores.double(), wide, rtol=SCORES[dtype][0], atol=SCORES[dtype][1])
+    wide = reference.gate_scores(*(tensor.double() for tensor in on_host(inputs[:1] + inputs[2:])))
+    torch.testing.assert_close(scores.cpu().double(), wide, rtol=SCORES[dtype][0], atol=SCORES[dtype][1])
 
 
 def test_parameters_may_have_another_dtype_than_the_tokens():
@@ -225,9 +231,9 @@ def test_strided_expanded_and_transposed_inputs():
     wide = gradients(patch_replace, (target, row.contiguous(), weight, bias), upstream, k=3, seed=2)
     base = source[:1].clone().requires_grad_()
     result = patch_replace(target, base.expand(4, -1, -1), weight, bias, k=3, seed=2)
-    assert torch.equal(result.mixed, wide[0].mixed)
+    assert torch.equal(result.mixed.cpu(), wide[0].mixed)
     (gradient,) = torch.autograd.grad(result.mixed, base, upstream)
-    assert_gradient("source", gradient, wide[1][1].sum(0, keepdim=True), torch.float64)
+    assert_gradient("source", gradient.cpu(), wide[1][1].sum(0, keepdim=True), torch.float64)
     (gradient,) = torch.autograd.grad(
         patch_replace(target, base.expand(4, -1, -1), weight, bias, k=3, seed=2).mixed.sum(), base
     )
@@ -289,7 +295,8 @@ def test_swap_has_the_gradient_of_replace_and_routes_the_displaced(words):
         slots, patches = result.target_index[row], result.source_index[row]
         routed_target[row, slots] = y_source[row, patches]
         routed_source[row, patches] = 0
-    for a, e, like, extra in zip(actual, expected, inputs, (routed_target, routed_source, 0, 0), strict=True):
+    extras = on_host((routed_target, routed_source, torch.zeros(()), torch.zeros(())))
+    for a, e, like, extra in zip(on_host(actual), expected, inputs, extras, strict=True):
         assert_gradient("swap", zeros_if_none(a, like), zeros_if_none(e, like) + extra, torch.float64)
 
 
@@ -300,7 +307,7 @@ def test_swap_has_exactly_the_gradient_of_replace_where_the_source_buffer_is_not
     leaves = [tensor.clone().requires_grad_() for tensor in inputs]
     mixed = patch_swap_(leaves[0] * 1, leaves[1] * 1, *leaves[2:], k=3, seed=3).mixed
     for one, other in zip(torch.autograd.grad(mixed, leaves, upstream), expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=0)
+        torch.testing.assert_close(one.cpu(), other, rtol=0, atol=0)
 
 
 def test_swap_works_on_views_of_any_strides():
@@ -350,10 +357,12 @@ def test_gumbel_topk_shapes_mask_and_gradient():
     assert torch.equal(mask.detach().sum(-1), torch.full((2, 3), 4.0, dtype=torch.float64))
     assert torch.equal(mask.detach().gather(-1, indices), torch.ones(2, 3, 4, dtype=torch.float64))
     assert (indices.diff(dim=-1) > 0).all()
-    noisy = scores.detach() + reference.gumbel_noise(torch.tensor(5), 6, 10, 0).reshape(2, 3, 10)
-    assert torch.allclose(relaxed, reference.relaxed_topk(noisy, 4, 0.9, 2))
     c_mask, c_relaxed = torch.randn_like(scores), torch.randn_like(scores)
     (actual,) = torch.autograd.grad((mask * c_mask).sum() + (relaxed * c_relaxed).sum(), scores)
+    actual, relaxed, scores, c_mask, c_relaxed = on_host([actual, relaxed.detach(), scores.detach(), c_mask, c_relaxed])
+    noise = reference.gumbel_noise(torch.tensor(5, device="cpu"), 6, 10, 0)
+    noisy = scores + noise.reshape(2, 3, 10)
+    assert torch.allclose(relaxed, reference.relaxed_topk(noisy, 4, 0.9, 2))
     expected = reference.relaxed_topk_adjoint((c_mask + c_relaxed).reshape(6, 10), noisy.reshape(6, 10), 4, 0.9, 2)
     assert_gradient("scores", actual, expected.reshape(2, 3, 10), torch.float64)
 
@@ -431,10 +440,10 @@ def test_checkpointing_repeats_the_choice():
         assert torch.equal(a, b)
 
 
-def test_autocast_keeps_token_dtypes_and_scores_in_float32():
+def test_autocast_keeps_token_dtypes_and_scores_in_float32(device):
     target, source, weight, bias = make_inputs(2, 12, 12, 8, dtype=torch.float32)
     expected = patch_replace(target, source, weight, bias, k=5, seed=2)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(device.type, dtype=torch.bfloat16):
         result = patch_replace(target, source, weight, bias, k=5, seed=2)
         assert gate_scores(target, weight, bias).dtype == torch.float32
     assert torch.equal(result.mixed, expected.mixed)

@@ -1,6 +1,9 @@
+import pytest
 import torch
 
 from pare_kernels import PatchGate, PatchReplace, gate_scores, patch_replace
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 def test_gate_scores_tokens_and_starts_like_a_linear_layer():

@@ -1,12 +1,15 @@
 """What must hold for every input: properties under hypothesis."""
 
 import hypothesis.strategies as st
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 
 from pare_kernels import patch_replace, patch_swap_, reference
-from tests.pare_kernels.cases import make_inputs
+from tests.pare_kernels.cases import make_inputs, normal
+
+pytestmark = pytest.mark.usefixtures("device")
 
 settings.register_profile("operator", deadline=None, max_examples=60, derandomize=True)
 settings.load_profile("operator")
@@ -65,11 +68,11 @@ def test_in_place_agrees_and_undoes_itself(problem, seed):
 def test_permuting_patches_and_noise_permutes_the_result(problem, seed, shuffle):
     (target, source, weight, bias), options = problem
     options["pairing"] = "score"  # by position the pairs depend on where the patches stand
-    generator = torch.Generator().manual_seed(seed)
-    noise = [torch.randn(tokens.shape[:2], generator=generator, dtype=torch.float64) for tokens in (target, source)]
+    generator = torch.Generator("cpu").manual_seed(seed)
+    noise = [normal(generator, *tokens.shape[:2]) for tokens in (target, source)]
     slots, patches = (
-        torch.randperm(target.shape[1], generator=generator),
-        torch.randperm(source.shape[1], generator=generator),
+        torch.randperm(tokens.shape[1], generator=generator, device="cpu").to(tokens.device)
+        for tokens in (target, source)
     )
     plain = patch_replace(target, source, weight, bias, noise=tuple(noise), **options)
     permuted = patch_replace(
@@ -109,14 +112,14 @@ def test_the_gates_bias_gradient_is_that_of_a_common_shift(problem, seed):
 )
 def test_relaxation_of_any_scores(scores, data):
     scores = torch.from_numpy(scores)
-    rows, patches = scores.shape
+    patches = scores.shape[1]
     n, tau = data.draw(st.integers(0, patches)), data.draw(st.sampled_from([0.9, 3.0]))
     steps = data.draw(st.sampled_from([None, 0, 1, 8]))
     h = reference.relaxed_topk(scores, n, tau, steps)
-    c = torch.randn(scores.shape, generator=torch.Generator().manual_seed(patches), dtype=scores.dtype)
+    c = normal(torch.Generator("cpu").manual_seed(patches), *scores.shape, device="cpu")
     ds = reference.relaxed_topk_adjoint(c, scores, n, tau, steps)
     assert (h >= 0).all()
-    assert torch.allclose(h.sum(-1), torch.full((rows,), float(n), dtype=torch.float64), rtol=1e-9)
+    assert torch.allclose(h.sum(-1), torch.full_like(scores[:, 0], float(n)), rtol=1e-9)
     # Where one patch dominates its slope p / (1 - p) is large, and so is what has to cancel.
     assert (ds.sum(-1).abs() <= 1e-8 * (1 + ds.abs().amax(-1))).all()
     shifted = reference.relaxed_topk(scores + 1.5, n, tau, steps)

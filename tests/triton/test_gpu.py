@@ -7,7 +7,7 @@ import pare_kernels
 from tests.pare_kernels.cases import OPTION_WORDS, make_inputs
 from tests.tolerances import assert_gradient
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+pytestmark = pytest.mark.gpu
 SHAPE, K = (3, 70, 61, 48), 23
 
 

@@ -1,5 +1,6 @@
 """The backward operators against the fallback in float64, their launches and their traffic."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -242,9 +243,10 @@ def test_too_many_programs_are_refused():
         launch(launchers.tokens.reduce_kernel, MAX_PROGRAMS + 1, device=torch.device("cpu"), traffic=0, num_warps=1)
 
 
-def test_numbers_keep_double_precision():
+def test_numbers_keep_double_precision_and_stay_on_the_host():
     for value in (0.9, 1.0, 1 / 3, 1e-3):
-        high, low = split_number(value)
+        with torch.device("meta"):  # tensors made without a device would have no value to read
+            high, low = split_number(value)
         assert torch.tensor(high, dtype=torch.float32).item() == high
         assert abs(high + float(torch.tensor(low, dtype=torch.float32)) - value) <= 1e-14 * value
 
@@ -257,3 +259,32 @@ def test_alignment_is_what_all_row_starts_share():
     assert alignment(tokens.transpose(1, 2)) == 1
     assert alignment(torch.empty(2, 3, 18)[..., :16]) == 1
     assert alignment(torch.empty(1, 1, 18)[..., :16]) == 4
+
+
+def test_addresses_beyond_32_bits(device):
+    """Items more than 2^31 elements apart, and rows more than 2^30: every product of the kernels' addresses is 64 bits wide."""
+    step, row = 2**31 + 512, 2**30 + 8
+    # numpy takes pages only when they are touched; torch's fill of new memory would touch them all.
+    store = torch.from_numpy(np.empty(step + 2 * row + 16, dtype=np.int16)) if device.type == "cpu" else None
+    if store is None:
+        store = torch.empty(step + 2 * row + 16, dtype=torch.int16, device=device)
+    small = make_inputs(2, 3, 3, 16, torch.bfloat16, device=device)
+    target, source = (
+        store[first:].view(torch.bfloat16).as_strided((2, 3, 8), (step, row, 1)).copy_(tensor[..., :8])
+        for first, tensor in ((0, small[0]), (8, small[1]))
+    )
+    far = target, source, small[2][:, :8].contiguous(), small[3]
+    near = [tensor.contiguous() for tensor in far]
+    call = torch.tensor(5, device=device), None, None, 2, 0.9, 1.0, 0, False, False, 8, True
+    results = [operators.patch_replace(*inputs, *call) for inputs in (far, near)]
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+    mixed, *index_and_scores = results[0]
+    rest = (*index_and_scores[2:], *index_and_scores[:2], 0.9, 8, False, True, True, True, True)
+    results = [operators.patch_replace_backward(mixed, *inputs[:3], *rest) for inputs in (far, near)]
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+    operators.patch_swap_(*far, *call)
+    operators.patch_swap_(*near, *call)
+    assert torch.equal(far[0], near[0])
+    assert torch.equal(far[1], near[1])

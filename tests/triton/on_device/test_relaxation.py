@@ -121,3 +121,20 @@ def test_whole_operator(dtype, device):
         rtol, atol = RELAXED[dtype]
         torch.testing.assert_close(relaxed, expected[1], rtol=rtol, atol=1e3 * atol)
         torch.testing.assert_close(noisy, expected[2], rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("tau", [0.5, 0.9, 2.0])
+def test_steps_by_logarithms_and_by_the_long_series_are_exact(tau, device):
+    """Rows whose largest p begins where only logarithms serve, and falls to where the long series does."""
+    scores = noisy_rows(torch.float32, 60, device, batch=4)
+    scores[:, 7] += tau * torch.tensor([0.0, 3.0, 5.0, 7.0], device=device)
+    largest, p = [], torch.softmax(scores.double() / tau, -1)
+    for _ in range(20):
+        largest.append(p.amax(-1))
+        p = p * (1 - p) ** (1 / tau)
+        p = p / p.sum(-1, keepdim=True)
+    largest = torch.stack(largest)
+    short = launchers.series_limit(tau, torch.float32)
+    assert (largest > 0.6).any()
+    assert ((largest > short) & (largest < 0.2)).any()
+    assert_adjoint(scores, 40, tau, 20)
