@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from pare_kernels._triton import launchers, operators
-from pare_kernels._triton._launch import record_launches
 from tests.pare_kernels.cases import make_inputs
 from tests.triton.on_device.conftest import INTERPRETED
 
@@ -56,7 +55,7 @@ def counted(monkeypatch):
                     touched += size * len(np.unique(np.concatenate(addresses)))
             table.append((kernel.__name__, options["traffic"], touched))
 
-        with monkeypatch.context() as patch, record_launches():
+        with monkeypatch.context() as patch:
             patch.setattr(launchers, "launch", counting)
             yield table
 
