@@ -137,12 +137,12 @@ def check_device(config: Config, device: torch.device) -> None:
 
 
 def check_distribution(kind: DistributedType) -> None:
-    """Ways of spreading a model over processes: whole copies of it (DDP).
+    """Ways of spreading a model over processes: whole copies of it (DDP), or shards of it (FSDP2).
 
     Raises:
-        ConfigError: the model would be cut into shards, which no run folder here is written from.
+        ConfigError: another way, from which no run folder here is written.
     """
-    if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+    if kind in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
         raise ConfigError(
-            f"{kind.value}: runs are data-parallel (DDP), each process holds the whole model; launch without it"
+            f"{kind.value}: runs are data-parallel; launch without it, for large models with --shard true"
         )

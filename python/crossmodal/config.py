@@ -288,6 +288,8 @@ class Config:
         precision: arithmetic of the forward pass; `fp16` needs a GPU.
         compile: compile the encoder with torch.compile.
         device: `auto` takes a GPU where there is one.
+        shard: cut the model into shards over the processes instead of a whole copy in each (FSDP), for encoders too large
+            for one GPU.
         threads: CPU threads of this process (null: torch's choice).
         select: which epoch's weights are kept, by the validation split: best metric (ties by loss, then the later epoch),
             lowest loss, the last epoch within one standard error of the best (for few validation samples, which cannot
@@ -322,6 +324,7 @@ class Config:
     precision: Literal["no", "bf16", "fp16"] = "no"
     compile: bool = False
     device: Literal["auto", "cpu"] = "auto"
+    shard: bool = False
     threads: int | None = None
     select: Literal["metric", "loss", "within_error", "last"] = "metric"
     on_nan: Literal["stop", "skip"] = "stop"

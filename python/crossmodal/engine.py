@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from crossmodal import losses, metrics, seeds
+from crossmodal import losses, metrics, seeds, sharding
 from crossmodal.checkpoint import Checkpoints
 from crossmodal.config import Config
 from crossmodal.loader import BatchPlan, Share, TrainLoader, eval_rows
@@ -105,6 +105,7 @@ class Trainer:
         self.patches = patches_at_hand(model, source) if mixes else 0
         self.gumbel_epochs = gumbel_epochs(config, task.ndim)
 
+        sharding.choose_layers(accelerator, model.encoder)
         step = TrainingStep(model, self.loss, self.decode, config.mixing if mixes else None)
         optimizer = build_optimizer(model, config.optimizer)
         self.step, self.optimizer = accelerator.prepare(step, optimizer)
@@ -216,7 +217,7 @@ class Trainer:
         state, config = self.state, self.config
         parameters = [p for p in self.step.parameters() if p.requires_grad]
         norm = self.accelerator.clip_grad_norm_(parameters, config.optimizer.clip or float("inf"))
-        norm = float(norm)
+        norm = float(sharding.whole(norm))
         totals, stop, save = self._agree(group)
         # With fp16 an infinite gradient is the loss scaler's own business: it skips that step and lowers its scale.
         finite = all(map(_is_finite, totals)) and (_is_finite(norm) or config.precision == "fp16")
@@ -371,6 +372,10 @@ class Trainer:
     def model(self) -> nn.Module:
         """The model, without what the data-parallel wrapper puts around it."""
         return self.accelerator.unwrap_model(self.step).model
+
+    def whole_weights(self) -> dict[str, Tensor]:
+        """All weights of the model, put together from their shards if there are any (complete on process 0)."""
+        return get_model_state_dict(self.model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
 
     def _weights(self) -> dict[str, Tensor]:
         """A copy of the trainable weights, on the CPU (complete on process 0)."""

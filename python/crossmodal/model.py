@@ -127,8 +127,10 @@ class CrossModalModel(nn.Module):
 
     # Files -----------------------------------------------------------------------------------------------------------
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, weights: dict[str, Tensor] | None = None) -> None:
         """Write ``model.safetensors`` and ``model.json`` into ``folder``, which is made if need be.
+
+        ``weights``: whole tensors by the names of ``state_dict``, where the model itself holds shards of them.
 
         The frozen source embedding is left out: it is not needed to predict, and the pretrained checkpoint has it.
         Files are written aside and renamed; the description holds the hash of the weights, so that a pair torn apart
@@ -136,7 +138,8 @@ class CrossModalModel(nn.Module):
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {key: value.detach().cpu().contiguous() for key, value in self._saved_state().items()}
+        weights = self.state_dict() if weights is None else weights
+        tensors = {key: value.detach().cpu().contiguous() for key, value in _saved(weights).items()}
         with replacing(folder / WEIGHTS_FILE) as aside:
             save_file(tensors, aside, metadata={"format": "pt"})
             weights_sha256 = digest(aside)
@@ -173,7 +176,7 @@ class CrossModalModel(nn.Module):
         except SafetensorError as error:
             raise ValueError(f"{weights_file} is not a readable safetensors file: {error}") from error
         model = cls._from_description(description, description_file)
-        _check_tensors(tensors, model._saved_state(), weights_file)
+        _check_tensors(tensors, _saved(model.state_dict()), weights_file)
         model.load_state_dict(tensors)
         return model.to(device).eval()
 
@@ -193,8 +196,9 @@ class CrossModalModel(nn.Module):
             raise ValueError(f"{file} does not describe a model: {error}") from error
         return model.to(_DTYPES[description["dtype"]])
 
-    def _saved_state(self) -> dict[str, Tensor]:
-        return {key: value for key, value in self.state_dict().items() if not key.startswith(_SOURCE_PREFIX)}
+
+def _saved(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if not key.startswith(_SOURCE_PREFIX)}
 
 
 def _read_description(file: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,11 +10,9 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import set_seed
 from safetensors.torch import save_file
-from torch import nn
-from torch.utils.checkpoint import checkpoint
-from transformers.modeling_layers import GradientCheckpointingLayer
+from torch import Tensor
 
-from crossmodal import checks, encoders, metrics, plots, seeds, sources, tasks
+from crossmodal import checks, encoders, metrics, plots, seeds, sharding, sources, tasks
 from crossmodal.config import Config, ConfigError, flatten
 from crossmodal.engine import Evaluation, Trainer, gumbel_epochs, patches_at_hand
 from crossmodal.files import replacing
@@ -38,12 +35,15 @@ def train(config: Config) -> dict[str, Any]:
         torch.set_num_threads(config.threads)
     check_names(config)
     folder = RunFolder(config.run_dir)
+    shards = sharding.plugin(config)
     accelerator = Accelerator(
         mixed_precision=config.precision,
         cpu=config.device == "cpu",
         log_with=config.track.split(",") if config.track else None,
         project_dir=str(folder.path / "trackers"),
+        fsdp_plugin=shards,
     )
+    sharding.enable(accelerator, shards)
     checks.check_device(config, accelerator.device)
     checks.check_distribution(accelerator.distributed_type)
     if config.resume and folder.finished:
@@ -68,9 +68,10 @@ def train(config: Config) -> dict[str, Any]:
     trainer.fit()
     test = trainer.evaluate(task.test)
     results = summarise(config, task, source, trainer, test)
+    weights = trainer.whole_weights()
     accelerator.log({"test": test.metric}, step=trainer.state.step)
     if accelerator.is_main_process:
-        write(folder, trainer, test, results)
+        write(folder, trainer, weights, test, results)
         accelerator.print(
             f"test {task.metric} {test.metric:.4f}  (validation {results['validation']:.4f}, epoch "
             f"{results['best_epoch'] + 1} of {config.epochs}, {results['seconds']:.0f} s)\n{folder.path}"
@@ -135,17 +136,10 @@ def build(config: Config, accelerator: Accelerator) -> tuple[Any, Any, CrossModa
     if source is not None:
         checks.check_mixing(config, patches_at_hand(model, source))
     if config.model.activation_checkpointing:
-        recompute_activations(encoder)
+        encoder.enable_activation_checkpointing()
     if config.compile:
         encoder.body = torch.compile(encoder.body)
     return task, source, model
-
-
-def recompute_activations(encoder: nn.Module) -> None:
-    """Makes every transformer layer keep its input alone and compute the rest again in the backward pass."""
-    for layer in encoder.modules():
-        if isinstance(layer, GradientCheckpointingLayer):
-            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
 
 def summarise(config: Config, task, source, trainer: Trainer, test: Evaluation) -> dict[str, Any]:
@@ -174,6 +168,7 @@ def summarise(config: Config, task, source, trainer: Trainer, test: Evaluation) 
         "patch_size": list(model.encoder.patch_size),
         "class_names": list(task.class_names),
         "processes": trainer.accelerator.num_processes,
+        "sharded": sharding.in_force(trainer.accelerator),
         "device": str(trainer.accelerator.device.type),
         "versions": versions(),
     }
@@ -189,9 +184,11 @@ def summarise(config: Config, task, source, trainer: Trainer, test: Evaluation) 
     return results
 
 
-def write(folder: RunFolder, trainer: Trainer, test: Evaluation, results: dict[str, Any]) -> None:
+def write(
+    folder: RunFolder, trainer: Trainer, weights: dict[str, Tensor], test: Evaluation, results: dict[str, Any]
+) -> None:
     """Model, normaliser and pictures, then results.json, which says that all the rest is there; checkpoints go."""
-    save_model(folder, trainer.model)
+    save_model(folder, trainer.model, weights)
     with replacing(folder.normalizer) as aside:
         save_file(trainer.task.normalizer.state(), aside)
     plots.draw_run(
@@ -206,10 +203,10 @@ def write(folder: RunFolder, trainer: Trainer, test: Evaluation, results: dict[s
     trainer.checkpoints.clear()
 
 
-def save_model(folder: RunFolder, model: nn.Module) -> None:
+def save_model(folder: RunFolder, model: CrossModalModel, weights: dict[str, Tensor]) -> None:
     """Writes the model's folder, whole."""
     aside = folder.path / ".model"
     shutil.rmtree(aside, ignore_errors=True)
-    model.save(aside)
+    model.save(aside, weights)
     shutil.rmtree(folder.model, ignore_errors=True)
     aside.rename(folder.model)

@@ -114,7 +114,8 @@ def test_mixing_and_device():
     checks.check_device(Config(precision="fp16"), torch.device("cuda"))
 
 
-def test_sharded_models_are_refused():
-    checks.check_distribution(DistributedType.MULTI_CPU)
-    with pytest.raises(ConfigError, match="FSDP: runs are data-parallel"):
-        checks.check_distribution(DistributedType.FSDP)
+def test_ways_of_spreading_a_model():
+    for kind in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.FSDP):
+        checks.check_distribution(kind)
+    with pytest.raises(ConfigError, match="DEEPSPEED: runs are data-parallel; .* --shard true"):
+        checks.check_distribution(DistributedType.DEEPSPEED)

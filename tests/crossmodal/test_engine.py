@@ -9,10 +9,12 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+import crossmodal
 from crossmodal import engine, run
 from crossmodal.checkpoint import Checkpoints
 from crossmodal.config import Config
@@ -184,15 +186,25 @@ def test_skipping_ends_when_nothing_but_nan_comes(tmp_path, tiny_bert, monkeypat
 
 
 LAUNCH = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+ACCELERATE = ("-m", "accelerate.commands.launch", "--num_processes=2", "--num_machines=1", "--mixed_precision=no")
+ACCELERATE += ("--dynamo_backend=no", "--main_process_port=0")
+SHARDED = (*ACCELERATE, "--use_fsdp", "--fsdp_version=2")
 
 
-@pytest.mark.parametrize("method", ["pare", "nft"])
-def test_two_processes_make_the_same_curve_as_one(tmp_path, tiny_bert, method):
+@pytest.mark.parametrize(
+    ("method", "launcher"),
+    [
+        pytest.param("pare", LAUNCH, id="pare-torchrun"),
+        pytest.param("nft", (*ACCELERATE, "--multi_gpu"), id="nft-accelerate"),
+        pytest.param("pare", SHARDED, id="pare-sharded"),
+    ],
+)
+def test_two_processes_make_the_same_curve_as_one(tmp_path, tiny_bert, method, launcher):
     """Short last batches, a last batch of one sample, Gumbel noise, plain top-k, k = 0 in the last epoch."""
     changes = {"method": method, "epochs": 3, "batch_size": 5, "mixing__end": 0.0, "mixing__start": 3}
     values = runs.settings(tmp_path, tiny_bert, **changes)
     path = runs.write_settings(tmp_path, values)
-    process = runs.script("train.py", "--config", path, "--output_dir", tmp_path / "two", launcher=LAUNCH)
+    process = runs.script("train.py", "--config", path, "--output_dir", tmp_path / "two", launcher=launcher)
     run.train(Config.from_dict(values | {"output_dir": str(tmp_path / "one")}))
     output = runs.finish(process)
     assert output.count("test accuracy") == 1
@@ -204,27 +216,38 @@ def test_two_processes_make_the_same_curve_as_one(tmp_path, tiny_bert, method):
             assert shared[key] == (pytest.approx(value, rel=2e-4) if isinstance(value, float) else value), key
     results = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two")]
     assert results[1]["processes"] == 2
+    assert results[1]["sharded"] == (launcher is SHARDED)
+    x = np.random.default_rng(0).standard_normal((4, 2, runs.LENGTH)).astype(np.float32)
+    outputs = [crossmodal.load(tmp_path / name).predict(x).probabilities for name in ("one", "two")]
+    assert outputs[0] == pytest.approx(outputs[1], rel=2e-3)
     assert results[0]["test_loss"] == pytest.approx(results[1]["test_loss"], rel=2e-4)
     if method == "pare":
         assert [record["k"] for record in one] == [3, 2, 1]
         assert results[0]["replaced"] == results[1]["replaced"]
 
 
-def test_two_processes_stop_together_and_resume(tmp_path, tiny_bert):
-    values = runs.settings(tmp_path, tiny_bert, epochs=3, checkpoint__every_steps=1)
+@pytest.mark.parametrize("shard", [False, True], ids=["whole", "sharded"])
+def test_two_processes_stop_together_and_one_goes_on(tmp_path, tiny_bert, shard):
+    values = runs.settings(tmp_path, tiny_bert, epochs=30, checkpoint__every_steps=1, shard=shard)
     path = runs.write_settings(tmp_path, values)
-    process = runs.script("train.py", "--config", path, "--epochs", 400, launcher=LAUNCH)
+    process = runs.script("train.py", "--config", path, launcher=LAUNCH)
     saved = Checkpoints(tmp_path / "run" / "checkpoints")
     deadline = time.monotonic() + 90
     while not saved.list() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.05)
+        time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=90)
     assert "saved" in output, output
     state = saved.load()[1]["state"]
     assert len(list(saved.list()[-1].glob("random-*.pt"))) == 2
-    assert state["step"] > 0
+    assert 0 < state["step"] < 90
     assert not (tmp_path / "run" / "results.json").exists()
+
+    resumed = run.train(Config.from_dict(values | {"resume": True}))
+    AcceleratorState._reset_state(True)
+    straight = run.train(Config.from_dict(values | {"output_dir": str(tmp_path / "straight")}))
+    assert resumed["steps"] == straight["steps"] == 90
+    assert resumed["test_loss"] == pytest.approx(straight["test_loss"], rel=1e-2)
 
 
 def test_within_error_keeps_the_last_epoch_that_the_samples_do_not_object_to():

@@ -79,12 +79,17 @@ class Encoder(nn.Module, ABC):
     def enable_activation_checkpointing(self) -> None:
         """Recompute the activations of each layer in the backward pass: less memory, about a third more time."""
         # Not the model's own switch: that reaches for the input embedding, which is no longer part of the model.
-        for module in self.model.modules():
-            # The innermost of nested ones (Swin has them within stages), or the forward pass would run a third time.
-            layers = [inner for inner in module.modules() if isinstance(inner, GradientCheckpointingLayer)]
-            if layers == [module]:
-                module.gradient_checkpointing = True
-                module._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+        for layer in self.layers():
+            layer.gradient_checkpointing = True
+            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+
+    def layers(self) -> list[nn.Module]:
+        """The transformer layers, the innermost of nested ones (Swin has them within stages)."""
+        return [
+            module
+            for module in self.model.modules()
+            if [inner for inner in module.modules() if isinstance(inner, GradientCheckpointingLayer)] == [module]
+        ]
 
     # Target modality -------------------------------------------------------------------------------------------------
 

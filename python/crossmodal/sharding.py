@@ -1,0 +1,65 @@
+"""Models cut into shards over the processes instead of a whole copy in each (FSDP2), for encoders too large for one device.
+
+Every process keeps its part of each weight, gradient and moment of the optimizer; a transformer layer is put together while it
+computes. Checkpoints and finished runs hold whole weights, so that they can be read with any number of processes.
+"""
+
+from __future__ import annotations
+
+import os
+
+from accelerate import Accelerator, DistributedType, FullyShardedDataParallelPlugin
+from accelerate.state import AcceleratorState, PartialState
+from torch import Tensor, nn
+from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
+from torch.distributed.tensor import DTensor
+
+from crossmodal.config import Config, ConfigError
+
+
+def plugin(config: Config) -> FullyShardedDataParallelPlugin | None:
+    """What accelerate needs to know where `shard` is set or `accelerate launch --use_fsdp` asks for it, else None.
+
+    Raises:
+        ConfigError: the launcher asks for the first version of FSDP.
+    """
+    launched = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if config.shard:
+        return FullyShardedDataParallelPlugin(fsdp_version=2, cpu_ram_efficient_loading=False)
+    if not launched:
+        return None
+    found = FullyShardedDataParallelPlugin()
+    if found.fsdp_version != 2:
+        raise ConfigError(
+            f"FSDP version {found.fsdp_version}: runs are sharded by version 2; launch with --fsdp_version 2, or set --shard true"
+        )
+    found.cpu_ram_efficient_loading = False  # every process has the weights: the model is made before it is sharded
+    return found
+
+
+def enable(accelerator: Accelerator, asked: FullyShardedDataParallelPlugin | None) -> None:
+    """Lets accelerate shard over processes without a GPU too, which it does not of itself; torch shards on any device."""
+    if asked is None or accelerator.distributed_type != DistributedType.MULTI_CPU:
+        return
+    state = AcceleratorState()
+    state.fsdp_plugin = asked
+    state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
+
+
+def in_force(accelerator: Accelerator) -> bool:
+    """Whether models are sharded; one process alone has nothing to share."""
+    return accelerator.distributed_type == DistributedType.FSDP
+
+
+def choose_layers(accelerator: Accelerator, encoder: nn.Module) -> None:
+    """Makes each transformer layer of the encoder a unit of its own; what is left over is one unit."""
+    if not in_force(accelerator):
+        return
+    found = accelerator.state.fsdp_plugin
+    found.auto_wrap_policy = transformer_auto_wrap_policy
+    found.transformer_cls_names_to_wrap = sorted({type(layer).__name__ for layer in encoder.layers()})
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor whose shards, if it has any, are put together; all processes call it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
