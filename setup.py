@@ -19,6 +19,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "pare_kernels" / "_versio
 
 TRAIN = [
     "accelerate>=1.10",
+    "huggingface_hub>=1.0",
     "jsonargparse[signatures]>=4.40",
     "matplotlib>=3.8",
     "numpy>=1.26",
@@ -38,6 +39,7 @@ TEST = [
     "pytest-cov>=5",
     "pytest-xdist>=3.5",
     "ruff",
+    "tensorboard>=2.15",
     "triton>=3.6; platform_system == 'Linux'",
 ]
 
@@ -110,7 +112,7 @@ setup(
     package_dir={"crossmodal": "python/crossmodal"},
     package_data={"crossmodal": ["configs/*.yaml"]},
     install_requires=["torch>=2.10", *TRAIN],
-    extras_require={"test": TEST},
+    extras_require={"test": TEST, "tensorboard": ["tensorboard>=2.15"]},
     entry_points={
         "console_scripts": [
             "pare-train = crossmodal.cli:train",

@@ -117,5 +117,5 @@ def test_mixing_and_device():
 def test_ways_of_spreading_a_model():
     for kind in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.FSDP):
         checks.check_distribution(kind)
-    with pytest.raises(ConfigError, match="DEEPSPEED: runs are data-parallel; .* --shard true"):
+    with pytest.raises(ConfigError, match=r"DEEPSPEED: runs are data-parallel; .* --shard true"):
         checks.check_distribution(DistributedType.DEEPSPEED)

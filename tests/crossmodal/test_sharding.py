@@ -18,7 +18,7 @@ def test_the_launcher_asks(monkeypatch, version):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("FSDP_VERSION", version)
     if version == "1":
-        with pytest.raises(ConfigError, match="FSDP version 1: .*--fsdp_version 2"):
+        with pytest.raises(ConfigError, match=r"FSDP version 1: .*--fsdp_version 2"):
             sharding.plugin(Config())
     else:
         assert sharding.plugin(Config()).fsdp_version == 2

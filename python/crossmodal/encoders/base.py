@@ -40,6 +40,7 @@ class Encoder(nn.Module, ABC):
     Attributes:
         modality: what the encoder was pretrained on, ``"text"`` or ``"image"``.
         ndim: axes of that modality, 1 or 2.
+        folder: where the pretrained checkpoint lies; None for an encoder that was rebuilt without it.
         width: token width D at the input of :meth:`body`.
         feature_width: feature width F at its output.
         max_tokens: most tokens a sample may have; None without a limit.
@@ -51,6 +52,7 @@ class Encoder(nn.Module, ABC):
     width: int
     feature_width: int
     max_tokens: int | None = None
+    folder: str | None = None
 
     def __init__(self, model: PreTrainedModel, *, name: str, keep_source: bool) -> None:
         """Take over a transformers base model.

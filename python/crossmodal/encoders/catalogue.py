@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from crossmodal.encoders import hub
 from crossmodal.encoders._transformers import (
     AutoConfig,
     AutoModel,
@@ -115,18 +116,21 @@ def load(
     if not 0.0 <= dropout < 1.0:
         raise ValueError(f"dropout must be in [0, 1), got {dropout}")
     source = _resolve(str(name_or_path))
-    with _explain_unreachable(source):
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    folder = source if Path(source).is_dir() else str(hub.fetch(source, weights=pretrained))
+    with _explain_unreadable(source):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     family = _family(config, source)
     _set_options(config, layers=layers, dropout=dropout)
-    model = _pretrained_model(source, config, family) if pretrained else _random_model(config, family)
+    model = _pretrained_model(source, folder, config, family) if pretrained else _random_model(config, family)
     options: dict[str, Any] = {}
     if issubclass(family.encoder, ImageEncoder):
         options["image_size"] = _pair(config.image_size if image_size is None else image_size)
-        options["image_mean"], options["image_std"] = _image_statistics(source, config.num_channels)
+        options["image_mean"], options["image_std"] = _image_statistics(folder, config.num_channels)
     elif image_size is not None:
         raise ValueError(f"image_size is an option of image encoders; {str(name_or_path)!r} is a text encoder")
-    return family.encoder(model, name=source, keep_source=pretrained, **options)
+    encoder = family.encoder(model, name=source, keep_source=pretrained, **options)
+    encoder.folder = folder
+    return encoder
 
 
 def from_spec(spec: dict[str, Any]) -> Encoder:
@@ -177,17 +181,11 @@ def _minilm_folder() -> Path:
 
 
 @contextlib.contextmanager
-def _explain_unreachable(source: str) -> Iterator[None]:
+def _explain_unreadable(source: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if Path(source).is_dir():
-            raise FileNotFoundError(f"encoder folder {source!r} cannot be read: {error}") from error
-        raise FileNotFoundError(
-            f"encoder {source!r} is not a local folder and could not be had from the model hub. On a machine without "
-            "access to it, copy the checkpoint (config.json, model.safetensors, tokenizer files) and give its folder. "
-            f"The hub said: {str(error).splitlines()[0]}"
-        ) from error
+        raise FileNotFoundError(f"encoder folder {source!r} cannot be read: {error}") from error
 
 
 def _family(config: PreTrainedConfig, source: str) -> Family:
@@ -215,11 +213,11 @@ def _random_model(config: PreTrainedConfig, family: Family) -> PreTrainedModel:
     return AutoModel.from_config(config, trust_remote_code=False, **family.options)
 
 
-def _pretrained_model(source: str, config: PreTrainedConfig, family: Family) -> PreTrainedModel:
+def _pretrained_model(source: str, folder: str, config: PreTrainedConfig, family: Family) -> PreTrainedModel:
     try:
-        with _quiet(), _explain_unreachable(source):
+        with _quiet(), _explain_unreadable(source):
             model, report = AutoModel.from_pretrained(
-                source,
+                folder,
                 config=config,
                 use_safetensors=True,
                 trust_remote_code=False,
@@ -249,10 +247,10 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _image_statistics(source: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _image_statistics(folder: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel from the checkpoint's image processor file, or ImageNet's."""
     try:
-        values, _ = ImageProcessingMixin.get_image_processor_dict(source)
+        values, _ = ImageProcessingMixin.get_image_processor_dict(folder)
     except OSError:
         values = {}
     statistics = []

@@ -42,7 +42,7 @@ class TextEncoder(Encoder):
             FileNotFoundError: if the checkpoint has none or cannot be reached.
         """
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.name, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(self.folder or self.name, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise FileNotFoundError(f"encoder {self.name!r} has no readable tokenizer: {error}") from error
         # Without its files transformers makes a tokenizer up that maps every word to the unknown token.

@@ -1,0 +1,86 @@
+"""Checkpoints from the model hub: fetched once as plain files, read from the cache from then on."""
+
+from __future__ import annotations
+
+import socket
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import GatedRepoError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+SMALL_FILES = ("config.json", "preprocessor_config.json", "tokenizer*", "vocab*", "merges.txt", "*.model")
+SMALL_FILES += ("special_tokens_map.json", "added_tokens.json")
+WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
+SECONDS_TO_CONNECT = 5.0
+_REMEDY = (
+    "On a machine without access to the hub, copy the checkpoint (config.json, model.safetensors, tokenizer files) "
+    "and give its folder"
+)
+
+
+def fetch(name: str, *, weights: bool = True) -> Path:
+    """The folder of a checkpoint by its hub name (``organisation/model``), from the cache if it is there.
+
+    Args:
+        name: the name on the hub; ``HF_ENDPOINT``, ``HF_HOME``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE`` count as everywhere.
+        weights: whether the safetensors weights are wanted too; files in other formats never are.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint, or it is neither in the cache nor to be had; says which.
+    """
+    patterns = [*SMALL_FILES, *(WEIGHTS if weights else ())]
+    try:
+        folder = _cached(name, patterns, weights)
+        if folder is None:
+            _check_connection(name)
+            folder = Path(snapshot_download(name, allow_patterns=patterns))
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise FileNotFoundError(
+            f"encoder {name!r} is neither a local folder nor a model of the hub {constants.ENDPOINT}, or one that needs a token "
+            f"(HF_TOKEN): {_first_line(error)}"
+        ) from error
+    except GatedRepoError as error:
+        raise FileNotFoundError(f"encoder {name!r} is open to people with a token alone (HF_TOKEN): {error}") from error
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise FileNotFoundError(
+            f"encoder {name!r} is not a local folder and could not be had from the model hub ({_first_line(error)}). {_REMEDY}"
+        ) from error
+    if weights and not any(folder.glob("*.safetensors")):
+        raise FileNotFoundError(
+            f"encoder {name!r} has no weights in safetensors format on the hub; other formats are not read"
+        )
+    return folder
+
+
+def _cached(name: str, patterns: list[str], weights: bool) -> Path | None:
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=patterns, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    whole = (folder / "config.json").is_file() and (not weights or any(folder.glob("*.safetensors")))
+    return folder if whole else None  # what an interruption left is fetched again
+
+
+def _check_connection(name: str) -> None:
+    """One attempt to connect: the hub's client would repeat its own for half a minute. Through a proxy the client must try."""
+    problem = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else None
+    if problem is None and not urllib.request.getproxies():
+        endpoint = urllib.parse.urlsplit(constants.ENDPOINT)
+        port = endpoint.port or (443 if endpoint.scheme == "https" else 80)
+        try:
+            socket.create_connection((endpoint.hostname, port), timeout=SECONDS_TO_CONNECT).close()
+        except OSError as error:
+            problem = f"{constants.ENDPOINT} cannot be reached: {error}"
+    if problem is not None:
+        raise FileNotFoundError(
+            f"encoder {name!r} is not a local folder, is not in the cache ({constants.HF_HUB_CACHE}), and could not be had "
+            f"from the model hub ({problem}). {_REMEDY}"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
