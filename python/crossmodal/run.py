@@ -22,6 +22,7 @@ from crossmodal.files import replacing
 from crossmodal.methods import METHODS
 from crossmodal.model import CrossModalModel
 from crossmodal.naming import unknown
+from crossmodal.progress import closing_table
 from crossmodal.results import RunFolder, versions
 
 DEFAULT_SOURCE = {"text": "scipy_docs", "image": "digits"}
@@ -71,10 +72,7 @@ def train(config: Config) -> dict[str, Any]:
     accelerator.log({"test": test.metric}, step=trainer.state.step)
     if accelerator.is_main_process:
         write(folder, trainer, test, results)
-        accelerator.print(
-            f"test {task.metric} {test.metric:.4f}  (validation {results['validation']:.4f}, epoch "
-            f"{results['best_epoch'] + 1} of {config.epochs}, {results['seconds']:.0f} s)\n{folder.path}"
-        )
+        accelerator.print(f"{closing_table(results, config.select)}\n{folder.path}")
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return results
@@ -160,6 +158,7 @@ def summarise(config: Config, task, source, trainer: Trainer, test: Evaluation) 
         "metric": task.metric,
         "higher_is_better": metrics.get(task.metric).higher_is_better,
         "validation": best["metric"],
+        "validation_loss": best["loss"],
         "test": test.metric,
         "test_loss": test.loss,
         "best_epoch": best["epoch"],
