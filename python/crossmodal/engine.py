@@ -29,7 +29,7 @@ from crossmodal.loader import BatchPlan, Share, TrainLoader, eval_rows
 from crossmodal.methods import METHODS, Batch, MixPlan, TrainingStep
 from crossmodal.optim import build_optimizer, build_scheduler
 from crossmodal.progress import Progress
-from crossmodal.results import RunFolder
+from crossmodal.results import RunFolder, RunFolderError
 from pare_kernels import ReplaceSchedule
 
 PARTS = ("loss", "target", "mixed_target", "mixed_source")
@@ -53,6 +53,7 @@ class Interrupted(RuntimeError):
 class State:
     """Where a run stands, beside weights, optimizer and generators: plain numbers, saved with every checkpoint."""
 
+    data: str = ""  # sha256 of the task's data
     epoch: int = 0
     batch: int = 0  # next batch of that epoch
     step: int = 0  # optimizer steps taken
@@ -122,7 +123,7 @@ class Trainer:
         pin = config.loader.pin_memory and accelerator.device.type == "cuda"
         self.loader = TrainLoader(task.train, source if mixes else None, self.plan, config.loader.workers, pin)
         self.checkpoints = Checkpoints(folder.checkpoints, config.keep, rank, accelerator.wait_for_everyone)
-        self.state = State()
+        self.state = State(data=task.sha256)
         self.best_weights: dict[str, Tensor] | None = None
         self._signal: int | None = None
         self._skipped_in_a_row = 0
@@ -418,6 +419,8 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(saved["scaler"])
         self._lr = saved["state"].pop("lr")
         self.state = State(**saved["state"])
+        if self.state.data != self.task.sha256:
+            raise RunFolderError(f"resume: the data of {self.task.name} have changed since {path} was written")
         if self.accelerator.is_main_process:
             self.folder.write_metrics(self.state.history)
             print(f"resumed from {path} (step {self.state.step}, epoch {self.state.epoch + 1})", flush=True)

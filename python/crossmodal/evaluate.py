@@ -26,13 +26,18 @@ def evaluate(folder: str | Path, split: str = "test", device: str = "cpu") -> di
 
     Raises:
         FileNotFoundError: the folder holds no finished run, or the data are gone.
-        ValueError: unknown split, or a damaged file.
+        ValueError: unknown split, a damaged file, or data that have changed since the run.
     """
     if split not in SPLITS:
         raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
     predictor = load(folder, device)
     settings = config.load(RunFolder(folder).config)
     task = run.load_task(settings)
+    if task.sha256 != predictor.results["data_sha256"]:
+        raise ValueError(
+            f"{settings.data or task.name}: the data have changed since the run (sha256 {task.sha256[:12]}, then "
+            f"{predictor.results['data_sha256'][:12]}), so its figure cannot be repeated"
+        )
     samples = getattr(task, split)
     outputs, targets = predictor.outputs(samples.x, settings.loader.eval_batch_size), samples.y
     if task.kind in ("regression", "dense"):

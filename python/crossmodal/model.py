@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from crossmodal import encoders
 from crossmodal.checkpoint import digest
 from crossmodal.encoders import Encoder
-from crossmodal.files import replacing, write_json
+from crossmodal.files import replacing, write_json, writing
 from crossmodal.heads import PooledHead, build_head
 from pare_kernels import PatchGate
 
@@ -137,7 +137,7 @@ class CrossModalModel(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {key: value.detach().cpu().contiguous() for key, value in self._saved_state().items()}
-        with replacing(folder / WEIGHTS_FILE) as aside:
+        with replacing(folder / WEIGHTS_FILE) as aside, writing(folder / WEIGHTS_FILE):
             save_file(tensors, aside, metadata={"format": "pt"})
             weights_sha256 = digest(aside)
         description = {

@@ -18,7 +18,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from crossmodal import checks, encoders, metrics, plots, seeds, sources, tasks
 from crossmodal.config import Config, ConfigError, flatten
 from crossmodal.engine import Evaluation, Trainer, gumbel_epochs, patches_at_hand
-from crossmodal.files import replacing
+from crossmodal.files import replacing, writing
 from crossmodal.methods import METHODS
 from crossmodal.model import CrossModalModel
 from crossmodal.naming import unknown
@@ -51,27 +51,41 @@ def train(config: Config) -> dict[str, Any]:
         accelerator.print(f"{folder.path} is finished already")
         return folder.read_results()
     if accelerator.is_main_process:
-        folder.prepare(config)
-    accelerator.wait_for_everyone()
-
+        folder.check(config)
     task, source, model = build(config, accelerator)
     accelerator.print(task.description)
+    # Nothing is written, and nothing of an earlier run removed, before data and settings are known to be good.
     if accelerator.is_main_process:
         # Weights, the best weights and two moments of the optimizer, for each checkpoint that stays and one in the making.
         size = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
         folder.check_space(4 * size * (config.keep + 1) + size)
+        folder.prepare(config)
+    accelerator.wait_for_everyone()
+    try:
+        return _train(config, accelerator, folder, task, source, model)
+    finally:
+        folder.release()
+
+
+def _train(config: Config, accelerator: Accelerator, folder: RunFolder, task, source, model) -> dict[str, Any]:
     if config.track:
         accelerator.init_trackers(
             "crossmodal", {k: v if v is None else str(v) for k, v in flatten(config.to_dict()).items()}
         )
 
     trainer = Trainer(config, task, source, model, accelerator, folder)
-    trainer.fit()
-    test = trainer.evaluate(task.test)
-    results = summarise(config, task, source, trainer, test)
-    accelerator.log({"test": test.metric}, step=trainer.state.step)
+    try:
+        trainer.fit()
+        test = trainer.evaluate(task.test)
+        results = summarise(config, task, source, trainer, test)
+        accelerator.log({"test": test.metric}, step=trainer.state.step)
+        if accelerator.is_main_process:
+            write(folder, trainer, test, results)
+    except OSError as error:
+        saved = trainer.checkpoints.list()
+        last = f"the last checkpoint is {saved[-1]}, `--resume true` goes on from it" if saved else "no checkpoint yet"
+        raise OSError(f"{folder.path} cannot be written: {error}; {last}") from error
     if accelerator.is_main_process:
-        write(folder, trainer, test, results)
         accelerator.print(f"{closing_table(results, config.select)}\n{folder.path}")
     accelerator.wait_for_everyone()
     accelerator.end_training()
@@ -167,6 +181,7 @@ def summarise(config: Config, task, source, trainer: Trainer, test: Evaluation) 
         "seconds": trainer.state.seconds,
         "parameters": model.count_parameters(),
         "trainable_parameters": model.count_parameters(trainable=True),
+        "data_sha256": task.sha256,
         "samples": {name: len(getattr(task, name)) for name in ("train", "validation", "test")},
         "input_shape": list(task.input_shape),
         "tokens": model.encoder.num_tokens,
@@ -191,7 +206,7 @@ def summarise(config: Config, task, source, trainer: Trainer, test: Evaluation) 
 def write(folder: RunFolder, trainer: Trainer, test: Evaluation, results: dict[str, Any]) -> None:
     """Model, normaliser and pictures, then results.json, which says that all the rest is there; checkpoints go."""
     save_model(folder, trainer.model)
-    with replacing(folder.normalizer) as aside:
+    with replacing(folder.normalizer) as aside, writing(folder.normalizer):
         save_file(trainer.task.normalizer.state(), aside)
     plots.draw_run(
         folder,

@@ -9,9 +9,11 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from safetensors import SafetensorError
 
 from crossmodal import engine, run
 from crossmodal.checkpoint import Checkpoints
@@ -98,17 +100,31 @@ def test_resume_asks_for_the_same_settings(straight, monkeypatch):
         run.train(Config.from_dict(values | {"resume": True, "batch_size": 5}))
     with pytest.raises(RunFolderError, match="interrupted run; add --resume true"):
         run.train(Config.from_dict(values))
+    with np.load(values["data"]) as data:
+        np.savez(values["data"], **dict(data) | {"x_test": data["x_test"] + 1})
+    with pytest.raises(RunFolderError, match=r"the data of arrays have changed since .*step-00000004 was written"):
+        run.train(Config.from_dict(values | {"resume": True}))
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(straight, monkeypatch):
+@pytest.mark.parametrize(
+    ("writer", "error"),
+    [
+        ("crossmodal.checkpoint.save_file", SafetensorError("I/O error: No space left on device")),
+        ("torch.save", RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")),
+    ],
+)
+def test_a_full_disk_leaves_the_last_checkpoint(straight, monkeypatch, writer, error):
+    """What safetensors and torch raise on a full disk."""
     values, expected = straight
 
     def full(*_, **__):
-        raise OSError(28, "No space left on device")
+        raise error
 
     with monkeypatch.context() as patch:
-        stop_at(patch, 5, lambda: patch.setattr("crossmodal.checkpoint.save_file", full))
-        with pytest.raises(OSError, match="No space"):
+        stop_at(patch, 5, lambda: patch.setattr(writer, full))
+        with pytest.raises(
+            OSError, match=r"run cannot be written: .*step-00000006: .* MiB free.*last checkpoint is .*04"
+        ):
             run.train(Config.from_dict(values))
     folder = Path(values["output_dir"])
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-00000002", "step-00000004"]

@@ -132,6 +132,14 @@ def test_existing_folder_is_not_overwritten(tmp_path, tiny_bert):
         run.train(Config.from_dict(values))
     assert run.train(Config.from_dict(values | {"resume": True}))["test"] == first["test"]
     assert run.train(Config.from_dict(values | {"overwrite": True, "epochs": 2}))["epochs"] == 2
+    for mistake in ({"model": {"patch_size": 99}}, {"data": "nowhere.npz"}):
+        with pytest.raises((ValueError, OSError)):
+            run.train(Config.from_dict(values | {"overwrite": True} | mistake))
+    assert evaluate.evaluate(values["output_dir"])["samples"] == 10
+    with np.load(values["data"]) as data:
+        np.savez(values["data"], **dict(data) | {"x_test": data["x_test"] + 1})
+    with pytest.raises(ValueError, match=r"classification1.npz: the data have changed since the run"):
+        evaluate.evaluate(values["output_dir"])
 
 
 @pytest.mark.parametrize(
@@ -149,7 +157,7 @@ def test_existing_folder_is_not_overwritten(tmp_path, tiny_bert):
 def test_impossible_settings_stop_before_training(tmp_path, tiny_bert, changes, message):
     with pytest.raises((ConfigError, DataError, ValueError), match=message):
         train(tmp_path, tiny_bert, **changes)
-    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_scratch_starts_from_other_weights(tmp_path, tiny_bert):
