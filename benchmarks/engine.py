@@ -221,7 +221,11 @@ def overhead_rows(setting: Setting, method: str, times: Times) -> list[Row]:
 
 def worker(setting: Setting, method: str, folder: Path, steps: int) -> None:
     """One process of a run of two epochs, of which the first warms up."""
-    make_trainer(setting, method, folder, 2, steps).fit()
+    trainer = make_trainer(setting, method, folder, 2, steps)
+    trainer.fit()
+    # None leaves while another is still at work: gloo aborts on a broken connection.
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
 
 
 def throughput(setting: Setting, method: str, processes: int, threads: int, size: str, steps: int = STEPS) -> float:

@@ -460,15 +460,17 @@ def read_mapping(path: Path | str) -> dict[str, Any]:
 
 
 def _parser(prog: str = "train.py", defaults: Path | None = None) -> ArgumentParser:
-    files = [str(defaults)] if defaults is not None and defaults.is_file() else []
     parser = ArgumentParser(
         prog=prog,
-        description="Fine-tune a pretrained encoder on a modality it never saw.",
-        default_config_files=files,
+        usage="%(prog)s [--list] [--task TASK] [--method METHOD] [--config FILE] [--KEY VALUE ...]",
+        description="Fine-tune a pretrained encoder on a modality it never saw. --list names tasks, methods, encoders and "
+        "sources. Defaults are those of the task; a file given with --config goes before them, the command line before both.",
         exit_on_error=False,
     )
     parser.add_argument("--config", action="config", help="YAML file with settings; keys as below.")
     parser.add_class_arguments(Config)
+    if defaults is not None and defaults.is_file():
+        parser.set_defaults(flatten(read_mapping(defaults)))
     return parser
 
 

@@ -177,7 +177,7 @@ class Trainer:
         pictured = self._pictured_epoch(epoch)
         group = torch.zeros(len(PARTS), dtype=torch.float64, device=self.accelerator.device)
         samples: list[tuple[Tensor, Tensor]] = []
-        self._waited, self._began = 0.0, began
+        self._waited, self._began, self._samples_before = 0.0, began, state.samples  # not 0 where an epoch is resumed
         for number, (batch, share) in self._batches(epoch, state.batch):
             last = (number + 1) % config.accumulate == 0 or number + 1 == self.plan.batches
             step_in_epoch = number // config.accumulate
@@ -234,7 +234,7 @@ class Trainer:
         self.scheduler.step()
         state.step += 1
         elapsed = max(time.perf_counter() - self._began, 1e-9)
-        self.progress.step(totals[0] / size, lr, k, state.samples / elapsed)
+        self.progress.step(totals[0] / size, lr, k, (state.samples - self._samples_before) / elapsed)
         self._lr = lr
         if stop:
             path = self._save()
@@ -292,7 +292,7 @@ class Trainer:
             "validation_loss": validation.loss,
             "gradient_norm": state.gradient / self.plan.steps,
             "skipped_steps": state.skipped,
-            "samples_per_second": state.samples / trained,
+            "samples_per_second": (state.samples - self._samples_before) / trained,
             "data_share": self._waited / trained,
             "memory_mib": memory_mib(self.accelerator.device),
             "seconds": done + time.perf_counter() - began,

@@ -47,11 +47,16 @@ class Predictor(nn.Module):
         self.results = results
         self.kind: str = results["kind"]
         self.class_names: tuple[str, ...] = tuple(results["class_names"])
+        self._dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(results["precision"])
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs of the model, as in training: x (B, C, L) or (B, C, H, W), normalised, to logits or normalised values."""
-        return self.model(x).float()
+        """Outputs of the model, as in training: x (B, C, L) or (B, C, H, W), normalised, to logits or normalised values.
+
+        In the precision of the run, float32 comes out.
+        """
+        with torch.autocast(x.device.type, self._dtype, enabled=self._dtype is not None):
+            return self.model(x).float()
 
     @torch.no_grad()
     def outputs(self, x: Tensor, batch_size: int = 256) -> Tensor:
@@ -98,7 +103,7 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Predictor:
     """
     folder = RunFolder(run)
     results = folder.read_results()
-    missing = [key for key in ("kind", "class_names", "data_sha256") if key not in results]
+    missing = [key for key in ("kind", "class_names", "data_sha256", "precision", "processes") if key not in results]
     if missing:
         raise ValueError(f"{folder.results}: lacks {', '.join(missing)}")
     _check_device(device)

@@ -187,6 +187,7 @@ def summarise(config: Config, task, source, trainer: Trainer, test: Evaluation) 
         "tokens": model.encoder.num_tokens,
         "patch_size": list(model.encoder.patch_size),
         "class_names": list(task.class_names),
+        "precision": config.precision,
         "processes": trainer.accelerator.num_processes,
         "device": str(trainer.accelerator.device.type),
         "versions": versions(),

@@ -15,7 +15,7 @@ import torch
 from accelerate.state import AcceleratorState
 from safetensors import SafetensorError
 
-from crossmodal import engine, run
+from crossmodal import engine, evaluate, run
 from crossmodal.checkpoint import Checkpoints
 from crossmodal.config import Config
 from crossmodal.engine import Interrupted, NonFiniteLoss, State, Trainer
@@ -220,6 +220,8 @@ def test_two_processes_make_the_same_curve_as_one(tmp_path, tiny_bert, method):
             assert shared[key] == (pytest.approx(value, rel=2e-4) if isinstance(value, float) else value), key
     results = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two")]
     assert results[1]["processes"] == 2
+    again = evaluate.evaluate(tmp_path / "two")
+    assert again["value"] == again["stored"]
     assert results[0]["test_loss"] == pytest.approx(results[1]["test_loss"], rel=2e-4)
     if method == "pare":
         assert [record["k"] for record in one] == [3, 2, 1]

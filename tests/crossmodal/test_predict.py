@@ -170,5 +170,5 @@ def test_a_damaged_run_is_refused(finished, tmp_path):
     with pytest.raises(ValueError, match=r"model.safetensors is damaged"):
         crossmodal.load(copy)
     (copy / "results.json").write_text('{"kind": "multilabel"}')
-    with pytest.raises(ValueError, match=r"results.json: lacks class_names, data_sha256"):
+    with pytest.raises(ValueError, match=r"results.json: lacks class_names, data_sha256, precision, processes"):
         crossmodal.load(copy)
