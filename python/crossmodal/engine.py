@@ -109,6 +109,7 @@ class Trainer:
         step = TrainingStep(model, self.loss, self.decode, config.mixing if mixes else None)
         optimizer = build_optimizer(model, config.optimizer)
         self.step, self.optimizer = accelerator.prepare(step, optimizer)
+        self._parameters = [p for p in self.step.parameters() if p.requires_grad]
         rank, world = accelerator.process_index, accelerator.num_processes
         self.plan = BatchPlan(
             len(task.train),
@@ -215,8 +216,7 @@ class Trainer:
         self, epoch: int, group: Tensor, samples: list[tuple[Tensor, Tensor]], size: int, k: int | None
     ) -> None:
         state, config = self.state, self.config
-        parameters = [p for p in self.step.parameters() if p.requires_grad]
-        norm = self.accelerator.clip_grad_norm_(parameters, config.optimizer.clip or float("inf"))
+        norm = self.accelerator.clip_grad_norm_(self._parameters, config.optimizer.clip or float("inf"))
         norm = float(norm)
         totals, stop, save = self._agree(group)
         # With fp16 an infinite gradient is the loss scaler's own business: it skips that step and lowers its scale.
