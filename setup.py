@@ -19,11 +19,13 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "pare_kernels" / "_versio
 
 TRAIN = [
     "accelerate>=1.10",
+    "filelock>=3.16",
     "huggingface_hub>=1.0",
     "jsonargparse[signatures]>=4.40",
     "matplotlib>=3.8",
     "numpy>=1.26",
     "pillow>=10",
+    "psutil>=5",
     "safetensors>=0.5",
     "scikit-learn>=1.5",
     "scipy>=1.13",

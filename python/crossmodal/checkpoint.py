@@ -26,7 +26,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from crossmodal.files import digest, flush, write_json
+from crossmodal.files import digest, flush, write_json, writing
 
 _NAME = re.compile(r"step-(\d{8,})")
 
@@ -74,14 +74,16 @@ class Checkpoints:
                 shutil.rmtree(leftover)
             aside.mkdir(parents=True)
         self.barrier()
-        torch.save(random_state(), aside / f"random-{self.rank}.pt")
-        self.barrier()
-        if self.rank == 0:
-            try:
-                self._write(aside, final, model, state, best)
-            except BaseException:
+        try:
+            with writing(aside):
+                torch.save(random_state(), aside / f"random-{self.rank}.pt")
+                self.barrier()
+                if self.rank == 0:
+                    self._write(aside, final, model, state, best)
+        except BaseException:
+            if self.rank == 0:
                 shutil.rmtree(aside, ignore_errors=True)
-                raise
+            raise
         self.barrier()
         return final
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Callable
 
@@ -27,6 +29,13 @@ def _main(action: Callable[[], int | None]) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return EXPECTED
+    except RuntimeError as error:
+        # The process that met the mistake has said so; the traceback of one that waited for it would only hide that.
+        rank = os.environ.get("RANK", "0")
+        if rank == "0" or not re.search("connection (closed|reset) by peer", str(error), re.IGNORECASE):
+            raise
+        print(f"process {rank}: stopped, because another process did", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import re
 import sys
 import warnings
@@ -168,6 +169,8 @@ class MixingConfig:
             "a number >= 0 or null",
         )
         _require(self.weight >= 0, "mixing.weight", self.weight, "a number >= 0")
+        if self.selection == "random" and self.straight_through:
+            raise ConfigError("mixing.straight_through: with `selection: random` there is no gate to train; take null")
 
 
 @dataclass
@@ -396,7 +399,7 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, dict):
             flat.update(flatten(value, f"{prefix}{key}."))
         else:
-            flat[prefix + key] = value
+            flat[f"{prefix}{key}"] = value
     return flat
 
 
@@ -408,6 +411,8 @@ def parse(argv: list[str] | None = None, prog: str = "train.py") -> Config:
         SystemExit: after `--help` and `--print_config`.
     """
     argv = _bare_flags(list(sys.argv[1:] if argv is None else argv))
+    for file in _config_files(argv):
+        _check_keys(read_mapping(file), file)
     # The task decides which file holds its defaults, so it is looked up first, by the same rules.
     asking = {"-h", "--help"}
     plain = [a for a in argv if a not in asking and not a.startswith("--print_config")]
@@ -418,28 +423,57 @@ def parse(argv: list[str] | None = None, prog: str = "train.py") -> Config:
 
 def load(path: Path | str) -> Config:
     """Settings of a finished or interrupted run, from its `config.yaml`."""
-    path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not a YAML file ({error})") from None
-    _require(isinstance(values, dict), str(path), type(values).__name__, "a mapping of settings")
+    values = read_mapping(path)
     try:
         return Config.from_dict(values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain YAML, in which a key given twice is an error: the one that is read may not be the one that is meant."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} given twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_mapping(path: Path | str) -> dict[str, Any]:
+    """A YAML file that holds a mapping.
+
+    Raises:
+        ConfigError: it is none; names the file, and the line where there is one.
+        OSError: it cannot be read.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ConfigError(f"{path}: expected a YAML file, got a folder")
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
+    _require(isinstance(values, dict), str(path), type(values).__name__, "a mapping of settings")
+    return values
+
+
 def _parser(prog: str = "train.py", defaults: Path | None = None) -> ArgumentParser:
-    files = [str(defaults)] if defaults is not None and defaults.is_file() else []
     parser = ArgumentParser(
         prog=prog,
-        description="Fine-tune a pretrained encoder on a modality it never saw.",
-        default_config_files=files,
+        usage="%(prog)s [--list] [--task TASK] [--method METHOD] [--config FILE] [--KEY VALUE ...]",
+        description="Fine-tune a pretrained encoder on a modality it never saw. --list names tasks, methods, encoders and "
+        "sources. Defaults are those of the task; a file given with --config goes before them, the command line before both.",
         exit_on_error=False,
     )
     parser.add_argument("--config", action="config", help="YAML file with settings; keys as below.")
     parser.add_class_arguments(Config)
+    if defaults is not None and defaults.is_file():
+        parser.set_defaults(flatten(read_mapping(defaults)))
     return parser
 
 
@@ -452,15 +486,40 @@ def _parse(parser: ArgumentParser, argv: list[str]) -> Namespace:
             raise ConfigError(_explain(str(error), parser)) from None
 
 
+def _check_keys(values: dict[str, Any], file: str) -> None:
+    known = flatten(_plain(dataclasses.asdict(Config())))
+    groups = {key.partition(".")[0] for key in known if "." in key}
+    for key in flatten(values):
+        if key not in known and key not in groups and not any(key.startswith(f"{name}.") for name in known):
+            raise ConfigError(f"{file}: unknown key {key!r}{nearest(key, known)}")
+
+
+def _config_files(argv: list[str]) -> list[str]:
+    """What follows `--config`."""
+    pairs = pairwise([*argv, ""])
+    named = [a.partition("=")[2] if "=" in a else b for a, b in pairs if a == "--config" or a.startswith("--config=")]
+    return [name for name in named if Path(name).exists()]  # the parser has words for those that do not
+
+
 def _explain(message: str, parser: ArgumentParser) -> str:
-    """One line, with the nearest valid key for each that is not known."""
+    """One line in this program's words, with the nearest valid key for each that is not known."""
     message = " ".join(message.split())
+    wrong_type = re.search(r'Parser key "([\w.]+)": (.*)', message)
+    if wrong_type:
+        key, rest = wrong_type.groups()
+        value = re.search(r"(?:Given value|Got value): (.*)$", rest)
+        kinds = re.findall(
+            r"Literal\[(.*?)\]|<class '(\w+)'>|(tuple with \d+ elements)", rest.partition("Given value")[0]
+        )
+        names = dict.fromkeys("null" if "NoneType" in kind else kind for parts in kinds for kind in parts if kind)
+        if value and names:
+            return f"{key}: expected {' or '.join(names).replace(chr(39), '')}, got {value[1]!r}"
     keys = list(flatten(parser.get_defaults().as_dict()))
     wrong = re.findall(r"unrecognized arguments: --?([\w.]+)", message)
     group = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message)
     if group:
         wrong.append(".".join(group.groups()))
-    wrong += re.findall(r"Key '([\w.]+)' is not expected", message)
+    wrong += re.findall(r"(?:Key|Option) '([\w.]+)' is not (?:expected|accepted)", message)
     return message + "".join(nearest(name, keys) for name in wrong)
 
 
@@ -483,11 +542,18 @@ def _switches(cls: type, prefix: str = "") -> dict[str, bool]:
     return names
 
 
-def _build(cls: type, values: Namespace) -> Any:
+def _build(cls: type, values: Namespace, prefix: str = "") -> Any:
     arguments = {}
     for item in dataclasses.fields(cls):
-        value = values[item.name]
-        arguments[item.name] = _build(item.default_factory, value) if isinstance(value, Namespace) else value
+        value, key = values[item.name], f"{prefix}{item.name}"
+        if dataclasses.is_dataclass(item.default_factory):
+            _require(isinstance(value, Namespace), key, value, "a mapping of settings")
+            value = _build(item.default_factory, value, f"{key}.")
+        elif value is None:
+            _require(item.default is None, key, value, "a value")
+        elif isinstance(value, float):
+            _require(math.isfinite(value), key, value, "a finite number")
+        arguments[item.name] = value
     return cls(**arguments)
 
 

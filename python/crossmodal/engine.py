@@ -29,7 +29,7 @@ from crossmodal.loader import BatchPlan, Share, TrainLoader, eval_rows
 from crossmodal.methods import METHODS, Batch, MixPlan, TrainingStep
 from crossmodal.optim import build_optimizer, build_scheduler
 from crossmodal.progress import Progress
-from crossmodal.results import RunFolder
+from crossmodal.results import RunFolder, RunFolderError
 from pare_kernels import ReplaceSchedule
 
 PARTS = ("loss", "target", "mixed_target", "mixed_source")
@@ -53,6 +53,7 @@ class Interrupted(RuntimeError):
 class State:
     """Where a run stands, beside weights, optimizer and generators: plain numbers, saved with every checkpoint."""
 
+    data: str = ""  # sha256 of the task's data
     epoch: int = 0
     batch: int = 0  # next batch of that epoch
     step: int = 0  # optimizer steps taken
@@ -109,6 +110,7 @@ class Trainer:
         step = TrainingStep(model, self.loss, self.decode, config.mixing if mixes else None)
         optimizer = build_optimizer(model, config.optimizer)
         self.step, self.optimizer = accelerator.prepare(step, optimizer)
+        self._parameters = [p for p in self.step.parameters() if p.requires_grad]
         rank, world = accelerator.process_index, accelerator.num_processes
         self.plan = BatchPlan(
             len(task.train),
@@ -123,7 +125,7 @@ class Trainer:
         pin = config.loader.pin_memory and accelerator.device.type == "cuda"
         self.loader = TrainLoader(task.train, source if mixes else None, self.plan, config.loader.workers, pin)
         self.checkpoints = Checkpoints(folder.checkpoints, config.keep, rank, accelerator.wait_for_everyone)
-        self.state = State()
+        self.state = State(data=task.sha256)
         self.best_weights: dict[str, Tensor] | None = None
         self._signal: int | None = None
         self._skipped_in_a_row = 0
@@ -177,7 +179,7 @@ class Trainer:
         pictured = self._pictured_epoch(epoch)
         group = torch.zeros(len(PARTS), dtype=torch.float64, device=self.accelerator.device)
         samples: list[tuple[Tensor, Tensor]] = []
-        self._waited, self._began = 0.0, began
+        self._waited, self._began, self._samples_before = 0.0, began, state.samples  # not 0 where an epoch is resumed
         for number, (batch, share) in self._batches(epoch, state.batch):
             last = (number + 1) % config.accumulate == 0 or number + 1 == self.plan.batches
             step_in_epoch = number // config.accumulate
@@ -215,8 +217,7 @@ class Trainer:
         self, epoch: int, group: Tensor, samples: list[tuple[Tensor, Tensor]], size: int, k: int | None
     ) -> None:
         state, config = self.state, self.config
-        parameters = [p for p in self.step.parameters() if p.requires_grad]
-        norm = self.accelerator.clip_grad_norm_(parameters, config.optimizer.clip or float("inf"))
+        norm = self.accelerator.clip_grad_norm_(self._parameters, config.optimizer.clip or float("inf"))
         norm = float(sharding.whole(norm))
         totals, stop, save = self._agree(group)
         # With fp16 an infinite gradient is the loss scaler's own business: it skips that step and lowers its scale.
@@ -234,7 +235,7 @@ class Trainer:
         self.scheduler.step()
         state.step += 1
         elapsed = max(time.perf_counter() - self._began, 1e-9)
-        self.progress.step(totals[0] / size, lr, k, state.samples / elapsed)
+        self.progress.step(totals[0] / size, lr, k, (state.samples - self._samples_before) / elapsed)
         self._lr = lr
         if stop:
             path = self._save()
@@ -292,7 +293,7 @@ class Trainer:
             "validation_loss": validation.loss,
             "gradient_norm": state.gradient / self.plan.steps,
             "skipped_steps": state.skipped,
-            "samples_per_second": state.samples / trained,
+            "samples_per_second": (state.samples - self._samples_before) / trained,
             "data_share": self._waited / trained,
             "memory_mib": memory_mib(self.accelerator.device),
             "seconds": done + time.perf_counter() - began,
@@ -423,6 +424,8 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(saved["scaler"])
         self._lr = saved["state"].pop("lr")
         self.state = State(**saved["state"])
+        if self.state.data != self.task.sha256:
+            raise RunFolderError(f"resume: the data of {self.task.name} have changed since {path} was written")
         if self.accelerator.is_main_process:
             self.folder.write_metrics(self.state.history)
             print(f"resumed from {path} (step {self.state.step}, epoch {self.state.epoch + 1})", flush=True)

@@ -6,7 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from crossmodal import config, metrics, run
+from crossmodal.loader import eval_rows
 from crossmodal.predict import load
 from crossmodal.results import RunFolder
 
@@ -26,15 +29,24 @@ def evaluate(folder: str | Path, split: str = "test", device: str = "cpu") -> di
 
     Raises:
         FileNotFoundError: the folder holds no finished run, or the data are gone.
-        ValueError: unknown split, or a damaged file.
+        ValueError: unknown split, a damaged file, or data that have changed since the run.
     """
     if split not in SPLITS:
         raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
     predictor = load(folder, device)
     settings = config.load(RunFolder(folder).config)
     task = run.load_task(settings)
+    if task.sha256 != predictor.results["data_sha256"]:
+        raise ValueError(
+            f"{settings.data or task.name}: the data have changed since the run (sha256 {task.sha256[:12]}, then "
+            f"{predictor.results['data_sha256'][:12]}), so its figure cannot be repeated"
+        )
     samples = getattr(task, split)
-    outputs, targets = predictor.outputs(samples.x, settings.loader.eval_batch_size), samples.y
+    # In the batches the run had: another number of rows in a matrix product may change the last bit of each.
+    n, size, world = len(samples), settings.loader.eval_batch_size, predictor.results["processes"]
+    batches = [rows for rank in range(world) for rows in eval_rows(n, size, rank, world)]
+    outputs = torch.cat([predictor.outputs(samples.x[rows], size) for rows in batches])[:n]
+    targets = samples.y
     if task.kind in ("regression", "dense"):
         outputs, targets = task.normalizer.inverse_y(outputs), task.normalizer.inverse_y(targets)
     value = metrics.get(task.metric)(outputs, targets)

@@ -6,10 +6,13 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 
 @contextlib.contextmanager
@@ -32,6 +35,16 @@ def replacing(path: Path | str) -> Iterator[Path]:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Makes an OSError, with the name of the file, of what torch and safetensors raise when a file cannot be written."""
+    try:
+        yield
+    except (RuntimeError, SafetensorError) as error:
+        free = shutil.disk_usage(Path(path).parent).free / 2**20
+        raise OSError(f"{path}: {str(error).splitlines()[0]} ({free:.0f} MiB free there)") from error
 
 
 def write_text(path: Path | str, text: str) -> None:

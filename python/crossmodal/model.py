@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from crossmodal import encoders
 from crossmodal.checkpoint import digest
 from crossmodal.encoders import Encoder
-from crossmodal.files import replacing, write_json
+from crossmodal.files import replacing, write_json, writing
 from crossmodal.heads import PooledHead, build_head
 from pare_kernels import PatchGate
 
@@ -140,7 +140,7 @@ class CrossModalModel(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         weights = self.state_dict() if weights is None else weights
         tensors = {key: value.detach().cpu().contiguous() for key, value in _saved(weights).items()}
-        with replacing(folder / WEIGHTS_FILE) as aside:
+        with replacing(folder / WEIGHTS_FILE) as aside, writing(folder / WEIGHTS_FILE):
             save_file(tensors, aside, metadata={"format": "pt"})
             weights_sha256 = digest(aside)
         description = {

@@ -15,4 +15,4 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 def unknown(what: str, name: str, valid: Iterable[str]) -> str:
     """Message for an unknown name: what it names, the nearest valid one, and all of them."""
     valid = list(valid)
-    return f"{what}: unknown name {name!r}{nearest(name, valid)} (available: {', '.join(valid)})"
+    return f"{what}: unknown name {name!r}{nearest(name, valid)} (available: {', '.join(valid) or 'none'})"

@@ -12,19 +12,23 @@ from torch import Tensor
 matplotlib.use("Agg", force=False)
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from crossmodal.files import replacing
 from crossmodal.results import RunFolder
 
 MOST_CLASSES_NAMED = 30
 MOST_POINTS = 2000
+MOST_MARKED = 60  # Epochs up to which each has a dot of its own.
+MOST_PANELS = 6  # Channels of a series, values of a regression.
+LONGEST_NAME = 24  # Characters of a class name on an axis.
 
 
 def draw_run(
     folder: RunFolder, task, results: dict[str, Any], history: list[dict[str, Any]], outputs: Tensor, targets: Tensor
 ) -> None:
     """Every picture that fits the kind of task; outputs and targets of the test split in the data's own units."""
-    save(curves(history, task.metric), folder.path / "curves.png")
+    save(curves(history, task.metric, results["best_epoch"]), folder.path / "curves.png")
     if results.get("replaced"):
         save(mixing(task.train.x, results["replaced"], results["patch_size"]), folder.path / "mixing.png")
     if task.kind == "classification":
@@ -44,11 +48,12 @@ def save(figure: Figure, path: Path) -> None:
         plt.close(figure)
 
 
-def curves(history: list[dict[str, Any]], metric: str) -> Figure:
-    """Losses, validation metric, and k and lam, over the epochs."""
+def curves(history: list[dict[str, Any]], metric: str, best_epoch: int | None = None) -> Figure:
+    """Losses, validation metric, and k and lam, over the epochs; the epoch whose weights were kept is marked."""
     mixed = any(record["k"] is not None for record in history)
     figure, axes = plt.subplots(1, 3 if mixed else 2, figsize=(12 if mixed else 8, 3.2), layout="constrained")
     epochs = [record["epoch"] + 1 for record in history]
+    marker = "." if len(epochs) <= MOST_MARKED else ""
     names = {
         "loss": "minimised",
         "target": "target",
@@ -58,23 +63,30 @@ def curves(history: list[dict[str, Any]], metric: str) -> Figure:
     }
     for name, label in names.items():
         if any(record.get(name) is not None for record in history) and (mixed or name != "target"):
-            axes[0].plot(
-                epochs, _column(history, name), label=label, linestyle="--" if name == "validation_loss" else "-"
-            )
+            style = "--" if name == "validation_loss" else "-"
+            axes[0].plot(epochs, _column(history, name), label=label, linestyle=style, marker=marker)
     axes[0].set(xlabel="epoch", ylabel="loss")
     axes[0].legend(fontsize="small")
-    axes[1].plot(epochs, _column(history, "validation"), color="tab:green")
+    axes[1].plot(epochs, _column(history, "validation"), color="tab:green", marker=marker)
     axes[1].set(xlabel="epoch", ylabel=f"validation {metric}")
+    if best_epoch is not None:
+        axes[1].axvline(best_epoch + 1, color="0.5", linestyle=":", label=f"kept: epoch {best_epoch + 1}")
+        axes[1].legend(fontsize="small")
     if mixed:
-        axes[2].step(epochs, _column(history, "k"), where="mid", color="tab:purple")
+        k = _column(history, "k")
+        edges = [epoch - 0.5 for epoch in epochs] + [epochs[-1] + 0.5]
+        axes[2].stairs(k, edges, baseline=None, color="tab:purple", linewidth=1.5)
         axes[2].set(xlabel="epoch", ylabel="replaced patches k")
-        right = axes[2].twinx()
-        right.plot(epochs, _column(history, "lam"), color="tab:purple", alpha=0)
+        tokens = next((record["k"] / record["lam"] for record in history if record["lam"]), 1.0)
+        right = axes[2].secondary_yaxis("right", functions=(lambda k: k / tokens, lambda lam: lam * tokens))
         right.set_ylabel("lam = k / N")
         noisy = [record["epoch"] + 1 for record in history if record["selection"] == "gumbel"]
         if noisy:
             axes[2].axvspan(noisy[0] - 0.5, noisy[-1] + 0.5, color="tab:purple", alpha=0.1, label="Gumbel noise")
             axes[2].legend(fontsize="small")
+    for axis in axes:
+        axis.set_xlim(0.5, len(epochs) + 0.5)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
@@ -92,19 +104,23 @@ def mixing(x: Tensor, replaced: dict[str, dict[str, list[int]]], patch_size: lis
     """
     epochs = sorted(replaced, key=int)
     samples = sorted({sample for slots in replaced.values() for sample in slots}, key=int)
-    figure, axes = plt.subplots(
-        len(samples), len(epochs), figsize=(4 * len(epochs), 1.9 * len(samples)), squeeze=False, layout="constrained"
-    )
+    series = len(patch_size) == 1
+    width = 4.0 if series else min(max(1.9 * x.shape[-1] / x.shape[-2], 1.6), 4.0)
+    size = (max(width * len(epochs), 5.0), 1.9 * len(samples) + 0.4)
+    figure, axes = plt.subplots(len(samples), len(epochs), figsize=size, squeeze=False, layout="constrained")
+    figure.suptitle("training samples; grey: patches whose place source patches took", fontsize="medium")
     for column, epoch in enumerate(epochs):
         for row, sample in enumerate(samples):
             axis, slots = axes[row][column], replaced[epoch].get(sample, [])
-            (_draw_series if len(patch_size) == 1 else _draw_image)(axis, x[int(sample)].numpy(), slots, patch_size)
-            axis.set_title(f"sample {sample}, epoch {int(epoch) + 1}: {len(slots)} replaced", fontsize="small")
+            (_draw_series if series else _draw_image)(axis, x[int(sample)].numpy(), slots, patch_size)
+            title = f"sample {sample}, epoch {int(epoch) + 1}: {len(slots)} replaced"
+            # Images are narrow.
+            axis.set_title(title if series or width > 3 else title.replace(": ", "\n"), fontsize="small")
     return figure
 
 
 def _draw_series(axis, sample: np.ndarray, slots: list[int], patch_size: list[int]) -> None:
-    for channel in sample[:6]:
+    for channel in sample[:MOST_PANELS]:
         axis.plot(channel, linewidth=0.9)
     for slot in slots:
         axis.axvspan(slot * patch_size[0] - 0.5, (slot + 1) * patch_size[0] - 0.5, color="0.6", alpha=0.6, linewidth=0)
@@ -131,7 +147,7 @@ def confusion(outputs: Tensor, targets: Tensor, names: tuple[str, ...]) -> Figur
     axis.imshow(counts, cmap="Blues")
     axis.set(xlabel="predicted", ylabel="true")
     if classes <= MOST_CLASSES_NAMED:
-        labels = names or tuple(map(str, range(classes)))
+        labels = [_short(name) for name in names or map(str, range(classes))]
         axis.set_xticks(range(classes), labels, rotation=90)
         axis.set_yticks(range(classes), labels)
         for i, j in np.ndindex(classes, classes):
@@ -142,16 +158,25 @@ def confusion(outputs: Tensor, targets: Tensor, names: tuple[str, ...]) -> Figur
     return figure
 
 
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+
+
 def scatter(outputs: Tensor, targets: Tensor) -> Figure:
-    """Predicted against true values; both (n, R)."""
-    figure, axis = plt.subplots(figsize=(4.5, 4.5), layout="constrained")
+    """Predicted against true values, a panel for each of the first; both (n, R)."""
     outputs, targets = outputs[:MOST_POINTS].numpy(), targets[:MOST_POINTS].numpy()
-    for value in range(min(targets.shape[1], 6)):
-        axis.plot(targets[:, value], outputs[:, value], ".", markersize=3, label=f"value {value}")
-    axis.axline((targets.mean(),) * 2, slope=1, color="0.5", linewidth=0.8)
-    axis.set(xlabel="true", ylabel="predicted")
-    if targets.shape[1] > 1:
-        axis.legend(fontsize="small")
+    count = min(targets.shape[1], MOST_PANELS)
+    size = (3.4 * min(count, 3), 3.4 * -(-count // 3))
+    figure, axes = plt.subplots(-(-count // 3), min(count, 3), figsize=size, squeeze=False, layout="constrained")
+    for value, axis in enumerate(axes.flat):
+        if value >= count:
+            axis.set_axis_off()
+            continue
+        axis.plot(targets[:, value], outputs[:, value], ".", markersize=4, alpha=0.6)
+        axis.axline((targets[0, value],) * 2, slope=1, color="0.5", linewidth=0.8)
+        axis.set(xlabel="true", ylabel="predicted", title=f"value {value}" if targets.shape[1] > 1 else "")
+        limits = [np.nanmin((axis.get_xlim(), axis.get_ylim())), np.nanmax((axis.get_xlim(), axis.get_ylim()))]
+        axis.set(xlim=limits, ylim=limits, aspect="equal")
     return figure
 
 
@@ -164,15 +189,17 @@ def examples(outputs: Tensor, targets: Tensor) -> Figure:
         for i in range(count):
             axes[0][i].plot(targets[i, 0], label="true", linewidth=0.9)
             axes[0][i].plot(outputs[i, 0], label="predicted", linewidth=0.9)
-        axes[0][0].legend(fontsize="small")
+            axes[0][i].set_title(f"test sample {i}", fontsize="small")
+        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize="small")
         return figure
     figure, axes = plt.subplots(2, count, figsize=(2.4 * count, 4.8), squeeze=False, layout="constrained")
     for i in range(count):
         low, high = targets[i, 0].min(), targets[i, 0].max()
         for row, (name, field) in enumerate((("true", targets), ("predicted", outputs))):
-            axes[row][i].imshow(field[i, 0], vmin=low, vmax=high)
-            axes[row][i].set_title(name, fontsize="small")
+            image = axes[row][i].imshow(field[i, 0], vmin=low, vmax=high)
+            axes[row][i].set_title(f"test sample {i}, {name}", fontsize="small")
             axes[row][i].set_axis_off()
+        figure.colorbar(image, ax=axes[:, i], orientation="horizontal", shrink=0.8, pad=0.02)  # one scale for both
     return figure
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import csv
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -17,6 +17,7 @@ from crossmodal.files import replacing
 from crossmodal.model import CrossModalModel
 from crossmodal.results import RunFolder
 from crossmodal.tasks import Normalizer
+from crossmodal.tasks.array_files import read_npy, read_npz
 
 
 class Prediction(NamedTuple):
@@ -46,11 +47,16 @@ class Predictor(nn.Module):
         self.results = results
         self.kind: str = results["kind"]
         self.class_names: tuple[str, ...] = tuple(results["class_names"])
+        self._dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(results["precision"])
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs of the model, as in training: x (B, C, L) or (B, C, H, W), normalised, to logits or normalised values."""
-        return self.model(x).float()
+        """Outputs of the model, as in training: x (B, C, L) or (B, C, H, W), normalised, to logits or normalised values.
+
+        In the precision of the run, float32 comes out.
+        """
+        with torch.autocast(x.device.type, self._dtype, enabled=self._dtype is not None):
+            return self.model(x).float()
 
     @torch.no_grad()
     def outputs(self, x: Tensor, batch_size: int = 256) -> Tensor:
@@ -61,17 +67,18 @@ class Predictor(nn.Module):
             raise ValueError("inputs: no samples")
         return torch.cat([self(part.to(device)).cpu() for part in x.split(batch_size)])
 
-    def predict(self, raw: np.ndarray | Tensor, batch_size: int = 256) -> Prediction:
+    def predict(self, raw: np.ndarray | Tensor, batch_size: int = 256, name: str = "inputs") -> Prediction:
         """Predictions for raw data, in the units and shapes the run was trained on.
 
         Args:
             raw: real numbers (n, L) for one channel, (n, C, L) or (n, C, H, W).
             batch_size: samples at a time.
+            name: what errors call the data.
 
         Raises:
             TypeError, ValueError: the data do not fit the run; sample and value are named.
         """
-        x = self.normalizer.apply_x(self.normalizer.prepare(raw))
+        x = self.normalizer.apply_x(self.normalizer.prepare(raw, name))
         return self.interpret(self.outputs(x, batch_size))
 
     def interpret(self, outputs: Tensor) -> Prediction:
@@ -92,14 +99,31 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Predictor:
 
     Raises:
         FileNotFoundError: the folder holds no finished run.
-        ValueError: a file in it is damaged.
+        ValueError: a file in it is damaged, or no such device.
     """
     folder = RunFolder(run)
     results = folder.read_results()
+    missing = [key for key in ("kind", "class_names", "data_sha256", "precision", "processes") if key not in results]
+    if missing:
+        raise ValueError(f"{folder.results}: lacks {', '.join(missing)}")
+    _check_device(device)
     model = CrossModalModel.load(folder.model, device=device)
     if not folder.normalizer.is_file():
         raise FileNotFoundError(f"{folder.normalizer}: missing")
-    return Predictor(model, Normalizer.from_state(load_file(folder.normalizer)), results)
+    try:
+        normalizer = Normalizer.from_state(load_file(folder.normalizer))
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"{folder.normalizer} is damaged: {error}") from None
+    return Predictor(model, normalizer, results)
+
+
+def _check_device(name: str | torch.device) -> None:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device: expected a name like cpu or cuda:0, got {name!r}") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device: {name} is not there, PyTorch sees {torch.cuda.device_count()} CUDA devices")
 
 
 def read_inputs(path: Path, key: str | None = None) -> np.ndarray:
@@ -112,45 +136,52 @@ def read_inputs(path: Path, key: str | None = None) -> np.ndarray:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another kind of file, no such array, or content that is not numbers.
+        ValueError: another kind of file, no such array, or content that is not numbers; line and column are named.
     """
     if not path.is_file():
         raise FileNotFoundError(f"input: no such file: {path}")
     suffix = path.suffix.lower()
-    if suffix not in (".npy", ".npz", ".csv"):
-        raise ValueError(f"input: expected a .npz, .npy or .csv file, got {path}")
-    try:
-        if suffix == ".csv":
-            return _read_csv(path)
-        loaded = np.load(path, allow_pickle=False)
-        if suffix == ".npy":
-            return loaded
-        with loaded:
-            return loaded[_array_name(path, loaded.files, key)]
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise ValueError(f"input: {path} cannot be read ({error})") from None
+    if suffix == ".csv":
+        return _read_csv(path)
+    if suffix == ".npy":
+        return read_npy(path)
+    if suffix == ".npz":
+        (array,) = read_npz(path, lambda names: [_array_name(path, names, key)]).values()
+        return array
+    raise ValueError(f"input: expected a .npz, .npy or .csv file, got {path}")
 
 
 def _array_name(path: Path, names: list[str], key: str | None) -> str:
     wanted = key or (names[0] if len(names) == 1 else "x")
     if wanted not in names:
-        raise ValueError(f"input: {path} holds no array {wanted!r} but {', '.join(names)}; name one with --key")
+        raise ValueError(
+            f"input: {path} holds no array {wanted!r} but {', '.join(names) or 'nothing'}; name one with --key"
+        )
     return wanted
 
 
 def _read_csv(path: Path) -> np.ndarray:
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.reader(file) if row]
-    if rows and not _is_number(rows[0][0]):
-        rows = rows[1:]
-    lengths = {len(row) for row in rows}
-    if len(lengths) != 1:
-        raise ValueError(f"input: {path} must have rows of one length, got {sorted(lengths) or 'no rows'}")
-    for number, row in enumerate(rows):
-        for column, cell in enumerate(row):
-            if not _is_number(cell):
-                raise ValueError(f"input: {path}: row {number}, column {column} is not a number: {cell!r}")
-    return np.array(rows, dtype=np.float64)
+    rows: list[list[float]] = []
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            for cells in reader:
+                where = f"input: {path}, line {reader.line_num}"
+                if not cells or (reader.line_num == 1 and not any(map(_is_number, cells))):
+                    continue  # a blank line; the line of names
+                for column, cell in enumerate(cells):
+                    if not _is_number(cell):
+                        raise ValueError(f"{where}: column {column} is not a number: {cell[:40]!r}")
+                if rows and len(cells) != len(rows[0]):
+                    raise ValueError(f"{where}: {len(cells)} columns, but {len(rows[0])} in the first row")
+                rows.append([float(cell) for cell in cells])
+    except UnicodeDecodeError as error:
+        raise ValueError(f"input: {path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from None
+    except csv.Error as error:
+        raise ValueError(f"input: {path}, line {reader.line_num}: {error}") from None
+    if not rows:
+        raise ValueError(f"input: {path} has no rows of numbers, separated by commas")
+    return np.array(rows)
 
 
 def _is_number(cell: str) -> bool:
@@ -161,6 +192,27 @@ def _is_number(cell: str) -> bool:
     return True
 
 
+def check_output(path: Path, source: Path | None = None) -> None:
+    """Whether predictions can be written to `path`, before they are computed.
+
+    Args:
+        path: where to.
+        source: the file they are made from, which must not be overwritten.
+
+    Raises:
+        ValueError: another kind of file, or the input itself.
+        OSError: no such folder, or a folder stands there.
+    """
+    if path.suffix.lower() not in (".npz", ".npy", ".csv"):
+        raise ValueError(f"output: expected a .npz, .npy or .csv file, got {path}")
+    if path.is_dir():
+        raise IsADirectoryError(f"output: {path} is a folder")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"output: no such folder: {path.parent}")
+    if source is not None and path.exists() and source.exists() and path.samefile(source):
+        raise ValueError(f"output: {path} is the input, which would be lost")
+
+
 def write_prediction(path: Path, prediction: Prediction, class_names: tuple[str, ...]) -> None:
     """Writes predictions, whole.
 
@@ -168,13 +220,12 @@ def write_prediction(path: Path, prediction: Prediction, class_names: tuple[str,
     .csv: a row per sample; classes by name, with the probability of each.
 
     Raises:
-        ValueError: another kind of file.
+        ValueError, OSError: see `check_output`; or the file cannot be written.
     """
+    check_output(path)
     suffix = path.suffix.lower()
     predictions = prediction.predictions.numpy()
     probabilities = None if prediction.probabilities is None else prediction.probabilities.numpy()
-    if suffix not in (".npz", ".npy", ".csv"):
-        raise ValueError(f"output: expected a .npz, .npy or .csv file, got {path}")
     with replacing(path) as aside:
         if suffix == ".npy":
             np.save(aside, predictions, allow_pickle=False)
@@ -214,10 +265,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("input", type=Path, help=".npz, .npy or .csv with samples in the units the run was trained on")
     parser.add_argument("-o", "--output", type=Path, required=True, help=".npz, .npy or .csv to write")
     parser.add_argument("--key", help="name of the array in a .npz input (default: x, or the only one)")
-    parser.add_argument("--batch_size", type=int, default=256)
+    parser.add_argument("--batch_size", type=int, default=256, help="samples at a time (default: 256)")
     parser.add_argument("--device", default="cpu", help="where to compute, e.g. cuda")
     arguments = parser.parse_args(argv)
+    if arguments.batch_size < 1:
+        parser.error(f"argument --batch_size: must be at least 1, got {arguments.batch_size}")
+    check_output(arguments.output, arguments.input)
     predictor = load(arguments.run, arguments.device)
-    prediction = predictor.predict(read_inputs(arguments.input, arguments.key), arguments.batch_size)
+    inputs = read_inputs(arguments.input, arguments.key)
+    prediction = predictor.predict(inputs, arguments.batch_size, str(arguments.input))
     write_prediction(arguments.output, prediction, predictor.class_names)
     print(f"{len(prediction.predictions)} predictions in {arguments.output}")

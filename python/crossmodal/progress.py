@@ -23,21 +23,30 @@ class Progress:
         self.steps, self.epochs, self.metric, self.enabled = steps, epochs, metric, enabled
         self.start, self.began = start, time.perf_counter()
         self.terminal = enabled and sys.stderr.isatty()
-        self._bar = tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, disable=not self.terminal)
-        self._shown: dict[str, str] = {}
+        layout = "{desc} |{bar}| {remaining} left{postfix}"
+        self._bar = tqdm(
+            total=steps,
+            initial=start,
+            dynamic_ncols=True,
+            bar_format=layout,
+            disable=not self.terminal,
+            file=sys.stderr,
+        )
+        self._validation: str | None = None
 
     def step(self, loss: float, lr: float, k: int | None, samples_per_second: float) -> None:
         """After each optimizer step."""
         if self.terminal:
-            self._shown.update(loss=f"{loss:.3f}", lr=f"{lr:.1e}", rate=f"{samples_per_second:.0f}/s")
-            if k is not None:
-                self._shown["k"] = str(k)
-            self._bar.set_postfix(self._shown, refresh=False)
+            epoch = self._bar.n * self.epochs // max(self.steps, 1) + 1
+            parts = [f"loss {loss:.3f}", self._validation, None if k is None else f"k {k}", f"lr {lr:.1e}"]
+            parts.append(f"{samples_per_second:.0f} samples/s")
+            self._bar.set_description_str(f"epoch {epoch}/{self.epochs}", refresh=False)
+            self._bar.set_postfix_str(", ".join(part for part in parts if part), refresh=False)
             self._bar.update()
 
     def epoch(self, record: dict[str, Any]) -> None:
         """After each epoch, with its record."""
-        self._shown[self.metric] = f"{record['validation']:.4f}"
+        self._validation = f"{self.metric} {record['validation']:.3f}"
         if not self.enabled or self.terminal:
             return
         parts = [f"epoch {record['epoch'] + 1}/{self.epochs}", f"loss {record['loss']:.4f}"]
@@ -62,5 +71,33 @@ class Progress:
 
     def _left(self, step: int) -> str:
         done = max(step - self.start, 1)
-        seconds = (time.perf_counter() - self.began) / done * (self.steps - step)
-        return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+        return duration((time.perf_counter() - self.began) / done * (self.steps - step))
+
+
+def duration(seconds: float) -> str:
+    """`12 s`, `3.5 min`, `7.2 h`."""
+    if seconds >= 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+
+
+def closing_table(results: dict[str, Any], select: str) -> str:
+    """What a run came to, in a few lines: figures of the splits, the epoch that was kept, how long it took.
+
+    Args:
+        results: what `results.json` holds.
+        select: how the epoch was chosen.
+    """
+    rows = {
+        results["metric"]: [f"{results[split]:.4f}" for split in ("validation", "test")],
+        "loss": [f"{results[split]:.4f}" for split in ("validation_loss", "test_loss")],
+        "samples": [str(results["samples"][split]) for split in ("validation", "test")],
+    }
+    width = max(map(len, rows))
+    lines = [f"{'':{width}} {'validation':>12} {'test':>12}"]
+    lines += [f"{name:{width}} {validation:>12} {test:>12}" for name, (validation, test) in rows.items()]
+    lines.append(
+        f"weights of epoch {results['best_epoch'] + 1} of {results['epochs']} (select: {select}); "
+        f"{results['steps']} steps in {duration(results['seconds'])}"
+    )
+    return "\n".join(lines)

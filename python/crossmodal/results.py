@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+import tempfile
+import warnings
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
-from crossmodal.config import Config, differences
+from crossmodal.config import Config, differences, read_mapping
 from crossmodal.files import finite, write_json, write_text
 
 PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scipy", "scikit-learn", "safetensors")
 PICTURES = ("curves.png", "mixing.png", "confusion.png", "scatter.png", "examples.png")
+
+LOCK = ".lock"  # held while a run is at work
 
 
 class RunFolderError(RuntimeError):
@@ -37,39 +42,84 @@ class RunFolder:
         self.model = self.path / "model"
         self.normalizer = self.path / "normalizer.safetensors"
         self.checkpoints = self.path / "checkpoints"
+        self._lock: FileLock | None = None
 
     @property
     def finished(self) -> bool:
         """Whether the run came to its end."""
         return self.results.is_file()
 
-    def prepare(self, config: Config) -> None:
-        """Makes the folder ready for a run: creates it, or empties or keeps what is there, as the settings say.
+    def check(self, config: Config) -> None:
+        """Whether a run may use the folder; changes nothing.
 
         Raises:
-            RunFolderError: it holds a run, and neither `overwrite` nor `resume` is set; it holds something else; or
-                `resume` is set and the settings differ from those of the run there.
+            RunFolderError: it holds a run, and neither `overwrite` nor `resume` is set; it holds something else; it cannot
+                be written; or `resume` is set and the settings differ from those of the run there.
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError(f"output_dir: {self.path} is a file, expected a folder")
-        used = self.path.is_dir() and any(self.path.iterdir())
+        used = self.path.is_dir() and any(path.name != LOCK for path in self.path.iterdir())
         if used and not self.config.is_file():
             raise RunFolderError(f"output_dir: {self.path} is not empty and holds no run; choose another folder")
         if used and config.resume:
             self._check_same(config)
-        elif used and config.overwrite:
-            self.clear()
-        elif used:
+        elif used and not config.overwrite:
             state = "a finished run" if self.finished else "an interrupted run"
             remedy = (
                 "--overwrite to replace it" if self.finished else "--resume true to go on or --overwrite to start anew"
             )
             raise RunFolderError(f"output_dir: {self.path} holds {state}; add {remedy}, or choose another folder")
         try:
+            with tempfile.TemporaryFile(dir=self._existing):
+                pass
+        except OSError as error:
+            raise RunFolderError(
+                f"output_dir: {self.path} cannot be written ({error.strerror}: {self._existing})"
+            ) from None
+
+    @property
+    def _existing(self) -> Path:
+        """The folder, or the nearest one above it that exists."""
+        return next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
+
+    def prepare(self, config: Config) -> None:
+        """Makes the folder ready for a run and keeps others out until `release`: creates it, or empties or keeps what is there.
+
+        Raises:
+            RunFolderError: as `check`; or another run is at work in the folder.
+        """
+        self.check(config)
+        try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self._acquire()
+            self.check(config)  # again: what was there may have changed until the lock was had
+            if config.overwrite:
+                self.clear()
             write_text(self.config, yaml.safe_dump(config.to_dict(), sort_keys=False))
         except OSError as error:
+            self.release()
             raise RunFolderError(f"output_dir: {self.path} cannot be written ({error})") from None
+        except RunFolderError:
+            self.release()
+            raise
+
+    def _acquire(self) -> None:
+        lock = FileLock(self.path / LOCK, blocking=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise RunFolderError(f"output_dir: another run is at work in {self.path}") from None
+        except NotImplementedError:
+            warnings.warn(f"the file system of {self.path} has no locks: take care of one run at a time", stacklevel=3)
+            return
+        self._lock = lock
+
+    def release(self) -> None:
+        """Lets other runs use the folder."""
+        if self._lock is not None:
+            (self.path / LOCK).unlink(missing_ok=True)
+            self._lock.release()
+            self._lock = None
 
     def _check_same(self, config: Config) -> None:
         stored = self.read_config()
@@ -80,7 +130,7 @@ class RunFolder:
 
     def check_space(self, needed: int) -> None:
         """Raises RunFolderError where the disk has less than `needed` bytes left."""
-        free = shutil.disk_usage(self.path).free
+        free = shutil.disk_usage(self._existing).free
         if free < needed:
             raise RunFolderError(
                 f"output_dir: the disk of {self.path} has {free / 2**20:.0f} MiB left, this run may need {needed / 2**20:.0f} MiB"
@@ -101,17 +151,24 @@ class RunFolder:
 
     def read_config(self) -> dict[str, Any]:
         """The stored settings, as a plain dictionary."""
-        return yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        return read_mapping(self.config)
 
     def read_results(self) -> dict[str, Any]:
         """What a finished run found.
 
         Raises:
             FileNotFoundError: the run is not finished, or there is none.
+            ValueError: the file is damaged.
         """
         if not self.finished:
             raise FileNotFoundError(f"{self.results}: no results; the run is not finished or {self.path} holds none")
-        return json.loads(self.results.read_text(encoding="utf-8"))
+        try:
+            results = json.loads(self.results.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{self.results}: not readable JSON ({error})") from None
+        if not isinstance(results, dict):
+            raise ValueError(f"{self.results}: expected an object, got {type(results).__name__}")
+        return results
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The records of all epochs."""

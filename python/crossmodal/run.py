@@ -15,10 +15,11 @@ from torch import Tensor
 from crossmodal import checks, encoders, metrics, plots, seeds, sharding, sources, tasks
 from crossmodal.config import Config, ConfigError, flatten
 from crossmodal.engine import Evaluation, Trainer, gumbel_epochs, patches_at_hand
-from crossmodal.files import replacing
+from crossmodal.files import replacing, writing
 from crossmodal.methods import METHODS
 from crossmodal.model import CrossModalModel
 from crossmodal.naming import unknown
+from crossmodal.progress import closing_table
 from crossmodal.results import RunFolder, versions
 
 DEFAULT_SOURCE = {"text": "scipy_docs", "image": "digits"}
@@ -35,47 +36,56 @@ def train(config: Config) -> dict[str, Any]:
         torch.set_num_threads(config.threads)
     check_names(config)
     folder = RunFolder(config.run_dir)
-    shards = sharding.plugin(config)
-    accelerator = Accelerator(
+    accelerator = sharding.make_accelerator(
+        config,
         mixed_precision=config.precision,
         cpu=config.device == "cpu",
         log_with=config.track.split(",") if config.track else None,
         project_dir=str(folder.path / "trackers"),
-        fsdp_plugin=shards,
     )
-    sharding.enable(accelerator, shards)
     checks.check_device(config, accelerator.device)
     checks.check_distribution(accelerator.distributed_type)
     if config.resume and folder.finished:
         accelerator.print(f"{folder.path} is finished already")
         return folder.read_results()
     if accelerator.is_main_process:
-        folder.prepare(config)
-    accelerator.wait_for_everyone()
-
+        folder.check(config)
     task, source, model = build(config, accelerator)
     accelerator.print(task.description)
+    # Nothing is written, and nothing of an earlier run removed, before data and settings are known to be good.
     if accelerator.is_main_process:
         # Weights, the best weights and two moments of the optimizer, for each checkpoint that stays and one in the making.
         size = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
         folder.check_space(4 * size * (config.keep + 1) + size)
+        folder.prepare(config)
+    accelerator.wait_for_everyone()
+    try:
+        return _train(config, accelerator, folder, task, source, model)
+    finally:
+        folder.release()
+
+
+def _train(config: Config, accelerator: Accelerator, folder: RunFolder, task, source, model) -> dict[str, Any]:
     if config.track:
         accelerator.init_trackers(
             "crossmodal", {k: v if v is None else str(v) for k, v in flatten(config.to_dict()).items()}
         )
 
     trainer = Trainer(config, task, source, model, accelerator, folder)
-    trainer.fit()
-    test = trainer.evaluate(task.test)
-    results = summarise(config, task, source, trainer, test)
-    weights = trainer.whole_weights()
-    accelerator.log({"test": test.metric}, step=trainer.state.step)
+    try:
+        trainer.fit()
+        test = trainer.evaluate(task.test)
+        results = summarise(config, task, source, trainer, test)
+        weights = trainer.whole_weights()
+        accelerator.log({"test": test.metric}, step=trainer.state.step)
+        if accelerator.is_main_process:
+            write(folder, trainer, weights, test, results)
+    except OSError as error:
+        saved = trainer.checkpoints.list()
+        last = f"the last checkpoint is {saved[-1]}, `--resume true` goes on from it" if saved else "no checkpoint yet"
+        raise OSError(f"{folder.path} cannot be written: {error}; {last}") from error
     if accelerator.is_main_process:
-        write(folder, trainer, weights, test, results)
-        accelerator.print(
-            f"test {task.metric} {test.metric:.4f}  (validation {results['validation']:.4f}, epoch "
-            f"{results['best_epoch'] + 1} of {config.epochs}, {results['seconds']:.0f} s)\n{folder.path}"
-        )
+        accelerator.print(f"{closing_table(results, config.select)}\n{folder.path}")
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return results
@@ -154,6 +164,7 @@ def summarise(config: Config, task, source, trainer: Trainer, test: Evaluation) 
         "metric": task.metric,
         "higher_is_better": metrics.get(task.metric).higher_is_better,
         "validation": best["metric"],
+        "validation_loss": best["loss"],
         "test": test.metric,
         "test_loss": test.loss,
         "best_epoch": best["epoch"],
@@ -162,11 +173,13 @@ def summarise(config: Config, task, source, trainer: Trainer, test: Evaluation) 
         "seconds": trainer.state.seconds,
         "parameters": model.count_parameters(),
         "trainable_parameters": model.count_parameters(trainable=True),
+        "data_sha256": task.sha256,
         "samples": {name: len(getattr(task, name)) for name in ("train", "validation", "test")},
         "input_shape": list(task.input_shape),
         "tokens": model.encoder.num_tokens,
         "patch_size": list(model.encoder.patch_size),
         "class_names": list(task.class_names),
+        "precision": config.precision,
         "processes": trainer.accelerator.num_processes,
         "sharded": sharding.in_force(trainer.accelerator),
         "device": str(trainer.accelerator.device.type),
@@ -189,7 +202,7 @@ def write(
 ) -> None:
     """Model, normaliser and pictures, then results.json, which says that all the rest is there; checkpoints go."""
     save_model(folder, trainer.model, weights)
-    with replacing(folder.normalizer) as aside:
+    with replacing(folder.normalizer) as aside, writing(folder.normalizer):
         save_file(trainer.task.normalizer.state(), aside)
     plots.draw_run(
         folder,

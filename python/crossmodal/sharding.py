@@ -7,6 +7,7 @@ computes. Checkpoints and finished runs hold whole weights, so that they can be 
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from accelerate import Accelerator, DistributedType, FullyShardedDataParallelPlugin
 from accelerate.state import AcceleratorState, PartialState
@@ -16,34 +17,39 @@ from torch.distributed.tensor import DTensor
 
 from crossmodal.config import Config, ConfigError
 
+_SWITCH = "ACCELERATE_USE_FSDP"
 
-def plugin(config: Config) -> FullyShardedDataParallelPlugin | None:
-    """What accelerate needs to know where `shard` is set or `accelerate launch --use_fsdp` asks for it, else None.
+
+def make_accelerator(config: Config, **options: Any) -> Accelerator:
+    """An `Accelerator` that shards where `shard` is set or `accelerate launch --use_fsdp` asks for it.
 
     Raises:
         ConfigError: the launcher asks for the first version of FSDP.
     """
-    launched = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    launched = os.environ.get(_SWITCH, "false").lower() == "true"
+    plugin = None
     if config.shard:
-        return FullyShardedDataParallelPlugin(fsdp_version=2, cpu_ram_efficient_loading=False)
-    if not launched:
-        return None
-    found = FullyShardedDataParallelPlugin()
-    if found.fsdp_version != 2:
-        raise ConfigError(
-            f"FSDP version {found.fsdp_version}: runs are sharded by version 2; launch with --fsdp_version 2, or set --shard true"
+        plugin = FullyShardedDataParallelPlugin(fsdp_version=2)
+    elif launched:
+        plugin = FullyShardedDataParallelPlugin()  # as the launcher's other variables say
+        if plugin.fsdp_version != 2:
+            raise ConfigError(
+                f"FSDP version {plugin.fsdp_version}: runs are sharded by version 2; launch with --fsdp_version 2, or set "
+                "--shard true"
+            )
+    if plugin is not None:
+        plugin.cpu_ram_efficient_loading = (
+            False  # every process has the weights: the model is made before it is sharded
         )
-    found.cpu_ram_efficient_loading = False  # every process has the weights: the model is made before it is sharded
-    return found
-
-
-def enable(accelerator: Accelerator, asked: FullyShardedDataParallelPlugin | None) -> None:
-    """Lets accelerate shard over processes without a GPU too, which it does not of itself; torch shards on any device."""
-    if asked is None or accelerator.distributed_type != DistributedType.MULTI_CPU:
-        return
-    state = AcceleratorState()
-    state.fsdp_plugin = asked
-    state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
+    accelerator = Accelerator(fsdp_plugin=plugin, **options)
+    if not launched:
+        os.environ.pop(_SWITCH, None)  # set by accelerate for good; the next run of this process decides for itself
+    if plugin is not None and accelerator.distributed_type == DistributedType.MULTI_CPU:
+        # Of itself accelerate shards over GPUs alone; torch shards over any processes.
+        state = AcceleratorState()
+        state.fsdp_plugin = plugin
+        state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
+    return accelerator
 
 
 def in_force(accelerator: Accelerator) -> bool:

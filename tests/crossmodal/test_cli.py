@@ -52,6 +52,18 @@ def test_a_defect_keeps_its_traceback(monkeypatch):
         cli.train([])
 
 
+def test_a_process_that_waited_for_another_is_brief(monkeypatch, capsys):
+    def fail(_):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:43694.")
+
+    monkeypatch.setattr(run, "train", fail)
+    with pytest.raises(RuntimeError, match="closed by peer"):
+        cli.train([])
+    monkeypatch.setenv("RANK", "1")
+    assert cli.train([]) == 1
+    assert capsys.readouterr().err == "process 1: stopped, because another process did\n"
+
+
 def test_mistakes_are_one_message(capsys, tmp_path):
     assert cli.train(["--epochs", "-1"]) == 2
     assert capsys.readouterr().err == "error: epochs: expected a positive number, got -1\n"

@@ -48,7 +48,11 @@ def test_shipped_task_files_are_valid(path):
         (["--methud", "nft"], r"--methud nft, did you mean 'method'\?"),
         (["--optimizer.lrr", "3"], r"did you mean 'optimizer.lr'\?"),
         (["--method", "nfd"], r"method: unknown name 'nfd', did you mean 'nft'\?"),
-        (["--epochs", "2.5"], r"\"epochs\".*2.5"),
+        (["--epochs", "2.5"], r"^epochs: expected int, got '2.5'$"),
+        (["--kind", "x"], r"^kind: expected classification, multilabel, regression, dense or null, got 'x'$"),
+        (["--mixing.start", "all"], r"^mixing.start: expected int or float, got 'all'$"),
+        (["--mixing.selection", "random", "--mixing.straight_through", "true"], r"^mixing.straight_through: with"),
+        (["--config", "/"], r"^/: expected a YAML file, got a folder"),
         (["--epochs", "0"], r"epochs: expected a positive number, got 0"),
         (["--optimizer.lr", "-1"], r"optimizer.lr: expected a number >= 0, got -1"),
         (["--optimizer.betas", "[0.9, 1.0]"], r"optimizer.betas"),
@@ -69,10 +73,46 @@ def test_errors_name_the_key(arguments, message):
         config.parse(arguments)
 
 
-def test_unknown_key_in_a_file(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("epoch: 3\n", r"unknown key 'epoch', did you mean 'epochs'\?"),
+        ("mixing: {tauu: 1.0}\n", r"unknown key 'mixing.tauu', did you mean 'mixing.tau'\?"),
+        ("1: 2\n", r"unknown key '1'"),
+        ("- a\n", "expected a mapping of settings, got 'list'"),
+        ("", "expected a mapping of settings, got 'NoneType'"),
+        ("a: [\n", "not a YAML file"),
+        ("epochs: 1\nepochs: 2\n", "key 'epochs' given twice .*line 2"),
+        ("mixing:\n  tau: 1.0\n  tau: 2.0\n", "key 'tau' given twice .*line 3"),
+        ("a: !!python/object/apply:os.getcwd []\n", "could not determine a constructor"),
+        (b"method: gr\xfc\xdfe\n", "not a text file in UTF-8"),
+        (b"\x00\x01", "not a YAML file"),
+    ],
+)
+def test_bad_files_are_named(tmp_path, content, message):
     path = tmp_path / "bad.yaml"
-    path.write_text("mixing: {tauu: 1.0}\n")
-    with pytest.raises(ConfigError, match=r"'tauu', did you mean 'mixing.tau'\?"):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    for arguments in (["--config", str(path)], [f"--config={path}"]):
+        with pytest.raises(ConfigError, match=rf"bad.yaml: .*{message}"):
+            config.parse(arguments)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("optimizer: 3\n", "optimizer: expected a mapping of settings, got 3"),
+        ("mixing: [1]\n", r"mixing: expected a mapping of settings, got \[1\]"),
+        ("split: {seed: {a: 1}}\n", "split.seed: expected int"),
+        ("epochs: null\n", "epochs: expected"),
+        ("optimizer: {lr: .inf}\n", "optimizer.lr: expected a finite number, got inf"),
+        ("optimizer: {lr: .nan}\n", "optimizer.lr: expected a finite number, got nan"),
+        ("epochs: true\n", "epochs: expected int, got 'True'"),
+    ],
+)
+def test_bad_values_in_a_file(tmp_path, content, message):
+    path = tmp_path / "bad.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=message):
         config.parse(["--config", str(path)])
 
 

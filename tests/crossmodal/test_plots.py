@@ -56,3 +56,37 @@ def test_comparison_draws_every_run_and_the_yardstick(tmp_path):
     assert [2.5] in dots
     plots.save(figure, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def history(epochs: int) -> list[dict]:
+    losses = {"loss": 2.0, "target": 1.0, "mixed_target": 1.0, "mixed_source": float("nan"), "validation_loss": 1.0}
+    k = [
+        {"k": 4 - epoch, "lam": (4 - epoch) / 4, "selection": "topk" if epoch else "gumbel"} for epoch in range(epochs)
+    ]
+    return [{"epoch": epoch, "validation": 0.5} | losses | k[epoch] for epoch in range(epochs)]
+
+
+@pytest.mark.parametrize("epochs", [1, 5])
+def test_curves_show_k_and_lam_and_the_epoch_that_was_kept(epochs, tmp_path):
+    """A run of one epoch shows its dots; lam = k / N; k = 0 in the last epoch of five."""
+    figure = plots.curves(history(epochs), "accuracy", epochs - 1)
+    losses, validation, mixed = figure.axes
+    assert losses.lines[0].get_marker() == "."
+    assert validation.get_legend().get_texts()[0].get_text() == f"kept: epoch {epochs}"
+    plots.save(figure, tmp_path / "a.png")
+    (lam,) = mixed.child_axes
+    assert np.allclose(np.array(mixed.get_ylim()) / 4, lam.get_ylim())
+    assert mixed.patches[0].get_data().values.tolist() == [4, 3, 2, 1, 0][:epochs]
+
+
+def test_scatter_has_a_panel_per_value_with_equal_axes():
+    targets = torch.tensor([[0.0, 100.0], [1.0, 300.0]])
+    figure = plots.scatter(targets + 1, targets)
+    assert [axis.get_title() for axis in figure.axes] == ["value 0", "value 1"]
+    assert all(axis.get_xlim() == axis.get_ylim() for axis in figure.axes)
+    assert len(plots.scatter(targets.repeat(1, 5), targets.repeat(1, 5)).axes) == 6
+
+
+def test_long_class_names_are_cut():
+    figure = plots.confusion(torch.eye(2), torch.tensor([0, 1]), ("x" * 60, "y"))
+    assert len(figure.axes[0].get_xticklabels()[0].get_text()) == plots.LONGEST_NAME

@@ -6,7 +6,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 import crossmodal
-from crossmodal import evaluate, predict, run
+from crossmodal import cli, evaluate, predict, run
 from crossmodal.config import Config
 from crossmodal.predict import Prediction
 from tests.crossmodal import runs
@@ -65,6 +65,8 @@ def test_csv_input_with_and_without_names(tmp_path):
     path = tmp_path / "in.csv"
     path.write_text("a,b\n1,2\n3,4e1\n")
     assert predict.read_inputs(path).tolist() == [[1, 2], [3, 40]]
+    path.write_text("1,2\n3,4\n", encoding="utf-8-sig")
+    assert predict.read_inputs(path).tolist() == [[1, 2], [3, 4]]
     path.write_text("1,2\n\n3,nan\n")
     assert np.isnan(predict.read_inputs(path)[1, 1])
 
@@ -72,12 +74,17 @@ def test_csv_input_with_and_without_names(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", b"1,2\n3\n", "rows of one length"),
-        ("a.csv", b"1,2\n3,x\n", "row 1, column 1 is not a number: 'x'"),
+        ("a.csv", b"1,2\n3\n", "line 2: 1 columns, but 2 in the first row"),
+        ("a.csv", b"1,2\n3,x\n", "line 2: column 1 is not a number: 'x'"),
+        ("a.csv", b"x,2\n3,4\n", "line 1: column 0 is not a number: 'x'"),  # no line of names
+        ("a.csv", b"1,2,\n", "line 1: column 2 is not a number: ''"),
+        ("a.csv", b"gr\xf6\xdfe\n1\n", "not a text file in UTF-8"),
+        ("a.csv", b"1,2\x00\n", "line 1"),
         ("a.csv", b"", "no rows"),
+        ("a.csv", b"1;2\n", "no rows of numbers, separated by commas"),
         ("a.txt", b"1", "expected a .npz, .npy or .csv"),
-        ("a.npz", b"PK\x03\x04broken", "cannot be read"),
-        ("a.npy", b"nonsense", "pickled|cannot be read"),
+        ("a.npz", b"PK\x03\x04broken", "a.npz: not an .npz file"),
+        ("a.npy", b"nonsense", "a.npy: cannot be read: not an array"),
     ],
 )
 def test_bad_inputs(tmp_path, name, content, message):
@@ -88,7 +95,7 @@ def test_bad_inputs(tmp_path, name, content, message):
 
 def test_pickles_are_refused(tmp_path):
     np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="allow_pickle"):
+    with pytest.raises(ValueError, match="never unpickled"):
         predict.read_inputs(tmp_path / "a.npy")
 
 
@@ -109,6 +116,13 @@ def test_errors(finished, tmp_path):
         predictor.outputs(torch.zeros(0, 2, 16))
     with pytest.raises(ValueError, match=r"expected samples of shape \(2, 16\), got \(5, 16\)"):
         predictor.predict(np.zeros((3, 5, 16)))
+    for odd in (np.float32(3), np.zeros(16)):
+        with pytest.raises(ValueError, match=r"inputs: expected samples of shape \(2, 16\), got an array of shape"):
+            predictor.predict(odd)
+    with pytest.raises(ValueError, match=r"device: expected a name like cpu or cuda:0, got 'gpu'"):
+        crossmodal.load(folder, "gpu")
+    with pytest.raises(ValueError, match=r"device: cuda:99 is not there"):
+        crossmodal.load(folder, "cuda:99")
     with pytest.raises(ValueError, match="split: expected one of"):
         evaluate.evaluate(folder, "tset")
     assert evaluate.evaluate(folder, "train")["stored"] is None
@@ -116,15 +130,45 @@ def test_errors(finished, tmp_path):
         _ = crossmodal.nothing
 
 
+def test_mistakes_at_the_command_line_lose_nothing(finished, tmp_path, capsys):
+    """The file is named; the input is never overwritten."""
+    folder, data = finished
+    x = data["x_test"].copy()
+    np.save(tmp_path / "in.npy", x)
+    x[3, 1, 5] = np.nan
+    np.save(tmp_path / "nan.npy", x)
+    (tmp_path / "folder.npz").mkdir()
+    before = (tmp_path / "in.npy").read_bytes()
+    for name, out, message in (
+        ("nan.npy", "out.npz", r"nan.npy: value nan at index (3, 1, 5) (1 sample(s)"),
+        ("in.npy", "in.npy", "in.npy is the input, which would be lost"),
+        ("in.npy", "folder.npz", "folder.npz is a folder"),
+        ("in.npy", "nowhere/out.npz", "output: no such folder"),
+        ("in.npy", "out.txt", "output: expected a .npz, .npy or .csv file"),
+    ):
+        assert cli.predict([str(folder), str(tmp_path / name), "-o", str(tmp_path / out)]) == 2
+        assert message in capsys.readouterr().err
+    assert (tmp_path / "in.npy").read_bytes() == before
+    with pytest.raises(SystemExit):
+        cli.predict([str(folder), str(tmp_path / "in.npy"), "-o", str(tmp_path / "o.npy"), "--batch_size", "0"])
+    assert "--batch_size: must be at least 1" in capsys.readouterr().err
+
+
 def test_a_damaged_run_is_refused(finished, tmp_path):
     import shutil
 
     folder, _ = finished
     copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "normalizer.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"normalizer.safetensors is damaged"):
+        crossmodal.load(copy)
     (copy / "normalizer.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"normalizer.safetensors: missing"):
         crossmodal.load(copy)
     weights = copy / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4])
     with pytest.raises(ValueError, match=r"model.safetensors is damaged"):
+        crossmodal.load(copy)
+    (copy / "results.json").write_text('{"kind": "multilabel"}')
+    with pytest.raises(ValueError, match=r"results.json: lacks class_names, data_sha256, precision, processes"):
         crossmodal.load(copy)

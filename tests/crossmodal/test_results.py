@@ -21,7 +21,11 @@ def test_overwrite_removes_a_run_and_nothing_else(tmp_path):
     folder.write_results({"a": 1})
     folder.model.mkdir()
     (tmp_path / "notes.txt").write_text("mine")
+    folder.check(Config(overwrite=True))
+    assert folder.finished
+    folder.release()
     folder.prepare(Config(overwrite=True))
+    folder.release()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "notes.txt"]
 
 
@@ -41,6 +45,38 @@ def test_an_unwritable_place(tmp_path, monkeypatch):
     monkeypatch.setattr("pathlib.Path.mkdir", refuse)
     with pytest.raises(RunFolderError, match=r"cannot be written .*Permission denied"):
         RunFolder(tmp_path / "x").prepare(Config())
+
+
+def test_check_finds_an_unwritable_place_and_makes_nothing(tmp_path, monkeypatch):
+    RunFolder(tmp_path / "a" / "b").check(Config())
+    assert not (tmp_path / "a").exists()
+
+    def refuse(**_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(RunFolderError, match=r"b cannot be written \(Read-only file system: .*\)"):
+        RunFolder(tmp_path / "a" / "b").check(Config())
+
+
+@pytest.mark.parametrize("settings", [Config(resume=True), Config(overwrite=True)])
+def test_one_run_at_a_time(tmp_path, settings):
+    one, other = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run")
+    one.prepare(Config())
+    with pytest.raises(RunFolderError, match=r"another run is at work in .*run"):
+        other.prepare(settings)
+    one.release()
+    other.prepare(settings)
+    other.release()
+    assert [path.name for path in one.path.iterdir()] == ["config.yaml"]
+
+
+@pytest.mark.parametrize(("content", "message"), [("", "not readable JSON"), ("[]", "expected an object, got list")])
+def test_damaged_results(tmp_path, content, message):
+    folder = RunFolder(tmp_path)
+    folder.results.write_text(content)
+    with pytest.raises(ValueError, match=rf"results.json: {message}"):
+        folder.read_results()
 
 
 def test_metrics_lines(tmp_path):

@@ -107,12 +107,15 @@ def test_accumulation_equals_the_large_batch(tmp_path, tiny_bert):
 
 @pytest.mark.parametrize("change", [{"precision": "bf16"}, {"model__activation_checkpointing": True}])
 def test_variants_of_the_arithmetic_stay_near(tmp_path, tiny_bert, change):
-    train(tmp_path / "plain", tiny_bert, epochs=2)
+    """And what they stored is repeated exactly, in the precision of the run."""
+    train(tmp_path / "plain", tiny_bert, "regression", epochs=2)
     AcceleratorState._reset_state(True)
-    train(tmp_path / "variant", tiny_bert, epochs=2, **change)
+    train(tmp_path / "variant", tiny_bert, "regression", epochs=2, **change)
     tolerance = 0.1 if "precision" in change else 1e-5
     for one, other in zip(numbers(tmp_path / "plain"), numbers(tmp_path / "variant"), strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=tolerance)
+    again = evaluate.evaluate(tmp_path / "variant" / "run")
+    assert again["value"] == again["stored"]
 
 
 def test_predictor(tmp_path, tiny_bert):
@@ -132,6 +135,14 @@ def test_existing_folder_is_not_overwritten(tmp_path, tiny_bert):
         run.train(Config.from_dict(values))
     assert run.train(Config.from_dict(values | {"resume": True}))["test"] == first["test"]
     assert run.train(Config.from_dict(values | {"overwrite": True, "epochs": 2}))["epochs"] == 2
+    for mistake in ({"model": {"patch_size": 99}}, {"data": "nowhere.npz"}):
+        with pytest.raises((ValueError, OSError)):
+            run.train(Config.from_dict(values | {"overwrite": True} | mistake))
+    assert evaluate.evaluate(values["output_dir"])["samples"] == 10
+    with np.load(values["data"]) as data:
+        np.savez(values["data"], **dict(data) | {"x_test": data["x_test"] + 1})
+    with pytest.raises(ValueError, match=r"classification1.npz: the data have changed since the run"):
+        evaluate.evaluate(values["output_dir"])
 
 
 @pytest.mark.parametrize(
@@ -149,7 +160,7 @@ def test_existing_folder_is_not_overwritten(tmp_path, tiny_bert):
 def test_impossible_settings_stop_before_training(tmp_path, tiny_bert, changes, message):
     with pytest.raises((ConfigError, DataError, ValueError), match=message):
         train(tmp_path, tiny_bert, **changes)
-    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_scratch_starts_from_other_weights(tmp_path, tiny_bert):

@@ -1,28 +1,41 @@
 """Sharding: who asks for it and what is refused. That it works is shown by real processes in `test_engine`."""
 
+import os
+
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from torch import nn
 
 from crossmodal import encoders, sharding
 from crossmodal.config import Config, ConfigError
 
 
-def test_nobody_asks(monkeypatch):
+@pytest.fixture(autouse=True)
+def _fresh_accelerator():
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+
+
+@pytest.mark.parametrize("shard", [False, True])
+def test_one_process_has_nothing_to_share_and_leaves_no_trace(monkeypatch, shard):
     monkeypatch.delenv("ACCELERATE_USE_FSDP", raising=False)
-    assert sharding.plugin(Config()) is None
+    accelerator = sharding.make_accelerator(Config(shard=shard), cpu=True)
+    assert not sharding.in_force(accelerator)
+    assert "ACCELERATE_USE_FSDP" not in os.environ
 
 
-@pytest.mark.parametrize("version", ["1", "2"])
-def test_the_launcher_asks(monkeypatch, version):
+@pytest.mark.parametrize("shard", [False, True])
+def test_the_first_version_is_refused(monkeypatch, shard):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    monkeypatch.setenv("FSDP_VERSION", version)
-    if version == "1":
-        with pytest.raises(ConfigError, match=r"FSDP version 1: .*--fsdp_version 2"):
-            sharding.plugin(Config())
+    monkeypatch.setenv("FSDP_VERSION", "1")
+    if shard:
+        assert sharding.make_accelerator(Config(shard=True), cpu=True).num_processes == 1
     else:
-        assert sharding.plugin(Config()).fsdp_version == 2
-    assert sharding.plugin(Config(shard=True)).fsdp_version == 2
+        with pytest.raises(ConfigError, match=r"FSDP version 1: .*--fsdp_version 2"):
+            sharding.make_accelerator(Config(), cpu=True)
+    assert os.environ["ACCELERATE_USE_FSDP"] == "true"
 
 
 def test_the_innermost_layers_are_the_units(tiny_bert, tiny_swin):

@@ -13,14 +13,13 @@ or the ``NAME_TRAIN.ts`` of a pair of files in the format of the UCR/UEA archive
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from crossmodal.tasks.archive import load_ts_pair
+from crossmodal.tasks.array_files import read_npy, read_npz
 from crossmodal.tasks.base import Options, RawTask, register
 from crossmodal.tasks.checks import real_array, require_finite
 from crossmodal.tasks.normalizer import SCALINGS
@@ -35,17 +34,6 @@ from crossmodal.tasks.targets import (
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 OPTIONAL = ("x_val", "y_val", "class_names", "normalize")
-# What numpy and zipfile raise for archives that are damaged, lie about their content, or hold pickles.
-_READ_ERRORS = (
-    ValueError,
-    OSError,
-    EOFError,
-    MemoryError,
-    RuntimeError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 @register("arrays", "your own data: --data my.npz, a folder of .npy files, or NAME_TRAIN.ts", own_data=True)
@@ -62,55 +50,27 @@ def read_arrays(path: str | Path, required: Iterable[str], optional: Iterable[st
         FileNotFoundError: no such file or folder.
         ValueError: a required array is missing, or one cannot be read; file and array are named.
     """
-    path = Path(path)
+    path, required, optional = Path(path), tuple(required), tuple(optional)
     if not path.exists():
         raise FileNotFoundError(f"data: no such file or folder: {path}")
     if path.is_dir():
-        return _read_folder(path, tuple(required), tuple(optional))
+        return _read_folder(path, required, optional)
     if path.suffix != ".npz":
         raise ValueError(f"data: expected an .npz file, a folder of .npy files or NAME_TRAIN.ts, got {path}")
-    return _read_npz(path, tuple(required), tuple(optional))
-
-
-def _read_npz(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, np.ndarray]:
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: not an .npz file (not a zip archive, or a truncated one)")
-    try:
-        archive = np.load(path, allow_pickle=False)
-    except _READ_ERRORS as error:
-        raise ValueError(f"{path}: cannot be read: {error}") from None
-    with archive:
-        _require(required, archive.files, path)
-        found = {}
-        for key in (*required, *(key for key in optional if key in archive.files)):
-            try:
-                found[key] = archive[key]
-            except _READ_ERRORS as error:
-                raise ValueError(f"{path}: {key} cannot be read: {error}") from None
-            if not isinstance(found[key], np.ndarray):  # numpy hands out members of other formats as bytes
-                raise ValueError(f"{path}: {key} is not an array in .npy format")
-    return found
+    return read_npz(path, lambda names: _wanted(required, optional, names, path))
 
 
 def _read_folder(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, np.ndarray]:
     present = [file.stem for file in sorted(path.glob("*.npy"))]
-    _require(required, present, path)
-    found = {}
-    for key in (*required, *(key for key in optional if key in present)):
-        file = path / f"{key}.npy"
-        try:
-            found[key] = np.load(file, allow_pickle=False)
-        except _READ_ERRORS as error:
-            raise ValueError(f"{file}: cannot be read: {error}") from None
-        if not isinstance(found[key], np.ndarray):  # numpy opens zip archives whatever their name
-            raise ValueError(f"{file}: not an array in .npy format")
-    return found
+    return {key: read_npy(path / f"{key}.npy") for key in _wanted(required, optional, present, path)}
 
 
-def _require(required: tuple[str, ...], present: list[str], path: Path) -> None:
+def _wanted(required: tuple[str, ...], optional: tuple[str, ...], present: list[str], path: Path) -> list[str]:
+    """The keys to read; ValueError where a required one is missing."""
     missing = [key for key in required if key not in present]
     if missing:
         raise ValueError(f"{path}: missing {', '.join(missing)}; found: {', '.join(present) or 'nothing'}")
+    return [*required, *(key for key in optional if key in present)]
 
 
 def from_arrays(data: dict[str, np.ndarray], kind: str | None = None, origin: str = "arrays") -> RawTask:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,6 +55,7 @@ class Task:
         metric: name in ``crossmodal.metrics``.
         normalizer: what was applied to ``x`` (and to ``y``), fitted on the training split alone.
         description: what was read, inferred and done, in words.
+        sha256: hash of the data as they were read, before any split or normalisation.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Task:
     metric: str
     normalizer: Normalizer
     description: str
+    sha256: str = ""
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -262,14 +265,17 @@ def _assemble(name: str, raw: RawTask, validation_fraction: float, split_seed: i
         x_train, y_train = x_train[kept], y_train[kept]
         how = "stratified " if raw.kind == "classification" else ""
         notes.append(f"validation: a {how}random share of the training part (seed {split_seed}).")
-    normalizer = Normalizer.fit(
-        x_train,
-        y_train if raw.kind in ("regression", "dense") else None,
-        per_x=raw.normalize_x,
-        per_y=raw.normalize_y,
-        resample=raw.resample,
-        fill_missing=raw.fill_missing,
-    )
+    try:
+        normalizer = Normalizer.fit(
+            x_train,
+            y_train if raw.kind in ("regression", "dense") else None,
+            per_x=raw.normalize_x,
+            per_y=raw.normalize_y,
+            resample=raw.resample,
+            fill_missing=raw.fill_missing,
+        )
+    except ValueError as error:
+        raise ValueError(f"{origin}: {error}") from None
     loss, metric = DEFAULTS[raw.kind]
     num_outputs = classes if raw.kind == "classification" else raw.y_train.shape[1]
 
@@ -288,8 +294,18 @@ def _assemble(name: str, raw: RawTask, validation_fraction: float, split_seed: i
         metric=raw.metric or metric,
         normalizer=normalizer,
         description="",
+        sha256=_digest(raw),
     )
     return _described(task, origin, raw, notes)
+
+
+def _digest(raw: RawTask) -> str:
+    sha = hashlib.sha256()
+    for array in (raw.x_train, raw.y_train, raw.x_val, raw.y_val, raw.x_test, raw.y_test):
+        if array is not None:
+            sha.update(f"{array.dtype} {array.shape}".encode())
+            sha.update(np.ascontiguousarray(array))
+    return sha.hexdigest()
 
 
 def _target_tensor(y: np.ndarray, kind: str, normalizer: Normalizer) -> Tensor:

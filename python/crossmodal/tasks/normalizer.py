@@ -89,6 +89,8 @@ class Normalizer:
         """
         if isinstance(raw, Tensor):
             raw = raw.detach().cpu().numpy()
+        if isinstance(raw, np.ndarray | np.generic) and raw.ndim < 2:
+            raise ValueError(f"{name}: expected samples of shape {self.input_shape}, got an array of shape {raw.shape}")
         if len(raw) == 0:
             raise ValueError(f"{name}: no samples")
         if isinstance(raw, np.ndarray):
@@ -170,7 +172,10 @@ def _statistics(values: np.ndarray, per: str) -> tuple[Tensor, Tensor]:
         mean = values.mean(axis=axes, dtype=np.float64, keepdims=True)
         std = values.std(axis=axes, dtype=np.float64, keepdims=True)
     if not (np.isfinite(mean).all() and np.isfinite(std).all()):
-        raise ValueError("normalisation: values are so large that their mean or deviation overflows")
+        largest = np.abs(values).max()
+        raise ValueError(
+            f"normalisation: values up to {largest:.3g} in magnitude are so large that their mean or deviation overflows"
+        )
     # Asking for equality, not for a small deviation: rounding leaves a deviation above zero in constant data.
     constant = low == high
     mean, std = np.where(constant, low, mean), np.where(constant, 1.0, std)
