@@ -114,7 +114,7 @@ def roofline(rows: Sequence[Row]) -> Figure | None:
         axis.axvline(group[0].read_gbs, color="tab:blue", ls="--", lw=1, label="read, arrays of 256 MiB")
         axis.axvline(group[0].copy_gbs, color="tab:orange", ls="--", lw=1, label="copy, arrays of 256 MiB")
         axis.set_title(f"{name}: {_shape(group[0])}; solid forward, pale backward", fontsize=9)
-        axis.set_xlabel("GB/s of the bytes that must be moved ('limit': the same bytes and nothing else)")
+        axis.set_xlabel("GB/s of the bytes that must be moved; limit: nothing but that")
         axis.legend(*_without_first(axis), fontsize=7)
     return figure
 
