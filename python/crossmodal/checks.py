@@ -133,7 +133,7 @@ def check_device(config: Config, device: torch.device) -> None:
         ConfigError: names the key.
     """
     if config.precision == "fp16" and device.type != "cuda":
-        raise ConfigError("precision: fp16 needs a GPU (its loss scaling has no CPU form); take bf16 or no")
+        raise ConfigError("precision: fp16 needs a GPU; take bf16 or no")
 
 
 def check_distribution(kind: DistributedType) -> None:

@@ -230,6 +230,8 @@ class Trainer:
             state.gradient += norm if _is_finite(norm) else 0.0
         else:
             self._not_finite(epoch, totals[0] / size, norm, samples)
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.update()  # else it takes the next step for the same one
         self.optimizer.zero_grad()
         lr = self.scheduler.get_last_lr()[0]
         self.scheduler.step()

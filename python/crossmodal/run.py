@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.tracking import get_available_trackers
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import set_seed
 from safetensors.torch import save_file
 from torch import Tensor
@@ -99,10 +99,12 @@ def check_names(config: Config) -> None:
     """
     if config.task not in tasks.available():
         raise ConfigError(unknown("task", config.task, tasks.available()))
-    known = [str(name) for name in get_available_trackers()]
+    installed = [str(name) for name in get_available_trackers()]
     for name in config.track.split(",") if config.track else ():
-        if name not in known:
-            raise ConfigError(f"{unknown('track', name, known)}; a tracker is there once its package is installed")
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise ConfigError(unknown("track", name, LOGGER_TYPE_TO_CLASS))
+        if name not in installed:
+            raise ConfigError(f"track: the package of {name!r} is not installed (pip install {name})")
 
 
 def load_task(config: Config):

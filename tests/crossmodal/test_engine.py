@@ -16,7 +16,7 @@ from accelerate.state import AcceleratorState
 from safetensors import SafetensorError
 
 import crossmodal
-from crossmodal import engine, evaluate, run
+from crossmodal import engine, evaluate, run, sharding
 from crossmodal.checkpoint import Checkpoints
 from crossmodal.config import Config
 from crossmodal.engine import Interrupted, NonFiniteLoss, State, Trainer
@@ -191,6 +191,29 @@ def test_nan_can_be_skipped(tmp_path, tiny_bert, monkeypatch, capsys):
     assert results["steps"] == 9
     assert [record["skipped_steps"] for record in numbers(tmp_path / "run")] == [0, 1, 0]
     assert "step skipped at step 3" in capsys.readouterr().out
+
+
+def test_nan_can_be_skipped_beside_a_loss_scaler(tmp_path, tiny_bert, monkeypatch):
+    """The arithmetic of fp16 needs a GPU; its loss scaler does not."""
+    make, scalers = sharding.make_accelerator, []
+
+    def scaled(*arguments, **options):
+        accelerator = make(*arguments, **options)
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+
+        def unscale() -> None:  # accelerate's own asks for fp16
+            accelerator.scaler.unscale_(accelerator._optimizers[0].optimizer)
+
+        monkeypatch.setattr(accelerator, "unscale_gradients", unscale)
+        scalers.append(accelerator.scaler)
+        return accelerator
+
+    poison(monkeypatch, {3})
+    monkeypatch.setattr(sharding, "make_accelerator", scaled)
+    results = run.train(Config.from_dict(runs.settings(tmp_path, tiny_bert, on_nan="skip")))
+    assert [record["skipped_steps"] for record in numbers(tmp_path / "run")] == [0, 1, 0]
+    assert results["steps"] == 9
+    assert scalers[0].get_scale() == 4.0, "halved once"
 
 
 def test_skipping_ends_when_nothing_but_nan_comes(tmp_path, tiny_bert, monkeypatch):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import crossmodal
 from crossmodal import evaluate, run
@@ -145,11 +146,20 @@ def test_existing_folder_is_not_overwritten(tmp_path, tiny_bert):
         evaluate.evaluate(values["output_dir"])
 
 
+def test_tensorboard_gets_the_numbers(tmp_path, tiny_bert):
+    run.train(Config.from_dict(runs.settings(tmp_path, tiny_bert, epochs=2, method="nft", track="tensorboard")))
+    events = EventAccumulator(str(tmp_path / "run" / "trackers" / "crossmodal")).Reload()
+    records = RunFolder(tmp_path / "run").read_metrics()
+    logged = [event.value for event in events.Scalars("loss")]
+    assert logged == pytest.approx([record["loss"] for record in records], rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"task": "aray"}, r"task: unknown name 'aray', did you mean 'arrays'\?"),
-        ({"track": "tensorbord"}, r"track: unknown name 'tensorbord'"),
+        ({"track": "tensorbord"}, r"track: unknown name 'tensorbord', did you mean 'tensorboard'\?"),
+        ({"track": "tensorboard,mlflow"}, r"track: the package of 'mlflow' is not installed \(pip install mlflow\)"),
         ({"precision": "fp16"}, "precision: fp16 needs a GPU"),
         ({"mixing__start": 9}, "mixing.start: 9 patches are more than the 8 there are"),
         ({"batch_size": 13}, r"12 samples are fewer than one batch \(13\)"),
