@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.fsdp import FSDPModule
 
 from crossmodal import losses, metrics, seeds, sharding
 from crossmodal.checkpoint import Checkpoints
@@ -56,7 +57,7 @@ class State:
     data: str = ""  # sha256 of the task's data
     epoch: int = 0
     batch: int = 0  # next batch of that epoch
-    step: int = 0  # optimizer steps taken
+    step: int = 0  # optimizer steps done, skipped ones included
     seconds: float = 0.0
     totals: list[float] = field(default_factory=lambda: [0.0] * len(PARTS))  # sums over the samples of this epoch
     samples: int = 0
@@ -109,8 +110,6 @@ class Trainer:
         sharding.choose_layers(accelerator, model.encoder)
         step = TrainingStep(model, self.loss, self.decode, config.mixing if mixes else None)
         optimizer = build_optimizer(model, config.optimizer)
-        self.step, self.optimizer = accelerator.prepare(step, optimizer)
-        self._parameters = [p for p in self.step.parameters() if p.requires_grad]
         rank, world = accelerator.process_index, accelerator.num_processes
         self.plan = BatchPlan(
             len(task.train),
@@ -121,7 +120,11 @@ class Trainer:
             rank,
             world,
         )
-        self.scheduler = build_scheduler(self.optimizer.optimizer, config.lr_schedule, self.plan.steps * config.epochs)
+        # Before the optimizer is prepared: with a loss scaler accelerate exchanges its `step`, which the schedule counts.
+        self.scheduler = build_scheduler(optimizer, config.lr_schedule, self.plan.steps * config.epochs)
+        self.step, self.optimizer = accelerator.prepare(step, optimizer)
+        # All of them, frozen ones too: accelerate knows a sharded model by the list of its parameters.
+        self._parameters = list(self.step.parameters())
         pin = config.loader.pin_memory and accelerator.device.type == "cuda"
         self.loader = TrainLoader(task.train, source if mixes else None, self.plan, config.loader.workers, pin)
         self.checkpoints = Checkpoints(folder.checkpoints, config.keep, rank, accelerator.wait_for_everyone)
@@ -185,7 +188,7 @@ class Trainer:
             step_in_epoch = number // config.accumulate
             size = self.plan.group_size(step_in_epoch)
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.step):
-                parts = self.step(batch, self._mix_plan(epoch, number, k, share))
+                parts = self._forward(batch, self._mix_plan(epoch, number, k, share))
                 # Summed over the samples of the whole group, whatever the batches and processes it is divided into;
                 # data-parallel training averages over the processes.
                 loss = (parts["loss"] * batch.weight).sum() * (self.accelerator.num_processes / size)
@@ -202,6 +205,11 @@ class Trainer:
                 self._optimizer_step(epoch, group, samples, size, k)
                 group.zero_()
                 samples.clear()
+
+    def _forward(self, *arguments) -> Any:
+        """The step in the run's precision; accelerate sees to that of its own accord for models that are not sharded."""
+        with self.accelerator.autocast():
+            return self.step(*arguments)
 
     def _batches(self, epoch: int, start: int) -> Iterator[tuple[int, tuple[Batch, Share]]]:
         """Batches of an epoch on this process's device, numbered; the time spent waiting for them is added up."""
@@ -220,21 +228,21 @@ class Trainer:
         norm = self.accelerator.clip_grad_norm_(self._parameters, config.optimizer.clip or float("inf"))
         norm = float(sharding.whole(norm))
         totals, stop, save = self._agree(group)
-        # With fp16 an infinite gradient is the loss scaler's own business: it skips that step and lowers its scale.
-        finite = all(map(_is_finite, totals)) and (_is_finite(norm) or config.precision == "fp16")
-        if finite:
-            self.optimizer.step()
-            self._skipped_in_a_row = 0
+        taken = all(map(_is_finite, totals)) and _is_finite(norm)
+        lr = self.scheduler.get_last_lr()[0]
+        if all(map(_is_finite, totals)):
             state.totals = [a + b for a, b in zip(state.totals, totals, strict=True)]
             state.samples += size
-            state.gradient += norm if _is_finite(norm) else 0.0
+        if taken:
+            self.optimizer.step()
+            self.scheduler.step()
+            self._skipped_in_a_row = 0
+            state.gradient += norm
         else:
             self._not_finite(epoch, totals[0] / size, norm, samples)
             if self.accelerator.scaler is not None:
-                self.accelerator.scaler.update()  # else it takes the next step for the same one
+                self.accelerator.scaler.update()  # lowers the scale; else it takes the next step for the same one
         self.optimizer.zero_grad()
-        lr = self.scheduler.get_last_lr()[0]
-        self.scheduler.step()
         state.step += 1
         elapsed = max(time.perf_counter() - self._began, 1e-9)
         self.progress.step(totals[0] / size, lr, k, (state.samples - self._samples_before) / elapsed)
@@ -268,12 +276,16 @@ class Trainer:
         where += f", training samples {rows[:20]}" if rows else ""
         self.state.skipped += 1
         self._skipped_in_a_row += 1
-        if self.config.on_nan == "skip" and self._skipped_in_a_row <= MOST_SKIPPED:
-            self.progress.say(f"step skipped {where}")
+        # Finite losses with an infinite gradient: the scale of the loss was too high for fp16. That is expected, now and then.
+        overflow = self.accelerator.scaler is not None and _is_finite(loss)
+        skip = overflow or self.config.on_nan == "skip"
+        if skip and self._skipped_in_a_row <= MOST_SKIPPED:
+            if not overflow:
+                self.progress.say(f"step skipped {where}")
             return
         saved = self.checkpoints.list()
         last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
-        times = f" in {self._skipped_in_a_row} steps in a row" if self.config.on_nan == "skip" else ""
+        times = f" in {self._skipped_in_a_row} steps in a row" if skip else ""
         raise NonFiniteLoss(f"not a finite number{times}, {where}; {last}")
 
     def _end_epoch(self, epoch: int, began: float, done: float) -> None:
@@ -293,7 +305,7 @@ class Trainer:
             "selection": None if k is None else self._selection(epoch),
             "validation": validation.metric,
             "validation_loss": validation.loss,
-            "gradient_norm": state.gradient / self.plan.steps,
+            "gradient_norm": state.gradient / max(self.plan.steps - state.skipped, 1),
             "skipped_steps": state.skipped,
             "samples_per_second": (state.samples - self._samples_before) / trained,
             "data_share": self._waited / trained,
@@ -386,6 +398,8 @@ class Trainer:
         return {name: value.clone() for name, value in get_model_state_dict(self.step, options=options).items()}
 
     def _load_weights(self, weights: dict[str, Tensor] | None) -> None:
+        if isinstance(self.step, FSDPModule):
+            self.step.reshard()  # an evaluation leaves what no layer holds put together, and then it cannot be loaded
         set_model_state_dict(self.step, weights or {}, options=self._loading)
 
     @property
@@ -442,7 +456,7 @@ class Trainer:
         for rows in eval_rows(len(split), self.config.loader.eval_batch_size, rank, world):
             x = split.x[rows].to(self.accelerator.device)
             weight = torch.ones(len(rows), device=x.device)
-            outputs.append(self.step(Batch(x, split.y[rows].to(x.device), rows.to(x.device), weight)))
+            outputs.append(self._forward(Batch(x, split.y[rows].to(x.device), rows.to(x.device), weight)))
         return self.accelerator.gather(torch.cat(outputs))[: len(split)].cpu()
 
     @contextlib.contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 from accelerate import Accelerator, DistributedType, FullyShardedDataParallelPlugin
 from accelerate.state import AcceleratorState, PartialState
 from torch import Tensor, nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 from torch.distributed.tensor import DTensor
 
@@ -38,9 +39,10 @@ def make_accelerator(config: Config, **options: Any) -> Accelerator:
                 "--shard true"
             )
     if plugin is not None:
-        plugin.cpu_ram_efficient_loading = (
-            False  # every process has the weights: the model is made before it is sharded
-        )
+        # Every process has the weights: the model is made before it is sharded.
+        plugin.cpu_ram_efficient_loading = False
+        # Weights stay float32 and autocast decides, as without shards; a policy would round inputs and targets as well.
+        plugin.mixed_precision_policy = MixedPrecisionPolicy()
     accelerator = Accelerator(fsdp_plugin=plugin, **options)
     if not launched:
         os.environ.pop(_SWITCH, None)  # set by accelerate for good; the next run of this process decides for itself

@@ -193,27 +193,78 @@ def test_nan_can_be_skipped(tmp_path, tiny_bert, monkeypatch, capsys):
     assert "step skipped at step 3" in capsys.readouterr().out
 
 
-def test_nan_can_be_skipped_beside_a_loss_scaler(tmp_path, tiny_bert, monkeypatch):
-    """The arithmetic of fp16 needs a GPU; its loss scaler does not."""
-    make, scalers = sharding.make_accelerator, []
+@pytest.fixture
+def half(monkeypatch):
+    """`precision: fp16` on a CPU: torch has arithmetic and loss scaler for it, accelerate offers them on a GPU alone."""
+    make, made = sharding.make_accelerator, SimpleNamespace(scale=1024.0, scalers=[])
 
     def scaled(*arguments, **options):
         accelerator = make(*arguments, **options)
-        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
-
-        def unscale() -> None:  # accelerate's own asks for fp16
-            accelerator.scaler.unscale_(accelerator._optimizers[0].optimizer)
-
-        monkeypatch.setattr(accelerator, "unscale_gradients", unscale)
-        scalers.append(accelerator.scaler)
+        accelerator.native_amp, accelerator.scaler = True, torch.amp.GradScaler("cpu", init_scale=made.scale)
+        made.scalers.append(accelerator.scaler)
         return accelerator
 
-    poison(monkeypatch, {3})
     monkeypatch.setattr(sharding, "make_accelerator", scaled)
-    results = run.train(Config.from_dict(runs.settings(tmp_path, tiny_bert, on_nan="skip")))
+    monkeypatch.setattr("crossmodal.checks.check_device", lambda *_: None)
+    return made
+
+
+def test_fp16_stays_near_float32(tmp_path, tiny_bert, half, recwarn):
+    """Losses and gradient norms are those of unscaled gradients; the clipping is too."""
+    values = runs.settings(tmp_path, tiny_bert, optimizer__clip=0.1)
+    run.train(Config.from_dict(values | {"precision": "fp16"}))
+    assert not [str(warning.message) for warning in recwarn if "lr_scheduler" in str(warning.message)]
+    AcceleratorState._reset_state(True)
+    half.scale = 1.0
+    run.train(Config.from_dict(values | {"output_dir": str(tmp_path / "plain")}))
+    for one, other in zip(numbers(tmp_path / "run"), numbers(tmp_path / "plain"), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=5e-3)
+        assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=3e-2)
+
+
+def test_fp16_overflow_is_skipped_counted_and_does_not_move_the_learning_rate(tmp_path, tiny_bert, half):
+    half.scale = 2.0**22
+    values = runs.settings(tmp_path, tiny_bert, precision="fp16", epochs=5)
+    run.train(Config.from_dict(values))
+    records = numbers(tmp_path / "run")
+    skipped = sum(record["skipped_steps"] for record in records)
+    assert records[0]["skipped_steps"] == 3
+    assert 3 <= skipped < 10
+    assert half.scalers[0].get_scale() == 2.0 ** (22 - skipped)
+    steps, warm = 15, 2
+    assert records[-1]["step"] == steps
+    taken_before = steps - skipped - 1
+    assert records[-1]["lr"] == pytest.approx(5e-3 * (1 - (taken_before - warm) / (steps - warm)))
+    assert records[-1]["loss"] < records[0]["loss"]
+
+
+def test_fp16_that_never_gets_a_finite_gradient_is_an_error(tmp_path, tiny_bert, half):
+    half.scale = float("inf")
+    values = runs.settings(tmp_path, tiny_bert, precision="fp16", epochs=10)
+    with pytest.raises(NonFiniteLoss, match=r"in 21 steps in a row, at step 20 .*gradient norm"):
+        run.train(Config.from_dict(values))
+
+
+def test_fp16_skips_nan(tmp_path, tiny_bert, half, monkeypatch):
+    poison(monkeypatch, {3})
+    values = runs.settings(tmp_path, tiny_bert, precision="fp16", on_nan="skip")
+    run.train(Config.from_dict(values))
     assert [record["skipped_steps"] for record in numbers(tmp_path / "run")] == [0, 1, 0]
-    assert results["steps"] == 9
-    assert scalers[0].get_scale() == 4.0, "halved once"
+    assert half.scalers[0].get_scale() == 512.0, "halved once"
+
+
+def test_fp16_resumes_with_the_scale_it_had(tmp_path, tiny_bert, half, monkeypatch):
+    half.scale = 2.0**22
+    values = runs.settings(tmp_path, tiny_bert, precision="fp16")
+    run.train(Config.from_dict(values | {"output_dir": str(tmp_path / "straight")}))
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted):
+            run.train(Config.from_dict(values))
+    run.train(Config.from_dict(values | {"resume": True}))
+    assert weights(tmp_path / "run") == weights(tmp_path / "straight")
+    assert numbers(tmp_path / "run") == numbers(tmp_path / "straight")
+    assert half.scalers[0].get_scale() == half.scalers[2].get_scale() < half.scale
 
 
 def test_skipping_ends_when_nothing_but_nan_comes(tmp_path, tiny_bert, monkeypatch):
@@ -264,6 +315,28 @@ def test_two_processes_make_the_same_curve_as_one(tmp_path, tiny_bert, method, l
     if method == "pare":
         assert [record["k"] for record in one] == [3, 2, 1]
         assert results[0]["replaced"] == results[1]["replaced"]
+
+
+def test_shards_compute_in_the_run_s_precision_and_go_back_to_the_best_epoch(tmp_path, tiny_bert):
+    """bfloat16 with shards is the bfloat16 of one process, not float32. A high learning rate: the last epoch is not the best."""
+    values = runs.settings(
+        tmp_path, tiny_bert, epochs=4, optimizer={"lr": 0.05, "new_lr": 0.1}, model__layers=3, seed=1
+    )
+    path = runs.write_settings(tmp_path, values)
+    changes = ("--output_dir", tmp_path / "two", "--precision", "bf16", "--shard", "true")
+    process = runs.script("train.py", "--config", path, *changes, launcher=LAUNCH)
+    first = {}
+    for precision in ("no", "bf16"):
+        run.train(Config.from_dict(values | {"precision": precision, "output_dir": str(tmp_path / precision)}))
+        first[precision] = numbers(tmp_path / precision)[0]["loss"]
+        AcceleratorState._reset_state(True)
+    runs.finish(process)
+    shared = numbers(tmp_path / "two")[0]["loss"]
+    assert abs(shared - first["bf16"]) < 0.2 * abs(first["no"] - first["bf16"])
+    results = RunFolder(tmp_path / "two").read_results()
+    assert results["best_epoch"] < 3
+    again = evaluate.evaluate(tmp_path / "two", "validation")
+    assert again["value"] == again["stored"] == max(record["validation"] for record in numbers(tmp_path / "two"))
 
 
 @pytest.mark.parametrize("shard", [False, True], ids=["whole", "sharded"])
