@@ -155,14 +155,43 @@ def _(grad_target, grad_source, target, source, *rest):
 
 _ops = torch.ops.pare_kernels
 
-# The same formulas as autograd functions, by operator: they cost a quarter of what registered formulas do per call, which only
-# traced graphs need.
+# The same formulas as autograd functions, by operator. EAGER: they cost a quarter of what registered formulas do per call, which
+# only traced graphs need. TRANSFORMABLE: for torch.func (grad, vmap), at a further cost per call.
 EAGER: dict[str, type[torch.autograd.Function]] = {}
+TRANSFORMABLE: dict[str, type[torch.autograd.Function]] = {}
+
+
+class OnceDifferentiable(torch.autograd.Function):
+    """A gradient as it is, with an error where it is differentiated again with respect to what it was computed from.
+
+    `once_differentiable` does this for autograd, but is blind to nested transforms of torch.func.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(name, gradient, *tensors):
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.name = inputs[0]
+
+    @staticmethod
+    def backward(ctx, *grads):
+        raise RuntimeError(
+            f"pare_kernels::{ctx.name} has first derivatives only: its gradient cannot be differentiated"
+        )
 
 
 def _differentiate(name: str, save, formula) -> None:
     """Gives an operator its autograd formula: `save(ctx, inputs, output)` after the forward pass, `formula(ctx, *grads)`."""
     operator = getattr(_ops, name).default
+
+    def no_forward_mode(ctx, *tangents):
+        raise NotImplementedError(
+            f"pare_kernels::{name} has no forward-mode derivative (jvp, jacfwd, hessian): use backward, torch.func.grad or jacrev"
+        )
 
     class Eager(torch.autograd.Function):
         @staticmethod
@@ -173,9 +202,29 @@ def _differentiate(name: str, save, formula) -> None:
             return output
 
         backward = staticmethod(torch.autograd.function.once_differentiable(formula))
+        jvp = staticmethod(no_forward_mode)
 
-    Eager.__name__ = Eager.__qualname__ = name
-    EAGER[name] = Eager
+    class Transformable(torch.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(*inputs):
+            return operator(*inputs)
+
+        setup_context = staticmethod(save)
+        jvp = staticmethod(no_forward_mode)
+
+        @staticmethod
+        def backward(ctx, *grads):
+            tensors = [tensor for tensor in (*grads, *ctx.saved_tensors) if tensor is not None]
+            return tuple(
+                gradient if gradient is None else OnceDifferentiable.apply(name, gradient, *tensors)
+                for gradient in formula(ctx, *grads)
+            )
+
+    for functions, function in ((EAGER, Eager), (TRANSFORMABLE, Transformable)):
+        function.__name__ = function.__qualname__ = name
+        functions[name] = function
     torch.library.register_autograd(f"{NAMESPACE}::{name}", formula, setup_context=save, lib=_library)
 
 
@@ -242,6 +291,8 @@ def _save_choice(ctx, inputs, output, target, source):
 def _run_backward(ctx, operator, *grads):
     target, source, gate_weight, gate_bias, *scores = ctx.saved_tensors
     need_target, need_source, need_weight, need_bias = ctx.needs_input_grad[:4]
+    # Without the relaxation the choice has no gradient: None, since zeros would let an optimizer decay a gate that nothing trains.
+    need_weight, need_bias = need_weight and ctx.relax, need_bias and ctx.relax
     need_gate = need_weight or need_bias
     dtarget, dsource, dweight, dbias = operator(
         *(grad if grad is None else grad.contiguous() for grad in grads),
@@ -309,6 +360,8 @@ class PatchSwap(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, *grads):
         return _patch_swap_backward(ctx, *grads)
+
+    jvp = EAGER["patch_swap"].jvp
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from pare_kernels import _library
 from pare_kernels._checks import (
@@ -33,13 +34,24 @@ def _call(name: str, differentiable: tuple[Tensor | None, ...], *others):
     operator = getattr(_ops, name).default
     if torch.compiler.is_compiling():
         return operator(*differentiable, *others)
+    if torch._C._are_functorch_transforms_active():
+        return _library.TRANSFORMABLE[name].apply(*differentiable, *others)
     if _needs_gradient(*differentiable):
         return _library.EAGER[name].apply(*differentiable, *others)
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*differentiable, *others)
 
 
+def _is_transformed() -> bool:
+    """Whether torch.func (grad, vmap, ...) is at work, outside of traced graphs, which do their own."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
 def _needs_gradient(*tensors: Tensor | None) -> bool:
+    if forward_ad._current_level >= 0:
+        return (
+            True  # forward-mode derivatives are not to be had: the autograd function says so where they are asked for
+        )
     if torch.is_grad_enabled():
         for tensor in tensors:
             if tensor is not None and tensor.requires_grad:
@@ -170,7 +182,8 @@ def patch_replace(
             every device.
         generator: draws the seed; without seed, generator and noise the default generator of the tensors' device does.
         noise: (noise_target, noise_source) of shapes (B, Nt) and (B, Ns): Gumbel values used as they are, before `noise_scale`;
-            -inf excludes a patch (a source patch from being chosen, a target patch from being kept).
+            -inf excludes a patch: a source patch from being chosen, a target patch from being kept (with `replace="highest"`: from
+            being replaced).
         straight_through: whether the choice has a gradient; None: with "gumbel" only, as in the paper. "topk" may turn it on.
 
     Returns:
@@ -228,7 +241,8 @@ def patch_swap_(
     Arguments, result and errors as in `patch_replace`, and:
 
     Raises:
-        ValueError: `target` or `source` has several elements in one memory location (an expanded tensor), or the two share memory.
+        ValueError: `target` or `source` has several elements in one memory location (an expanded tensor), or the two share memory
+            (which cannot be seen inside `torch.compile`).
         RuntimeError: a leaf tensor that requires a gradient (as for every in-place operation of PyTorch).
     """
     options = check_patch_replace(
@@ -247,37 +261,54 @@ def patch_swap_(
     )
     _check_writable(target, source)
     randomness = settle_randomness(target, source, selection, seed, generator, noise)
-    arguments = (gate_weight, gate_bias, *randomness, k, *options)
-    if not _needs_gradient(target, source, gate_weight, gate_bias):
-        target_index, source_index, *_ = _ops.patch_swap_(target, source, *arguments)
-    elif torch.compiler.is_compiling():
-        # In a traced graph no autograd function can mark its inputs as changed.
-        mixed, displaced, target_index, source_index, *_ = _ops.patch_swap(target, source, *arguments)
+    differentiable = (target, source, gate_weight, gate_bias)
+    needs_gradient = _needs_gradient(*differentiable)
+    if _is_transformed() or (torch.compiler.is_compiling() and needs_gradient):
+        # Under torch.func and in a traced graph no autograd function can mark its inputs as changed.
+        mixed, displaced, target_index, source_index, *_ = _call("patch_swap", differentiable, *randomness, k, *options)
         target.copy_(mixed)
         source.copy_(displaced)
+    elif needs_gradient:
+        _, _, target_index, source_index, *_ = _library.PatchSwap.apply(*differentiable, *randomness, k, *options)
     else:
-        _, _, target_index, source_index, *_ = _library.PatchSwap.apply(target, source, *arguments)
+        target_index, source_index, *_ = _ops.patch_swap_(*differentiable, *randomness, k, *options)
     return PatchReplaceResult(target, _share(k, target), target_index, source_index)
 
 
 def _check_writable(target: Tensor, source: Tensor) -> None:
     for name, tensor in (("target", target), ("source", source)):
-        if any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
-            raise ValueError(
-                f"{name} must own each of its elements to be changed in place, but it is expanded: strides {tensor.stride()}"
-            )
-    if torch.compiler.is_compiling() or target.numel() == 0 or source.numel() == 0:
-        return
-    if target.untyped_storage().data_ptr() == source.untyped_storage().data_ptr():
-        ranges = [
-            (
-                first := tensor.storage_offset(),
-                first + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True)),
-            )
-            for tensor in (target, source)
-        ]
-        if ranges[0][0] <= ranges[1][1] and ranges[1][0] <= ranges[0][1]:
-            raise ValueError("target and source must not share memory: their rows are exchanged in place")
+        extent = 1  # of the inner dimensions in memory; a dimension that steps over all of it meets none of its elements twice
+        for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+            if size > 1 and stride < extent:
+                raise ValueError(
+                    f"{name} must own each of its elements to be changed in place, but several share one place in memory "
+                    f"(an expanded tensor?): strides {tensor.stride()} for shape {tuple(tensor.shape)}"
+                )
+            extent += (size - 1) * stride
+    if torch.compiler.is_compiling() or _is_transformed():
+        return  # no addresses there
+    if target.untyped_storage().data_ptr() == source.untyped_storage().data_ptr() and _overlap(target, source):
+        raise ValueError("target and source must not share memory: their rows are exchanged in place")
+
+
+def _overlap(a: Tensor, b: Tensor) -> bool:
+    """Whether two views of one storage, each without overlaps of its own, have an element in common.
+
+    Exact where the features of a row lie side by side; else whether the ranges of their addresses meet.
+    """
+    if a.numel() == 0 or b.numel() == 0:
+        return False
+    starts, ends = [], []
+    for tensor in (a, b):
+        offset, (batch, rows, features), strides = tensor.storage_offset(), tensor.shape, tensor.stride()
+        if features > 1 and strides[2] != 1:
+            features = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, strides, strict=True))
+            batch = rows = 1  # as if it were one row from its first element to its last
+        begin = offset + torch.arange(batch)[:, None] * strides[0] + torch.arange(rows) * strides[1]
+        starts.append(begin.flatten())
+        ends.append(begin.flatten() + features)
+    start, order = torch.cat(starts).sort()
+    return bool((torch.cat(ends)[order][:-1] > start[1:]).any())
 
 
 def _share(k: int, target: Tensor) -> float:

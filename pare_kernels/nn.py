@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pare_kernels._checks import PAIRINGS, REPLACE, SELECTIONS, check_exact_steps, check_number, check_word
+from pare_kernels._checks import check_options
 from pare_kernels._types import PatchReplaceResult
 from pare_kernels.functional import gate_scores, patch_replace
 
@@ -68,13 +68,10 @@ class PatchReplace(nn.Module):
         straight_through: bool | None = None,
     ) -> None:
         super().__init__()
-        check_word("selection", selection, SELECTIONS)
-        check_word("replace", replace, REPLACE)
-        check_word("pairing", pairing, PAIRINGS)
-        check_exact_steps(exact_steps)
+        check_options(tau, noise_scale, selection, replace, pairing, exact_steps, straight_through)
         self.gate = dim if isinstance(dim, PatchGate) else PatchGate(dim)
-        self.tau = check_number("tau", tau, positive=True)
-        self.noise_scale = check_number("noise_scale", noise_scale, positive=False)
+        self.tau = tau
+        self.noise_scale = noise_scale
         self.selection = selection
         self.replace = replace
         self.pairing = pairing
@@ -113,5 +110,5 @@ class PatchReplace(nn.Module):
     def extra_repr(self) -> str:
         return (
             f"tau={self.tau}, noise_scale={self.noise_scale}, selection={self.selection!r}, replace={self.replace!r}, "
-            f"pairing={self.pairing!r}, exact_steps={self.exact_steps}"
+            f"pairing={self.pairing!r}, exact_steps={self.exact_steps}, straight_through={self.straight_through}"
         )

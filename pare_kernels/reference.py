@@ -138,6 +138,16 @@ def one_minus(p: Tensor) -> Tensor:
     return (1 - p).scatter(-1, largest, others)
 
 
+def without_mean(a: Tensor, p: Tensor) -> Tensor:
+    """a - p <a, 1> for rows of p that sum to one; for the largest p as a (1 - p) - p <others of a, 1>, which does not cancel."""
+    if p.shape[-1] == 0:
+        return a
+    largest = p.argmax(dim=-1, keepdim=True)
+    others = a.scatter(-1, largest, 0.0).sum(dim=-1, keepdim=True)
+    of_largest = a.gather(-1, largest) * one_minus(p).gather(-1, largest) - p.gather(-1, largest) * others
+    return (a - p * a.sum(dim=-1, keepdim=True)).scatter(-1, largest, of_largest)
+
+
 def first_step(scores: Tensor, tau: float) -> Tensor:
     """p_1 = softmax(s / tau). NaN counts as -inf, a row of nothing else as all zero; entries of +inf share the row."""
     s = scores.masked_fill(scores.isnan(), -math.inf)
@@ -232,9 +242,9 @@ def relaxed_topk_adjoint(c: Tensor, scores: Tensor, n: int, tau: float, exact_st
         while len(segment) < min(stride, exact - start):
             segment.append(next_step(segment[-1], tau))
         for p in reversed(segment):
-            a = c * p + (a - following * a.sum(dim=-1, keepdim=True)) * step_slope(p, tau)
+            a = c * p + without_mean(a, following) * step_slope(p, tau)
             following = p
-    return (a - first * a.sum(dim=-1, keepdim=True)) / tau
+    return without_mean(a, first) / tau
 
 
 class RelaxedTopK(torch.autograd.Function):

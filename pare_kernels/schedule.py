@@ -16,7 +16,8 @@ class ReplaceSchedule:
 
     constant:     k = start
     linear:       k = start + (end - start) t
-    exponential:  k = start (end / start)^t; with end = 0 it falls towards one patch and is 0 at t = 1
+    exponential:  k = start (end / start)^t; with end = 0 it falls towards one patch and is 0 at t = 1; from 0 it does not rise
+                  before t = 1
     piecewise:    `steps` equal stretches of progress, each with its own constant k, evenly spaced from start to end
 
     Args:
@@ -58,7 +59,7 @@ class ReplaceSchedule:
         elif self.kind == "linear":
             k = start + (end - start) * progress
         elif self.kind == "exponential":
-            k = end if progress == 1.0 else max(start, 1.0) * (max(end, 1.0) / max(start, 1.0)) ** progress
+            k = end if progress == 1.0 else start * (max(end, 1.0) / start) ** progress if start >= 1.0 else 0.0
         else:
             piece = min(int(progress * self.steps + 1e-9), self.steps - 1)
             k = start + (end - start) * piece / (self.steps - 1)

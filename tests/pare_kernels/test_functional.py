@@ -327,8 +327,23 @@ def test_swap_between_two_halves_of_one_buffer():
     assert torch.equal(both[:2], expected)
 
 
+def test_swap_between_the_two_halves_of_every_sample():
+    both = torch.randn(3, 10, 4, dtype=torch.float64)
+    weight = torch.ones(4, dtype=torch.float64)
+    for target, source in ((both[:, :6], both[:, 6:]), (both[:, ::2], both[:, 1::2])):
+        expected = patch_replace(target, source, weight, k=2, seed=1).mixed
+        patch_swap_(target, source, weight, k=2, seed=1)
+        assert torch.equal(target, expected)
+
+
 def test_swap_refuses_what_cannot_be_changed_in_place():
     target, source, weight, _ = make_inputs(2, 6, 6, 4)
+    both = torch.randn(2, 9, 8, dtype=torch.float64)
+    for a, b in ((both[:, :6], both[:, 5:]), (both[..., :4], both[..., 2:6]), (both[..., ::2], both[..., 1::2])):
+        with pytest.raises(ValueError, match="target and source must not share memory"):
+            patch_swap_(a, b, torch.ones(4 if a.shape[2] == 4 else 8, dtype=torch.float64), k=1)
+    with pytest.raises(ValueError, match="target must own each of its elements"):
+        patch_swap_(both.as_strided((2, 3, 4), (8, 2, 1)), source[:, :3], weight, k=1)
     with pytest.raises(ValueError, match="target and source must not share memory"):
         patch_swap_(target, target, weight, k=1)
     with pytest.raises(ValueError, match="source must own each of its elements"):
@@ -448,3 +463,15 @@ def test_autocast_keeps_token_dtypes_and_scores_in_float32(device):
         assert gate_scores(target, weight, bias).dtype == torch.float32
     assert torch.equal(result.mixed, expected.mixed)
     assert result.mixed.dtype == torch.float32
+
+
+@pytest.mark.parametrize("selection", ["topk", "random"])
+def test_a_choice_without_gradient_leaves_the_gate_without_one(selection):
+    """Zeros instead of None would let weight decay and momentum move a gate that nothing trains."""
+    target, source, weight, bias = make_inputs(2, 6, 6, 4)
+    weight, bias = weight.requires_grad_(), bias.requires_grad_()
+    leaf = target.clone().requires_grad_()
+    patch_replace(leaf, source, weight, bias, k=2, selection=selection, seed=1).mixed.sum().backward()
+    assert leaf.grad is not None
+    assert weight.grad is None
+    assert bias.grad is None

@@ -38,3 +38,17 @@ def test_gate_can_be_shared_and_saved():
     other = PatchReplace(8)
     other.load_state_dict(module.state_dict())
     assert torch.equal(other.gate.weight, gate.weight)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"tau": 0.0},
+        {"selection": "best"},
+        {"straight_through": "yes"},
+        {"selection": "random", "straight_through": True},
+    ],
+)
+def test_wrong_options_are_refused_at_construction(option):
+    with pytest.raises((TypeError, ValueError), match=f"^{list(option)[-1]} must be"):
+        PatchReplace(8, **option)

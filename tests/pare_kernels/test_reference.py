@@ -2,6 +2,7 @@
 
 import math
 
+import mpmath
 import pytest
 import torch
 from scipy import stats
@@ -132,6 +133,33 @@ def test_exact_form_equals_the_papers_loop_with_its_autograd_gradient(patches, n
     (expected,) = torch.autograd.grad(naive, scores, c)
     actual = reference.relaxed_topk_adjoint(c, scores.detach(), n, tau, None)
     assert torch.allclose(actual, expected, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("tau", [0.3, 0.9])
+@pytest.mark.parametrize("seed", [0, 3])
+def test_gradient_keeps_its_digits_where_one_patch_after_the_other_dominates(seed, tau):
+    """Against differences of the n-step form in 80 digits."""
+    patches, n = 24, 16
+    scores = gumbel_scores(1, patches, seed)[0] * 10
+    c = torch.randn(patches, generator=torch.Generator().manual_seed(seed), **FLOAT64)
+
+    def objective(i, difference):
+        s = [mpmath.mpf(value) for value in scores.tolist()]
+        s[i] += difference
+        weights, total = [mpmath.exp(value / mpmath.mpf(tau)) for value in s], mpmath.mpf(0)
+        for _ in range(n):
+            all_of_them = mpmath.fsum(weights)
+            p = [weight / all_of_them for weight in weights]
+            total += mpmath.fdot(c.tolist(), p)
+            weights = [value * (1 - value) ** (1 / mpmath.mpf(tau)) for value in p]
+        return total
+
+    with mpmath.workdps(80):
+        h = mpmath.mpf(10) ** -30
+        expected = [float((objective(i, h) - objective(i, -h)) / (2 * h)) for i in range(patches)]
+    expected = torch.tensor(expected, **FLOAT64)
+    actual = reference.relaxed_topk_adjoint(c.unsqueeze(0), scores.unsqueeze(0), n, tau, None)[0]
+    assert (actual - expected).abs().max() < 1e-10 * expected.abs().max()  # a rounding of s / tau moves it by 1e-11
 
 
 @pytest.mark.parametrize("exact_steps", [None, 0, 1, 3, 8])

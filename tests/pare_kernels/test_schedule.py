@@ -13,6 +13,8 @@ from pare_kernels import ReplaceSchedule
         (ReplaceSchedule("linear", 0, 8), 8, [0, 2, 4, 6, 8]),
         (ReplaceSchedule("exponential", 16, 1), 100, [16, 8, 4, 2, 1]),
         (ReplaceSchedule("exponential", 16, 0), 100, [16, 8, 4, 2, 0]),
+        (ReplaceSchedule("exponential", 0, 0), 100, [0, 0, 0, 0, 0]),
+        (ReplaceSchedule("exponential", 0.0, 8), 100, [0, 0, 0, 0, 8]),
         (ReplaceSchedule("piecewise", 30, 0), 100, [30, 20, 10, 0, 0]),
         (ReplaceSchedule("piecewise", 1.0, 0.0, steps=2), 9, [9, 9, 0, 0, 0]),
         (ReplaceSchedule("linear", 64, 0), 20, [20, 20, 20, 16, 0]),  # at most the patches at hand
