@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ from crossmodal.config import Config
 from crossmodal.engine import Interrupted, NonFiniteLoss, State, Trainer
 from crossmodal.results import RunFolder, RunFolderError
 from tests.crossmodal import runs
+from tests.crossmodal.runs import stop_at
 
 TIMES = ("seconds", "samples_per_second", "data_share", "memory_mib")
 
@@ -49,18 +51,6 @@ def straight(tmp_path, tiny_bert):
     )
     run.train(Config.from_dict(values | {"output_dir": str(tmp_path / "straight")}))
     return values, tmp_path / "straight"
-
-
-def stop_at(monkeypatch, step: int, how) -> None:
-    """Makes training meet `how` right before it would end optimizer step `step`."""
-    original = Trainer._optimizer_step
-
-    def patched(self, *arguments):
-        if self.state.step == step:
-            how()
-        original(self, *arguments)
-
-    monkeypatch.setattr(Trainer, "_optimizer_step", patched)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
@@ -361,6 +351,29 @@ def test_two_processes_stop_together_and_one_goes_on(tmp_path, tiny_bert, shard)
     straight = run.train(Config.from_dict(values | {"output_dir": str(tmp_path / "straight")}))
     assert resumed["steps"] == straight["steps"] == 90
     assert resumed["test_loss"] == pytest.approx(straight["test_loss"], rel=1e-2)
+
+
+@pytest.mark.parametrize("shard", [False, True], ids=["whole", "sharded"])
+def test_two_processes_take_over_from_one_and_from_two(tmp_path, tiny_bert, monkeypatch, shard):
+    """One process stops after step 2, two stop after step 5, two end the run: the curve of one that never stopped."""
+    values = runs.settings(tmp_path, tiny_bert)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted, match="stopped after step 2"):
+            run.train(Config.from_dict(values | {"shard": shard}))
+    path = runs.write_settings(tmp_path, values | {"shard": shard, "resume": True})
+    process = runs.script(Path(__file__).with_name("stop_and_resume.py"), path, 4, launcher=LAUNCH)
+    AcceleratorState._reset_state(True)
+    run.train(Config.from_dict(values | {"output_dir": str(tmp_path / "straight")}))
+    output = runs.finish(process)
+    assert re.findall(r"resumed from \S+ \(step (\d)", output) == ["2", "5"]
+    found, expected = (RunFolder(tmp_path / name) for name in ("run", "straight"))
+    for one, other in zip(numbers(found.path), numbers(expected.path), strict=True):
+        for key, value in other.items():
+            assert one[key] == (pytest.approx(value, rel=2e-4) if isinstance(value, float) else value), key
+    results = found.read_results()
+    assert (results["processes"], results["sharded"]) == (2, shard)
+    assert results["test_loss"] == pytest.approx(expected.read_results()["test_loss"], rel=2e-4)
 
 
 def test_within_error_keeps_the_last_epoch_that_the_samples_do_not_object_to():
