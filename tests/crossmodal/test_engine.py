@@ -376,6 +376,20 @@ def test_two_processes_take_over_from_one_and_from_two(tmp_path, tiny_bert, monk
     assert results["test_loss"] == pytest.approx(expected.read_results()["test_loss"], rel=2e-4)
 
 
+def test_compiled_shards_make_the_same_curve(tmp_path, tiny_bert):
+    values = runs.settings(tmp_path, tiny_bert, method="nft", epochs=2, batch_size=26)
+    path = runs.write_settings(tmp_path, values | {"shard": True, "compile": True})
+    process = runs.script(Path(__file__).with_name("train_compiled.py"), "--config", path, launcher=LAUNCH)
+    run.train(Config.from_dict(values | {"output_dir": str(tmp_path / "plain")}))
+    assert re.search("[1-9][0-9]* graphs compiled", runs.finish(process))
+    found, expected = (RunFolder(tmp_path / name).read_results() for name in ("run", "plain"))
+    assert found["sharded"]
+    assert found["test_loss"] == pytest.approx(expected["test_loss"], rel=2e-4)
+    for one, other in zip(numbers(tmp_path / "run"), numbers(tmp_path / "plain"), strict=True):
+        for key in ("loss", "gradient_norm", "validation_loss"):
+            assert one[key] == pytest.approx(other[key], rel=2e-4), key
+
+
 def test_within_error_keeps_the_last_epoch_that_the_samples_do_not_object_to():
     """Ten samples right in epoch 0; then one wrong (one standard error: kept), two wrong (not), another one (kept)."""
     right = torch.ones(10, dtype=torch.float64)
