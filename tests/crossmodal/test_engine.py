@@ -235,6 +235,28 @@ def test_fp16_that_never_gets_a_finite_gradient_is_an_error(tmp_path, tiny_bert,
         run.train(Config.from_dict(values))
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+def test_fp16_that_skips_every_step_of_a_short_run_is_an_error(tmp_path, tiny_bert, half, monkeypatch, resumed):
+    half.scale = 2.0**100
+    values = runs.settings(tmp_path, tiny_bert, precision="fp16")
+    if resumed:
+        with monkeypatch.context() as patch:
+            stop_at(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+            with pytest.raises(Interrupted):
+                run.train(Config.from_dict(values))
+    with pytest.raises(
+        NonFiniteLoss, match=r"not finite in any of the 9 steps; .* down to 2.47588e\+27, .*precision bf16"
+    ):
+        run.train(Config.from_dict(values | {"resume": resumed}))
+    assert not RunFolder(tmp_path / "run").finished
+
+
+def test_nan_in_every_step_of_a_short_run_is_an_error(tmp_path, tiny_bert, monkeypatch):
+    poison(monkeypatch, set(range(9)))
+    with pytest.raises(NonFiniteLoss, match=r"nothing was learned: .* not finite in any of the 9 steps$"):
+        run.train(Config.from_dict(runs.settings(tmp_path, tiny_bert, on_nan="skip")))
+
+
 def test_fp16_skips_nan(tmp_path, tiny_bert, half, monkeypatch):
     poison(monkeypatch, {3})
     values = runs.settings(tmp_path, tiny_bert, precision="fp16", on_nan="skip")
