@@ -146,6 +146,26 @@ def test_existing_folder_is_not_overwritten(tmp_path, tiny_bert):
         evaluate.evaluate(values["output_dir"])
 
 
+def test_a_run_is_evaluated_from_any_directory(tmp_path, tiny_bert, monkeypatch):
+    """Relative paths count from where training ran; in a project that was moved, and in a run of old, from here."""
+    project, elsewhere, moved = (tmp_path / name for name in ("project", "elsewhere", "moved"))
+    values = runs.settings(project, tiny_bert, epochs=1, method="nft", output_dir="run", data_dir="data")
+    elsewhere.mkdir()
+    monkeypatch.chdir(project)
+    results = run.train(Config.from_dict(values | {"data": "data/classification1.npz"}))
+    monkeypatch.chdir(elsewhere)
+    assert evaluate.evaluate(project / "run")["value"] == results["test"]
+
+    project.rename(moved)
+    with pytest.raises(FileNotFoundError, match=str(project)):
+        evaluate.evaluate(moved / "run")
+    monkeypatch.chdir(moved)
+    assert evaluate.evaluate("run")["value"] == results["test"]
+    del results["directory"]
+    RunFolder("run").write_results(results)
+    assert evaluate.evaluate("run")["value"] == results["test"]
+
+
 def test_tensorboard_gets_the_numbers(tmp_path, tiny_bert):
     run.train(Config.from_dict(runs.settings(tmp_path, tiny_bert, epochs=2, method="nft", track="tensorboard")))
     events = EventAccumulator(str(tmp_path / "run" / "trackers" / "crossmodal")).Reload()
