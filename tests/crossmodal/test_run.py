@@ -183,7 +183,10 @@ def test_tensorboard_gets_the_numbers(tmp_path, tiny_bert):
         ({"precision": "fp16"}, "precision: fp16 needs a GPU"),
         ({"mixing__start": 9}, "mixing.start: 9 patches are more than the 8 there are"),
         ({"batch_size": 13}, r"12 samples are fewer than one batch \(13\)"),
-        ({"source__name": "digits"}, "modality"),
+        ({"source__name": "digits"}, "source.name: 'digits' is of modality image, but the encoder takes text"),
+        ({"model__patch_size": 99}, r"model.patch_size: expected 1 to \(16,\) per axis, got \(99,\)"),
+        ({"model__layers": 4}, "model.layers: expected 1 to 3, got 4"),
+        ({"split__train_size": 99}, "split.train_size: expected 2 to 26"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
