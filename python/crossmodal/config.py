@@ -106,7 +106,7 @@ class SourceConfig:
     Args:
         name: a built-in source, or a path: CSV or TSV with text and label, or a folder with one folder of images per
             class (null: the encoder's default, `scipy_docs` for text and `digits` for images).
-        limit: at most so many samples per class (null: the source's own limit).
+        limit: at most so many samples, chosen at random (null: the source's own limit).
     """
 
     name: str | None = None

@@ -140,7 +140,7 @@ class Trainer:
         """Trains from where the state stands to the last epoch, then takes the weights of the best epoch.
 
         Raises:
-            NonFiniteLoss: the loss is not finite and `on_nan` is `stop`.
+            NonFiniteLoss: the loss is not finite and `on_nan` is `stop`; or every step had to be skipped.
             Interrupted: a signal came; a checkpoint was written.
         """
         torch.manual_seed(seeds.derive(self.config.seed, "training", self.accelerator.process_index))
@@ -157,6 +157,7 @@ class Trainer:
                     self._end_epoch(epoch, began, done)
         finally:
             self.progress.close()
+        self._check_trained()
         self._load_weights(self.best_weights)
 
     def evaluate(self, split) -> Evaluation:
@@ -287,6 +288,17 @@ class Trainer:
         last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
         times = f" in {self._skipped_in_a_row} steps in a row" if skip else ""
         raise NonFiniteLoss(f"not a finite number{times}, {where}; {last}")
+
+    def _check_trained(self) -> None:
+        """Raises where not one step was taken, which MOST_SKIPPED does not see in a short run."""
+        steps = self.state.step
+        if sum(record["skipped_steps"] for record in self.state.history) < steps:
+            return
+        scaler = self.accelerator.scaler
+        remedy = ""
+        if scaler is not None:
+            remedy = f"; the scale of the fp16 loss has come down to {scaler.get_scale():g}, take more epochs or precision bf16"
+        raise NonFiniteLoss(f"nothing was learned: loss or gradient was not finite in any of the {steps} steps{remedy}")
 
     def _end_epoch(self, epoch: int, began: float, done: float) -> None:
         state, task = self.state, self.task

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from crossmodal import config, metrics, run
+from crossmodal.config import Config
 from crossmodal.loader import eval_rows
 from crossmodal.predict import load
 from crossmodal.results import RunFolder
@@ -18,6 +20,8 @@ SPLITS = ("train", "validation", "test")
 
 def evaluate(folder: str | Path, split: str = "test", device: str = "cpu") -> dict[str, Any]:
     """Metric of a split, with the model, the data and the batches of the run.
+
+    Relative paths of the data count from where training ran, or from here if the data are no longer there.
 
     Args:
         folder: the run's folder.
@@ -34,7 +38,7 @@ def evaluate(folder: str | Path, split: str = "test", device: str = "cpu") -> di
     if split not in SPLITS:
         raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
     predictor = load(folder, device)
-    settings = config.load(RunFolder(folder).config)
+    settings = _locate(config.load(RunFolder(folder).config), predictor.results.get("directory", ""))
     task = run.load_task(settings)
     if task.sha256 != predictor.results["data_sha256"]:
         raise ValueError(
@@ -57,6 +61,19 @@ def evaluate(folder: str | Path, split: str = "test", device: str = "cpu") -> di
         "samples": len(samples),
         "stored": predictor.results.get(split) if split != "train" else None,
     }
+
+
+def _locate(settings: Config, directory: str) -> Config:
+    """The settings with the paths of the data as they were for a process in `directory`."""
+
+    def locate(path: str | None) -> str | None:
+        if path is None:
+            return None
+        there = Path(directory, path)
+        moved = Path(path).exists() and not there.exists()  # e.g. with the whole project, to another machine
+        return path if moved else str(there)
+
+    return replace(settings, data=locate(settings.data), data_dir=locate(settings.data_dir))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -176,6 +177,7 @@ def summarise(config: Config, task, source, trainer: Trainer, test: Evaluation) 
         "parameters": model.count_parameters(),
         "trainable_parameters": model.count_parameters(trainable=True),
         "data_sha256": task.sha256,
+        "directory": str(Path.cwd()),  # from which relative paths in the settings count
         "samples": {name: len(getattr(task, name)) for name in ("train", "validation", "test")},
         "input_shape": list(task.input_shape),
         "tokens": model.encoder.num_tokens,

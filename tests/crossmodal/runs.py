@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from crossmodal.engine import Trainer
+
 ROOT = Path(__file__).parents[2]
 LENGTH, SIDE = 16, 8
 
@@ -89,8 +91,8 @@ def environment() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths), "PYTHONWARNINGS": "ignore"}
 
 
-def script(name: str, *arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
-    """Starts python/<name> in a fresh process."""
+def script(name: str | Path, *arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
+    """Starts python/<name>, or any script by its absolute path, in a fresh process."""
     command = [sys.executable, *launcher, str(ROOT / "python" / name), *map(str, arguments)]
     return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -100,3 +102,15 @@ def finish(process: subprocess.Popen, seconds: float = 120) -> str:
     output, _ = process.communicate(timeout=seconds)
     assert process.returncode == 0, output
     return output
+
+
+def stop_at(monkeypatch, step: int, how) -> None:
+    """Makes training meet `how` right before it would end optimizer step `step`."""
+    original = Trainer._optimizer_step
+
+    def patched(self, *arguments):
+        if self.state.step == step:
+            how()
+        original(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "_optimizer_step", patched)

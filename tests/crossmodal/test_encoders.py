@@ -172,15 +172,18 @@ def test_default_patch_size_respects_the_positions_there_are(tiny_bert):
 
 def test_attach_refuses_what_does_not_fit(tiny_bert, tiny_swin):
     text, image = encoders.load(tiny_bert), encoders.load(tiny_swin)
-    with pytest.raises(ValueError, match=r"into 100 tokens, but .* has 64 positions: use patches of at least \(2,\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"model.patch_size: \(1,\) cuts .* into 100 tokens, but .* has 64 positions: use patches of at least \(2,\)",
+    ):
         text.attach((1, 100), patch_size=1)
-    with pytest.raises(ValueError, match="patch_size must be between 1 and"):
+    with pytest.raises(ValueError, match=r"model.patch_size: expected 1 to"):
         text.attach((1, 10), patch_size=11)
-    with pytest.raises(ValueError, match="patch_size must be between 1 and"):
+    with pytest.raises(ValueError, match=r"model.patch_size: expected 1 to"):
         text.attach((1, 10), patch_size=(2, 2))
     with pytest.raises(ValueError, match=r"needs samples of shape \(C, H, W\), got \(1, 24\)"):
         image.attach((1, 24))
-    with pytest.raises(ValueError, match=r"fixed by its weights to \(2, 2\), got 4"):
+    with pytest.raises(ValueError, match=r"model.patch_size: the weights of .* fix it to \(2, 2\), got 4"):
         image.attach((1, 24, 24), patch_size=4)
     image.attach((1, 24, 24), patch_size=2)
     with pytest.raises(RuntimeError, match="call attach"):
@@ -306,19 +309,23 @@ def test_activation_checkpointing_runs_layers_twice_and_changes_no_gradient(chec
 
 
 def test_bad_options_are_refused(tiny_bert, tiny_swin):
-    with pytest.raises(ValueError, match=r"dropout must be in \[0, 1\), got 1.0"):
+    with pytest.raises(ValueError, match=r"model.dropout: expected 0 <= dropout < 1, got 1.0"):
         encoders.load(tiny_bert, dropout=1.0)
-    with pytest.raises(ValueError, match="layers must be between 1 and 3, got 4"):
+    with pytest.raises(ValueError, match=r"model.layers: expected 1 to 3, got 4"):
         encoders.load(tiny_bert, layers=4)
-    with pytest.raises(ValueError, match="layers is not an option of swin"):
+    with pytest.raises(ValueError, match=r"model.layers: not an option of swin"):
         encoders.load(tiny_swin, layers=1)
-    with pytest.raises(ValueError, match="image_size is an option of image encoders"):
+    with pytest.raises(ValueError, match=r"model.image_size: an option of image encoders"):
         encoders.load(tiny_bert, image_size=32)
-    with pytest.raises(ValueError, match=r"image_size must be a multiple of the patch size \(2, 2\), got \(17, 17\)"):
+    with pytest.raises(
+        ValueError, match=r"model.image_size: expected a multiple of the patch size \(2, 2\), got \(17, 17\)"
+    ):
         encoders.load(tiny_swin, image_size=17)
-    with pytest.raises(ValueError, match=r"leaves 2 cells per axis in the last stage .* less than its window of 4"):
+    with pytest.raises(
+        ValueError, match=r"model.image_size: \(8, 8\) leaves 2 cells per axis .* less than its window of 4"
+    ):
         encoders.load(tiny_swin, image_size=8)
-    with pytest.raises(ValueError, match=r"image_size must be one number or \(H, W\)"):
+    with pytest.raises(ValueError, match=r"model.image_size: expected one number or \(H, W\)"):
         encoders.load(tiny_swin, image_size=(16, 16, 3))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ from crossmodal.config import Config
 from crossmodal.engine import Interrupted, NonFiniteLoss, State, Trainer
 from crossmodal.results import RunFolder, RunFolderError
 from tests.crossmodal import runs
+from tests.crossmodal.runs import stop_at
 
 TIMES = ("seconds", "samples_per_second", "data_share", "memory_mib")
 
@@ -49,18 +51,6 @@ def straight(tmp_path, tiny_bert):
     )
     run.train(Config.from_dict(values | {"output_dir": str(tmp_path / "straight")}))
     return values, tmp_path / "straight"
-
-
-def stop_at(monkeypatch, step: int, how) -> None:
-    """Makes training meet `how` right before it would end optimizer step `step`."""
-    original = Trainer._optimizer_step
-
-    def patched(self, *arguments):
-        if self.state.step == step:
-            how()
-        original(self, *arguments)
-
-    monkeypatch.setattr(Trainer, "_optimizer_step", patched)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
@@ -245,6 +235,28 @@ def test_fp16_that_never_gets_a_finite_gradient_is_an_error(tmp_path, tiny_bert,
         run.train(Config.from_dict(values))
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+def test_fp16_that_skips_every_step_of_a_short_run_is_an_error(tmp_path, tiny_bert, half, monkeypatch, resumed):
+    half.scale = 2.0**100
+    values = runs.settings(tmp_path, tiny_bert, precision="fp16")
+    if resumed:
+        with monkeypatch.context() as patch:
+            stop_at(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+            with pytest.raises(Interrupted):
+                run.train(Config.from_dict(values))
+    with pytest.raises(
+        NonFiniteLoss, match=r"not finite in any of the 9 steps; .* down to 2.47588e\+27, .*precision bf16"
+    ):
+        run.train(Config.from_dict(values | {"resume": resumed}))
+    assert not RunFolder(tmp_path / "run").finished
+
+
+def test_nan_in_every_step_of_a_short_run_is_an_error(tmp_path, tiny_bert, monkeypatch):
+    poison(monkeypatch, set(range(9)))
+    with pytest.raises(NonFiniteLoss, match=r"nothing was learned: .* not finite in any of the 9 steps$"):
+        run.train(Config.from_dict(runs.settings(tmp_path, tiny_bert, on_nan="skip")))
+
+
 def test_fp16_skips_nan(tmp_path, tiny_bert, half, monkeypatch):
     poison(monkeypatch, {3})
     values = runs.settings(tmp_path, tiny_bert, precision="fp16", on_nan="skip")
@@ -361,6 +373,43 @@ def test_two_processes_stop_together_and_one_goes_on(tmp_path, tiny_bert, shard)
     straight = run.train(Config.from_dict(values | {"output_dir": str(tmp_path / "straight")}))
     assert resumed["steps"] == straight["steps"] == 90
     assert resumed["test_loss"] == pytest.approx(straight["test_loss"], rel=1e-2)
+
+
+@pytest.mark.parametrize("shard", [False, True], ids=["whole", "sharded"])
+def test_two_processes_take_over_from_one_and_from_two(tmp_path, tiny_bert, monkeypatch, shard):
+    """One process stops after step 2, two stop after step 5, two end the run: the curve of one that never stopped."""
+    values = runs.settings(tmp_path, tiny_bert)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted, match="stopped after step 2"):
+            run.train(Config.from_dict(values | {"shard": shard}))
+    path = runs.write_settings(tmp_path, values | {"shard": shard, "resume": True})
+    process = runs.script(Path(__file__).with_name("stop_and_resume.py"), path, 4, launcher=LAUNCH)
+    AcceleratorState._reset_state(True)
+    run.train(Config.from_dict(values | {"output_dir": str(tmp_path / "straight")}))
+    output = runs.finish(process)
+    assert re.findall(r"resumed from \S+ \(step (\d)", output) == ["2", "5"]
+    found, expected = (RunFolder(tmp_path / name) for name in ("run", "straight"))
+    for one, other in zip(numbers(found.path), numbers(expected.path), strict=True):
+        for key, value in other.items():
+            assert one[key] == (pytest.approx(value, rel=2e-4) if isinstance(value, float) else value), key
+    results = found.read_results()
+    assert (results["processes"], results["sharded"]) == (2, shard)
+    assert results["test_loss"] == pytest.approx(expected.read_results()["test_loss"], rel=2e-4)
+
+
+def test_compiled_shards_make_the_same_curve(tmp_path, tiny_bert):
+    values = runs.settings(tmp_path, tiny_bert, method="nft", epochs=2, batch_size=26)
+    path = runs.write_settings(tmp_path, values | {"shard": True, "compile": True})
+    process = runs.script(Path(__file__).with_name("train_compiled.py"), "--config", path, launcher=LAUNCH)
+    run.train(Config.from_dict(values | {"output_dir": str(tmp_path / "plain")}))
+    assert re.search("[1-9][0-9]* graphs compiled", runs.finish(process))
+    found, expected = (RunFolder(tmp_path / name).read_results() for name in ("run", "plain"))
+    assert found["sharded"]
+    assert found["test_loss"] == pytest.approx(expected["test_loss"], rel=2e-4)
+    for one, other in zip(numbers(tmp_path / "run"), numbers(tmp_path / "plain"), strict=True):
+        for key in ("loss", "gradient_norm", "validation_loss"):
+            assert one[key] == pytest.approx(other[key], rel=2e-4), key
 
 
 def test_within_error_keeps_the_last_epoch_that_the_samples_do_not_object_to():

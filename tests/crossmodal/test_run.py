@@ -146,6 +146,26 @@ def test_existing_folder_is_not_overwritten(tmp_path, tiny_bert):
         evaluate.evaluate(values["output_dir"])
 
 
+def test_a_run_is_evaluated_from_any_directory(tmp_path, tiny_bert, monkeypatch):
+    """Relative paths count from where training ran; in a project that was moved, and in a run of old, from here."""
+    project, elsewhere, moved = (tmp_path / name for name in ("project", "elsewhere", "moved"))
+    values = runs.settings(project, tiny_bert, epochs=1, method="nft", output_dir="run", data_dir="data")
+    elsewhere.mkdir()
+    monkeypatch.chdir(project)
+    results = run.train(Config.from_dict(values | {"data": "data/classification1.npz"}))
+    monkeypatch.chdir(elsewhere)
+    assert evaluate.evaluate(project / "run")["value"] == results["test"]
+
+    project.rename(moved)
+    with pytest.raises(FileNotFoundError, match=str(project)):
+        evaluate.evaluate(moved / "run")
+    monkeypatch.chdir(moved)
+    assert evaluate.evaluate("run")["value"] == results["test"]
+    del results["directory"]
+    RunFolder("run").write_results(results)
+    assert evaluate.evaluate("run")["value"] == results["test"]
+
+
 def test_tensorboard_gets_the_numbers(tmp_path, tiny_bert):
     run.train(Config.from_dict(runs.settings(tmp_path, tiny_bert, epochs=2, method="nft", track="tensorboard")))
     events = EventAccumulator(str(tmp_path / "run" / "trackers" / "crossmodal")).Reload()
@@ -163,7 +183,10 @@ def test_tensorboard_gets_the_numbers(tmp_path, tiny_bert):
         ({"precision": "fp16"}, "precision: fp16 needs a GPU"),
         ({"mixing__start": 9}, "mixing.start: 9 patches are more than the 8 there are"),
         ({"batch_size": 13}, r"12 samples are fewer than one batch \(13\)"),
-        ({"source__name": "digits"}, "modality"),
+        ({"source__name": "digits"}, "source.name: 'digits' is of modality image, but the encoder takes text"),
+        ({"model__patch_size": 99}, r"model.patch_size: expected 1 to \(16,\) per axis, got \(99,\)"),
+        ({"model__layers": 4}, "model.layers: expected 1 to 3, got 4"),
+        ({"split__train_size": 99}, "split.train_size: expected 2 to 26"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

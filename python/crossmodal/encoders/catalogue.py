@@ -114,7 +114,7 @@ def load(
             the configuration.
     """
     if not 0.0 <= dropout < 1.0:
-        raise ValueError(f"dropout must be in [0, 1), got {dropout}")
+        raise ValueError(f"model.dropout: expected 0 <= dropout < 1, got {dropout}")
     source = _resolve(str(name_or_path))
     folder = source if Path(source).is_dir() else str(hub.fetch(source, weights=pretrained))
     with _explain_unreadable(source):
@@ -127,7 +127,7 @@ def load(
         options["image_size"] = _pair(config.image_size if image_size is None else image_size)
         options["image_mean"], options["image_std"] = _image_statistics(folder, config.num_channels)
     elif image_size is not None:
-        raise ValueError(f"image_size is an option of image encoders; {str(name_or_path)!r} is a text encoder")
+        raise ValueError(f"model.image_size: an option of image encoders; {str(name_or_path)!r} is a text encoder")
     encoder = family.encoder(model, name=source, keep_source=pretrained, **options)
     encoder.folder = folder
     return encoder
@@ -197,9 +197,9 @@ def _family(config: PreTrainedConfig, source: str) -> Family:
 def _set_options(config: PreTrainedConfig, *, layers: int | None, dropout: float) -> None:
     if layers is not None:
         if hasattr(config, "depths"):
-            raise ValueError(f"layers is not an option of {config.model_type}: its stages differ in width")
+            raise ValueError(f"model.layers: not an option of {config.model_type}, its stages differ in width")
         if not 1 <= layers <= config.num_hidden_layers:
-            raise ValueError(f"layers must be between 1 and {config.num_hidden_layers}, got {layers}")
+            raise ValueError(f"model.layers: expected 1 to {config.num_hidden_layers}, got {layers}")
         config.num_hidden_layers = layers
     if getattr(config, "is_decoder", False):
         config.is_decoder = False  # attention must see all tokens
@@ -264,5 +264,5 @@ def _image_statistics(folder: str, channels: int) -> tuple[tuple[float, ...], tu
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
     pair = (size, size) if isinstance(size, int) else tuple(size)
     if len(pair) != 2:
-        raise ValueError(f"image_size must be one number or (H, W), got {size}")
+        raise ValueError(f"model.image_size: expected one number or (H, W), got {size}")
     return pair

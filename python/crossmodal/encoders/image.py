@@ -43,7 +43,9 @@ class ImageEncoder(Encoder):
         super().__init__(model, name=name, keep_source=keep_source)
         self.image_size = tuple(image_size)
         if any(size < patch or size % patch for size, patch in zip(self.image_size, self._kernel, strict=True)):
-            raise ValueError(f"image_size must be a multiple of the patch size {self._kernel}, got {self.image_size}")
+            raise ValueError(
+                f"model.image_size: expected a multiple of the patch size {self._kernel}, got {self.image_size}"
+            )
         self.image_mean = tuple(image_mean)
         self.image_std = tuple(image_std)
         self.width = projection.out_channels
@@ -68,7 +70,9 @@ class ImageEncoder(Encoder):
                 "use a text encoder for 1D signals"
             )
         if patch_size is not None and patch_size not in (self._kernel, list(self._kernel), self._kernel[0]):
-            raise ValueError(f"patch_size of {self.name!r} is fixed by its weights to {self._kernel}, got {patch_size}")
+            raise ValueError(
+                f"model.patch_size: the weights of {self.name!r} fix it to {self._kernel}, got {patch_size}"
+            )
         embedder = self._new_embedder(input_shape)
         if self.source_embedder is None:
             nn.init.trunc_normal_(embedder.projection.weight, std=self.config.initializer_range)
@@ -120,7 +124,7 @@ class SwinEncoder(ImageEncoder):
         # Swin v2 shrinks its windows to the grid, v1 cannot: its table of relative positions has the window's size.
         if self.config.model_type == "swin" and smallest < self.config.window_size:
             raise ValueError(
-                f"image_size={self.image_size} leaves {smallest} cells per axis in the last stage of {self.name!r}, "
+                f"model.image_size: {self.image_size} leaves {smallest} cells per axis in the last stage of {self.name!r}, "
                 f"less than its window of {self.config.window_size}"
             )
 

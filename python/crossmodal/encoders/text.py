@@ -65,11 +65,11 @@ class TextEncoder(Encoder):
         if len(patch_size) != len(size) or not all(
             1 <= p <= length for p, length in zip(patch_size, size, strict=True)
         ):
-            raise ValueError(f"patch_size must be between 1 and {size} per axis, got {patch_size}")
+            raise ValueError(f"model.patch_size: expected 1 to {size} per axis, got {patch_size}")
         embedder = PatchEmbedder(input_shape, self.width, patch_size, norm_eps=self._norm_eps)
         if embedder.num_tokens > self.max_tokens:
             raise ValueError(
-                f"patch_size={patch_size} cuts samples of shape {input_shape} into {embedder.num_tokens} tokens, but "
+                f"model.patch_size: {patch_size} cuts samples of shape {input_shape} into {embedder.num_tokens} tokens, but "
                 f"{self.name!r} has {self.max_tokens} positions: use patches of at least "
                 f"{default_patch_size(size, self.max_tokens)}"
             )

@@ -78,10 +78,10 @@ def load(
     """
     name = str(name_or_path)
     if limit < 2:
-        raise ValueError(f"limit: expected at least 2 samples, got {limit}")
+        raise ValueError(f"source.limit: expected at least 2 samples, got {limit}")
     modality = _modality(name)
     if modality != encoder.modality:
-        raise ValueError(f"source: {name!r} is of modality {modality}, but the encoder takes {encoder.modality}")
+        raise ValueError(f"source.name: {name!r} is of modality {modality}, but the encoder takes {encoder.modality}")
     if modality == "text":
         if num_tokens is None or num_tokens < 1:
             raise ValueError(f"num_tokens: expected a whole number >= 1, got {num_tokens}")
@@ -116,5 +116,5 @@ def _modality(name: str) -> str:
         return "text"
     if path.exists():
         kinds = ", ".join(text.DELIMITERS)
-        raise ValueError(f"source: expected a text file ({kinds}) or a folder of class folders, got {path}")
-    raise ValueError(naming.unknown("source", name, _SUMMARIES) + "; no such file or folder either")
+        raise ValueError(f"source.name: expected a text file ({kinds}) or a folder of class folders, got {path}")
+    raise ValueError(naming.unknown("source.name", name, _SUMMARIES) + "; no such file or folder either")

@@ -59,7 +59,7 @@ def list_images(path: Path) -> LabelledImages:
         ValueError: a class folder is empty or holds something that is not an image of a known raster format.
     """
     if not path.is_dir():
-        raise FileNotFoundError(f"source: no such folder: {path}")
+        raise FileNotFoundError(f"source.name: no such folder: {path}")
     folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     items: list[Path] = []
     labels: list[str] = []

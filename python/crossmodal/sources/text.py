@@ -42,7 +42,7 @@ def read_labelled_text(path: Path) -> LabelledTexts:
         ValueError: names file and line of a row without text or label, with another number of columns, or malformed.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"source: no such file: {path}")
+        raise FileNotFoundError(f"source.name: no such file: {path}")
     texts: list[str] = []
     labels: list[str] = []
     columns: tuple[int, int] | None = None

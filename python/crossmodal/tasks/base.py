@@ -219,9 +219,9 @@ def load(
     if data_dir is not None and not Path(data_dir).is_dir():
         raise FileNotFoundError(f"data_dir: no such folder: {data_dir}")
     if not 0 < validation_fraction < 1:
-        raise ValueError(f"validation_fraction: expected a share in (0, 1), got {validation_fraction}")
+        raise ValueError(f"split.validation_fraction: expected a share in (0, 1), got {validation_fraction}")
     if split_seed < 0:
-        raise ValueError(f"split_seed: expected an integer >= 0, got {split_seed}")
+        raise ValueError(f"split.seed: expected an integer >= 0, got {split_seed}")
     options = Options(
         data=None if data is None else Path(data),
         data_dir=None if data_dir is None else Path(data_dir),
@@ -246,7 +246,7 @@ def _assemble(name: str, raw: RawTask, validation_fraction: float, split_seed: i
         smallest = max(classes if raw.kind == "classification" else 1, 1)
         if not smallest <= train_size <= len(x_train):
             raise ValueError(
-                f"train_size: expected {smallest} to {len(x_train)} (the training part of {origin}), got {train_size}"
+                f"split.train_size: expected {smallest} to {len(x_train)} (the training part of {origin}), got {train_size}"
             )
         kept = sample(y_train, train_size, 0)
         notes.append(f"only {train_size} of {len(x_train)} samples of the training part are used (seed {split_seed}).")

@@ -85,6 +85,14 @@ def class_values(y: np.ndarray, name: str) -> np.ndarray:
         if not whole.all():
             index = int((~whole).argmax())
             raise ValueError(f"{name}: expected class labels, but the value at index {index} is {y[index]}")
+    if y.dtype.kind in "uf":
+        # They would be wrapped round, without a word, to other labels.
+        large = y > np.iinfo(np.int64).max if y.dtype.kind == "u" else np.abs(y.astype(np.float64)) >= 2.0**63
+        if large.any():
+            index = int(large.argmax())
+            raise ValueError(
+                f"{name}: expected class labels within int64, but the value at index {index} is {y[index]}"
+            )
     return y.astype(np.int64)
 
 

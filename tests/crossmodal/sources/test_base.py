@@ -64,12 +64,12 @@ def test_limit_is_a_seeded_choice(text_encoder):
         (
             "scipy_dosc",
             {},
-            "source: unknown name 'scipy_dosc', did you mean 'scipy_docs'.*no such file or folder either",
+            "source.name: unknown name 'scipy_dosc', did you mean 'scipy_docs'.*no such file or folder either",
         ),
-        ("digits", {}, "source: 'digits' is of modality image, but the encoder takes text"),
+        ("digits", {}, "source.name: 'digits' is of modality image, but the encoder takes text"),
         ("scipy_docs", {"num_tokens": 0}, "num_tokens: expected a whole number >= 1, got 0"),
         ("scipy_docs", {"num_tokens": None}, "num_tokens: expected a whole number >= 1, got None"),
-        ("scipy_docs", {"limit": 1}, "limit: expected at least 2 samples, got 1"),
+        ("scipy_docs", {"limit": 1}, "source.limit: expected at least 2 samples, got 1"),
     ],
 )
 def test_what_cannot_be(text_encoder, name, options, message):

@@ -110,7 +110,7 @@ def test_formats_beyond_the_list_stay_shut_whatever_their_name(tmp_path):
 
 
 def test_folders_that_cannot_be_used(folder, tmp_path):
-    with pytest.raises(FileNotFoundError, match="source: no such folder"):
+    with pytest.raises(FileNotFoundError, match=r"source.name: no such folder"):
         list_images(tmp_path / "none")
     (folder / "green").mkdir()
     with pytest.raises(ValueError, match="green: no images in this class"):

@@ -57,7 +57,7 @@ class TestReading:
             read_labelled_text(write(content))
 
     def test_no_file(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"source: no such file: .*none\.csv"):
+        with pytest.raises(FileNotFoundError, match=r"source.name: no such file: .*none\.csv"):
             read_labelled_text(tmp_path / "none.csv")
 
 

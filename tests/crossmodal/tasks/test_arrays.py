@@ -128,6 +128,7 @@ def with_value(values, index, value):
         (changed(x_train=X.astype(complex)), "x_train: expected real numbers, got dtype complex128"),
         (changed(y_train=Y.astype(complex)), "y_train: cannot tell the kind of target"),
         (changed(y_test=np.array([0, 1, 0, 5, 0, 1])), r"y_test: label 5 at index 3 is not a class .*\(0, 1\)"),
+        (changed(y_train=Y.astype(np.uint64) + 2**63), "y_train: .* value at index 0 is 9223372036854775808"),
         (
             changed(y_train=np.zeros(20, int), y_test=np.zeros(6, int)),
             r"classification needs at least two classes, got \['0'\]",

@@ -63,6 +63,8 @@ class TestClasses:
             (np.array([[5], [2]], dtype=np.uint8), [5, 2]),
             (np.array([True, False]), [1, 0]),
             (np.array([2.0, 1.0]), [2, 1]),
+            (np.array([2, 1], dtype=np.float16), [2, 1]),
+            (np.array([2**63 - 1, 0], dtype=np.uint64), [2**63 - 1, 0]),
             (np.array([[0, 0, 1], [1, 0, 0]]), [2, 0]),
             (np.array(["b", "a"]), ["b", "a"]),
             (np.array([b"b", b"a"]), ["b", "a"]),
@@ -75,6 +77,12 @@ class TestClasses:
         ("y", "error", "message"),
         [
             (np.array([1.0, 2.5]), ValueError, "y: expected class labels, but the value at index 1 is 2.5"),
+            (
+                np.array([0, 2**63], dtype=np.uint64),
+                ValueError,
+                "y: expected class labels within int64, but the value at index 1 is 9223372036854775808",
+            ),
+            (np.array([1.0, -1e19]), ValueError, r"within int64, but the value at index 1 is -1e\+19"),
             (np.array([1.0, np.nan]), ValueError, r"y: value nan at index \(1,\)"),
             (np.array([[1, 0], [1, 1]]), ValueError, r"y: expected class labels .* but row 1 is \[1, 1\]"),
             (np.zeros((2, 3, 4)), ValueError, r"y: expected class labels of shape \(n,\), got \(2, 3, 4\)"),
