@@ -54,6 +54,12 @@ Tensor empty(std::initializer_list<std::int64_t> sizes, ScalarType dtype) {
   return tensor;
 }
 
+// The gradient of the gate's weight, (D,) or (1, D); of nothing where nobody needs it.
+Tensor empty_like_gate(const Tensor& weight, bool needed, ScalarType dtype) {
+  if (!needed) return empty({0}, dtype);
+  return weight.dim() == 2 ? empty({1, weight.numel()}, dtype) : empty({weight.numel()}, dtype);
+}
+
 pare::Type type_of(const Tensor& tokens, const char* name) {
   switch (tokens.scalar_type()) {
     case ScalarType::Float: return pare::Type::f32;
@@ -198,7 +204,7 @@ void for_items(std::int64_t batch, std::int64_t per_task, std::int64_t work, con
 }
 
 // The same with sums over the batch: body(first, last, dweight, dbias) adds to its own copy; at most `most_partials` copies,
-// each of consecutive tasks, added up in order. Writes to dweight (D,) and dbias () of type `dtype`.
+// each of consecutive tasks, added up in order. Writes to dweight and dbias of type `dtype`.
 template <class Body>
 void for_items_with_sums(std::int64_t batch, std::int64_t per_task, std::int64_t work, std::int64_t features,
                          const Tensor* dweight, const Tensor* dbias, ScalarType dtype, const Body& body) {
@@ -255,8 +261,7 @@ std::tuple<Tensor, Tensor, Tensor> gate_scores_backward(Tensor grad, Tensor scor
   const Numbers g(grad, acc, input.batch * patches, "grad"), s(scores, acc, input.batch * patches, "scores");
   const Tensor dtokens =
       need_tokens ? empty({input.batch, patches, input.features}, tokens.scalar_type()) : empty({0}, tokens.scalar_type());
-  const Tensor dweight = empty({need_weight ? input.features : 0}, acc);
-  const Tensor dbias = need_weight ? empty({}, acc) : empty({0}, acc);
+  const Tensor dweight = empty_like_gate(weight, need_weight, acc), dbias = empty({need_weight ? 1 : 0}, acc);
   const pare::GateScoresBackward p{type,
                                    input.view,
                                    input.features,
@@ -475,8 +480,7 @@ Gradients replace_backward(const Tensor& grad, bool exchanged, const std::option
   const auto data = [&](int i) { return numbers[i] ? numbers[i]->data() : nullptr; };
   const Tensor dtarget = need_target ? empty({batch, targets, t.features}, dtype) : empty({0}, dtype);
   const Tensor dsource = need_source ? empty({batch, sources, t.features}, dtype) : empty({0}, dtype);
-  const Tensor dweight = empty({need_gate ? t.features : 0}, acc);
-  const Tensor dbias = need_gate ? empty({}, acc) : empty({0}, acc);
+  const Tensor dweight = empty_like_gate(gate_weight, need_gate, acc), dbias = empty({need_gate ? 1 : 0}, acc);
   pare::PatchReplaceBackward p{};
   p.type = type;
   p.features = t.features;

@@ -27,10 +27,11 @@ def gate_scores(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return reference.gate_scores(tokens, weight, bias)
 
 
-def _gate_backward(dz: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """dw = sum dz * token and dbias = sum dz, summed in float64."""
+def _gate_backward(dz: Tensor, tokens: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """dw = sum dz * token, of the shape of the weight, and dbias = sum dz, (1,); summed in float64."""
     wide = dz.double()
-    return torch.einsum("bn,bnd->d", wide, tokens.double()).to(dz.dtype), wide.sum().to(dz.dtype)
+    dweight = torch.einsum("bn,bnd->d", wide, tokens.double()).reshape(weight.shape)
+    return dweight.to(dz.dtype), wide.sum().reshape(1).to(dz.dtype)
 
 
 def gate_scores_backward(
@@ -41,7 +42,7 @@ def gate_scores_backward(
     if need_tokens:
         dtokens = (dz.unsqueeze(-1) * weight.reshape(-1).to(dz.dtype)).to(tokens.dtype)
     if need_weight:
-        dweight, dbias = _gate_backward(dz, tokens)
+        dweight, dbias = _gate_backward(dz, tokens, weight)
     return dtokens, dweight, dbias
 
 
@@ -205,8 +206,8 @@ def patch_replace_backward(
     # 1. Tokens: kept slots and placed patches get the gradient of the row they became.
     dtarget = grad.scatter(1, _rows(target_index, grad), 0.0) if need_target else None
     dsource = torch.zeros_like(source).scatter_(1, _rows(source_index, source), placed_grad) if need_source else None
-    dweight = torch.zeros(target.shape[2] if need_gate else 0, dtype=dtype, device=target.device)
-    dbias = torch.zeros(() if need_gate else (0,), dtype=dtype, device=target.device)
+    dweight = torch.zeros(gate_weight.shape if need_gate else 0, dtype=dtype, device=target.device)
+    dbias = torch.zeros(1 if need_gate else 0, dtype=dtype, device=target.device)
 
     if relax:
         # 2. Masks: c = <gradient of the row, token> on kept slots and on placed patches.
@@ -228,8 +229,14 @@ def patch_replace_backward(
         if need_source:
             dsource = (dsource.to(dtype) + dz_source.unsqueeze(-1) * weight).to(source.dtype)
         if need_gate:
-            parts = _gate_backward(dz_target, target), _gate_backward(dz_source, source)
-            dweight, dbias = parts[0][0] + parts[1][0], parts[0][1] + parts[1][1]
+            dweight, dbias = (
+                of_target + of_source
+                for of_target, of_source in zip(
+                    _gate_backward(dz_target, target, gate_weight),
+                    _gate_backward(dz_source, source, gate_weight),
+                    strict=True,
+                )
+            )
     return (
         dtarget.contiguous() if need_target else target.new_empty(0),
         dsource.contiguous() if need_source else source.new_empty(0),

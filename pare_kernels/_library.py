@@ -4,7 +4,8 @@ Kernels live elsewhere and register themselves for their device: C++ for the CPU
 `pare_kernels._C`), Triton for CUDA (`pare_kernels/_triton/`). Where neither serves, `_fallback.py` does.
 
 Conventions: "acc" is float32, or float64 for float64 tokens. A seed is an int64 tensor of one element. `exact_steps = -1` means all
-steps. Results that nobody needs (`need_* = False`) are empty tensors. Autocast: the operators choose their own precision (scores in
+steps. Results that nobody needs (`need_* = False`) are empty tensors. dweight has the shape of the
+gate's weight, dbias is (1,), both acc. Autocast: the operators choose their own precision (scores in
 acc, rows copied as they are), so no casting is registered and autocast passes through.
 """
 
@@ -86,11 +87,10 @@ def _(tokens, weight, bias):
 
 @_fake("gate_scores_backward")
 def _(grad, scores, tokens, weight, need_tokens, need_weight):
-    dweight = scores.new_empty(tokens.shape[2] if need_weight else 0)
     return (
         tokens.new_empty(tokens.shape if need_tokens else (0,)),
-        dweight,
-        scores.new_empty(() if need_weight else (0,)),
+        scores.new_empty(weight.shape if need_weight else (0,)),
+        scores.new_empty(1 if need_weight else 0),
     )
 
 
@@ -129,24 +129,24 @@ def _(target, source, gate_weight, gate_bias, seed, noise_target, noise_source, 
     return *buffers, *_fake_choice(target, source, k, selection)
 
 
-def _fake_gradients(target, source, need_target, need_source, need_gate):
+def _fake_gradients(target, source, gate_weight, need_target, need_source, need_gate):
     dtype = accumulation_dtype(target.dtype)
     return (
         target.new_empty(target.shape if need_target else (0,)),
         source.new_empty(source.shape if need_source else (0,)),
-        target.new_empty(target.shape[2] if need_gate else 0, dtype=dtype),
-        target.new_empty(() if need_gate else (0,), dtype=dtype),
+        target.new_empty(gate_weight.shape if need_gate else (0,), dtype=dtype),
+        target.new_empty(1 if need_gate else 0, dtype=dtype),
     )
 
 
 @_fake("patch_replace_backward")
-def _(grad, target, source, *rest):
-    return _fake_gradients(target, source, *rest[-3:])
+def _(grad, target, source, gate_weight, *rest):
+    return _fake_gradients(target, source, gate_weight, *rest[-3:])
 
 
 @_fake("patch_swap_backward")
-def _(grad_target, grad_source, target, source, *rest):
-    return _fake_gradients(target, source, *rest[-3:])
+def _(grad_target, grad_source, target, source, gate_weight, *rest):
+    return _fake_gradients(target, source, gate_weight, *rest[-3:])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -184,6 +184,16 @@ class OnceDifferentiable(torch.autograd.Function):
         )
 
 
+def _once_differentiable(formula):
+    """`torch.autograd.function.once_differentiable`, at no cost where no second derivative is asked for."""
+    refusing = torch.autograd.function.once_differentiable(formula)
+
+    def backward(ctx, *grads):
+        return refusing(ctx, *grads) if torch.is_grad_enabled() else formula(ctx, *grads)
+
+    return backward
+
+
 def _differentiate(name: str, save, formula) -> None:
     """Gives an operator its autograd formula: `save(ctx, inputs, output)` after the forward pass, `formula(ctx, *grads)`."""
     operator = getattr(_ops, name).default
@@ -201,7 +211,7 @@ def _differentiate(name: str, save, formula) -> None:
             save(ctx, inputs, output)
             return output
 
-        backward = staticmethod(torch.autograd.function.once_differentiable(formula))
+        backward = staticmethod(_once_differentiable(formula))
         jvp = staticmethod(no_forward_mode)
 
     class Transformable(torch.autograd.Function):
@@ -236,18 +246,22 @@ def _gate_scores_context(ctx, inputs, output):
 def _gate_scores_backward(ctx, grad):
     scores, tokens, weight, bias = ctx.saved_tensors
     need_tokens, need_weight, need_bias = ctx.needs_input_grad
-    dtokens, dweight, dbias = _ops.gate_scores_backward(
+    dtokens, dweight, dbias = _ops.gate_scores_backward.default(
         grad.contiguous(), scores, tokens, weight, need_tokens, need_weight or need_bias
     )
-    return dtokens if need_tokens else None, *_gate_gradients(dweight, dbias, weight, bias, need_weight, need_bias)
-
-
-def _gate_gradients(dweight, dbias, weight, bias, need_weight, need_bias):
-    """The sums of the kernels (acc, shapes (D,) and ()) in the shapes and types of the parameters."""
     return (
-        dweight.reshape(weight.shape).to(weight.dtype) if need_weight else None,
-        dbias.reshape(bias.shape).to(bias.dtype) if need_bias else None,
+        dtokens if need_tokens else None,
+        _like(weight, dweight) if need_weight else None,
+        _like(bias, dbias) if need_bias else None,
     )
+
+
+def _like(parameter, gradient):
+    """The gradient in the parameter's shape and type. Nothing is called where it has them: in the backward pass of a large call the
+    caches are cold, and each small operation costs ten times what it does alone."""
+    if gradient.shape != parameter.shape:
+        gradient = gradient.reshape(parameter.shape)
+    return gradient if gradient.dtype == parameter.dtype else gradient.to(parameter.dtype)
 
 
 _differentiate("gate_scores", _gate_scores_context, _gate_scores_backward)
@@ -267,7 +281,7 @@ def _gumbel_topk_backward(ctx, grad_mask, grad_relaxed, _noisy, _indices):
     given = [grad for grad in (grad_mask, grad_relaxed) if grad is not None]
     dscores = None
     if given:
-        dscores = _ops.gumbel_topk_backward(
+        dscores = _ops.gumbel_topk_backward.default(
             sum(given[1:], given[0]).contiguous(), noisy, ctx.k, ctx.tau, ctx.exact_steps
         )
     return dscores, *(None,) * 7
@@ -311,7 +325,8 @@ def _run_backward(ctx, operator, *grads):
     return (
         dtarget if need_target else None,
         dsource if need_source else None,
-        *_gate_gradients(dweight, dbias, gate_weight, gate_bias, need_weight, need_bias),
+        _like(gate_weight, dweight) if need_weight else None,
+        _like(gate_bias, dbias) if need_bias else None,
         *_NO_GRADIENT,
     )
 
@@ -323,7 +338,7 @@ def _patch_replace_context(ctx, inputs, output):
 def _patch_replace_backward(ctx, grad, *_):
     if grad is None:
         return None, None, None, None, *_NO_GRADIENT
-    return _run_backward(ctx, _ops.patch_replace_backward, grad)
+    return _run_backward(ctx, _ops.patch_replace_backward.default, grad)
 
 
 _differentiate("patch_replace", _patch_replace_context, _patch_replace_backward)
@@ -338,7 +353,7 @@ def _patch_swap_backward(ctx, grad_target, grad_source, *_):
         return None, None, None, None, *_NO_GRADIENT
     if grad_target is None:
         grad_target = torch.zeros_like(ctx.saved_tensors[0])
-    return _run_backward(ctx, _ops.patch_swap_backward, grad_target, grad_source)
+    return _run_backward(ctx, _ops.patch_swap_backward.default, grad_target, grad_source)
 
 
 _differentiate("patch_swap", _patch_swap_context, _patch_swap_backward)
@@ -356,11 +371,7 @@ class PatchSwap(torch.autograd.Function):
         _save_choice(ctx, inputs, output, target, source)
         return target, source, *output
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, *grads):
-        return _patch_swap_backward(ctx, *grads)
-
+    backward = staticmethod(_once_differentiable(_patch_swap_backward))
     jvp = EAGER["patch_swap"].jvp
 
 

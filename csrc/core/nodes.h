@@ -45,41 +45,38 @@ class CompressedRow {
   static constexpr int row_of_cell = 8;  // doubles per cell, padded
 
   static std::size_t bytes(std::int64_t items) {
-    return Scratch::bytes<std::int32_t>(items) + Scratch::bytes<float>(items) +
+    return Scratch::bytes<std::int32_t>(items) + 2 * Scratch::bytes<float>(items) +
            2 * Scratch::bytes<std::uint32_t>(items) + Scratch::bytes<std::int64_t>(items + 1);
   }
 
   // False where node compression would not be exact to float rounding.
   bool compress(const float* scores, std::int64_t items, double tau, bool negate, Scratch& scratch) {
     items_ = items;
-    cell_ = scratch.take<std::int32_t>(items);
+    cell_ = scratch.take<std::int32_t>(items);  // these three are handled by whole vectors: there is room for them
     t_ = scratch.take<float>(items);
+    auto* body = scratch.take<float>(items);
     auto* keys = scratch.take<std::uint32_t>(items);
     auto* room = scratch.take<std::uint32_t>(items);
     auto* best = scratch.take<std::int64_t>(items + 1);
     order_keys(scores, items, negate, keys);
     split<std::uint32_t>(keys, items, head, best, nullptr, room);
     std::copy(best, best + head, head_item_);
-    const double sign = negate ? -1 : 1;
 
-    std::fill(cell_, cell_ + items, 0);
-    for (std::int64_t item : head_item_) cell_[item] = in_head;
-    float low = std::numeric_limits<float>::infinity(), high = -low;
-    const float factor = negate ? -1.0f : 1.0f;
-    for (std::int64_t i = 0; i < items; ++i) {
-      const float s = factor * scores[i];
-      const bool counts = (cell_[i] == 0) & (s > -std::numeric_limits<float>::infinity());
-      low = counts & (s < low) ? s : low;
-      high = counts & (s > high) ? s : high;
-    }
+    const float sign = negate ? -1.0f : 1.0f;
+    constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+    double head_score[head];
+    for (std::int64_t i = 0; i < items; ++i) body[i] = sign * scores[i];
+    for (std::int64_t i = items; i % lanes<double> != 0; ++i) body[i] = nan;
+    for (int j = 0; j < head; ++j) head_score[j] = std::exchange(body[head_item_[j]], nan);
+    const Extent<float> finite(body, items);
+    const double low = finite.low, high = finite.high;
     if (!(low <= high)) return false;
     double top = high;
-    for (std::int64_t item : head_item_) {
-      const double s = sign * scores[item];
+    for (double s : head_score) {
       if (!(s >= high) || s == std::numeric_limits<double>::infinity()) return false;
       top = std::max(top, s);
     }
-    const double range = (double(high) - low) / tau;
+    const double range = (high - low) / tau;
     nodes_ = 0;
     for (int count : {64, 96, 128})
       if (nodes_ == 0 && range <= most_spacing * (count - points + 1)) nodes_ = count;
@@ -89,27 +86,27 @@ class CompressedRow {
     spacing_ = std::max(range / cells_, 1e-2);
 
     const double to_cells = 1 / (tau * spacing_);
-    for (std::int64_t i = 0; i < items; ++i) {
-      const double s = sign * scores[i];
-      const double position = (s - low) * to_cells;
-      if (cell_[i] == in_head) continue;
-      if (!(s > -std::numeric_limits<double>::infinity())) {
-        cell_[i] = excluded;
-        continue;
-      }
-      const int cell = std::min(static_cast<int>(position), cells_ - 1);
-      cell_[i] = cell;
-      t_[i] = static_cast<float>(position - cell - 0.5);
+    const VD last = broadcast<double>(cells_ - 1);
+    for (std::int64_t i = 0; i < items; i += lanes<double>) {
+      VF32 s;
+      std::memcpy(&s, body + i, sizeof(s));
+      const VD position = (__builtin_convertvector(s, VD) - low) * to_cells;  // NaN and -inf stay what they are
+      const VI32 cell = __builtin_convertvector(position > 0 ? vmin(position, last) : VD{}, VI32);
+      const VF32 t = __builtin_convertvector(position - __builtin_convertvector(cell, VD) - 0.5, VF32);
+      const VI32 stored = s > -std::numeric_limits<float>::infinity() ? cell : VI32{} + excluded;
+      std::memcpy(cell_ + i, &stored, sizeof(stored));
+      std::memcpy(t_ + i, &t, sizeof(t));
     }
-    for (int j = 0; j < head; ++j) start_[j] = std::exp((sign * scores[head_item_[j]] - top) / tau);
+    for (std::int64_t item : head_item_) cell_[item] = in_head;
+    for (int j = 0; j < head; ++j) start_[j] = std::exp((head_score[j] - top) / tau);
     for (int j = 0; j < nodes_; ++j) start_[head + j] = std::exp((low - top) / tau + (j - 2) * spacing_);
     for (int j = 0; j < head; ++j) weight_[j] = 1;
     gather_nodes(nullptr, weight_);
 
     // The nodes follow the body smoothly only while no item of it carries much of it.
-    double body = 0;
-    for (int j = head; j < slots_; ++j) body += weight_[j] * start_[j];
-    return std::exp((high - top) / tau) <= most_body_share * body;
+    double sum = 0;
+    for (int j = head; j < slots_; ++j) sum += weight_[j] * start_[j];
+    return std::exp((high - top) / tau) <= most_body_share * sum;
   }
 
   int slots() const { return slots_; }

@@ -206,19 +206,6 @@ class Nodes {
   Relaxation relaxation_;
 };
 
-// The spread of a row's finite scores, for choosing the route.
-template <class S>
-double spread(const S* scores, std::int64_t items) {
-  S low = std::numeric_limits<S>::infinity(), high = -low;
-  for (std::int64_t i = 0; i < items; ++i) {
-    const S s = scores[i];
-    const bool finite = std::fabs(s) < std::numeric_limits<S>::infinity();
-    low = finite && s < low ? s : low;
-    high = finite && s > high ? s : high;
-  }
-  return high > low ? double(high) - double(low) : 0;
-}
-
 // Rows to handle at once: the lanes of the type that short rows are computed in, else 1.
 template <class S>
 int rows_per_block(std::int64_t items) {
@@ -231,7 +218,10 @@ Route choose_route(const Relaxation& r, const S* scores, int rows) {
   const bool fill_lanes = rows > 1 && r.items <= longest_in_lanes;
   if (sizeof(S) == 8) return fill_lanes ? lanes_double : row_double;
   double widest = 0;
-  for (int row = 0; row < rows; ++row) widest = std::max(widest, spread(scores + row * r.items, r.items));
+  for (int row = 0; row < rows; ++row) {
+    const Extent<S> finite(scores + row * r.items, r.items);
+    widest = std::max(widest, double(finite.high) - double(finite.low));  // of nothing finite: -infinity
+  }
   // A float weight must not underflow, nor must what is left when the best item is used up: e^(-range/tau^2) at tau < 1.
   const bool wide = widest / r.tau * std::max(1.0, 1 / r.tau) > 60;
   if (r.items < shortest_in_float) return fill_lanes ? lanes_double : row_double;

@@ -14,7 +14,10 @@ using VI = std::int32_t __attribute__((vector_size(PARE_VECTOR_BYTES)));
 using VU = std::uint32_t __attribute__((vector_size(PARE_VECTOR_BYTES)));
 using VL = std::int64_t __attribute__((vector_size(PARE_VECTOR_BYTES)));
 using VUL = std::uint64_t __attribute__((vector_size(PARE_VECTOR_BYTES)));
-using VU32 = std::uint32_t __attribute__((vector_size(PARE_VECTOR_BYTES / 2)));  // as many as there are lanes of VUL
+// As many narrow lanes as there are of VD, VL and VUL.
+using VF32 = float __attribute__((vector_size(PARE_VECTOR_BYTES / 2)));
+using VI32 = std::int32_t __attribute__((vector_size(PARE_VECTOR_BYTES / 2)));
+using VU32 = std::uint32_t __attribute__((vector_size(PARE_VECTOR_BYTES / 2)));
 
 template <class T>
 struct VectorOf;
@@ -50,6 +53,15 @@ PARE_INLINE Vec<T> load(const T* from) {
 template <class T>
 PARE_INLINE void store(T* to, Vec<T> v) {
   std::memcpy(to, &v, sizeof(v));
+}
+
+// The first `count` lanes from memory, `padding` in the others.
+template <class T>
+PARE_INLINE Vec<T> load_part(const T* from, std::int64_t count, T padding) {
+  T values[lanes<T>];
+  std::fill(values, values + lanes<T>, padding);
+  std::memcpy(values, from, sizeof(T) * static_cast<std::size_t>(std::min<std::int64_t>(lanes<T>, count)));
+  return load(values);
 }
 
 template <class T>
@@ -143,6 +155,26 @@ template <class T>
 PARE_INLINE T hmax(Vec<T> v) {
   return reduce<T>(v, Max{});
 }
+
+// The least and the greatest finite number of a row; low > high where there is none.
+template <class T>
+struct Extent {
+  T low, high;
+
+  Extent(const T* values, std::int64_t count) {
+    const Vec<T> infinity = broadcast<T>(std::numeric_limits<T>::infinity());
+    Vec<T> least = infinity, greatest = -infinity;
+    for (std::int64_t i = 0; i < count; i += lanes<T>) {
+      const Vec<T> x = i + lanes<T> <= count ? load(values + i)
+                                             : load_part(values + i, count - i, std::numeric_limits<T>::infinity());
+      const Mask<T> finite = (x > -infinity) & (x < infinity);
+      least = finite & (x < least) ? x : least;
+      greatest = finite & (x > greatest) ? x : greatest;
+    }
+    low = -hmax<T>(-least);
+    high = hmax<T>(greatest);
+  }
+};
 
 // ---- tokens: stored in one type, computed with in another --------------------------------------------------------------
 

@@ -560,9 +560,11 @@ def gradients(
     return TokenGradients(dtarget, dsource, partial if need_weight else None)
 
 
-def reduce(partial: Tensor, features: int) -> tuple[Tensor, Tensor]:
-    """dweight (D,) and dbias () from the programs' shares, one launch. Bytes: read D + 1 numbers of each share, write them once."""
-    dweight, dbias = partial.new_empty(features), partial.new_empty(())
+def reduce(partial: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """dweight (the shape of `weight`, D numbers) and dbias (1,) from the programs' shares, one launch. Bytes: read D + 1 numbers of
+    each share, write them once."""
+    features = weight.numel()
+    dweight, dbias = partial.new_empty(weight.shape), partial.new_empty(1)
     block_columns, block_rows = 8, 1024  # three sweeps over the shares of `GRADIENT_PROGRAMS`
     launch(
         tokens.reduce_kernel,

@@ -27,7 +27,7 @@ def gate_scores_backward(
             GATE, (tokens, tokens), (tokens, tokens), None, rows, gates, weight, need, scores.dtype, one=True
         )
         if need_weight:
-            dweight, dbias = launchers.reduce(partial, tokens.shape[2])
+            dweight, dbias = launchers.reduce(partial, weight)
     return dtokens, dweight, dbias
 
 
@@ -161,10 +161,10 @@ def _backward(
     *need: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     *need_tokens, need_gate = need
-    index, dtype, features = (target_index, source_index), noisy_target.dtype, target.shape[2]
+    index, dtype = (target_index, source_index), noisy_target.dtype
     dtarget = dsource = target.new_empty(0)
-    dweight = torch.zeros(features if need_gate else 0, dtype=dtype, device=target.device)
-    dbias = torch.zeros(() if need_gate else 0, dtype=dtype, device=target.device)
+    dweight = torch.zeros(gate_weight.shape if need_gate else 0, dtype=dtype, device=target.device)
+    dbias = torch.zeros(1 if need_gate else 0, dtype=dtype, device=target.device)
     if relax and any(need):
         row_dots = launchers.dots(grads[0], target, source, index, dtype, mode == SWAP)
         dscores_target, dscores_source, *partner = launchers.adjoint(
@@ -175,7 +175,7 @@ def _backward(
             mode, grads, (target, source), partner, dscores, (gate_target, gate_source), gate_weight, need, dtype
         )
         if need_gate and partial.numel() > 0:
-            dweight, dbias = launchers.reduce(partial, features)
+            dweight, dbias = launchers.reduce(partial, gate_weight)
     elif any(need_tokens):
         partner = launchers.partners(index, (target.shape[1], source.shape[1]))
         dtarget, dsource, _ = launchers.gradients(
