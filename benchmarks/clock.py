@@ -78,15 +78,24 @@ class Candidate:
     timing: Timing = field(default_factory=Timing)
 
 
-def interleave(candidates: Sequence[Candidate], *, seconds: float, least: int = 3, most: int = 40) -> None:
+def interleave(
+    candidates: Sequence[Candidate],
+    *,
+    seconds: float,
+    least: int = 3,
+    most: int = 40,
+    before: Callable[[], None] = lambda: None,
+) -> None:
     """Fills the timing of every candidate, round after round over all of them, so that a busy moment hits them alike; in another
     order each round, since the one before leaves its inputs in the caches.
 
     Each gets about `seconds` of time, but `least` to `most` samples; those with fewer are spread evenly over the rounds. The
     first step warms up; a candidate that is slow enough for `least` samples was warm after its check, and that step counts.
+    `before` runs before every step.
     """
     counts = []
     for candidate in candidates:
+        before()
         started = time.perf_counter()
         sample = candidate.step()
         once = max(time.perf_counter() - started, 1e-6)
@@ -102,6 +111,7 @@ def interleave(candidates: Sequence[Candidate], *, seconds: float, least: int = 
         shuffle(order)
         for candidate, count in order:
             if (turn + 1) * count // rounds > turn * count // rounds:
+                before()
                 candidate.timing.samples.append(candidate.step())
 
 

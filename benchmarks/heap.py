@@ -1,12 +1,12 @@
 """What the C library does with large blocks of memory, fixed for a whole table.
 
 kept    freed blocks stay in the process and are handed out again, as in a long run whose memory has settled
-fresh   every block of 128 KiB or more is mapped when it is taken and unmapped when it is freed, as in a process that has just
-        started: each output faults its pages in, which costs more than filling them
+fresh   every block of 128 KiB or more is mapped when it is taken and unmapped when it is freed, and free memory is given back
+        before each step, as in a process that has just started: each output faults its pages in, which costs more than filling them
 
 Left alone, glibc drifts from the second to the first with the history of a process, and the same code takes up to five times as
-long in one as in the other. There is no way back within a process, since memory once kept goes on to serve large blocks: fresh
-comes first. CPU and glibc only; elsewhere tables say nothing about it.
+long in one as in the other. Memory once kept goes on to serve large blocks: fresh comes first. CPU and glibc only; elsewhere
+tables say nothing about it.
 """
 
 from __future__ import annotations
@@ -41,3 +41,10 @@ def use_heap(name: str, device: torch.device) -> str:
         if library.mallopt(parameter, value) != 1:
             raise OSError(f"mallopt({parameter}, {value}) was refused")
     return name
+
+
+def give_back() -> None:
+    """Gives the heap's free pages back to the system; nothing where the C library is not glibc."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

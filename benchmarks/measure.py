@@ -16,7 +16,7 @@ from benchmarks.agreement import Disagreement, Judge, run
 from benchmarks.bandwidth import Limit
 from benchmarks.cases import Case, Plan
 from benchmarks.clock import BOTH, FORWARD, Candidate, Timing, cpu_step, cuda_graph_ms, cuda_step, interleave
-from benchmarks.heap import use_heap
+from benchmarks.heap import FRESH, give_back, use_heap
 from benchmarks.memory import MIB, available_bytes, peak_mib
 from benchmarks.operations import OPERATIONS, Operation, Workload
 from benchmarks.providers import Provider, providers_of
@@ -46,7 +46,9 @@ def measure(plan: Plan, device: torch.device, *, seconds: float, memory: bool = 
     torch.set_num_threads(plan.threads)
     try:
         used = use_heap(plan.heap, device)
-        rows = _measure(plan, operation, providers, device, seconds, memory)
+        rows = _measure(
+            plan, operation, providers, device, seconds, memory, give_back if used == FRESH else lambda: None
+        )
         for row in rows:
             row.heap = used
         return rows
@@ -55,7 +57,7 @@ def measure(plan: Plan, device: torch.device, *, seconds: float, memory: bool = 
         _forget()
 
 
-def _measure(plan, operation: Operation, providers, device, seconds: float, memory: bool) -> list[Row]:
+def _measure(plan, operation: Operation, providers, device, seconds: float, memory: bool, before) -> list[Row]:
     workload = operation.make(plan.case, device)
     judge = Judge(operation, workload)
     rows, ready = [], []
@@ -79,7 +81,7 @@ def _measure(plan, operation: Operation, providers, device, seconds: float, memo
         limit = Limit(traffic, device)
         candidates.append(Candidate(LIMIT, limit.step))
         rows.append(_limit_row(plan, device))
-    interleave(candidates, seconds=seconds)
+    interleave(candidates, seconds=seconds, before=before)
 
     for row, candidate in zip([*(row for row, *_ in ready), *rows[len(providers) :]], candidates, strict=True):
         _fill_times(row, candidate.timing)

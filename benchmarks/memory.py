@@ -8,13 +8,14 @@ CUDA: the allocator's `max_memory_allocated`.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+from benchmarks.heap import give_back
 
 MIB = 2**20
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -32,7 +33,7 @@ def peak_mib(step: Callable[[], object], device: torch.device) -> float | None:
     if not sys.platform.startswith("linux"):
         return None
     gc.collect()
-    _trim()
+    give_back()
     try:
         _CLEAR.write_text("5")
     except OSError:  # some containers forbid it
@@ -56,9 +57,3 @@ def _status(key: str) -> int:
 
 def _kib(path: Path, key: str) -> int:
     return next(int(line.split()[1]) for line in path.read_text().splitlines() if line.startswith(f"{key}:"))
-
-
-def _trim() -> None:
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:  # glibc only
-        trim(0)
