@@ -95,11 +95,19 @@ def variants() -> Iterator[Variant]:
         yield _variant(f"replace-{label}", "tokens.replace_kernel", two_loads, **make)
         yield _variant(f"swap-{label}", "tokens.swap_kernel", two_loads, **make)
         yield _variant(f"dots-{label}", "tokens.dots_kernel", {"SWAPPED": False, **shape}, **make)
-        yield _variant(f"gradient-{label}", "tokens.gradient_kernel", {"MODE": 0, **passes, **shape}, **make)
+        yield _variant(
+            f"gradient-{label}", "tokens.gradient_kernel", {"MODE": 0, "SOURCE_GRAD": False, **passes, **shape}, **make
+        )
     yield _variant("swap-strided", "tokens.swap_kernel", tile | {"ALIGN": 1})
-    yield _variant("gradient-strided", "tokens.gradient_kernel", {"MODE": 0, **passes, **tile, "ALIGN": 1})
-    yield _variant("gradient-swapped", "tokens.gradient_kernel", {"MODE": 1, **passes, **tile})
-    yield _variant("gradient-gate", "tokens.gradient_kernel", {"MODE": 2, **passes, "NEED_SOURCE": False, **tile})
+    yield _variant(
+        "gradient-strided", "tokens.gradient_kernel", {"MODE": 0, "SOURCE_GRAD": False, **passes, **tile, "ALIGN": 1}
+    )
+    yield _variant("gradient-swapped", "tokens.gradient_kernel", {"MODE": 1, "SOURCE_GRAD": True, **passes, **tile})
+    yield _variant(
+        "gradient-gate",
+        "tokens.gradient_kernel",
+        {"MODE": 2, "SOURCE_GRAD": False, **passes, "NEED_SOURCE": False, **tile},
+    )
     yield _variant("reduce", "tokens.reduce_kernel", {"BLOCK_ROWS": 1024, "BLOCK_COLUMNS": 8}, num_warps=16)
     choose = {"HAS_GATE": True, "NOISE": 2, "HAS_MASK": False, "BY_SCORE": False, "SINGLE": True}
     rows, long = {"BLOCK": 4096}, {"BLOCK": 2048}

@@ -474,7 +474,7 @@ class TokenGradients(NamedTuple):
 
 def gradients(
     mode: int,
-    grads: tuple[Tensor, Tensor],
+    grads: tuple[Tensor, Tensor | None],
     tokens_: tuple[Tensor, Tensor],
     partner: tuple[Tensor, Tensor] | None,
     dscores: tuple[Tensor, Tensor] | None,
@@ -484,9 +484,10 @@ def gradients(
     dtype: torch.dtype,
     one: bool = False,
 ) -> TokenGradients:
-    """dtarget, dsource and the programs' shares of dweight, one launch. `one`: there is only the first modality.
+    """dtarget, dsource and the programs' shares of dweight, one launch. `one`: there is only the first modality. `grads`: of the
+    target buffer, and of the source buffer, which has one only after an exchange.
 
-    Bytes: read the gradient once (T; T + S after an exchange), T + S of tokens for dweight, dscores, gate and partner rows;
+    Bytes: read the gradients once (T; T + S where there are two), T + S of tokens for dweight, dscores, gate and partner rows;
     write T + S and the shares (D + 1 numbers for each of about 1000 programs).
     """
     target, source = tokens_
@@ -510,7 +511,6 @@ def gradients(
     partial_row = triton.cdiv(features + 1, 16) * 16
     partial = torch.empty((sum(groups) if need_weight else 1, partial_row), dtype=dtype, device=target.device)
 
-    unused = target, source
     rows = dscores or (partial, partial)
     traffic = _bytes(*(dscores or ()), *(gates or ()), *(partner or ()), dtarget, dsource)
     if one:
@@ -518,16 +518,18 @@ def gradients(
     if need_weight:
         share = (features + 1) * partial.element_size()
         traffic += _bytes(target) + (0 if one else _bytes(source)) + sum(groups) * share
-    if mode == tokens.REPLACE.value:
+    source_grad = grads[1] is not None
+    if source_grad:
+        traffic += _bytes(*grads)
+    elif mode != tokens.GATE.value:
         k_rows = _token_bytes(target, batch * num_target)
         traffic += k_rows if need_target and need_source else 0 if not (need_target or need_source) else k_rows // 2
-    elif mode == tokens.SWAP.value:
-        traffic += _bytes(*grads)
     align = alignment(target, source)
     launch(
         tokens.gradient_kernel,
         sum(groups) * column_blocks,
-        *(grads or unused),
+        grads[0],
+        grads[1] if source_grad else grads[0],
         target,
         source,
         *(partner or rows),
@@ -546,6 +548,7 @@ def gradients(
         *_strides(target, align),
         *_strides(source, align),
         MODE=mode,
+        SOURCE_GRAD=source_grad,
         HAS_GATE=dscores is not None,
         NEED_TARGET=need_target,
         NEED_SOURCE=need_source,

@@ -24,7 +24,7 @@ def gate_scores_backward(
         rows, gates = (grad.contiguous(),) * 2, (scores.contiguous(),) * 2
         need = need_tokens, False, need_weight
         dtokens, _, partial = launchers.gradients(
-            GATE, (tokens, tokens), (tokens, tokens), None, rows, gates, weight, need, scores.dtype, one=True
+            GATE, (tokens, None), (tokens, tokens), None, rows, gates, weight, need, scores.dtype, one=True
         )
         if need_weight:
             dweight, dbias = launchers.reduce(partial, weight)
@@ -144,7 +144,7 @@ def patch_swap(target: Tensor, source: Tensor, *arguments) -> tuple[Tensor, ...]
 
 def _backward(
     mode: int,
-    grads: tuple[Tensor, Tensor],
+    grads: tuple[Tensor, Tensor | None],
     target: Tensor,
     source: Tensor,
     gate_weight: Tensor,
@@ -185,13 +185,11 @@ def _backward(
 
 
 def patch_replace_backward(grad: Tensor, target: Tensor, source: Tensor, *arguments) -> tuple[Tensor, ...]:
-    grad = grad.contiguous()
-    return _backward(REPLACE, (grad, grad), target, source, *arguments)
+    return _backward(REPLACE, (grad.contiguous(), None), target, source, *arguments)
 
 
 def patch_swap_backward(
     grad_target: Tensor, grad_source: Tensor | None, target: Tensor, source: Tensor, *arguments
 ) -> tuple[Tensor, ...]:
-    if grad_source is None:
-        grad_source = torch.zeros(source.shape, dtype=source.dtype, device=source.device)
-    return _backward(SWAP, (grad_target.contiguous(), grad_source.contiguous()), target, source, *arguments)
+    grads = grad_target.contiguous(), None if grad_source is None else grad_source.contiguous()
+    return _backward(SWAP, grads, target, source, *arguments)

@@ -279,6 +279,7 @@ def gradient_kernel(
     source_row,
     source_column,
     MODE: tl.constexpr,
+    SOURCE_GRAD: tl.constexpr,
     HAS_GATE: tl.constexpr,
     NEED_TARGET: tl.constexpr,
     NEED_SOURCE: tl.constexpr,
@@ -332,10 +333,10 @@ def gradient_kernel(
             there = (item * num_other + partner) * features
         gradient = tl.zeros([BLOCK_ROWS, BLOCK_COLUMNS], acc)
         if MODE != GATE:
-            # Rows that stayed: their own buffer's gradient. Moved ones: the gradient of the slot they went to. Without an
-            # exchange there is no gradient of the source buffer: only target rows that stayed and source rows that moved.
+            # Rows that stayed: their own buffer's gradient. Moved ones: the gradient of the slot they went to. Where the source
+            # buffer has no gradient: only target rows that stayed and source rows that moved.
             stays, leaves = inside & (moved == 0), moved
-            if MODE == REPLACE:
+            if not SOURCE_GRAD:
                 stays, leaves = stays & is_target, leaves & (is_target == 0)
             own_grad_at = grad_own_ptr + tile_offsets(at * features, columns, 1, ALIGN)
             other_grad_at = grad_other_ptr + tile_offsets(there, columns, 1, ALIGN)

@@ -69,8 +69,10 @@ def assert_true(table, slack):
 
 
 @pytest.mark.parametrize(("batch", "num_target", "num_source", "dim", "k"), SHAPES)
-@pytest.mark.parametrize("operator", ["patch_replace", "patch_swap"])
-def test_launchers_say_what_the_kernels_touch(operator, batch, num_target, num_source, dim, k, counted):
+@pytest.mark.parametrize(
+    ("operator", "source_grad"), [("patch_replace", False), ("patch_swap", True), ("patch_swap", False)]
+)
+def test_launchers_say_what_the_kernels_touch(operator, source_grad, batch, num_target, num_source, dim, k, counted):
     inputs = make_inputs(batch, num_target, num_source, dim, torch.float32)
     seed = torch.tensor(3)
     with counted() as table:
@@ -79,7 +81,8 @@ def test_launchers_say_what_the_kernels_touch(operator, batch, num_target, num_s
             *index, gate_target, gate_source, noisy_target, noisy_source = operators.patch_swap_(*call)
         else:
             _, *index, gate_target, gate_source, noisy_target, noisy_source = operators.patch_replace(*call)
-        grads = [torch.randn_like(tensor) for tensor in inputs[: 1 + (operator == "patch_swap")]]
+        grads = [torch.randn_like(tensor) for tensor in inputs[: 1 + source_grad]]
+        grads += [None] * (operator == "patch_swap" and not source_grad)
         scores = gate_target, gate_source, noisy_target, noisy_source
         rest = (*inputs[:3], *scores, *index, 0.9, 8, False, True, True, True, True)
         getattr(operators, f"{operator}_backward")(*grads, *rest)
