@@ -12,6 +12,9 @@ from torch import Tensor
 
 from crossmodal.naming import unknown
 
+# Below this part of the typical norm a target is zero: bringing it back to its own units leaves rounding errors.
+ZERO_NORM = 1e-6
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -102,9 +105,17 @@ def mae(outputs: Tensor, targets: Tensor) -> float:
 
 
 def relative_l2(outputs: Tensor, targets: Tensor) -> float:
-    """Mean over samples of |output - target| / |target|; for dense targets also known as nRMSE."""
+    """Mean over samples of |output - target| / |target|; for dense targets also known as nRMSE.
+
+    A target of zeros (an empty mask) has no norm of its own: its error is taken relative to the root mean square of the
+    norms of all targets. NaN where every target is zero.
+    """
     difference = (outputs.double() - targets.double()).flatten(1).norm(dim=1)
-    return (difference / targets.double().flatten(1).norm(dim=1).clamp_min(1e-12)).mean().item()
+    norm = targets.double().flatten(1).norm(dim=1)
+    typical = norm.square().mean().sqrt()
+    if typical == 0:
+        return float("nan")
+    return (difference / torch.where(norm > ZERO_NORM * typical, norm, typical)).mean().item()
 
 
 def r2(outputs: Tensor, targets: Tensor) -> float:

@@ -49,6 +49,22 @@ def test_values_by_hand():
     assert metrics.get("r2")(targets, targets) == 1.0
 
 
+def test_relative_l2_of_a_target_of_zeros_is_relative_to_the_typical_norm():
+    targets = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
+    outputs = targets + torch.tensor([[0.0, 1.0], [0.5, 0.0]])
+    typical = (25 / 2) ** 0.5
+    expected = pytest.approx((1 / 5 + 0.5 / typical) / 2)
+    assert metrics.get("relative_l2")(outputs, targets) == expected
+    # What normalising to float32 and back leaves of zero.
+    assert metrics.get("relative_l2")(outputs, targets + torch.tensor([[0.0], [1e-7]])) == expected
+    assert math.isnan(metrics.get("relative_l2")(outputs, torch.zeros(2, 2)))
+
+
+def test_relative_l2_of_small_targets_is_their_own():
+    targets = torch.tensor([[1e3], [0.1]])
+    assert metrics.get("relative_l2")(targets + 0.1, targets) == pytest.approx((1e-4 + 1) / 2, rel=1e-3)
+
+
 @given(st.integers(1, 60), st.integers(0, 1000))
 @settings(deadline=None, max_examples=20)
 def test_a_split_cut_into_pieces_gives_another_number_but_its_order_does_not(n, seed):

@@ -265,6 +265,9 @@ def _assemble(name: str, raw: RawTask, validation_fraction: float, split_seed: i
         x_train, y_train = x_train[kept], y_train[kept]
         how = "stratified " if raw.kind == "classification" else ""
         notes.append(f"validation: a {how}random share of the training part (seed {split_seed}).")
+    loss, metric = (given or default for given, default in zip((raw.loss, raw.metric), DEFAULTS[raw.kind], strict=True))
+    if "relative_l2" in (loss, metric):
+        notes += _zero_targets({"train": y_train, "validation": y_val, "test": raw.y_test}, loss, metric, origin)
     try:
         normalizer = Normalizer.fit(
             x_train,
@@ -276,7 +279,6 @@ def _assemble(name: str, raw: RawTask, validation_fraction: float, split_seed: i
         )
     except ValueError as error:
         raise ValueError(f"{origin}: {error}") from None
-    loss, metric = DEFAULTS[raw.kind]
     num_outputs = classes if raw.kind == "classification" else raw.y_train.shape[1]
 
     def split(x: np.ndarray, y: np.ndarray) -> Split:
@@ -290,13 +292,37 @@ def _assemble(name: str, raw: RawTask, validation_fraction: float, split_seed: i
         test=split(raw.x_test, raw.y_test),
         num_outputs=num_outputs,
         class_names=raw.class_names,
-        loss=raw.loss or loss,
-        metric=raw.metric or metric,
+        loss=loss,
+        metric=metric,
         normalizer=normalizer,
         description="",
         sha256=_digest(raw),
     )
     return _described(task, origin, raw, notes)
+
+
+def _zero_targets(parts: dict[str, np.ndarray], loss: str, metric: str, origin: str) -> list[str]:
+    """What there is to say about targets of zeros, to which no error can be relative.
+
+    Raises:
+        ValueError: the loss is relative and there is one, or the metric is and all of a split's are zero.
+    """
+    notes = []
+    for part, y in parts.items():
+        zeros = np.flatnonzero(~y.reshape(len(y), -1).any(axis=1))
+        if len(zeros) and loss == "relative_l2":
+            raise ValueError(
+                f"{origin}: loss relative_l2: {len(zeros)} of {len(y)} {part} targets are zero, to which no error can be "
+                "relative; choose another loss"
+            )
+        if len(zeros) == len(y):
+            raise ValueError(f"{origin}: metric relative_l2: all {part} targets are zero; choose another metric")
+        if len(zeros) and part != "train":
+            notes.append(
+                f"{len(zeros)} of {len(y)} {part} targets are zero: {metric} takes their errors relative to the root mean "
+                "square of the norms."
+            )
+    return notes
 
 
 def _digest(raw: RawTask) -> str:

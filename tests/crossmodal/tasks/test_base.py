@@ -88,6 +88,23 @@ def test_own_loss_metric_and_scaling(register):
     assert "left as they are." in task.description
 
 
+def test_targets_of_zeros_are_spoken_of_where_errors_are_relative(register):
+    data = raw("dense")
+    data.y_test[[1, 4]] = 0
+    register(data)
+    assert "2 of 6 test targets are zero: relative_l2 takes" in tasks.load("toy").description
+    register_again = dataclasses.replace(data, loss="relative_l2", origin="a file")
+    base._REGISTRY.pop("toy")
+    register(register_again)
+    with pytest.raises(ValueError, match="a file: loss relative_l2: 2 of 6 test targets are zero"):
+        tasks.load("toy")
+    data.y_test[:] = 0
+    base._REGISTRY.pop("toy")
+    register(data)
+    with pytest.raises(ValueError, match="metric relative_l2: all test targets are zero; choose another metric"):
+        tasks.load("toy")
+
+
 def test_seeds_choose_the_validation_split(register):
     register(raw(n_train=60))
     first, again, other = (tasks.load("toy", split_seed=seed) for seed in (0, 0, 1))
