@@ -8,7 +8,6 @@ import torch
 from accelerate import DistributedType
 from torch import Tensor
 
-from crossmodal import losses, metrics
 from crossmodal.config import Config, ConfigError
 
 
@@ -22,14 +21,6 @@ def check_task(task) -> None:
     Raises:
         DataError: names the split, the first sample concerned and its value, and what was expected.
     """
-    for role, name, kinds in (
-        ("loss", task.loss, losses.get(task.loss).kinds),
-        ("metric", task.metric, metrics.get(task.metric).kinds),
-    ):
-        if task.kind not in kinds:
-            raise DataError(
-                f"{task.name}: the {role} {name!r} is made for {' and '.join(kinds)}, the task is {task.kind}"
-            )
     for name in ("train", "validation", "test"):
         split = getattr(task, name)
         where = f"{task.name}, {name} split"

@@ -68,8 +68,8 @@ def train(argv: list[str] | None = None) -> int:
 
 
 def listing() -> str:
-    """Tasks, methods, encoders and sources with one line each."""
-    from crossmodal import encoders, sources, tasks
+    """Tasks, methods, encoders, sources, losses and metrics with one line each."""
+    from crossmodal import encoders, losses, metrics, sources, tasks
     from crossmodal.methods import METHODS
 
     groups = {
@@ -77,11 +77,13 @@ def listing() -> str:
         "methods": {name: method.description for name, method in METHODS.items()},
         "encoders": encoders.available(),
         "sources": sources.available(),
+        "losses": {name: f"{loss.description} ({', '.join(loss.kinds)})" for name, loss in losses.LOSSES.items()},
+        "metrics": {name: f"{one.description} ({', '.join(one.kinds)})" for name, one in metrics.METRICS.items()},
     }
     lines = []
     for title, entries in groups.items():
         lines.append(f"{title}:")
-        lines += [f"  {name:<20} {description}" for name, description in entries.items()]
+        lines += [f"  {name:<22} {description}" for name, description in entries.items()]
     return "\n".join(lines)
 
 

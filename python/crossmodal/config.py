@@ -284,6 +284,11 @@ class Config:
         data: for `arrays`: file or folder with the data.
         data_dir: where the files of a task lie (null: where the package that brings them put them).
         kind: kind of target (null: inferred, and printed).
+        loss: what is minimised; `--list` says for which kinds of target each is (null: cross_entropy for classification,
+            bce_with_logits for multilabel, mse for regression and dense). For masks and shares from 0 to 1 the dense targets
+            have bce_with_logits.
+        metric: what is measured; `--list` says for which kinds of target each is (null: accuracy for classification, auroc
+            for multilabel, rmse for regression, relative_l2 for dense).
         output_dir: folder of the run (null: `runs/<task>-<method>-<seed>`).
         overwrite: delete what a former run left in `output_dir`.
         resume: go on from the last checkpoint in `output_dir`.
@@ -320,6 +325,22 @@ class Config:
     data: str | None = None
     data_dir: str | None = None
     kind: Literal["classification", "multilabel", "regression", "dense"] | None = None
+    loss: Literal["cross_entropy", "bce_with_logits", "mse", "relative_l2"] | None = None
+    metric: (
+        Literal[
+            "accuracy",
+            "balanced_accuracy",
+            "macro_f1",
+            "auroc",
+            "mean_average_precision",
+            "mse",
+            "rmse",
+            "mae",
+            "relative_l2",
+            "r2",
+        ]
+        | None
+    ) = None
     output_dir: str | None = None
     overwrite: bool = False
     resume: bool = False
@@ -466,8 +487,9 @@ def _parser(prog: str = "train.py", defaults: Path | None = None) -> ArgumentPar
     parser = ArgumentParser(
         prog=prog,
         usage="%(prog)s [--list] [--task TASK] [--method METHOD] [--config FILE] [--KEY VALUE ...]",
-        description="Fine-tune a pretrained encoder on a modality it never saw. --list names tasks, methods, encoders and "
-        "sources. Defaults are those of the task; a file given with --config goes before them, the command line before both.",
+        description="Fine-tune a pretrained encoder on a modality it never saw. --list names tasks, methods, encoders, "
+        "sources, losses and metrics. Defaults are those of the task; a file given with --config goes before them, the "
+        "command line before both.",
         exit_on_error=False,
     )
     parser.add_argument("--config", action="config", help="YAML file with settings; keys as below.")

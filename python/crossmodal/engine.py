@@ -163,7 +163,7 @@ class Trainer:
     def evaluate(self, split) -> Evaluation:
         """Outputs, loss and metric of a split, with the weights as they are."""
         outputs = self._outputs(split)
-        physical_outputs, physical_y = self.decode(outputs), self.decode(split.y)
+        physical_outputs, physical_y = self.task.normalizer.decode(outputs), self.decode(split.y)
         pair = (physical_outputs, physical_y) if self.loss.physical else (outputs, split.y)
         per_sample = self.loss.per_sample(*pair).double()
         scores = outputs.argmax(1) == split.y if self.task.kind == "classification" else -per_sample

@@ -52,7 +52,7 @@ def evaluate(folder: str | Path, split: str = "test", device: str = "cpu") -> di
     outputs = torch.cat([predictor.outputs(samples.x[rows], size) for rows in batches])[:n]
     targets = samples.y
     if task.kind in ("regression", "dense"):
-        outputs, targets = task.normalizer.inverse_y(outputs), task.normalizer.inverse_y(targets)
+        outputs, targets = task.normalizer.decode(outputs), task.normalizer.inverse_y(targets)
     value = metrics.get(task.metric)(outputs, targets)
     return {
         "metric": task.metric,

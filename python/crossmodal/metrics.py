@@ -22,7 +22,7 @@ class Metric:
 
     Attributes:
         compute: (outputs, targets) of a whole split to a number. Outputs are logits for classes and labels, values in
-            the data's own units otherwise.
+            the data's own units otherwise (see `Normalizer.decode`).
         higher_is_better: direction.
         kinds: kinds of target it is made for.
         description: one line.
@@ -45,7 +45,7 @@ class Metric:
         return one > other if self.higher_is_better else one < other
 
     def as_error(self, value: float) -> tuple[str, float]:
-        """Label and number for a table in which lower is better: scores from 0 to 1 become `error %`."""
+        """Label and number for a table in which lower is better: scores, whose best is 1, become `error %`."""
         return ("error %", 100.0 * (1.0 - value)) if self.higher_is_better else ("error", value)
 
 
@@ -55,8 +55,8 @@ def accuracy(outputs: Tensor, targets: Tensor) -> float:
 
 
 def balanced_accuracy(outputs: Tensor, targets: Tensor) -> float:
-    """Mean over classes of the share found of each; outputs (n, K), targets int64 (n,)."""
-    return sk.balanced_accuracy_score(targets.numpy(), outputs.argmax(1).numpy())
+    """Mean over the classes among the targets of the share found of each; outputs (n, K), targets int64 (n,)."""
+    return sk.recall_score(targets.numpy(), outputs.argmax(1).numpy(), labels=np.unique(targets), average="macro")
 
 
 def macro_f1(outputs: Tensor, targets: Tensor) -> float:
@@ -119,7 +119,9 @@ def relative_l2(outputs: Tensor, targets: Tensor) -> float:
 
 
 def r2(outputs: Tensor, targets: Tensor) -> float:
-    """Coefficient of determination, mean over the values of a sample."""
+    """Coefficient of determination, mean over the values of a sample; NaN for fewer than two samples."""
+    if len(targets) < 2:
+        return float("nan")
     return sk.r2_score(targets.flatten(1).numpy(), outputs.flatten(1).numpy())
 
 

@@ -23,7 +23,8 @@ from crossmodal.tasks.array_files import read_npy, read_npz
 class Prediction(NamedTuple):
     """What a run says about samples, on the CPU.
 
-    predictions: classes: int64 (n,); labels: bool (n, K); values, dense: float32 (n, ...) in the data's own units.
+    predictions: classes: int64 (n,); labels: bool (n, K); values, dense: float32 (n, ...) in the data's own units (for a
+    run with `loss: bce_with_logits`: values from 0 to 1).
     probabilities: classes and labels: float32 (n, K); else None.
     """
 
@@ -87,7 +88,7 @@ class Predictor(nn.Module):
             return Prediction(outputs.argmax(1), outputs.softmax(1))
         if self.kind == "multilabel":
             return Prediction(outputs > 0, outputs.sigmoid())
-        return Prediction(self.normalizer.inverse_y(outputs), None)
+        return Prediction(self.normalizer.decode(outputs), None)
 
 
 def load(run: str | Path, device: str | torch.device = "cpu") -> Predictor:

@@ -115,6 +115,8 @@ def load_task(config: Config):
         data=config.data,
         data_dir=config.data_dir,
         kind=config.kind,
+        loss=config.loss,
+        metric=config.metric,
         validation_fraction=config.split.validation_fraction,
         split_seed=config.split.seed,
         train_size=config.split.train_size,
@@ -164,6 +166,7 @@ def summarise(config: Config, task, source, trainer: Trainer, test: Evaluation) 
         "encoder": config.encoder,
         "seed": config.seed,
         "kind": task.kind,
+        "loss": task.loss,
         "metric": task.metric,
         "higher_is_better": metrics.get(task.metric).higher_is_better,
         "validation": best["metric"],
@@ -213,7 +216,7 @@ def write(
         trainer.task,
         results,
         trainer.state.history,
-        trainer.decode(test.outputs),
+        trainer.task.normalizer.decode(test.outputs),
         trainer.decode(trainer.task.test.y),
     )
     folder.write_results(results)

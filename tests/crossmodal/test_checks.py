@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
@@ -25,8 +25,6 @@ class Task:
     name: str = "toy"
     num_outputs: int = 2
     class_names: tuple = ("low", "high")
-    loss: str = "cross_entropy"
-    metric: str = "accuracy"
     input_shape: tuple = (1, 4)
 
     @property
@@ -41,7 +39,7 @@ def classes(y=(0, 1, 1), x=None) -> Task:
 
 
 def labels(y) -> Task:
-    return Task("multilabel", Split(torch.zeros(2, 1, 4), torch.tensor(y)), loss="bce_with_logits", metric="auroc")
+    return Task("multilabel", Split(torch.zeros(2, 1, 4), torch.tensor(y)))
 
 
 def with_value(value: float) -> torch.Tensor:
@@ -67,11 +65,6 @@ def with_value(value: float) -> torch.Tensor:
         (classes(y=(), x=torch.zeros(0, 1, 4)), "no samples"),
         (labels([[0.0, 1.0], [0.5, 1.0]]), r"label 0 of sample 1 is 0.5, expected 0 or 1"),
         (labels([[0.0], [1.0]]), r"expected \(n, 2, ...\)"),
-        (
-            replace(classes(), metric="rmse"),
-            r"the metric 'rmse' is made for regression and dense, the task is classification",
-        ),
-        (replace(classes(), loss="mse"), r"the loss 'mse'"),
     ],
 )
 def test_bad_tasks(task, message):

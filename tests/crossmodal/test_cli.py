@@ -12,7 +12,17 @@ from tests.crossmodal import runs
 def test_list_names_everything_with_a_line_each(capsys):
     assert cli.train(["--list"]) == 0
     out = capsys.readouterr().out
-    for name in ("italy_power_demand", "arrays", "pare", "nft", "scratch", "minilm", "scipy_docs"):
+    for name in (
+        "italy_power_demand",
+        "arrays",
+        "pare",
+        "nft",
+        "scratch",
+        "minilm",
+        "scipy_docs",
+        "relative_l2",
+        "macro_f1",
+    ):
         assert any(line.split()[0] == name and len(line.split()) > 3 for line in out.splitlines() if line.strip()), name
 
 

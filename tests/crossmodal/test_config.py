@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 
 import pytest
 import yaml
 
-from crossmodal import config
+from crossmodal import config, losses, metrics
 from crossmodal.config import Config, ConfigError
 
 
@@ -50,6 +51,8 @@ def test_shipped_task_files_are_valid(path):
         (["--method", "nfd"], r"method: unknown name 'nfd', did you mean 'nft'\?"),
         (["--epochs", "2.5"], r"^epochs: expected int, got '2.5'$"),
         (["--kind", "x"], r"^kind: expected classification, multilabel, regression, dense or null, got 'x'$"),
+        (["--loss", "mae"], r"^loss: expected cross_entropy, bce_with_logits, mse, relative_l2 or null, got 'mae'$"),
+        (["--metric", "F1"], r"^metric: expected accuracy, .*macro_f1, .*r2 or null, got 'F1'$"),
         (["--mixing.start", "all"], r"^mixing.start: expected int or float, got 'all'$"),
         (["--mixing.selection", "random", "--mixing.straight_through", "true"], r"^mixing.straight_through: with"),
         (["--config", "/"], r"^/: expected a YAML file, got a folder"),
@@ -158,6 +161,13 @@ def test_round_trip_and_file(tmp_path):
 def test_differences_leave_bookkeeping_out():
     one, other = Config().to_dict(), Config(output_dir="elsewhere", keep=5, resume=True, epochs=31).to_dict()
     assert config.differences(one, other) == {"epochs": (30, 31)}
+
+
+def test_losses_and_metrics_are_those_there_are():
+    kinds = typing.get_type_hints(Config)
+    for key, table in (("loss", losses.LOSSES), ("metric", metrics.METRICS)):
+        names = typing.get_args(typing.get_args(kinds[key])[0])
+        assert set(names) == set(table)
 
 
 def test_run_dir():

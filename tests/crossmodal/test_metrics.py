@@ -47,6 +47,7 @@ def test_values_by_hand():
     assert metrics.get("mae")(outputs, targets) == 2.0
     assert metrics.get("relative_l2")(outputs, targets) == pytest.approx((5 / 8 + 1) / 2)
     assert metrics.get("r2")(targets, targets) == 1.0
+    assert math.isnan(metrics.get("r2")(targets[:1], targets[:1]))
 
 
 def test_relative_l2_of_a_target_of_zeros_is_relative_to_the_typical_norm():

@@ -61,6 +61,31 @@ def test_loss_falls_for_each_kind_of_target(tmp_path, tiny_bert, kind, ndim):
     assert evaluate.evaluate(folder.path, "validation")["value"] == results["validation"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "loss", "metric"),
+    [
+        ("classification", None, "balanced_accuracy"),
+        ("multilabel", None, "mean_average_precision"),
+        ("regression", "relative_l2", "r2"),
+        ("dense", "bce_with_logits", "mae"),
+    ],
+)
+def test_loss_and_metric_of_choice(tmp_path, tiny_bert, kind, loss, metric):
+    settings = runs.settings(tmp_path, tiny_bert, kind, loss=loss, metric=metric, method="nft")
+    if kind == "dense":
+        data = dict(np.load(settings["data"]))
+        data |= {name: (data[name] > 1).astype(float) for name in ("y_train", "y_test")}
+        np.savez(settings["data"], **data)
+    results = run.train(Config.from_dict(settings))
+    assert (results["loss"], results["metric"]) == (loss or results["loss"], metric)
+    again = evaluate.evaluate(tmp_path / "run")
+    assert again["value"] == again["stored"] == results["test"]
+    if kind == "dense":
+        predictions = crossmodal.load(tmp_path / "run").predict(data["x_test"]).predictions
+        assert 0 < predictions.min() < predictions.max() < 1
+        assert np.abs(predictions.numpy() - data["y_test"]).mean() == pytest.approx(results["test"], rel=1e-5)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_fills_its_record(tmp_path, tiny_bert, method):
     results = train(tmp_path, tiny_bert, method=method)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossmodal import naming
+from crossmodal import losses, metrics, naming
 from crossmodal.tasks.normalizer import Normalizer
 from crossmodal.tasks.splitting import plain_sample, stratified_sample
 
@@ -99,7 +99,8 @@ class RawTask:
         class_names: required for classification, where label ``i`` is ``class_names[i]``.
         origin: where the data came from, for descriptions and errors.
         notes: sentences for the task's description.
-        loss, metric: by kind (:data:`DEFAULTS`) where not given.
+        loss, metric: by kind (:data:`DEFAULTS`) where not given. With the loss "bce_with_logits" dense targets are values
+            from 0 to 1, and are not scaled.
         normalize_x: "channel" (one mean and deviation per channel), "position" (per channel and position: tables,
             fields on one grid) or "none".
         normalize_y: the same for dense targets; regression targets are per value in any case unless "none".
@@ -184,6 +185,8 @@ def load(
     data: str | Path | None = None,
     data_dir: str | Path | None = None,
     kind: str | None = None,
+    loss: str | None = None,
+    metric: str | None = None,
     validation_fraction: float = 0.2,
     split_seed: int = 0,
     train_size: int | None = None,
@@ -195,6 +198,8 @@ def load(
         data: for task "arrays": an .npz file, a folder of .npy files, or NAME_TRAIN.ts.
         data_dir: a folder with data files, searched before the places where packages keep theirs.
         kind: for task "arrays": one of :data:`KINDS` instead of the inferred one.
+        loss: a name of :data:`crossmodal.losses.LOSSES` that is made for the kind of target, instead of the task's own.
+        metric: a name of :data:`crossmodal.metrics.METRICS`, likewise.
         validation_fraction: share of the training part, in (0, 1), that becomes the validation split; stratified for
             classification, with at least one training sample left to every class. Unused where the data bring a
             validation split of their own.
@@ -227,12 +232,15 @@ def load(
         data_dir=None if data_dir is None else Path(data_dir),
         kind=kind,
     )
-    return _assemble(name, entry.loader(options), validation_fraction, split_seed, train_size)
+    raw = entry.loader(options)
+    raw = replace(raw, loss=loss or raw.loss, metric=metric or raw.metric)
+    return _assemble(name, raw, validation_fraction, split_seed, train_size)
 
 
 def _assemble(name: str, raw: RawTask, validation_fraction: float, split_seed: int, train_size: int | None) -> Task:
     origin = raw.origin or f"task {name!r}"
     _check(raw, origin)
+    loss, metric = _loss_and_metric(raw)
     notes = list(raw.notes)
     x_train, y_train, x_val, y_val = raw.x_train, raw.y_train, raw.x_val, raw.y_val
     classes = len(raw.class_names)
@@ -265,7 +273,9 @@ def _assemble(name: str, raw: RawTask, validation_fraction: float, split_seed: i
         x_train, y_train = x_train[kept], y_train[kept]
         how = "stratified " if raw.kind == "classification" else ""
         notes.append(f"validation: a {how}random share of the training part (seed {split_seed}).")
-    loss, metric = (given or default for given, default in zip((raw.loss, raw.metric), DEFAULTS[raw.kind], strict=True))
+    logits = raw.kind == "dense" and loss == "bce_with_logits"
+    if logits:
+        _check_shares({"train": y_train, "validation": y_val, "test": raw.y_test}, origin)
     if "relative_l2" in (loss, metric):
         notes += _zero_targets({"train": y_train, "validation": y_val, "test": raw.y_test}, loss, metric, origin)
     try:
@@ -273,9 +283,10 @@ def _assemble(name: str, raw: RawTask, validation_fraction: float, split_seed: i
             x_train,
             y_train if raw.kind in ("regression", "dense") else None,
             per_x=raw.normalize_x,
-            per_y=raw.normalize_y,
+            per_y="none" if logits else raw.normalize_y,
             resample=raw.resample,
             fill_missing=raw.fill_missing,
+            logits=logits,
         )
     except ValueError as error:
         raise ValueError(f"{origin}: {error}") from None
@@ -301,6 +312,39 @@ def _assemble(name: str, raw: RawTask, validation_fraction: float, split_seed: i
     return _described(task, origin, raw, notes)
 
 
+def _loss_and_metric(raw: RawTask) -> tuple[str, str]:
+    """Names of loss and metric, by default those of the kind.
+
+    Raises:
+        ValueError: an unknown name, or one that is not made for the kind of target; those that are follow.
+    """
+    names = []
+    for role, given, default, table in zip(
+        ("loss", "metric"), (raw.loss, raw.metric), DEFAULTS[raw.kind], (losses.LOSSES, metrics.METRICS), strict=True
+    ):
+        name = given or default
+        valid = [one for one, entry in table.items() if raw.kind in entry.kinds]
+        if name not in table:
+            raise ValueError(naming.unknown(role, name, valid))
+        if name not in valid:
+            kinds = " and ".join(table[name].kinds)
+            raise ValueError(
+                f"{role}: {name} is made for {kinds}, but the target is {raw.kind}; expected one of {', '.join(valid)}"
+            )
+        names.append(name)
+    return names[0], names[1]
+
+
+def _check_shares(parts: dict[str, np.ndarray], origin: str) -> None:
+    for part, y in parts.items():
+        for value in (y.min(), y.max()):
+            if not 0 <= value <= 1:
+                raise ValueError(
+                    f"{origin}: loss bce_with_logits needs targets from 0 to 1, but a {part} target holds {value}; "
+                    "take --loss mse"
+                )
+
+
 def _zero_targets(parts: dict[str, np.ndarray], loss: str, metric: str, origin: str) -> list[str]:
     """What there is to say about targets of zeros, to which no error can be relative.
 
@@ -313,10 +357,10 @@ def _zero_targets(parts: dict[str, np.ndarray], loss: str, metric: str, origin: 
         if len(zeros) and loss == "relative_l2":
             raise ValueError(
                 f"{origin}: loss relative_l2: {len(zeros)} of {len(y)} {part} targets are zero, to which no error can be "
-                "relative; choose another loss"
+                "relative; take --loss mse"
             )
         if len(zeros) == len(y):
-            raise ValueError(f"{origin}: metric relative_l2: all {part} targets are zero; choose another metric")
+            raise ValueError(f"{origin}: metric relative_l2: all {part} targets are zero; take --metric rmse or mae")
         if len(zeros) and part != "train":
             notes.append(
                 f"{len(zeros)} of {len(y)} {part} targets are zero: {metric} takes their errors relative to the root mean "

@@ -25,6 +25,7 @@ class Normalizer:
         y_mean, y_std: float64, broadcastable to one target; None where targets are not scaled.
         resample: series of another length are resampled to ``L`` (else refused).
         fill_missing: NaN is interpolated along a series (else refused).
+        logits: the model's outputs are logits of targets from 0 to 1, which are not scaled.
     """
 
     input_shape: tuple[int, ...]
@@ -34,6 +35,7 @@ class Normalizer:
     y_std: Tensor | None = None
     resample: bool = False
     fill_missing: bool = False
+    logits: bool = False
 
     @classmethod
     def fit(
@@ -45,6 +47,7 @@ class Normalizer:
         per_y: str = "channel",
         resample: bool = False,
         fill_missing: bool = False,
+        logits: bool = False,
     ) -> Normalizer:
         """Take the statistics of training data.
 
@@ -57,7 +60,7 @@ class Normalizer:
         """
         x_mean, x_std = _statistics(x, per_x)
         y_mean, y_std = (None, None) if y is None or per_y == "none" else _statistics(y, per_y)
-        return cls(tuple(x.shape[1:]), x_mean, x_std, y_mean, y_std, resample, fill_missing)
+        return cls(tuple(x.shape[1:]), x_mean, x_std, y_mean, y_std, resample, fill_missing, logits)
 
     def apply_x(self, x: Tensor) -> Tensor:
         """Scale inputs ``(n, *input_shape)`` of any real dtype; the result is float32."""
@@ -70,10 +73,14 @@ class Normalizer:
         return ((y.to(torch.float64) - self.y_mean) / self.y_std).to(torch.float32)
 
     def inverse_y(self, y: Tensor) -> Tensor:
-        """Bring predictions or targets ``(n, ...)`` back to their own units, in their dtype and on their device."""
+        """Bring scaled targets ``(n, ...)`` back to their own units, in their dtype and on their device."""
         if self.y_mean is None:
             return y
         return y * self.y_std.to(y) + self.y_mean.to(y)
+
+    def decode(self, outputs: Tensor) -> Tensor:
+        """Turn a model's outputs ``(n, ...)`` into what the targets hold; logits of classes and labels stay as they are."""
+        return outputs.sigmoid() if self.logits else self.inverse_y(outputs)
 
     def prepare(self, raw: np.ndarray | Tensor | Sequence[np.ndarray], name: str = "inputs") -> Tensor:
         """Turn raw data into a tensor ``(n, *input_shape)``, checked and in its own units (:meth:`apply_x` scales it).
@@ -125,6 +132,7 @@ class Normalizer:
             "x_std": self.x_std.clone(),
             "resample": torch.tensor(self.resample),
             "fill_missing": torch.tensor(self.fill_missing),
+            "logits": torch.tensor(self.logits),
         }
         if self.y_mean is not None:
             state |= {"y_mean": self.y_mean.clone(), "y_std": self.y_std.clone()}
@@ -148,6 +156,7 @@ class Normalizer:
             y_std=state.get("y_std"),
             resample=bool(state["resample"]),
             fill_missing=bool(state["fill_missing"]),
+            logits=bool(state.get("logits", False)),  # older runs do not have it
         )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from crossmodal import tasks
+from crossmodal import losses, metrics, tasks
 from crossmodal.tasks import base
 
 RNG = np.random.default_rng(0)
@@ -101,8 +101,56 @@ def test_targets_of_zeros_are_spoken_of_where_errors_are_relative(register):
     data.y_test[:] = 0
     base._REGISTRY.pop("toy")
     register(data)
-    with pytest.raises(ValueError, match="metric relative_l2: all test targets are zero; choose another metric"):
+    with pytest.raises(ValueError, match="metric relative_l2: all test targets are zero; take --metric rmse or mae"):
         tasks.load("toy")
+
+
+def test_loss_and_metric_are_chosen_among_those_of_the_kind(register):
+    register(raw("regression"))
+    task = tasks.load("toy", loss="relative_l2", metric="r2")
+    assert (task.loss, task.metric) == ("relative_l2", "r2")
+    assert "loss: relative_l2; metric: r2." in task.description
+    for options, message in (
+        (
+            {"metric": "auroc"},
+            "metric: auroc is made for classification and multilabel, but the target is regression; "
+            "expected one of mse, rmse, mae, relative_l2, r2",
+        ),
+        ({"loss": "cross_entropy"}, "loss: cross_entropy is made for .*; expected one of mse, relative_l2"),
+        ({"metric": "rsme"}, "metric: unknown name 'rsme', did you mean 'rmse'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tasks.load("toy", **options)
+
+
+def test_every_loss_and_metric_can_be_had(register):
+    for kind in tasks.KINDS:
+        base._REGISTRY.pop("toy", None)
+        register(raw(kind, normalize_y="none") if kind != "dense" else raw(kind, **_masks()))
+        for name, metric in metrics.METRICS.items():
+            if kind in metric.kinds:
+                task = tasks.load("toy", metric=name)
+                outputs = torch.eye(2)[task.test.y] if kind == "classification" else task.test.y * 2 - 1
+                assert np.isfinite(metric(outputs, task.test.y)), (kind, name)
+        for name, loss in losses.LOSSES.items():
+            if kind in loss.kinds:
+                assert tasks.load("toy", loss=name).loss == name
+
+
+def _masks() -> dict[str, np.ndarray]:
+    return {f"y_{part}": np.eye(7)[np.arange(n) % 7][:, None] for part, n in (("train", 20), ("test", 6))}
+
+
+def test_masks_are_not_scaled_where_outputs_are_their_logits(register):
+    data = raw("dense", **_masks())
+    register(data)
+    task = tasks.load("toy", loss="bce_with_logits")
+    assert task.train.y.unique().tolist() == [0, 1]
+    assert torch.equal(task.normalizer.decode(torch.zeros(1, 1, 7)), torch.full((1, 1, 7), 0.5))
+    assert torch.equal(task.normalizer.inverse_y(task.test.y), task.test.y)
+    data.y_test[3, 0, 2] = 1.5
+    with pytest.raises(ValueError, match=r"bce_with_logits needs targets from 0 to 1, but a test target holds 1\.5"):
+        tasks.load("toy", loss="bce_with_logits")
 
 
 def test_seeds_choose_the_validation_split(register):

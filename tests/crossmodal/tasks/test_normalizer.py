@@ -74,6 +74,14 @@ def test_state_survives_safetensors(with_targets):
     assert torch.equal(new.inverse_y(z), old.inverse_y(z))
 
 
+def test_logits_are_remembered_and_older_states_have_none():
+    old = Normalizer.fit(np.zeros((2, 1, 4)), logits=True)
+    assert Normalizer.from_state(load(save(old.state()))).logits
+    state = old.state()
+    del state["logits"]
+    assert not Normalizer.from_state(state).logits
+
+
 def test_state_with_a_hole_is_refused():
     with pytest.raises(ValueError, match=r"state: missing entries \['x_mean', 'x_std'\]"):
         Normalizer.from_state({name: torch.zeros(1) for name in ("input_shape", "resample", "fill_missing")})
