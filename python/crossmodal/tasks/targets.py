@@ -11,7 +11,7 @@ def infer_kind(y: np.ndarray, spatial: tuple[int, ...], name: str) -> tuple[str,
     """Infer the kind of task from training targets, by the first rule that fits.
 
     1. strings, or whole numbers (or booleans) in one column: classification;
-    2. whole numbers 0 and 1 in several columns: multilabel;
+    2. zeros and ones in several columns, unless they are floats of the spatial shape of the inputs: multilabel;
     3. numbers with the spatial shape of the inputs, with or without a channel axis: dense;
     4. other numbers of shape ``(n,)`` or ``(n, R)``: regression.
 
@@ -26,25 +26,28 @@ def infer_kind(y: np.ndarray, spatial: tuple[int, ...], name: str) -> tuple[str,
     Raises:
         ValueError: no rule fits.
     """
-    told = "; set kind to have it otherwise"
+    told = "; --kind has it otherwise"
     one_column = y.ndim == 1 or (y.ndim == 2 and y.shape[1] == 1)
     whole = y.dtype.kind in "biu"
     if y.dtype.kind in "US" and one_column:
         return "classification", f"classification: {name} holds strings."
     if whole and one_column:
         return "classification", f"classification: {name} holds whole numbers, one per sample{told}."
-    if whole and y.ndim == 2 and np.isin(y, (0, 1)).all():
+    zeros_and_ones = y.dtype.kind in "biuf" and y.ndim == 2 and not one_column and bool(np.isin(y, (0, 1)).all())
+    if zeros_and_ones and (whole or y.shape[1:] != spatial):
         reason = f"multilabel: {name} holds zeros and ones in {y.shape[1]} columns{told}."
         if (y.sum(axis=1) == 1).all():
-            reason += " Every row has exactly one 1: if these are one-hot classes, set kind to classification."
+            reason += " Every row has exactly one 1: if these are one-hot classes, take --kind classification."
         return "multilabel", reason
     if y.dtype.kind in "biuf" and is_dense_shape(y.shape, spatial):
         reason = f"dense: {name} has the spatial shape of the inputs, {spatial}"
-        return "dense", reason + (told if y.ndim == 2 else "") + "."
+        if zeros_and_ones:
+            reason += ", and holds zeros and ones: if they are labels, take --kind multilabel"
+        return "dense", reason + (told if y.ndim == 2 and not zeros_and_ones else "") + "."
     if y.dtype.kind in "biuf" and y.ndim in (1, 2):
         reason = f"regression: {name} holds real numbers, {1 if y.ndim == 1 else y.shape[1]} per sample"
         if y.dtype.kind == "f" and one_column and np.isfinite(y).all() and (y == np.round(y)).all():
-            reason += ", all of them whole: if they are class labels, set kind to classification"
+            reason += ", all of them whole: if they are class labels, take --kind classification"
         return "regression", reason + "."
     raise ValueError(
         f"{name}: cannot tell the kind of target from dtype {y.dtype} and shape {y.shape}; expected labels (n,), zeros "
@@ -113,6 +116,7 @@ def encode_classes(y: np.ndarray, classes: np.ndarray, name: str) -> np.ndarray:
         shown = ", ".join(str(c) for c in classes[:12].tolist()) + (", ..." if len(classes) > 12 else "")
         raise ValueError(
             f"{name}: label {y[first].item()!r} at index {first} is not a class of the training part ({shown})"
+            + ("; if these are values, not labels, take --kind regression" if y.dtype.kind != "U" else "")
         )
     return index.astype(np.int64)
 

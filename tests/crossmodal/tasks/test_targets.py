@@ -18,18 +18,23 @@ SERIES, IMAGE = (8,), (4, 6)
 @pytest.mark.parametrize(
     ("y", "spatial", "kind", "words"),
     [
-        (np.array([3, 1, 3]), SERIES, "classification", "whole numbers, one per sample; set kind"),
+        (np.array([3, 1, 3]), SERIES, "classification", "whole numbers, one per sample; --kind"),
         (np.array([[3], [1]]), SERIES, "classification", "whole numbers"),
         (np.array([True, False]), SERIES, "classification", "whole numbers"),
         (np.array(["cat", "dog"]), SERIES, "classification", "strings"),
         (np.array([b"cat", b"dog"]), SERIES, "classification", "strings"),
-        (np.array([[0, 1, 1], [0, 0, 0]]), SERIES, "multilabel", "zeros and ones in 3 columns; set kind"),
-        (np.array([[0, 1], [1, 0]]), SERIES, "multilabel", "one-hot classes, set kind to classification"),
+        (np.array([[0, 1, 1], [0, 0, 0]]), SERIES, "multilabel", "zeros and ones in 3 columns; --kind"),
+        (np.array([[0, 1], [1, 0]]), SERIES, "multilabel", "one-hot classes, take --kind classification"),
+        (np.array([[0.0, 1.0, 1.0], [0.0, 0.0, 0.0]]), SERIES, "multilabel", "zeros and ones in 3 columns; --kind"),
+        (np.array([[0.0, np.nan], [1.0, 1.0]]), SERIES, "regression", "2 per sample"),
+        (np.array([[0.0], [1.0]]), SERIES, "regression", "all of them whole: if they are class labels"),
+        (np.eye(8), SERIES, "dense", "zeros and ones: if they are labels, take --kind multilabel"),
+        (np.eye(8, dtype=int), SERIES, "multilabel", "8 columns; --kind"),
         (np.array([[0, 1, 2], [0, 0, 0]]), SERIES, "regression", "3 per sample"),
         (REAL(size=5), SERIES, "regression", "1 per sample."),
         (np.array([0.0, 1.0, 2.0]), SERIES, "regression", "all of them whole: if they are class labels"),
         (REAL(size=(5, 3)), SERIES, "regression", "3 per sample"),
-        (REAL(size=(5, 8)), SERIES, "dense", r"spatial shape of the inputs, \(8,\); set kind"),
+        (REAL(size=(5, 8)), SERIES, "dense", r"spatial shape of the inputs, \(8,\); --kind"),
         (REAL(size=(5, 2, 8)), SERIES, "dense", "spatial shape"),
         (REAL(size=(5, 4, 6)), IMAGE, "dense", "spatial shape"),
         (np.ones((5, 3, 4, 6), dtype=int), IMAGE, "dense", "spatial shape"),
@@ -99,7 +104,8 @@ class TestClasses:
 
     def test_encoding_names_the_unknown_label(self):
         with pytest.raises(
-            ValueError, match=r"y_test: label 4 at index 1 is not a class of the training part \(1, 2, 9\)"
+            ValueError,
+            match=r"y_test: label 4 at index 1 is not a class of the training part \(1, 2, 9\); .* take --kind regression",
         ):
             encode_classes(np.array([2, 4]), np.array([1, 2, 9]), "y_test")
         with pytest.raises(ValueError, match=r"label 99 at index 0 .* \(0, 1, .*, 11, \.\.\.\)"):
