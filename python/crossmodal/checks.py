@@ -9,6 +9,7 @@ from accelerate import DistributedType
 from torch import Tensor
 
 from crossmodal.config import Config, ConfigError
+from crossmodal.tasks.checks import CHUNK_VALUES
 
 
 class DataError(ValueError):
@@ -36,10 +37,15 @@ def check_task(task) -> None:
 
 
 def _check_finite(where: str, what: str, values: Tensor) -> None:
-    bad = ~torch.isfinite(values)
-    if bad.any():
-        place = tuple(bad.nonzero()[0].tolist())
-        affected = int(bad.flatten(1).any(1).sum())
+    affected, place, done = 0, None, 0
+    for part in values.split(max(CHUNK_VALUES // max(values[:1].numel(), 1), 1)):
+        bad = ~torch.isfinite(part)
+        if bad.any():
+            affected += int(bad.flatten(1).any(1).sum())
+            first, *rest = bad.nonzero()[0].tolist()
+            place = place or (done + first, *rest)
+        done += len(part)
+    if place is not None:
         raise DataError(
             f"{where}: {what} {place[0]} holds {values[place].item()} at position {place[1:]} "
             f"({affected} of {len(values)} affected)"

@@ -31,14 +31,18 @@ _READ_ERRORS = (
 )
 
 
-def read_npy(path: Path) -> np.ndarray:
+def read_npy(path: Path, reserved: int = 0) -> np.ndarray:
     """The array of a .npy file.
+
+    Args:
+        path: the file.
+        reserved: bytes of the free memory that something else will need (see `normalised_bytes`).
 
     Raises:
         ValueError: not an array of numbers or strings, damaged, or larger than its file or the free memory.
     """
     with _explained(f"{path}:"), path.open("rb") as file:
-        return _read_array(file, path.stat().st_size)
+        return _read_array(file, path.stat().st_size, reserved)
 
 
 def read_npz(path: Path, choose: Callable[[list[str]], list[str]]) -> dict[str, np.ndarray]:
@@ -65,8 +69,14 @@ def read_npz(path: Path, choose: Callable[[list[str]], list[str]]) -> dict[str, 
         for name in choose(names):
             member = members[names.index(name)]
             with _explained(f"{path}: {name}"), archive.open(member) as file:
-                found[name] = _read_array(file, member.file_size)
+                reserved = sum(normalised_bytes(array.shape, array.dtype) for array in found.values())
+                found[name] = _read_array(file, member.file_size, reserved)
     return found
+
+
+def normalised_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    """Bytes of the float32 copy that is made of numbers while the array itself is still there."""
+    return 4 * math.prod(shape) if dtype.kind in "biuf" else 0
 
 
 @contextlib.contextmanager
@@ -79,7 +89,7 @@ def _explained(what: str) -> Iterator[None]:
         raise ValueError(f"{what} cannot be read: {error or type(error).__name__}") from None
 
 
-def _read_array(file: BinaryIO, size: int) -> np.ndarray:
+def _read_array(file: BinaryIO, size: int, reserved: int = 0) -> np.ndarray:
     """Reads an array in .npy format from the start of `file`, which holds `size` bytes."""
     start = file.read(len(np.lib.format.MAGIC_PREFIX) + 2)
     if start[:-2] != np.lib.format.MAGIC_PREFIX:
@@ -101,10 +111,13 @@ def _read_array(file: BinaryIO, size: int) -> np.ndarray:
     claimed, stored = math.prod(shape) * dtype.itemsize, size - file.tell()
     if claimed > stored:
         raise ValueError(f"its header says shape {shape} of {dtype}, {claimed} bytes, but {stored} bytes follow")
-    free = psutil.virtual_memory().available
-    if claimed > free:
+    free = psutil.virtual_memory().available - reserved
+    needed = claimed + normalised_bytes(shape, dtype)
+    if needed > free:
         raise ValueError(
-            f"shape {shape} of {dtype} takes {claimed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of memory are free"
+            f"shape {shape} of {dtype} takes {needed / 2**30:.1f} GiB with its normalised copy, and {free / 2**30:.1f} GiB "
+            "of memory are free"
+            + (f", {reserved / 2**30:.1f} GiB set aside for the arrays before it" if reserved else "")
         )
     file.seek(0)
     return np.lib.format.read_array(file, allow_pickle=False, max_header_size=MOST_HEADER_BYTES)

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from crossmodal.tasks.archive import load_ts_pair
-from crossmodal.tasks.array_files import read_npy, read_npz
+from crossmodal.tasks.array_files import normalised_bytes, read_npy, read_npz
 from crossmodal.tasks.base import Options, RawTask, register
-from crossmodal.tasks.checks import real_array, require_finite
+from crossmodal.tasks.checks import require_finite, require_real
 from crossmodal.tasks.normalizer import SCALINGS
 from crossmodal.tasks.targets import (
     class_values,
@@ -62,7 +62,11 @@ def read_arrays(path: str | Path, required: Iterable[str], optional: Iterable[st
 
 def _read_folder(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, np.ndarray]:
     present = [file.stem for file in sorted(path.glob("*.npy"))]
-    return {key: read_npy(path / f"{key}.npy") for key in _wanted(required, optional, present, path)}
+    found: dict[str, np.ndarray] = {}
+    for key in _wanted(required, optional, present, path):
+        reserved = sum(normalised_bytes(array.shape, array.dtype) for array in found.values())
+        found[key] = read_npy(path / f"{key}.npy", reserved)
+    return found
 
 
 def _wanted(required: tuple[str, ...], optional: tuple[str, ...], present: list[str], path: Path) -> list[str]:
@@ -149,9 +153,8 @@ def _inputs(values: np.ndarray, name: str) -> np.ndarray:
         raise ValueError(f"{name}: expected shape (n, L), (n, C, L) or (n, C, H, W), got {values.shape}")
     if 0 in values.shape:
         raise ValueError(f"{name}: empty, its shape is {values.shape}")
-    x = real_array(values, name)
-    require_finite(x, name)
-    return x[:, None] if x.ndim == 2 else x
+    require_finite(require_real(values, name), name)
+    return values[:, None] if values.ndim == 2 else values
 
 
 def _class_names(values: np.ndarray | None, origin: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from crossmodal import losses, metrics, naming
+from crossmodal.tasks.checks import chunks, float_dtype
 from crossmodal.tasks.normalizer import Normalizer
 from crossmodal.tasks.splitting import plain_sample, stratified_sample
 
@@ -93,8 +94,8 @@ class RawTask:
 
     Attributes:
         kind: one of :data:`KINDS`.
-        x_train, x_test, x_val: real numbers ``(n, C, L)`` or ``(n, C, H, W)``, finite. Without ``x_val`` a share of the
-            training part is set aside.
+        x_train, x_test, x_val: real numbers ``(n, C, L)`` or ``(n, C, H, W)`` of any dtype, finite. Without ``x_val`` a share of
+            the training part is set aside.
         y_train, y_test, y_val: targets as in :class:`Split`, in their own units.
         class_names: required for classification, where label ``i`` is ``class_names[i]``.
         origin: where the data came from, for descriptions and errors.
@@ -232,56 +233,36 @@ def load(
         data_dir=None if data_dir is None else Path(data_dir),
         kind=kind,
     )
-    raw = entry.loader(options)
-    raw = replace(raw, loss=loss or raw.loss, metric=metric or raw.metric)
-    return _assemble(name, raw, validation_fraction, split_seed, train_size)
+
+    def read() -> RawTask:
+        raw = entry.loader(options)
+        return replace(raw, loss=loss or raw.loss, metric=metric or raw.metric)
+
+    return _assemble(name, read, validation_fraction, split_seed, train_size)
 
 
-def _assemble(name: str, raw: RawTask, validation_fraction: float, split_seed: int, train_size: int | None) -> Task:
+def _assemble(
+    name: str, read: Callable[[], RawTask], validation_fraction: float, split_seed: int, train_size: int | None
+) -> Task:
+    raw = read()
     origin = raw.origin or f"task {name!r}"
     _check(raw, origin)
     loss, metric = _loss_and_metric(raw)
-    notes = list(raw.notes)
-    x_train, y_train, x_val, y_val = raw.x_train, raw.y_train, raw.x_val, raw.y_val
-    classes = len(raw.class_names)
+    kind, notes = raw.kind, list(raw.notes)
+    rows, held_out = _hold_out(raw, origin, notes, validation_fraction, split_seed, train_size)
+    parts: dict[str, _Part] = {"train": (raw.x_train, raw.y_train, rows), "test": (raw.x_test, raw.y_test, None)}
+    parts["validation"] = (raw.x_val, raw.y_val, None) if held_out is None else (raw.x_train, raw.y_train, held_out)
 
-    def sample(y: np.ndarray, size: int, stage: int) -> np.ndarray:
-        """Indices of ``size`` training samples; the rest are the other side of the cut."""
-        rng = np.random.default_rng((split_seed, stage))
-        return stratified_sample(y, size, rng) if raw.kind == "classification" else plain_sample(len(y), size, rng)
-
-    if train_size is not None:
-        smallest = max(classes if raw.kind == "classification" else 1, 1)
-        if not smallest <= train_size <= len(x_train):
-            raise ValueError(
-                f"split.train_size: expected {smallest} to {len(x_train)} (the training part of {origin}), got {train_size}"
-            )
-        kept = sample(y_train, train_size, 0)
-        notes.append(f"only {train_size} of {len(x_train)} samples of the training part are used (seed {split_seed}).")
-        x_train, y_train = x_train[kept], y_train[kept]
-    if x_val is None:
-        needed = classes if raw.kind == "classification" else 1
-        size = min(max(1, round(validation_fraction * len(x_train))), len(x_train) - needed)
-        if size < 1:
-            raise ValueError(
-                f"{origin}: {len(x_train)} training samples leave none for validation (every class keeps one): "
-                "give more samples, or a validation split of their own"
-            )
-        kept = sample(y_train, len(x_train) - size, 1)
-        held_out = np.setdiff1d(np.arange(len(x_train)), kept)
-        x_val, y_val = x_train[held_out], y_train[held_out]
-        x_train, y_train = x_train[kept], y_train[kept]
-        how = "stratified " if raw.kind == "classification" else ""
-        notes.append(f"validation: a {how}random share of the training part (seed {split_seed}).")
-    logits = raw.kind == "dense" and loss == "bce_with_logits"
+    logits = kind == "dense" and loss == "bce_with_logits"
     if logits:
-        _check_shares({"train": y_train, "validation": y_val, "test": raw.y_test}, origin)
+        _check_shares(parts, origin)
     if "relative_l2" in (loss, metric):
-        notes += _zero_targets({"train": y_train, "validation": y_val, "test": raw.y_test}, loss, metric, origin)
+        notes += _zero_targets(parts, loss, metric, origin)
     try:
         normalizer = Normalizer.fit(
-            x_train,
-            y_train if raw.kind in ("regression", "dense") else None,
+            raw.x_train,
+            raw.y_train if kind in ("regression", "dense") else None,
+            rows=rows,
             per_x=raw.normalize_x,
             per_y="none" if logits else raw.normalize_y,
             resample=raw.resample,
@@ -290,26 +271,76 @@ def _assemble(name: str, raw: RawTask, validation_fraction: float, split_seed: i
         )
     except ValueError as error:
         raise ValueError(f"{origin}: {error}") from None
-    num_outputs = classes if raw.kind == "classification" else raw.y_train.shape[1]
 
-    def split(x: np.ndarray, y: np.ndarray) -> Split:
-        return Split(normalizer.apply_x(torch.from_numpy(x)), _target_tensor(y, raw.kind, normalizer))
+    def split(part: str) -> Split:
+        x, y, rows = parts.pop(part)
+        return Split(normalizer.apply_x(x, rows), _target_tensor(y, rows, kind, normalizer))
 
+    about = {
+        "num_outputs": len(raw.class_names) if kind == "classification" else raw.y_train.shape[1],
+        "class_names": raw.class_names,
+        "sha256": _digest(raw),
+    }
+    scaling = raw.normalize_x
+    del raw  # so that each array goes once its splits are made: the data may fill half the memory
     task = Task(
         name=name,
-        kind=raw.kind,
-        train=split(x_train, y_train),
-        validation=split(x_val, y_val),
-        test=split(raw.x_test, raw.y_test),
-        num_outputs=num_outputs,
-        class_names=raw.class_names,
+        kind=kind,
+        train=split("train"),
+        validation=split("validation"),
+        test=split("test"),
         loss=loss,
         metric=metric,
         normalizer=normalizer,
         description="",
-        sha256=_digest(raw),
+        **about,
     )
-    return _described(task, origin, raw, notes)
+    return _described(task, origin, scaling, notes)
+
+
+# Samples, targets, and which of them belong to a split (None: all).
+_Part = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+
+
+def _hold_out(
+    raw: RawTask,
+    origin: str,
+    notes: list[str],
+    validation_fraction: float,
+    split_seed: int,
+    train_size: int | None,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Rows of the training part to learn from, and those to validate with (None where the data bring their own)."""
+    stratified = raw.kind == "classification"
+    smallest = len(raw.class_names) if stratified else 1
+
+    def sample(rows: np.ndarray, size: int, stage: int) -> np.ndarray:
+        """``size`` of the rows; the rest are the other side of the cut."""
+        rng = np.random.default_rng((split_seed, stage))
+        return rows[
+            stratified_sample(raw.y_train[rows], size, rng) if stratified else plain_sample(len(rows), size, rng)
+        ]
+
+    rows = np.arange(len(raw.x_train))
+    if train_size is not None:
+        if not smallest <= train_size <= len(rows):
+            raise ValueError(
+                f"split.train_size: expected {smallest} to {len(rows)} (the training part of {origin}), got {train_size}"
+            )
+        notes.append(f"only {train_size} of {len(rows)} samples of the training part are used (seed {split_seed}).")
+        rows = sample(rows, train_size, 0)
+    if raw.x_val is not None:
+        return rows, None
+    size = min(max(1, round(validation_fraction * len(rows))), len(rows) - smallest)
+    if size < 1:
+        raise ValueError(
+            f"{origin}: {len(rows)} training samples leave none for validation (every class keeps one): "
+            "give more samples, or a validation split of their own"
+        )
+    kept = sample(rows, len(rows) - size, 1)
+    how = "stratified " if stratified else ""
+    notes.append(f"validation: a {how}random share of the training part (seed {split_seed}).")
+    return kept, np.setdiff1d(rows, kept)
 
 
 def _loss_and_metric(raw: RawTask) -> tuple[str, str]:
@@ -335,55 +366,61 @@ def _loss_and_metric(raw: RawTask) -> tuple[str, str]:
     return names[0], names[1]
 
 
-def _check_shares(parts: dict[str, np.ndarray], origin: str) -> None:
-    for part, y in parts.items():
-        for value in (y.min(), y.max()):
-            if not 0 <= value <= 1:
-                raise ValueError(
-                    f"{origin}: loss bce_with_logits needs targets from 0 to 1, but a {part} target holds {value}; "
-                    "take --loss mse"
-                )
+def _check_shares(parts: dict[str, _Part], origin: str) -> None:
+    for part, (_, y, rows) in parts.items():
+        for chunk in chunks(y, rows):
+            for value in (chunk.min(), chunk.max()):
+                if not 0 <= value <= 1:
+                    raise ValueError(
+                        f"{origin}: loss bce_with_logits needs targets from 0 to 1, but a {part} target holds {value}; "
+                        "take --loss mse"
+                    )
 
 
-def _zero_targets(parts: dict[str, np.ndarray], loss: str, metric: str, origin: str) -> list[str]:
+def _zero_targets(parts: dict[str, _Part], loss: str, metric: str, origin: str) -> list[str]:
     """What there is to say about targets of zeros, to which no error can be relative.
 
     Raises:
         ValueError: the loss is relative and there is one, or the metric is and all of a split's are zero.
     """
     notes = []
-    for part, y in parts.items():
-        zeros = np.flatnonzero(~y.reshape(len(y), -1).any(axis=1))
-        if len(zeros) and loss == "relative_l2":
+    for part, (_, y, rows) in parts.items():
+        total = len(y) if rows is None else len(rows)
+        zeros = sum(int((~chunk.reshape(len(chunk), -1).any(axis=1)).sum()) for chunk in chunks(y, rows))
+        if zeros and loss == "relative_l2":
             raise ValueError(
-                f"{origin}: loss relative_l2: {len(zeros)} of {len(y)} {part} targets are zero, to which no error can be "
+                f"{origin}: loss relative_l2: {zeros} of {total} {part} targets are zero, to which no error can be "
                 "relative; take --loss mse"
             )
-        if len(zeros) == len(y):
+        if zeros == total:
             raise ValueError(f"{origin}: metric relative_l2: all {part} targets are zero; take --metric rmse or mae")
-        if len(zeros) and part != "train":
+        if zeros and part != "train":
             notes.append(
-                f"{len(zeros)} of {len(y)} {part} targets are zero: {metric} takes their errors relative to the root mean "
+                f"{zeros} of {total} {part} targets are zero: {metric} takes their errors relative to the root mean "
                 "square of the norms."
             )
     return notes
 
 
 def _digest(raw: RawTask) -> str:
+    """Hash of dtypes, shapes and values; of real numbers in their :func:`float_dtype`."""
     sha = hashlib.sha256()
-    for array in (raw.x_train, raw.y_train, raw.x_val, raw.y_val, raw.x_test, raw.y_test):
-        if array is not None:
-            sha.update(f"{array.dtype} {array.shape}".encode())
-            sha.update(np.ascontiguousarray(array))
+    real = raw.kind in ("regression", "dense")
+    for x, y in ((raw.x_train, raw.y_train), (raw.x_val, raw.y_val), (raw.x_test, raw.y_test)):
+        for array, is_real in ((x, True), (y, real)):
+            if array is not None:
+                dtype = float_dtype(array.dtype) if is_real else array.dtype
+                sha.update(f"{dtype} {array.shape}".encode())
+                for chunk in chunks(array):
+                    sha.update(np.ascontiguousarray(chunk, dtype))
     return sha.hexdigest()
 
 
-def _target_tensor(y: np.ndarray, kind: str, normalizer: Normalizer) -> Tensor:
-    if kind == "classification":
-        return torch.from_numpy(y).to(torch.int64)
-    if kind == "multilabel":
-        return torch.from_numpy(y).to(torch.float32)
-    return normalizer.apply_y(torch.from_numpy(y))
+def _target_tensor(y: np.ndarray, rows: np.ndarray | None, kind: str, normalizer: Normalizer) -> Tensor:
+    if kind in ("regression", "dense"):
+        return normalizer.apply_y(y, rows)
+    y = y if rows is None else y[rows]
+    return torch.from_numpy(y).to(torch.int64 if kind == "classification" else torch.float32)
 
 
 def _check(raw: RawTask, origin: str) -> None:
@@ -405,7 +442,7 @@ def _check(raw: RawTask, origin: str) -> None:
         raise ValueError(f"{origin}: no training sample of the classes {empty}")
 
 
-def _described(task: Task, origin: str, raw: RawTask, notes: list[str]) -> Task:
+def _described(task: Task, origin: str, scaling: str, notes: list[str]) -> Task:
     what = {
         "classification": f"classification into {task.num_outputs} classes",
         "multilabel": f"multi-label classification, {task.num_outputs} labels",
@@ -415,7 +452,7 @@ def _described(task: Task, origin: str, raw: RawTask, notes: list[str]) -> Task:
     if task.class_names:
         shown = ", ".join(task.class_names[:12]) + (", ..." if len(task.class_names) > 12 else "")
         what += f" ({shown})"
-    scaling = {
+    scaled = {
         "channel": "z-scored per channel",
         "position": "z-scored per channel and position",
         "none": "left as they are",
@@ -423,8 +460,8 @@ def _described(task: Task, origin: str, raw: RawTask, notes: list[str]) -> Task:
     lines = [
         f"{task.name}: {what}, from {origin}.",
         f"samples: {len(task.train)} train, {len(task.validation)} validation, {len(task.test)} test, "
-        f"each of shape {task.input_shape}, {scaling[raw.normalize_x]}"
-        + ("." if raw.normalize_x == "none" else " with the statistics of the train split."),
+        f"each of shape {task.input_shape}, {scaled[scaling]}"
+        + ("." if scaling == "none" else " with the statistics of the train split."),
         *notes,
         f"loss: {task.loss}; metric: {task.metric}.",
     ]

@@ -1,20 +1,47 @@
-"""Checks of arrays that come from outside; errors name the array, the place and the value."""
+"""Checks of arrays that come from outside; errors name the array, the place and the value. Large ones are read in pieces."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
+CHUNK_VALUES = 2**20  # 8 MiB in float64
 
-def real_array(values: np.ndarray, name: str) -> np.ndarray:
-    """``values`` as floating point (float32 where that is exact, else float64), contiguous and writable, as torch likes it.
+
+def chunks(values: np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """The samples of ``values`` in order, or those that ``rows`` names, about a million values at a time."""
+    total, size = len(values) if rows is None else len(rows), max(values[:1].size, 1)
+    step = max(CHUNK_VALUES // size, 1)
+    for start in range(0, total, step):
+        part = slice(start, start + step)
+        yield values[part] if rows is None else values[rows[part]]
+
+
+def float_dtype(dtype: np.dtype) -> np.dtype:
+    """The floating point type that real numbers are read as: float32 where that is exact, else float64."""
+    exact_in_float32 = dtype.itemsize <= 2 or (dtype.kind == "f" and dtype.itemsize == 4)
+    return np.dtype(np.float32 if exact_in_float32 else np.float64)
+
+
+def require_real(values: np.ndarray, name: str) -> np.ndarray:
+    """``values`` as they are.
 
     Raises:
         TypeError: anything but real numbers or booleans.
     """
     if values.dtype.kind not in "biuf":
         raise TypeError(f"{name}: expected real numbers, got dtype {values.dtype}")
-    exact_in_float32 = values.dtype.itemsize <= 2 or (values.dtype.kind == "f" and values.dtype.itemsize == 4)
-    return np.require(values, np.float32 if exact_in_float32 else np.float64, ["C", "W"])
+    return values
+
+
+def real_array(values: np.ndarray, name: str) -> np.ndarray:
+    """``values`` in their :func:`float_dtype`.
+
+    Raises:
+        TypeError: anything but real numbers or booleans.
+    """
+    return np.asarray(require_real(values, name), float_dtype(values.dtype))
 
 
 def require_finite(values: np.ndarray, name: str) -> None:
@@ -23,9 +50,16 @@ def require_finite(values: np.ndarray, name: str) -> None:
     Raises:
         ValueError: names the first bad value, its place and how many samples have one.
     """
-    finite = np.isfinite(values)
-    if finite.all():
+    if values.dtype.kind in "biu":
         return
-    place = tuple(int(i) for i in np.argwhere(~finite)[0])
-    samples = int((~finite.reshape(len(values), -1)).any(axis=1).sum())
-    raise ValueError(f"{name}: value {values[place]} at index {place} ({samples} sample(s) with NaN or infinity)")
+    done, samples, place = 0, 0, None
+    for chunk in chunks(values):
+        finite = np.isfinite(chunk)
+        if not finite.all():
+            samples += int((~finite.reshape(len(chunk), -1)).any(axis=1).sum())
+            if place is None:
+                first, *rest = (int(i) for i in np.argwhere(~finite)[0])
+                place = (done + first, *rest)
+        done += len(chunk)
+    if place is not None:
+        raise ValueError(f"{name}: value {values[place]} at index {place} ({samples} sample(s) with NaN or infinity)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossmodal.tasks.checks import real_array, require_finite
+from crossmodal.tasks.checks import chunks, real_array, require_finite, require_real
 from crossmodal.tasks.series import fill_missing, resample
 
 SCALINGS = ("channel", "position", "none")
@@ -43,6 +44,7 @@ class Normalizer:
         x: np.ndarray,
         y: np.ndarray | None = None,
         *,
+        rows: np.ndarray | None = None,
         per_x: str = "channel",
         per_y: str = "channel",
         resample: bool = False,
@@ -54,23 +56,22 @@ class Normalizer:
         Args:
             x: ``(n, C, L)`` or ``(n, C, H, W)``.
             y: ``(n, R)``, ``(n, Cout, L)`` or ``(n, Cout, H, W)``; None to leave targets alone.
+            rows: indices of the samples that count (None: all).
             per_x, per_y: "channel", "position" or "none"; see :class:`crossmodal.tasks.RawTask`.
 
         Entries that are constant in ``x`` or ``y`` become zero: their deviation counts as one.
         """
-        x_mean, x_std = _statistics(x, per_x)
-        y_mean, y_std = (None, None) if y is None or per_y == "none" else _statistics(y, per_y)
+        x_mean, x_std = _statistics(x, per_x, rows)
+        y_mean, y_std = (None, None) if y is None or per_y == "none" else _statistics(y, per_y, rows)
         return cls(tuple(x.shape[1:]), x_mean, x_std, y_mean, y_std, resample, fill_missing, logits)
 
-    def apply_x(self, x: Tensor) -> Tensor:
-        """Scale inputs ``(n, *input_shape)`` of any real dtype; the result is float32."""
-        return ((x.to(torch.float64) - self.x_mean) / self.x_std).to(torch.float32)
+    def apply_x(self, x: np.ndarray | Tensor, rows: np.ndarray | None = None) -> Tensor:
+        """Scale inputs ``(n, *input_shape)`` of any real dtype, or those that ``rows`` names; the result is float32."""
+        return _scaled(x, rows, self.x_mean, self.x_std)
 
-    def apply_y(self, y: Tensor) -> Tensor:
-        """Scale targets; the result is float32, and equals ``y`` where targets are not scaled."""
-        if self.y_mean is None:
-            return y.to(torch.float32)
-        return ((y.to(torch.float64) - self.y_mean) / self.y_std).to(torch.float32)
+    def apply_y(self, y: np.ndarray | Tensor, rows: np.ndarray | None = None) -> Tensor:
+        """The same for targets, which keep their values where targets are not scaled."""
+        return _scaled(y, rows, self.y_mean, self.y_std)
 
     def inverse_y(self, y: Tensor) -> Tensor:
         """Bring scaled targets ``(n, ...)`` back to their own units, in their dtype and on their device."""
@@ -82,8 +83,8 @@ class Normalizer:
         """Turn a model's outputs ``(n, ...)`` into what the targets hold; logits of classes and labels stay as they are."""
         return outputs.sigmoid() if self.logits else self.inverse_y(outputs)
 
-    def prepare(self, raw: np.ndarray | Tensor | Sequence[np.ndarray], name: str = "inputs") -> Tensor:
-        """Turn raw data into a tensor ``(n, *input_shape)``, checked and in its own units (:meth:`apply_x` scales it).
+    def prepare(self, raw: np.ndarray | Tensor | Sequence[np.ndarray], name: str = "inputs") -> np.ndarray:
+        """Turn raw data into an array ``(n, *input_shape)``, checked and in its own units (:meth:`apply_x` scales it).
 
         Args:
             raw: real numbers ``(n, L)`` (for one channel), ``(n, C, L)`` or ``(n, C, H, W)``; or a list of series
@@ -101,12 +102,12 @@ class Normalizer:
         if len(raw) == 0:
             raise ValueError(f"{name}: no samples")
         if isinstance(raw, np.ndarray):
-            return torch.from_numpy(self._prepare_array(raw, name))
+            return self._prepare_array(raw, name)
         series = [self._prepare_array(np.asarray(one)[None], f"{name}[{i}]") for i, one in enumerate(raw)]
-        return torch.from_numpy(np.concatenate(series))
+        return np.concatenate(series)
 
     def _prepare_array(self, raw: np.ndarray, name: str) -> np.ndarray:
-        x = real_array(raw, name)
+        x = real_array(raw, name) if self.resample or self.fill_missing else require_real(raw, name)
         if x.ndim == 2 and len(self.input_shape) == 2:
             x = x[:, None]
         fits = x.shape[1:2] == self.input_shape[:1] if self.resample else x.shape[1:] == self.input_shape
@@ -122,7 +123,7 @@ class Normalizer:
         length = self.input_shape[-1]
         if filled.shape[-1] != length:
             filled = np.stack([resample(one, length) for one in filled]).astype(filled.dtype)
-        return np.ascontiguousarray(filled)
+        return filled
 
     def state(self) -> dict[str, Tensor]:
         """Everything as tensors, for safetensors."""
@@ -167,7 +168,21 @@ def _filled(series: np.ndarray, name: str) -> np.ndarray:
         raise ValueError(f"{name}: {error}") from None
 
 
-def _statistics(values: np.ndarray, per: str) -> tuple[Tensor, Tensor]:
+def _scaled(values: np.ndarray | Tensor, rows: np.ndarray | None, mean: Tensor | None, std: Tensor | None) -> Tensor:
+    """``(values - mean) / std`` in float64, rounded to float32; a piece at a time, for the data may fill half the memory."""
+    values = values.numpy() if isinstance(values, Tensor) else values
+    out = np.empty((len(values) if rows is None else len(rows), *values.shape[1:]), np.float32)
+    done = 0
+    with np.errstate(over="ignore"):  # infinity is refused where the task is checked
+        for chunk in chunks(values, rows):
+            if mean is not None:
+                chunk = (chunk - mean.numpy()) / std.numpy()
+            out[done : done + len(chunk)] = chunk
+            done += len(chunk)
+    return torch.from_numpy(out)
+
+
+def _statistics(values: np.ndarray, per: str, rows: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
     """Mean and deviation over the samples, and for "channel" over positions, shaped to broadcast to one sample."""
     if per not in SCALINGS:
         raise ValueError(f"normalisation: expected one of {', '.join(SCALINGS)}, got {per!r}")
@@ -176,12 +191,19 @@ def _statistics(values: np.ndarray, per: str) -> tuple[Tensor, Tensor]:
         one_per_channel = (shape[0], *(1 for _ in shape[1:]))
         return torch.zeros(one_per_channel, dtype=torch.float64), torch.ones(one_per_channel, dtype=torch.float64)
     axes = (0, *range(2, values.ndim)) if per == "channel" else (0,)
-    low, high = values.min(axis=axes, keepdims=True), values.max(axis=axes, keepdims=True)
+    count = (len(values) if rows is None else len(rows)) * (math.prod(shape[1:]) if per == "channel" else 1)
+    low, high, total, squares = np.inf, -np.inf, 0.0, 0.0
     with np.errstate(over="ignore", invalid="ignore"):  # overflow is reported below
-        mean = values.mean(axis=axes, dtype=np.float64, keepdims=True)
-        std = values.std(axis=axes, dtype=np.float64, keepdims=True)
+        for chunk in chunks(values, rows):
+            low = np.minimum(low, chunk.min(axis=axes, keepdims=True))
+            high = np.maximum(high, chunk.max(axis=axes, keepdims=True))
+            total = total + chunk.sum(axis=axes, dtype=np.float64, keepdims=True)
+        mean = total / count
+        for chunk in chunks(values, rows):
+            squares = squares + np.square(chunk - mean).sum(axis=axes, keepdims=True)
+        std = np.sqrt(squares / count)
     if not (np.isfinite(mean).all() and np.isfinite(std).all()):
-        largest = np.abs(values).max()
+        largest = max(np.abs(low).max(), np.abs(high).max())
         raise ValueError(
             f"normalisation: values up to {largest:.3g} in magnitude are so large that their mean or deviation overflows"
         )

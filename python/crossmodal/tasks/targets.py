@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from crossmodal.tasks.checks import real_array, require_finite
+from crossmodal.tasks.checks import real_array, require_finite, require_real
 
 
 def infer_kind(y: np.ndarray, spatial: tuple[int, ...], name: str) -> tuple[str, str]:
@@ -146,12 +146,11 @@ def encode_values(y: np.ndarray, name: str) -> np.ndarray:
 
 
 def encode_dense(y: np.ndarray, spatial: tuple[int, ...], name: str) -> np.ndarray:
-    """Dense targets ``(n, *spatial)`` or ``(n, Cout, *spatial)`` as finite floats with channel axis."""
+    """Dense targets ``(n, *spatial)`` or ``(n, Cout, *spatial)``, finite, with channel axis, in their own dtype."""
     if not is_dense_shape(y.shape, spatial) or 0 in y.shape[1:]:
         raise ValueError(
             f"{name}: expected a field with the spatial shape of the inputs, (n, *{spatial}) or (n, Cout, *{spatial}), "
             f"got {y.shape}"
         )
-    values = real_array(y, name)
-    require_finite(values, name)
-    return values[:, None] if y.ndim == len(spatial) + 1 else values
+    require_finite(require_real(y, name), name)
+    return y[:, None] if y.ndim == len(spatial) + 1 else y

@@ -66,9 +66,25 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
     monkeypatch.setattr(array_files.psutil, "virtual_memory", lambda: SimpleNamespace(available=2**20))
     monkeypatch.setattr(np.lib.format, "read_array", lambda *_, **__: pytest.fail("it was unpacked"))
     with pytest.raises(
-        ValueError, match=r"x cannot be read: shape \(1024, 1024\) of float32 takes 0\.0 GiB, and 0\.0 GiB"
+        ValueError,
+        match=r"x cannot be read: shape \(1024, 1024\) of float32 takes 0\.0 GiB with its normalised copy, and 0\.0 GiB",
     ):
         read_npz(tmp_path / "a.npz", lambda names: names)
+
+
+def test_the_normalised_copies_are_counted(tmp_path, monkeypatch):
+    """1 MiB of uint8 needs 5 MiB with its float32 copy; a second array must leave 4 MiB for the copy of the first."""
+    values = np.zeros((1024, 1024), np.uint8)
+    np.savez(tmp_path / "a.npz", x=values, y=values, z=np.array(["a"] * 100))
+    for available, message in ((4, "x cannot be read: shape"), (8, "y cannot be read: .* set aside"), (9, None)):
+        monkeypatch.setattr(
+            array_files.psutil, "virtual_memory", lambda mib=available: SimpleNamespace(available=mib * 2**20)
+        )
+        if message is None:
+            assert len(read_npz(tmp_path / "a.npz", lambda names: names)) == 3
+        else:
+            with pytest.raises(ValueError, match=message):
+                read_npz(tmp_path / "a.npz", lambda names: names)
 
 
 def test_a_name_given_twice(tmp_path):

@@ -1,11 +1,12 @@
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pytest
 import torch
 
 from crossmodal import losses, metrics, tasks
-from crossmodal.tasks import base
+from crossmodal.tasks import base, checks
 
 RNG = np.random.default_rng(0)
 
@@ -151,6 +152,37 @@ def test_masks_are_not_scaled_where_outputs_are_their_logits(register):
     data.y_test[3, 0, 2] = 1.5
     with pytest.raises(ValueError, match=r"bce_with_logits needs targets from 0 to 1, but a test target holds 1\.5"):
         tasks.load("toy", loss="bce_with_logits")
+
+
+@pytest.mark.parametrize("dtype", ["u1", "f4", "f8"])
+def test_loading_takes_the_data_and_one_normalised_copy(tmp_path, monkeypatch, dtype):
+    """And pieces that do not grow with the data; at the peak the test part is not normalised yet."""
+    monkeypatch.setattr(checks, "CHUNK_VALUES", 2**14)
+    x = RNG.integers(0, 200, (1000, 4, 32, 32)).astype(dtype)
+    parts = {"x_train": x[:800], "y_train": x[:800, :1], "x_test": x[800:], "y_test": x[800:, :1]}
+    np.savez(tmp_path / "large.npz", **parts)
+    stored, copy = sum(part.nbytes for part in parts.values()), 4 * sum(part.size for part in parts.values())
+    del x, parts
+    tasks.load("arrays", data=tmp_path / "large.npz")  # what is imported on first use does not count
+    tracemalloc.start()
+    task = tasks.load("arrays", data=tmp_path / "large.npz")
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert task.kind == "dense"
+    assert copy <= kept < copy + 2**20
+    assert peak < stored + 0.8 * copy + 2**20
+
+
+def test_the_layout_in_memory_does_not_matter(register):
+    data = raw("dense")
+    register(data)
+    one = tasks.load("toy")
+    base._REGISTRY.pop("toy")
+    register(dataclasses.replace(data, x_train=np.asfortranarray(data.x_train), y_test=data.y_test.astype(">f8")))
+    other = tasks.load("toy")
+    assert one.sha256 == other.sha256
+    assert torch.equal(one.train.x, other.train.x)
+    assert torch.equal(one.test.y, other.test.y)
 
 
 def test_seeds_choose_the_validation_split(register):

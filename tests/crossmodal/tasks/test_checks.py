@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from crossmodal.tasks import checks
 from crossmodal.tasks.checks import real_array, require_finite
 
 
@@ -24,12 +25,14 @@ def test_real_array_loses_nothing(given, expected):
     assert real_array(values, "x").tolist() == [0, 1, 1]
 
 
-def test_real_array_is_contiguous_and_writable():
-    values = np.arange(6.0).reshape(2, 3)[:, ::-1]
-    values.flags.writeable = False
-    result = real_array(values, "x")
-    assert result.flags.c_contiguous
-    assert result.flags.writeable
+@pytest.mark.parametrize("rows", [None, np.array([5, 0, 3])])
+@pytest.mark.parametrize("limit", [1, 12, 10**6])
+def test_chunks_are_the_samples_in_order(monkeypatch, rows, limit):
+    monkeypatch.setattr(checks, "CHUNK_VALUES", limit)
+    values = np.arange(42).reshape(7, 2, 3)
+    parts = list(checks.chunks(values, rows))
+    assert np.array_equal(np.concatenate(parts), values if rows is None else values[rows])
+    assert all(len(part) <= max(limit // 6, 1) for part in parts)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +43,9 @@ def test_real_array_refuses_what_is_not_real(values):
         real_array(values, "x")
 
 
-def test_require_finite_names_place_value_and_number():
+@pytest.mark.parametrize("limit", [1, 10**6])
+def test_require_finite_names_place_value_and_number(monkeypatch, limit):
+    monkeypatch.setattr(checks, "CHUNK_VALUES", limit)
     values = np.zeros((4, 2, 3))
     require_finite(values, "x")
     values[1, 0, 2], values[1, 1, 1], values[3, 0, 0] = np.nan, np.inf, -np.inf

@@ -3,7 +3,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from crossmodal.tasks import Normalizer
+from crossmodal.tasks import Normalizer, checks
 
 RNG = np.random.default_rng(0)
 
@@ -21,6 +21,22 @@ def test_inputs_per_position():
     z = Normalizer.fit(x, per_x="position").apply_x(torch.from_numpy(x))
     torch.testing.assert_close(z.mean(0), torch.zeros(1, 6), atol=1e-6, rtol=0)
     torch.testing.assert_close(z.std(0, correction=0), torch.ones(1, 6))
+
+
+@pytest.mark.parametrize("limit", [1, 100, 10**6])
+@pytest.mark.parametrize(("per", "axes"), [("channel", (0, 2)), ("position", 0)])
+@pytest.mark.parametrize("dtype", ["f4", "f8", "u1"])
+def test_the_size_of_the_pieces_does_not_matter(monkeypatch, limit, per, axes, dtype):
+    monkeypatch.setattr(checks, "CHUNK_VALUES", limit)
+    x, rows = (1000 + 40 * RNG.normal(size=(50, 2, 7))).astype(dtype), np.arange(1, 50, 3)
+    normalizer = Normalizer.fit(x, per_x=per, rows=rows)
+    mean, std = (getattr(x[rows], name)(axis=axes, dtype=np.float64, keepdims=True)[0] for name in ("mean", "std"))
+    rounding = 1e-13 if limit < 10**6 else 0  # in one piece: numpy's own numbers, bit for bit
+    np.testing.assert_allclose(normalizer.x_mean.expand(mean.shape), mean, rtol=rounding)
+    np.testing.assert_allclose(normalizer.x_std.expand(std.shape), std, rtol=rounding)
+    expected = ((x[rows] - normalizer.x_mean.numpy()) / normalizer.x_std.numpy()).astype(np.float32)
+    assert np.array_equal(normalizer.apply_x(x, rows).numpy(), expected)
+    assert torch.equal(normalizer.apply_x(torch.from_numpy(x))[rows], normalizer.apply_x(x, rows))
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e9 + 0.1])
@@ -100,7 +116,6 @@ class TestPrepare:
     def test_takes_arrays_tensors_and_lists(self, kind):
         values = np.arange(16, dtype=np.int32).reshape(2, 2, 4)
         result = self.two_channels.prepare(kind(values))
-        assert result.dtype == torch.float64
         assert result.tolist() == values.tolist()
 
     def test_resamples_and_fills_where_the_task_did(self):
