@@ -54,7 +54,8 @@ class SplitConfig:
     Args:
         validation_fraction: part of the training samples held out to choose the epoch; not used where the data bring a
             validation split of their own.
-        seed: seed of that hold-out; kept apart from the run's seed, so that runs differ in training alone.
+        seed: seed of that hold-out, of `split.train_size` and of `source.limit`; kept apart from the run's seed, so that runs
+            differ in training alone.
         train_size: learn from a subset of this many samples (drawn with `split.seed`) instead of all.
     """
 
@@ -106,7 +107,8 @@ class SourceConfig:
     Args:
         name: a built-in source, or a path: CSV or TSV with text and label, or a folder with one folder of images per
             class (null: the encoder's default, `scipy_docs` for text and `digits` for images).
-        limit: at most so many samples, chosen at random (null: the source's own limit).
+        limit: at most so many samples per class, drawn with `split.seed` (null: at most 5000 in all, in which the classes
+            keep their shares).
     """
 
     name: str | None = None
@@ -277,7 +279,8 @@ class Config:
         task: what is learned (`--list` names them), or `arrays` with `--data` for data of your own.
         method: how: `pare`, `nft`, `scratch` (`--list` explains).
         encoder: pretrained encoder: a short name, a model hub name, or a local folder.
-        seed: of everything random in the run, except the hold-out (`split.seed`).
+        seed: of everything random in the run, except which samples it sees: hold-out, `split.train_size` and `source.limit`
+            go by `split.seed`.
         epochs: passes over the training samples.
         batch_size: samples per batch, over all processes together: their number does not change the result.
         accumulate: batches per optimizer step.

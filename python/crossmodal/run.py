@@ -141,8 +141,13 @@ def build(config: Config, accelerator: Accelerator) -> tuple[Any, Any, CrossModa
         source = None
         if method.mixes:
             name = config.source.name or DEFAULT_SOURCE[encoder.modality]
-            limit = {} if config.source.limit is None else {"limit": config.source.limit}
-            source = sources.load(name, encoder=encoder, num_tokens=encoder.num_tokens, seed=config.split.seed, **limit)
+            source = sources.load(
+                name,
+                encoder=encoder,
+                num_tokens=encoder.num_tokens,
+                limit=config.source.limit,
+                seed=config.split.seed,
+            )
             checks.check_source(source, config.batch_size)
     classes = len(source.class_names) if source is not None else None
     model = CrossModalModel(

@@ -55,7 +55,7 @@ def load(
     *,
     encoder: Any,
     num_tokens: int | None = None,
-    limit: int = MAX_SAMPLES,
+    limit: int | None = None,
     seed: int = 0,
 ) -> Source:
     """Load a source for an encoder.
@@ -67,7 +67,8 @@ def load(
         encoder: an encoder of :mod:`crossmodal.encoders`: its ``modality``, and its ``tokenizer`` or its ``image_size``,
             ``image_mean`` and ``image_std``, are used.
         num_tokens: text: the number of tokens of every sample. Images: unused.
-        limit: at most so many samples, chosen at random.
+        limit: at most so many samples per class, chosen at random; None for at most :data:`MAX_SAMPLES` in all, in which
+            the classes keep their shares.
         seed: seed of that choice.
 
     A source may be smaller than a training set: whoever draws from it starts over at its end.
@@ -77,8 +78,8 @@ def load(
         ValueError: unknown name, a source of the wrong modality, fewer than two classes, or content that cannot be used.
     """
     name = str(name_or_path)
-    if limit < 2:
-        raise ValueError(f"source.limit: expected at least 2 samples, got {limit}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"source.limit: expected at least 1 sample per class, got {limit}")
     modality = _modality(name)
     if modality != encoder.modality:
         raise ValueError(f"source.name: {name!r} is of modality {modality}, but the encoder takes {encoder.modality}")
@@ -86,7 +87,7 @@ def load(
         if num_tokens is None or num_tokens < 1:
             raise ValueError(f"num_tokens: expected a whole number >= 1, got {num_tokens}")
         texts = scipy_docs.load() if name == "scipy_docs" else text.read_labelled_text(Path(name))
-        texts = texts.sample(limit, seed)
+        texts = texts.sample(limit, MAX_SAMPLES, seed)
         inputs, class_names, sha256 = (
             text.tokenize(texts, encoder.tokenizer, num_tokens),
             texts.class_names,
@@ -95,7 +96,7 @@ def load(
         labels, detail = texts.label_tensor(), f"the first {num_tokens} tokens of each, short texts repeated"
     else:
         pictures = images.digits() if name == "digits" else images.list_images(Path(name))
-        pictures = pictures.sample(limit, seed)
+        pictures = pictures.sample(limit, MAX_SAMPLES, seed)
         inputs, sha256 = images.to_inputs(pictures, encoder.image_size, encoder.image_mean, encoder.image_std)
         class_names, labels = pictures.class_names, pictures.label_tensor()
         detail = "resized to {} x {}".format(*encoder.image_size)

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crossmodal.tasks.splitting import stratified_sample
+
 T = TypeVar("T", bound="Labelled")
 
 
@@ -32,18 +34,24 @@ class Labelled:
         if len(self.class_names) < 2:
             raise ValueError(f"{self.origin}: a source needs at least two classes, got {list(self.class_names)}")
 
-    def sample(self: T, limit: int, seed: int) -> T:
-        """At most ``limit`` of the samples, chosen at random, in their old order; classes left without any are dropped."""
-        if len(self.items) <= limit:
+    def sample(self: T, per_class: int | None, most: int, seed: int) -> T:
+        """A random choice, in the old order, that leaves no class empty.
+
+        Args:
+            per_class: at most so many samples of each class; None for at most ``most`` in all, with the classes' shares kept
+                (and at least one of each).
+            seed: seed of the choice.
+        """
+        labels, rng = np.array(self.labels), np.random.default_rng(seed)
+        if per_class is not None:
+            each = [rng.permutation(np.flatnonzero(labels == name))[:per_class] for name in self.class_names]
+            kept = np.sort(np.concatenate(each))
+        else:
+            kept = stratified_sample(labels, min(max(most, len(self.class_names)), len(labels)), rng)
+        if len(kept) == len(labels):
             return self
-        kept = np.sort(np.random.default_rng(seed).permutation(len(self.items))[:limit])
-        labels = tuple(self.labels[i] for i in kept)
-        present = set(labels)
         return dataclasses.replace(
-            self,
-            items=tuple(self.items[i] for i in kept),
-            labels=labels,
-            class_names=tuple(name for name in self.class_names if name in present),
+            self, items=tuple(self.items[i] for i in kept), labels=tuple(self.labels[i] for i in kept)
         )
 
     def label_tensor(self) -> Tensor:

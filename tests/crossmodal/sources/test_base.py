@@ -51,7 +51,8 @@ def test_limit_is_a_seeded_choice(text_encoder):
     def load(**options):
         return sources.load("scipy_docs", encoder=text_encoder, num_tokens=4, **options)
 
-    first, again, other, whole = load(limit=50), load(limit=50), load(limit=50, seed=1), load()
+    first, again, other, whole = load(limit=5), load(limit=5), load(limit=5, seed=1), load()
+    assert torch.bincount(first.labels).tolist() == [5] * 10
     assert len(first) == len(other) == 50
     assert torch.equal(first.labels, again.labels)
     assert first.sha256 == again.sha256
@@ -69,7 +70,7 @@ def test_limit_is_a_seeded_choice(text_encoder):
         ("digits", {}, "source.name: 'digits' is of modality image, but the encoder takes text"),
         ("scipy_docs", {"num_tokens": 0}, "num_tokens: expected a whole number >= 1, got 0"),
         ("scipy_docs", {"num_tokens": None}, "num_tokens: expected a whole number >= 1, got None"),
-        ("scipy_docs", {"limit": 1}, "source.limit: expected at least 2 samples, got 1"),
+        ("scipy_docs", {"limit": 0}, "source.limit: expected at least 1 sample per class, got 0"),
     ],
 )
 def test_what_cannot_be(text_encoder, name, options, message):
