@@ -53,6 +53,8 @@ def train(config: Config) -> dict[str, Any]:
         folder.check(config)
     task, source, model = build(config, accelerator)
     accelerator.print(task.description)
+    if source is not None:
+        accelerator.print(source.description)
     # Nothing is written, and nothing of an earlier run removed, before data and settings are known to be good.
     if accelerator.is_main_process:
         # Weights, the best weights and two moments of the optimizer, for each checkpoint that stays and one in the making.

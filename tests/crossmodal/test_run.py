@@ -87,8 +87,11 @@ def test_loss_and_metric_of_choice(tmp_path, tiny_bert, kind, loss, metric):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_fills_its_record(tmp_path, tiny_bert, method):
+def test_every_method_fills_its_record(tmp_path, tiny_bert, method, capsys):
     results = train(tmp_path, tiny_bert, method=method)
+    printed = capsys.readouterr().out
+    assert "classification: as told." in printed
+    assert ("12 texts in 2 classes (fruit, vessel)" in printed) == METHODS[method].mixes
     stored = json.loads((tmp_path / "run" / "results.json").read_text())
     assert stored == json.loads(json.dumps(results))
     keys = "task method encoder seed metric higher_is_better validation test best_epoch epochs seconds parameters"
