@@ -153,8 +153,26 @@ def _inputs(values: np.ndarray, name: str) -> np.ndarray:
         raise ValueError(f"{name}: expected shape (n, L), (n, C, L) or (n, C, H, W), got {values.shape}")
     if 0 in values.shape:
         raise ValueError(f"{name}: empty, its shape is {values.shape}")
+    if _channels_last(values.shape):
+        high, wide, channels = values.shape[1:]
+        raise ValueError(
+            f"{name}: expected shape (n, C, H, W), but {values.shape} looks like images with their channels last: "
+            f"transpose(0, 3, 1, 2) makes {(len(values), channels, high, wide)} of them; if these really are {high} channels "
+            f"of {wide} x {channels}, swapaxes(2, 3) makes that plain"
+        )
     require_finite(require_real(values, name), name)
     return values[:, None] if values.ndim == 2 else values
+
+
+def _channels_last(shape: tuple[int, ...]) -> bool:
+    """Whether this is the shape of images with 1, 3 or 4 channels on the last axis: sides that are larger and alike.
+
+    Channels first, such a shape would be as many channels as rows, of a strip a few values wide.
+    """
+    if len(shape) != 4 or shape[3] not in (1, 3, 4):
+        return False
+    short, long = sorted(shape[1:3])
+    return short > 4 and long <= 2 * short
 
 
 def _class_names(values: np.ndarray | None, origin: str) -> tuple[str, ...]:

@@ -155,6 +155,38 @@ def test_bad_data_is_named(save, data, message):
         load(save(data))
 
 
+@pytest.mark.parametrize("shape", [(16, 16, 3), (28, 28, 1), (24, 32, 4), (9, 16, 3)])
+def test_channels_last_is_refused(save, shape):
+    high, wide, channels = shape
+    with pytest.raises(
+        ValueError, match=r"x_train: expected shape \(n, C, H, W\), but .*transpose\(0, 3, 1, 2\)"
+    ) as error:
+        load(save(arrays(shape)))
+    assert f"makes (20, {channels}, {high}, {wide})" in str(error.value)
+    for axes in ((0, 3, 1, 2), (0, 1, 3, 2)):  # as images, and as what the shape said
+        data = arrays(shape)
+        assert load(save(data | {key: data[key].transpose(axes) for key in ("x_train", "x_test")})).ndim == 2
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (1, 8, 8),
+        (3, 8, 8),
+        (4, 8, 8),
+        (16, 8, 8),
+        (3, 3, 3),
+        (3, 4, 4),
+        (4, 4, 4),
+        (1, 16, 52),
+        (3, 224, 4),
+        (64, 7, 1),
+    ],
+)
+def test_channels_first_never_is(save, shape):
+    assert load(save(arrays(shape))).input_shape == shape
+
+
 def test_from_arrays_works_without_a_file():
     raw = from_arrays(arrays())
     assert (raw.kind, raw.origin, raw.x_train.shape) == ("classification", "arrays", (20, 3, 8))
