@@ -8,7 +8,8 @@
 - optionally ``normalize``: the string "channel" (the default), "position" (a table, whose columns have units of their
   own) or "none";
 
-or the ``NAME_TRAIN.ts`` of a pair of files in the format of the UCR/UEA archive. Nothing is ever unpickled.
+and nothing else (an array of another name may be a misspelt one); or the ``NAME_TRAIN.ts`` of a pair of files in the
+format of the UCR/UEA archive. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from crossmodal.naming import nearest
 from crossmodal.tasks.archive import load_ts_pair
 from crossmodal.tasks.array_files import normalised_bytes, read_npy, read_npz
 from crossmodal.tasks.base import Options, RawTask, register
@@ -48,7 +50,7 @@ def read_arrays(path: str | Path, required: Iterable[str], optional: Iterable[st
 
     Raises:
         FileNotFoundError: no such file or folder.
-        ValueError: a required array is missing, or one cannot be read; file and array are named.
+        ValueError: a required array is missing, one has another name, or one cannot be read; file and array are named.
     """
     path, required, optional = Path(path), tuple(required), tuple(optional)
     if not path.exists():
@@ -70,10 +72,15 @@ def _read_folder(path: Path, required: tuple[str, ...], optional: tuple[str, ...
 
 
 def _wanted(required: tuple[str, ...], optional: tuple[str, ...], present: list[str], path: Path) -> list[str]:
-    """The keys to read; ValueError where a required one is missing."""
+    """The keys to read; ValueError where a required one is missing, or one is there that nobody would read."""
     missing = [key for key in required if key not in present]
     if missing:
         raise ValueError(f"{path}: missing {', '.join(missing)}; found: {', '.join(present) or 'nothing'}")
+    valid = (*required, *optional)
+    unknown = [key for key in present if key not in valid]
+    if unknown:
+        named = "; ".join(f"{key!r}{nearest(key.lower(), valid)}" for key in unknown)
+        raise ValueError(f"{path}: holds arrays of unknown name: {named} (expected: {', '.join(valid)})")
     return [*required, *(key for key in optional if key in present)]
 
 

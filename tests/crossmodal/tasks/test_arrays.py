@@ -117,6 +117,11 @@ def with_value(values, index, value):
         (changed(y_test=None), "missing y_test; found: x_train, y_train, x_test"),
         (changed(x_val=X), "missing y_val: x_val and y_val come together"),
         (changed(y_val=Y), "missing x_val: x_val and y_val come together"),
+        (
+            changed(X_val=X, Y_VAL=Y, ids=Y),
+            r"holds arrays of unknown name: 'X_val', did you mean 'x_val'\?; 'Y_VAL', did you mean 'y_val'\?; 'ids' "
+            r"\(expected: x_train, .*, normalize\)",
+        ),
         (changed(x_train=X[:19]), r"x_train has 19 samples, y_train has shape \(20,\)"),
         (changed(y_train=np.array(3)), r"x_train has 20 samples, y_train has shape \(\)"),
         (changed(x_test=X[:6, :2]), r"x_test has samples of shape \(2, 8\), x_train of shape \(3, 8\)"),
@@ -268,6 +273,12 @@ class TestReading:
         with pytest.raises(ValueError, match=r"x_test\.npy: cannot be read: not an array"):
             load(tmp_path)
 
-    def test_only_what_is_asked_for_is_read(self, save):
-        found = read_arrays(save(arrays() | {"other": np.zeros(3)}), ["x_test"], ["other", "absent"])
-        assert sorted(found) == ["other", "x_test"]
+    def test_what_is_optional_may_be_absent(self, save):
+        path = save({"x_test": np.zeros(2), "other": np.zeros(3)})
+        assert sorted(read_arrays(path, ["x_test"], ["other", "absent"])) == ["other", "x_test"]
+
+    def test_unknown_names_in_a_folder(self, tmp_path):
+        for name, values in (arrays() | {"x_vall": X}).items():
+            np.save(tmp_path / f"{name}.npy", values)
+        with pytest.raises(ValueError, match=r"unknown name: 'x_vall', did you mean 'x_val'\?"):
+            load(tmp_path)
