@@ -302,9 +302,9 @@ class Config:
         shard: cut the model into shards over the processes instead of a whole copy in each (FSDP), for encoders too large
             for one GPU.
         threads: CPU threads of this process (null: torch's choice).
-        select: which epoch's weights are kept, by the validation split: best metric (ties by loss, then the later epoch),
-            lowest loss, the last epoch within one standard error of the best (for few validation samples, which cannot
-            rank epochs finely), or the last epoch whatever the split says.
+        select: which epoch's weights are kept, by the validation split: best metric (by loss in a tie, or where the samples
+            are such that it has no value; then the later epoch), lowest loss, the last epoch within one standard error of
+            the best (for few validation samples, which cannot rank epochs finely), or the last epoch whatever the split says.
         on_nan: when the loss or its gradient is not finite: stop, or skip that step and go on.
         track: experiment trackers, by the names accelerate knows (tensorboard, wandb, mlflow, ...), separated by
             commas; `metrics.jsonl` is always written.

@@ -345,7 +345,8 @@ class Trainer:
             return self._within_error(validation.scores)
         if best is None or select == "last":
             return True
-        if select == "metric" and validation.metric != best["metric"]:
+        # NaN: the validation samples are such that the metric cannot score them, in any epoch.
+        if select == "metric" and _is_finite(validation.metric) and validation.metric != best["metric"]:
             return self.metric.better(validation.metric, best["metric"])
         return validation.loss <= best["loss"]
 

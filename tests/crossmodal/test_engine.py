@@ -17,10 +17,10 @@ from accelerate.state import AcceleratorState
 from safetensors import SafetensorError
 
 import crossmodal
-from crossmodal import engine, evaluate, run, sharding
+from crossmodal import engine, evaluate, metrics, run, sharding
 from crossmodal.checkpoint import Checkpoints
 from crossmodal.config import Config
-from crossmodal.engine import Interrupted, NonFiniteLoss, State, Trainer
+from crossmodal.engine import Evaluation, Interrupted, NonFiniteLoss, State, Trainer
 from crossmodal.results import RunFolder, RunFolderError
 from tests.crossmodal import runs
 from tests.crossmodal.runs import stop_at
@@ -430,3 +430,16 @@ def test_within_error_follows_a_better_epoch():
     assert trainer.state.reference == better.tolist()
     assert not Trainer._within_error(trainer, better - 1.0)
     assert not Trainer._within_error(SimpleNamespace(state=State(reference=[1.0])), torch.zeros(1).double())
+
+
+def test_the_loss_decides_where_the_metric_cannot_score():
+    def evaluation(loss: float) -> Evaluation:
+        return Evaluation(torch.zeros(1), loss, float("nan"), torch.zeros(1))
+
+    trainer = SimpleNamespace(
+        state=State(best={"epoch": 0, "metric": float("nan"), "loss": 0.5}),
+        config=SimpleNamespace(select="metric"),
+        metric=metrics.get("auroc"),
+    )
+    assert Trainer._is_best(trainer, evaluation(0.4))
+    assert not Trainer._is_best(trainer, evaluation(0.6))

@@ -14,7 +14,7 @@ from torch import Tensor
 from crossmodal import losses, metrics, naming
 from crossmodal.tasks.checks import chunks, float_dtype
 from crossmodal.tasks.normalizer import Normalizer
-from crossmodal.tasks.splitting import plain_sample, stratified_sample
+from crossmodal.tasks.splitting import multilabel_sample, plain_sample, stratified_sample
 
 KINDS = ("classification", "multilabel", "regression", "dense")
 
@@ -202,11 +202,11 @@ def load(
         loss: a name of :data:`crossmodal.losses.LOSSES` that is made for the kind of target, instead of the task's own.
         metric: a name of :data:`crossmodal.metrics.METRICS`, likewise.
         validation_fraction: share of the training part, in (0, 1), that becomes the validation split; stratified for
-            classification, with at least one training sample left to every class. Unused where the data bring a
-            validation split of their own.
+            classification, with at least one training sample left to every class, and for multilabel. Unused where the
+            data bring a validation split of their own.
         split_seed: seed of that choice and of ``train_size``.
         train_size: keep only so many samples of the training part (validation share included); drawn at random,
-            stratified for classification, with at least one sample per class.
+            stratified for classification, with at least one sample per class, and for multilabel.
 
     Raises:
         ValueError: unknown task, or an option or data that cannot be used.
@@ -256,6 +256,7 @@ def _assemble(
     logits = kind == "dense" and loss == "bce_with_logits"
     if logits:
         _check_shares(parts, origin)
+    notes += _unscored(parts, raw, metric)
     if "relative_l2" in (loss, metric):
         notes += _zero_targets(parts, loss, metric, origin)
     try:
@@ -311,15 +312,16 @@ def _hold_out(
     train_size: int | None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Rows of the training part to learn from, and those to validate with (None where the data bring their own)."""
-    stratified = raw.kind == "classification"
-    smallest = len(raw.class_names) if stratified else 1
+    smallest = len(raw.class_names) if raw.kind == "classification" else 1
 
     def sample(rows: np.ndarray, size: int, stage: int) -> np.ndarray:
         """``size`` of the rows; the rest are the other side of the cut."""
         rng = np.random.default_rng((split_seed, stage))
-        return rows[
-            stratified_sample(raw.y_train[rows], size, rng) if stratified else plain_sample(len(rows), size, rng)
-        ]
+        if raw.kind == "classification":
+            return rows[stratified_sample(raw.y_train[rows], size, rng)]
+        if raw.kind == "multilabel":
+            return rows[multilabel_sample(raw.y_train[rows], size, rng)]
+        return rows[plain_sample(len(rows), size, rng)]
 
     rows = np.arange(len(raw.x_train))
     if train_size is not None:
@@ -338,7 +340,7 @@ def _hold_out(
             "give more samples, or a validation split of their own"
         )
     kept = sample(rows, len(rows) - size, 1)
-    how = "stratified " if stratified else ""
+    how = "stratified " if raw.kind in ("classification", "multilabel") else ""
     notes.append(f"validation: a {how}random share of the training part (seed {split_seed}).")
     return kept, np.setdiff1d(rows, kept)
 
@@ -364,6 +366,30 @@ def _loss_and_metric(raw: RawTask) -> tuple[str, str]:
             )
         names.append(name)
     return names[0], names[1]
+
+
+def _unscored(parts: dict[str, _Part], raw: RawTask, metric: str) -> list[str]:
+    """Warnings about what the metric cannot see: labels (or classes) that occur always or never, or too few samples."""
+    notes = []
+    for part in ("validation", "test"):
+        _, y, rows = parts[part]
+        y = y if rows is None or raw.kind == "dense" else y[rows]
+        if metric in ("auroc", "mean_average_precision"):
+            truth = y[:, None] == np.arange(len(raw.class_names)) if raw.kind == "classification" else y > 0.5
+            constant = np.flatnonzero(truth.all(axis=0) | ~truth.any(axis=0)).tolist()
+            what = "classes" if raw.kind == "classification" else "labels"
+            names = [raw.class_names[i] if raw.class_names else i for i in constant]
+            if len(constant) == truth.shape[1]:
+                notes.append(
+                    f"warning: the {part} part cannot be scored by {metric}: all its {what} occur always or never."
+                )
+            elif constant:
+                notes.append(
+                    f"warning: the {part} {metric} leaves out the {what} {names}, which occur always or never there."
+                )
+        elif metric == "r2" and (len(y) if rows is None else len(rows)) < 2:
+            notes.append(f"warning: the {part} part cannot be scored by r2: it has one sample.")
+    return notes
 
 
 def _check_shares(parts: dict[str, _Part], origin: str) -> None:

@@ -199,6 +199,35 @@ def test_validation_fraction_is_stratified(register):
     assert torch.bincount(task.validation.y).tolist() == [27, 3]
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_rare_labels_can_be_validated(register, seed):
+    labels = np.zeros((20, 3))
+    labels[[3, 11], 0] = labels[[5, 6], 1] = labels[::2, 2] = 1
+    register(raw("multilabel", y_train=labels, y_test=labels[:6]))
+    task = tasks.load("toy", split_seed=seed)
+    assert task.train.y.any(0).all()
+    assert task.validation.y.any(0).all()
+    assert "validation: a stratified random share" in task.description
+    assert "warning: the validation" not in task.description
+
+
+def test_what_the_metric_cannot_score_is_said(register):
+    labels = np.zeros((20, 2))
+    labels[0, 0] = 1
+    labels[::2, 1] = 1
+    register(raw("multilabel", y_train=labels, y_test=labels[1:2].repeat(6, 0)))
+    found = tasks.load("toy").description
+    assert "warning: the validation auroc leaves out the labels [0], which occur always or never there." in found
+    assert "warning: the test part cannot be scored by auroc: all its labels occur always or never." in found
+    assert "warning" not in tasks.load("toy", metric="macro_f1").description
+    base._REGISTRY.pop("toy")
+    register(raw("regression", n_train=5))
+    assert "warning: the validation part cannot be scored by r2" in tasks.load("toy", metric="r2").description
+    base._REGISTRY.pop("toy")
+    register(raw(n_train=20, y_train=np.r_[np.arange(19) % 2, 2], y_test=np.arange(6) % 2, class_names=("a", "b", "c")))
+    assert "validation auroc leaves out the classes ['c']" in tasks.load("toy", metric="auroc").description
+
+
 def test_every_class_keeps_a_training_sample(register):
     register(raw(n_train=4, y_train=np.array([0, 0, 0, 1])))
     task = tasks.load("toy", validation_fraction=0.9)
