@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
@@ -12,70 +11,26 @@ from crossmodal.checks import DataError
 from crossmodal.config import Config, ConfigError, MixingConfig
 
 
-@dataclass
-class Split:
-    x: torch.Tensor
-    y: torch.Tensor
+def task(**changes):
+    parts = {
+        name: SimpleNamespace(x=torch.zeros(3, 1, 4), y=torch.zeros(3, 2)) for name in ("train", "validation", "test")
+    }
+    return SimpleNamespace(name="toy", **(parts | changes))
 
 
-@dataclass
-class Task:
-    kind: str
-    train: Split
-    name: str = "toy"
-    num_outputs: int = 2
-    class_names: tuple = ("low", "high")
-    input_shape: tuple = (1, 4)
-
-    @property
-    def validation(self):
-        return self.train
-
-    test = validation
-
-
-def classes(y=(0, 1, 1), x=None) -> Task:
-    return Task("classification", Split(torch.zeros(3, 1, 4) if x is None else x, torch.tensor(y)))
-
-
-def labels(y) -> Task:
-    return Task("multilabel", Split(torch.zeros(2, 1, 4), torch.tensor(y)))
-
-
-def with_value(value: float) -> torch.Tensor:
-    x = torch.zeros(3, 1, 4)
-    x[1, 0, 2] = value
-    return x
-
-
-@pytest.mark.parametrize(
-    ("task", "message"),
-    [
-        (classes(y=(0, 1, 2)), r"toy, train split: label 2 of sample 2 is not in 0..1"),
-        (classes(y=(0, -1, 1)), r"label -1 of sample 1"),
-        (classes(y=(1, 1, 1)), r"class 0 \(low\) has no sample"),
-        (classes(y=(0.0, 1.0, 1.0)), r"must be int64 of shape \(n,\), got torch.float32"),
-        (classes(y=(0, 1)), r"3 samples but 2 targets"),
-        (
-            classes(x=with_value(float("nan"))),
-            r"train split: sample 1 holds nan at position \(0, 2\) \(1 of 3 affected\)",
-        ),
-        (classes(x=with_value(float("-inf"))), r"holds -inf"),
-        (classes(x=torch.zeros(3, 1, 5)), r"samples of shape \(1, 5\), expected \(1, 4\)"),
-        (classes(y=(), x=torch.zeros(0, 1, 4)), "no samples"),
-        (labels([[0.0, 1.0], [0.5, 1.0]]), r"label 0 of sample 1 is 0.5, expected 0 or 1"),
-        (labels([[0.0], [1.0]]), r"expected \(n, 2, ...\)"),
-    ],
-)
-def test_bad_tasks(task, message):
-    with pytest.raises(DataError, match=message):
-        checks.check_task(task)
-
-
-def test_good_tasks():
-    checks.check_task(classes())
-    with pytest.warns(UserWarning, match=r"label 0 \(low\) never occurs"):
-        checks.check_task(labels([[0.0, 1.0], [0.0, 0.0]]))
+@pytest.mark.parametrize("chunk", [1, 10**6])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_values_that_are_not_finite_once_normalised(monkeypatch, chunk, value):
+    monkeypatch.setattr(checks, "CHUNK_VALUES", chunk)
+    checks.check_task(task())
+    x, y = torch.zeros(3, 1, 4), torch.zeros(3, 2)
+    x[1, 0, 2] = x[2, 0, 0] = y[2, 1] = value
+    with pytest.raises(
+        DataError, match=rf"toy, test .*sample 1 holds {value} at position \(0, 2\) \(2 of 3 affected\)"
+    ):
+        checks.check_task(task(test=SimpleNamespace(x=x, y=y)))
+    with pytest.raises(DataError, match=rf"target of sample 2 holds {value} at position \(1,\)"):
+        checks.check_task(task(test=SimpleNamespace(x=y[:, None, :1], y=y)))
 
 
 def source(n=8, labels=None):

@@ -97,12 +97,8 @@ def from_arrays(data: dict[str, np.ndarray], kind: str | None = None, origin: st
     x = {part: _inputs(data[f"x_{part}"], f"{origin}: x_{part}") for part in parts}
     y = {part: data[f"y_{part}"] for part in parts}
     for part in parts:
-        if x[part].shape[1:] != x["train"].shape[1:]:
-            raise ValueError(
-                f"{origin}: x_{part} has samples of shape {x[part].shape[1:]}, x_train of shape {x['train'].shape[1:]}"
-            )
-        if y[part].ndim == 0 or len(y[part]) != len(x[part]):
-            raise ValueError(f"{origin}: x_{part} has {len(x[part])} samples, y_{part} has shape {y[part].shape}")
+        if y[part].ndim == 0:
+            raise ValueError(f"{origin}: y_{part}: expected a target per sample, got the single value {y[part]}")
     spatial = x["train"].shape[2:]
     if kind is None:
         kind, reason = infer_kind(y["train"], spatial, f"{origin}: y_train")
@@ -122,20 +118,10 @@ def from_arrays(data: dict[str, np.ndarray], kind: str | None = None, origin: st
         names = names or tuple(str(value) for value in classes.tolist())
     elif kind == "multilabel":
         y = {part: encode_multilabel(y[part], f"{origin}: y_{part}") for part in parts}
-        unused = np.flatnonzero(y["train"].sum(axis=0) == 0)
-        if len(unused):
-            notes.append(f"labels without a positive training sample: columns {unused.tolist()}.")
     elif kind == "regression":
         y = {part: encode_values(y[part], f"{origin}: y_{part}") for part in parts}
     else:
         y = {part: encode_dense(y[part], spatial, f"{origin}: y_{part}") for part in parts}
-    for part in parts:
-        if y[part].shape[1:] != y["train"].shape[1:]:
-            raise ValueError(
-                f"{origin}: y_{part} has targets of shape {y[part].shape[1:]}, y_train of shape {y['train'].shape[1:]}"
-            )
-    if kind == "multilabel" and names and len(names) != y["train"].shape[1]:
-        raise ValueError(f"{origin}: {len(names)} class_names, but y_train has {y['train'].shape[1]} columns")
     if data["x_train"].ndim == 3:
         notes.append(
             f"x_train {data['x_train'].shape} is read as (samples, channels, length); images have shape (n, C, H, W)."

@@ -15,6 +15,7 @@ from crossmodal import losses, metrics, naming
 from crossmodal.tasks.checks import chunks, float_dtype
 from crossmodal.tasks.normalizer import Normalizer
 from crossmodal.tasks.splitting import multilabel_sample, plain_sample, stratified_sample
+from crossmodal.tasks.targets import encode_multilabel
 
 KINDS = ("classification", "multilabel", "regression", "dense")
 
@@ -369,8 +370,14 @@ def _loss_and_metric(raw: RawTask) -> tuple[str, str]:
 
 
 def _unscored(parts: dict[str, _Part], raw: RawTask, metric: str) -> list[str]:
-    """Warnings about what the metric cannot see: labels (or classes) that occur always or never, or too few samples."""
+    """Warnings about labels that cannot be learned, and about what the metric cannot see in a split."""
     notes = []
+    if raw.kind == "multilabel":
+        _, y, rows = parts["train"]
+        unused = np.flatnonzero(~(y[rows] > 0.5).any(axis=0)).tolist()
+        if unused:
+            named = [raw.class_names[i] if raw.class_names else i for i in unused]
+            notes.append(f"warning: no training sample has the labels {named}.")
     for part in ("validation", "test"):
         _, y, rows = parts[part]
         y = y if rows is None or raw.kind == "dense" else y[rows]
@@ -450,22 +457,53 @@ def _target_tensor(y: np.ndarray, rows: np.ndarray | None, kind: str, normalizer
 
 
 def _check(raw: RawTask, origin: str) -> None:
-    """What every loader must have seen to; the details of a user's own file are checked where it is read."""
+    """Numbers and shapes of all parts, and labels: the same for every loader.
+
+    What a user's own file may hold beside that, NaN for one, is looked for where it is read: the place is named there.
+    """
     if raw.kind not in KINDS:
         raise ValueError(f"{origin}: kind must be one of {', '.join(KINDS)}, got {raw.kind!r}")
-    for part, x, y in (("train", raw.x_train, raw.y_train), ("test", raw.x_test, raw.y_test)):
+    if raw.kind == "classification" and len(raw.class_names) < 2:
+        raise ValueError(f"{origin}: classification needs at least two classes, got {list(raw.class_names)}")
+    parts = {"train": (raw.x_train, raw.y_train), "val": (raw.x_val, raw.y_val), "test": (raw.x_test, raw.y_test)}
+    for part, (x, y) in parts.items():
+        if x is None and y is None:
+            continue
+        if x is None or y is None:
+            raise ValueError(
+                f"{origin}: missing {'x' if x is None else 'y'}_{part}: x_{part} and y_{part} come together"
+            )
         if len(x) == 0:
             raise ValueError(f"{origin}: the {part} split is empty")
         if len(x) != len(y):
             raise ValueError(f"{origin}: {len(x)} samples in x_{part} but {len(y)} in y_{part}")
-    if raw.kind != "classification":
-        return
-    if len(raw.class_names) < 2:
-        raise ValueError(f"{origin}: classification needs at least two classes, got {list(raw.class_names)}")
-    counts = np.bincount(raw.y_train, minlength=len(raw.class_names))
-    if (counts == 0).any():
-        empty = [raw.class_names[index] for index in np.flatnonzero(counts == 0)]
-        raise ValueError(f"{origin}: no training sample of the classes {empty}")
+        for name, array, like in (("x", x, raw.x_train), ("y", y, raw.y_train)):
+            if array.shape[1:] != like.shape[1:]:
+                raise ValueError(
+                    f"{origin}: {name}_{part} has entries of shape {array.shape[1:]}, {name}_train of {like.shape[1:]}"
+                )
+        _check_targets(raw, y, f"{origin}: y_{part}")
+    if raw.kind == "classification":
+        counts = np.bincount(raw.y_train, minlength=len(raw.class_names))
+        if (counts == 0).any():
+            empty = [raw.class_names[index] for index in np.flatnonzero(counts == 0)]
+            raise ValueError(f"{origin}: no training sample of the classes {empty}")
+
+
+def _check_targets(raw: RawTask, y: np.ndarray, name: str) -> None:
+    dimensions = {"classification": 1, "multilabel": 2, "regression": 2, "dense": raw.x_train.ndim}[raw.kind]
+    if y.ndim != dimensions:
+        raise ValueError(f"{name}: {raw.kind} targets have {dimensions} dimension(s), got shape {y.shape}")
+    if raw.kind == "classification":
+        if y.dtype.kind not in "iu":
+            raise ValueError(f"{name}: class labels must be whole numbers, got {y.dtype}")
+        bad = np.flatnonzero((y < 0) | (y >= len(raw.class_names)))
+        if len(bad):
+            raise ValueError(f"{name}: label {y[bad[0]]} at index {bad[0]} is not in 0..{len(raw.class_names) - 1}")
+    if raw.kind == "multilabel":
+        encode_multilabel(y, name)
+        if raw.class_names and len(raw.class_names) != y.shape[1]:
+            raise ValueError(f"{name}: {y.shape[1]} columns, but {len(raw.class_names)} class_names")
 
 
 def _described(task: Task, origin: str, scaling: str, notes: list[str]) -> Task:

@@ -94,7 +94,7 @@ def test_a_folder_of_npy_files(save, tmp_path):
 
 def test_notes(save):
     task = load(save(arrays((3, 8), lambda n: np.tile([0, 1, 1], (n, 1)) * (np.arange(n) % 2)[:, None])))
-    assert "labels without a positive training sample: columns [0]." in task.description
+    assert "no training sample has the labels [0]." in task.description
     assert "x_train (20, 3, 8) is read as (samples, channels, length)" in task.description
 
 
@@ -122,9 +122,9 @@ def with_value(values, index, value):
             r"holds arrays of unknown name: 'X_val', did you mean 'x_val'\?; 'Y_VAL', did you mean 'y_val'\?; 'ids' "
             r"\(expected: x_train, .*, normalize\)",
         ),
-        (changed(x_train=X[:19]), r"x_train has 19 samples, y_train has shape \(20,\)"),
-        (changed(y_train=np.array(3)), r"x_train has 20 samples, y_train has shape \(\)"),
-        (changed(x_test=X[:6, :2]), r"x_test has samples of shape \(2, 8\), x_train of shape \(3, 8\)"),
+        (changed(x_train=X[:19]), "19 samples in x_train but 20 in y_train"),
+        (changed(y_train=np.array(3)), "y_train: expected a target per sample, got the single value 3"),
+        (changed(x_test=X[:6, :2]), r"x_test has entries of shape \(2, 8\), x_train of \(3, 8\)"),
         (changed(x_train=with_value(X, (4, 1, 2), np.nan)), r"x_train: value nan at index \(4, 1, 2\)"),
         (changed(x_test=with_value(X[:6], (0, 0, 7), -np.inf)), r"x_test: value -inf at index \(0, 0, 7\)"),
         (changed(x_train=X[:, 0, 0]), r"x_train: expected shape .*\(n, C, H, W\), got \(20,\)"),
@@ -145,13 +145,13 @@ def with_value(values, index, value):
         (changed(normalize=np.array("sample")), "normalize must be one of the strings channel, position, none"),
         (
             changed(y_train=np.eye(4, dtype=int)[Y], y_test=np.eye(5, dtype=int)[Y[:6]]),
-            r"y_test has targets of shape \(5,\), y_train of shape \(4,\)",
+            r"y_test has entries of shape \(5,\), y_train of \(4,\)",
         ),
         (
             changed(
                 y_train=np.eye(4, dtype=int)[Y], y_test=np.eye(4, dtype=int)[Y[:6]], class_names=np.array(["a", "b"])
             ),
-            "2 class_names, but y_train has 4 columns",
+            "y_train: 4 columns, but 2 class_names",
         ),
     ],
 )
