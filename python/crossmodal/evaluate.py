@@ -39,6 +39,8 @@ def evaluate(folder: str | Path, split: str = "test", device: str = "cpu") -> di
         raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
     predictor = load(folder, device)
     settings = _locate(config.load(RunFolder(folder).config), predictor.results.get("directory", ""))
+    if settings.task == "arrays":
+        settings = replace(settings, kind=predictor.kind)  # as it was inferred then: the rules may have changed
     task = run.load_task(settings)
     if task.sha256 != predictor.results["data_sha256"]:
         raise ValueError(

@@ -86,6 +86,16 @@ def test_loss_and_metric_of_choice(tmp_path, tiny_bert, kind, loss, metric):
         assert np.abs(predictions.numpy() - data["y_test"]).mean() == pytest.approx(results["test"], rel=1e-5)
 
 
+def test_a_kind_that_would_be_inferred_otherwise_today_is_repeated(tmp_path, tiny_bert):
+    """Floats of zeros and ones in columns, once taken for values."""
+    settings = runs.settings(tmp_path, tiny_bert, "multilabel", method="nft") | {"kind": "regression"}
+    results = run.train(Config.from_dict(settings))
+    path = RunFolder(tmp_path / "run").config
+    path.write_text(path.read_text().replace("kind: regression", "kind: null"))
+    assert Config.from_dict(RunFolder(tmp_path / "run").read_config()).kind is None
+    assert evaluate.evaluate(tmp_path / "run")["value"] == results["test"]
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_fills_its_record(tmp_path, tiny_bert, method, capsys):
     results = train(tmp_path, tiny_bert, method=method)
