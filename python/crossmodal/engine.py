@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import resource
 import signal
 import time
@@ -339,16 +340,18 @@ class Trainer:
         self.progress.epoch(record)
 
     def _is_best(self, validation: Evaluation) -> bool:
-        """Whether this epoch's weights are the ones to keep so far; the later epoch wins a full tie."""
+        """Whether this epoch's weights are the ones to keep so far; NaN is worst, the later epoch wins a full tie."""
         best, select = self.state.best, self.config.select
         if select == "within_error":
             return self._within_error(validation.scores)
         if best is None or select == "last":
             return True
-        # NaN: the validation samples are such that the metric cannot score them, in any epoch.
-        if select == "metric" and _is_finite(validation.metric) and validation.metric != best["metric"]:
-            return self.metric.better(validation.metric, best["metric"])
-        return validation.loss <= best["loss"]
+        if select == "metric":
+            worst = -math.inf if self.metric.higher_is_better else math.inf
+            now, before = _or_worst(validation.metric, worst), _or_worst(best["metric"], worst)
+            if now != before:
+                return self.metric.better(now, before)
+        return _or_worst(validation.loss, math.inf) <= _or_worst(best["loss"], math.inf)
 
     def _within_error(self, scores: Tensor) -> bool:
         """Whether this epoch is the best, or so near it that the validation samples cannot tell them apart.
@@ -356,7 +359,8 @@ class Trainer:
         The one-standard-error rule (Breiman et al., 1984) on the differences sample by sample. It prefers the end of the
         walk, where the learning rate is low and no source patch is left, unless the samples object.
         """
-        if self.state.reference is None or scores.mean() >= sum(self.state.reference) / len(scores):
+        before = -math.inf if self.state.reference is None else sum(self.state.reference) / len(scores)
+        if _or_worst(scores.mean().item(), -math.inf) >= _or_worst(before, -math.inf):
             self.state.reference = scores.tolist()
             return True
         behind = torch.tensor(self.state.reference, dtype=scores.dtype) - scores.cpu()
@@ -510,6 +514,10 @@ def memory_mib(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _or_worst(value: float, worst: float) -> float:
+    return worst if math.isnan(value) else value
 
 
 def _is_finite(value: float) -> bool:

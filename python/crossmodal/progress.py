@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import Any
@@ -96,6 +97,8 @@ def closing_table(results: dict[str, Any], select: str) -> str:
     width = max(map(len, rows))
     lines = [f"{'':{width}} {'validation':>12} {'test':>12}"]
     lines += [f"{name:{width}} {validation:>12} {test:>12}" for name, (validation, test) in rows.items()]
+    if select == "metric" and math.isnan(results["validation"]):
+        select = f"loss, because validation {results['metric']} is NaN in every epoch"
     lines.append(
         f"weights of epoch {results['best_epoch'] + 1} of {results['epochs']} (select: {select}); "
         f"{results['steps']} steps in {duration(results['seconds'])}"

@@ -432,14 +432,41 @@ def test_within_error_follows_a_better_epoch():
     assert not Trainer._within_error(SimpleNamespace(state=State(reference=[1.0])), torch.zeros(1).double())
 
 
-def test_the_loss_decides_where_the_metric_cannot_score():
-    def evaluation(loss: float) -> Evaluation:
-        return Evaluation(torch.zeros(1), loss, float("nan"), torch.zeros(1))
+NAN = float("nan")
 
-    trainer = SimpleNamespace(
-        state=State(best={"epoch": 0, "metric": float("nan"), "loss": 0.5}),
-        config=SimpleNamespace(select="metric"),
-        metric=metrics.get("auroc"),
-    )
-    assert Trainer._is_best(trainer, evaluation(0.4))
-    assert not Trainer._is_best(trainer, evaluation(0.6))
+
+@pytest.mark.parametrize(
+    ("select", "metric", "epochs", "kept"),
+    [
+        ("metric", "auroc", [(NAN, 1.0), (0.9, 2.0), (0.8, 0.5)], 1),
+        ("metric", "auroc", [(0.5, 1.0), (NAN, 0.1), (0.4, 0.5)], 0),
+        ("metric", "rmse", [(NAN, 1.0), (3.0, 9.0), (NAN, 0.5), (2.0, 9.0)], 3),
+        ("metric", "auroc", [(NAN, 1.0), (NAN, 0.5), (NAN, 0.7)], 1),
+        ("metric", "auroc", [(NAN, NAN), (NAN, 0.5), (NAN, NAN)], 1),
+        ("loss", "auroc", [(0.1, NAN), (0.2, 0.5), (0.3, NAN)], 1),
+    ],
+)
+def test_nan_is_worst_and_the_loss_decides_where_there_is_nothing_else(select, metric, epochs, kept):
+    trainer = SimpleNamespace(state=State(), config=Config(select=select), metric=metrics.get(metric))
+    for epoch, (value, loss) in enumerate(epochs):
+        if Trainer._is_best(trainer, Evaluation(torch.zeros(0), loss, value, torch.zeros(0))):
+            trainer.state.best = {"epoch": epoch, "metric": value, "loss": loss}
+    assert trainer.state.best["epoch"] == kept
+
+
+def test_within_error_leaves_nan_behind():
+    trainer = SimpleNamespace(state=State())
+    broken, sound = torch.full((3,), NAN).double(), torch.tensor([-2.0, -1.0, -4.0]).double()
+    assert [Trainer._within_error(trainer, scores) for scores in (broken, sound, broken)] == [True, True, False]
+
+
+def test_a_metric_that_is_never_defined_says_so(tmp_path, tiny_bert, capsys):
+    """Validation samples that all have both labels: there is no ROC curve."""
+    values = runs.settings(tmp_path, tiny_bert, "multilabel", epochs=3)
+    with np.load(values["data"]) as data:
+        both = data["y_train"].all(axis=1)
+        np.savez(values["data"], **data, x_val=data["x_train"][both], y_val=data["y_train"][both])
+    results = run.train(Config.from_dict(values))
+    losses = [record["validation_loss"] for record in numbers(tmp_path / "run")]
+    assert results["best_epoch"] == losses.index(min(losses)) > 0
+    assert "(select: loss, because validation auroc is NaN in every epoch)" in capsys.readouterr().out

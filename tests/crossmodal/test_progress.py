@@ -70,3 +70,7 @@ def test_closing_table():
         ["samples", "2", "4"],
     ]
     assert last == "weights of epoch 2 of 3 (select: metric); 12 steps in 1.5 min"
+    *_, last = closing_table(results | {"validation": float("nan")}, "metric").splitlines()
+    assert "weights of epoch 2 of 3 (select: loss, because validation accuracy is NaN in every epoch)" in last
+    *_, last = closing_table(results | {"validation": float("nan")}, "last").splitlines()
+    assert "(select: last)" in last
