@@ -22,7 +22,7 @@ from sklearn.multiclass import OneVsRestClassifier
 
 from crossmodal import config, metrics, plots, run
 from crossmodal.config import Config, ConfigError, differences
-from crossmodal.files import write_json, write_text
+from crossmodal.files import finite, write_json, write_text
 from crossmodal.methods import METHODS
 from crossmodal.naming import unknown
 from crossmodal.results import RunFolder, RunFolderError
@@ -206,13 +206,14 @@ def stop(running: list[Process]) -> None:
 
 
 def summarise(jobs: list[Job]) -> dict[str, Any]:
-    """Every number of the table, as test errors (lower is better)."""
+    """Every number of the table, as test errors (lower is better); None where the metric is NaN."""
     errors: dict[str, list[float]] = {}
     seconds: dict[str, list[float]] = {}
     for job in jobs:
         results = job.folder.read_results()
         metric = results["metric"]
-        label, error = metrics.get(metric).as_error(results["test"])
+        test = float("nan") if results["test"] is None else results["test"]  # NaN, which JSON has no word for
+        label, error = metrics.get(metric).as_error(test)
         errors.setdefault(job.config.method, []).append(error)
         seconds.setdefault(job.config.method, []).append(results["seconds"])
     rows = {}
@@ -229,7 +230,7 @@ def summarise(jobs: list[Job]) -> dict[str, Any]:
             count = len(difference)
             rows[method]["standard_error"] = float(difference.std(ddof=1) / count**0.5) if count > 1 else None
     first = jobs[0].config
-    return {
+    table = {
         "task": first.task,
         "encoder": first.encoder,
         "metric": metric,
@@ -239,6 +240,7 @@ def summarise(jobs: list[Job]) -> dict[str, Any]:
         "methods": rows,
         "yardstick": yardstick(first),
     }
+    return finite(table)
 
 
 def yardstick(settings: Config) -> dict[str, Any] | None:
@@ -263,7 +265,7 @@ def yardstick(settings: Config) -> dict[str, Any] | None:
         scores = model.decision_function(test)
         if task.kind == "classification" and scores.ndim == 1:
             scores = np.stack([-scores, scores], axis=1)
-        outputs[:] = scores
+        outputs[:] = scores.reshape(outputs.shape)  # of one label alone scikit-learn gives (n,)
     predicted, targets = torch.from_numpy(outputs), task.test.y
     if task.kind == "regression":
         predicted, targets = task.normalizer.inverse_y(predicted), task.normalizer.inverse_y(targets)
@@ -284,10 +286,14 @@ def render(table: dict[str, Any]) -> str:
         difference = (
             "" if method == table["baseline"] else _plus_minus(row.get("difference"), row.get("standard_error"))
         )
-        lines.append(f"| {method} | {row['mean']:.2f} | {_number(row['std'])} | {difference} | {row['seconds']:.0f} |")
+        mean, std = _number(row["mean"]), _number(row["std"])
+        lines.append(f"| {method} | {mean} | {std} | {difference} | {row['seconds']:.0f} |")
     if table["yardstick"]:
-        lines.append(f"| {table['yardstick']['name']}, raw values | {table['yardstick']['error']:.2f} | | | |")
+        lines.append(f"| {table['yardstick']['name']}, raw values | {_number(table['yardstick']['error'])} | | | |")
     lines += ["", "Differences are per seed, with their standard error; negative is better."]
+    undefined = [method for method, row in table["methods"].items() if None in row["errors"]]
+    if undefined:
+        lines.append(f"No mean of {', '.join(undefined)}: test {table['metric']} is NaN in at least one run.")
     return "\n".join(lines) + "\n"
 
 

@@ -208,9 +208,10 @@ def comparison(table: dict[str, Any]) -> Figure:
     methods = table["methods"]
     figure, axis = plt.subplots(figsize=(1.6 + 1.4 * len(methods), 3.4), layout="constrained")
     for place, row in enumerate(methods.values()):
-        axis.bar(place, row["mean"], width=0.6, color=f"C{place}", alpha=0.35)
-        axis.plot([place] * len(row["errors"]), row["errors"], "o", color=f"C{place}")
-    if table["yardstick"]:
+        axis.bar(place, np.nan if row["mean"] is None else row["mean"], width=0.6, color=f"C{place}", alpha=0.35)
+        errors = [np.nan if error is None else error for error in row["errors"]]
+        axis.plot([place] * len(errors), errors, "o", color=f"C{place}")
+    if table["yardstick"] and table["yardstick"]["error"] is not None:
         axis.axhline(
             table["yardstick"]["error"], color="0.4", linestyle="--", linewidth=0.9, label=table["yardstick"]["name"]
         )

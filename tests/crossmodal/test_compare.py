@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from crossmodal import compare
+from crossmodal import compare, plots
 from crossmodal.config import Config, ConfigError
 from crossmodal.results import RunFolder, RunFolderError
 from tests.crossmodal import runs
@@ -43,6 +43,31 @@ def test_one_seed_has_no_deviation_and_errors_stay_errors(tmp_path, monkeypatch)
     table = compare.summarise([job(tmp_path, "pare", 0, 0.5, "rmse"), job(tmp_path, "nft", 0, 0.75, "rmse")])
     assert table["label"] == "error"
     assert "| pare | 0.50 |  | -0.25 | 2 |" in compare.render(table)
+
+
+def test_a_metric_that_is_nan_leaves_a_blank(tmp_path, monkeypatch):
+    """results.json holds null for NaN; what depends on it is blank, the rest stands, and the picture is drawn."""
+    monkeypatch.setattr(compare, "yardstick", lambda _: {"name": "logistic regression", "error": float("nan")})
+    jobs = [job(tmp_path, "pare", s, t, "auroc") for s, t in enumerate((0.5, float("nan")))]
+    jobs += [job(tmp_path, "nft", s, t, "auroc") for s, t in enumerate((0.5, 0.75))]
+    jobs += [job(tmp_path, "scratch", s, float("nan"), "auroc") for s in range(2)]
+    table = compare.summarise(jobs)
+    assert table["methods"]["pare"]["errors"] == [50.0, None]
+    text = compare.render(table)
+    assert "| pare |  |  |  | 2 |" in text
+    assert "| nft | 37.50 | 17.68 |  | 2 |" in text
+    assert "| logistic regression, raw values |  | | | |" in text
+    assert "No mean of pare, scratch: test auroc is NaN in at least one run." in text
+    plots.save(plots.comparison(table), tmp_path / "a.png")
+
+
+def test_yardstick_of_one_label(tmp_path):
+    """One column of zeros and ones, told to be multi-label."""
+    path = runs.write_data(tmp_path, "multilabel")
+    with np.load(path) as data:
+        np.savez(path, **dict(data) | {key: data[key][:, :1] for key in ("y_train", "y_test")})
+    found = compare.yardstick(Config(task="arrays", data=str(path), kind="multilabel"))
+    assert found["error"] < 20.0
 
 
 @pytest.mark.parametrize("kind", ["classification", "multilabel", "regression", "dense"])
