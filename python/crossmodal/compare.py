@@ -1,16 +1,18 @@
 """Several methods and seeds side by side, and one honest table.
 
-Each run is a process of its own with one thread. Finished runs whose settings match are taken as they are.
+Each run is a process of its own with one thread. Finished runs whose settings and data match are taken as they are.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,23 +56,29 @@ class Job:
     def log(self) -> Path:
         return self.folder.path.with_name(self.folder.path.name + ".log")
 
-    def prepare(self, overwrite: bool) -> bool:
+    def prepare(self, overwrite: bool, hashes: Callable[[], dict[str, str]]) -> bool:
         """Looks at what is in the folder already; returns whether there is something to do.
 
-        A finished run with these settings is taken as it is, an interrupted one is resumed.
+        A finished run with these settings and data is taken as it is, an interrupted one is resumed.
+
+        Args:
+            overwrite: replace a run with other settings or data.
+            hashes: gives those of the data as they are now, see `run.data_hashes`.
 
         Raises:
-            RunFolderError: the folder holds a run with other settings, and `overwrite` is not set.
+            RunFolderError: the folder holds a run with other settings or data, and `overwrite` is not set.
         """
         if not self.folder.config.is_file():
             return True
-        changed = differences(self.folder.read_config(), self.config.to_dict())
+        settings = differences(self.folder.read_config(), self.config.to_dict())
+        changed = [f"{key} was {was!r} and is now {now!r}" for key, (was, now) in settings.items()]
+        changed = changed or self.folder.changed_data(hashes())
         if not changed and self.folder.finished:
             return False
         if changed and not overwrite:
-            listing = ", ".join(f"{key} was {was!r} and is now {now!r}" for key, (was, now) in changed.items())
+            what = "with other settings" if settings else "on data that have changed since"
             raise RunFolderError(
-                f"{self.folder.path} holds a run with other settings ({listing}); add --overwrite to replace it"
+                f"{self.folder.path} holds a run {what} ({', '.join(changed)}); add --overwrite to replace it"
             )
         self.arguments += ["--overwrite", "true"] if changed else ["--resume", "true"]
         return True
@@ -87,7 +95,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", default="0,1,2", help="separated by commas")
     parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="folder of the runs and of the table")
     parser.add_argument("--jobs", type=int, default=None, help="runs at a time (default: one per CPU core)")
-    parser.add_argument("--overwrite", action="store_true", help="replace runs that were done with other settings")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace runs that were done with other settings or data"
+    )
     arguments, rest = parser.parse_known_args(argv)
     methods, seeds = arguments.methods.split(","), [_seed(text) for text in arguments.seeds.split(",")]
     for method in methods:
@@ -137,7 +147,9 @@ def execute(jobs: list[Job], at_once: int, overwrite: bool = False) -> None:
         RunFolderError: see `Job.prepare`; nothing was started.
         RunFailed: a run failed; the others were stopped.
     """
-    waiting = [job for job in jobs if job.prepare(overwrite)]
+    # Data are the same for all of them, and jobs that mix, which have a source as well, come first.
+    hashes = functools.cache(lambda: _hashes(jobs[0].config))
+    waiting = [job for job in jobs if job.prepare(overwrite, hashes)]
     for job in jobs:
         if job not in waiting:
             print(f"{job.name}: finished before, taken as it is", flush=True)
@@ -153,6 +165,11 @@ def execute(jobs: list[Job], at_once: int, overwrite: bool = False) -> None:
                     running.remove(process)
     finally:
         stop(running)
+
+
+def _hashes(settings: Config) -> dict[str, str]:
+    task, _, source = run.load_data(settings)
+    return run.data_hashes(task, source)
 
 
 class Process:

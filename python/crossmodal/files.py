@@ -58,6 +58,21 @@ def write_json(path: Path | str, value: Any) -> None:
     write_text(path, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
 
 
+def read_json(path: Path | str) -> dict[str, Any]:
+    """A JSON file that holds an object.
+
+    Raises:
+        ValueError: it holds none, or is damaged.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not readable JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: expected an object, got {type(value).__name__}")
+    return value
+
+
 def flush(path: Path) -> None:
     """Makes the content of a file, or the names in a folder, survive a crash of the machine."""
     handle = os.open(path, os.O_RDONLY)

@@ -15,7 +15,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from crossmodal.config import Config, differences, read_mapping
-from crossmodal.files import finite, write_json, write_text
+from crossmodal.files import finite, read_json, write_json, write_text
 
 PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scipy", "scikit-learn", "safetensors")
 PICTURES = ("curves.png", "mixing.png", "confusion.png", "scatter.png", "examples.png")
@@ -30,13 +30,14 @@ class RunFolderError(RuntimeError):
 class RunFolder:
     """The folder of a run.
 
-    config.yaml, metrics.jsonl (a line per epoch), results.json (written last: a run with it is finished), model/ and
-    normalizer.safetensors, pictures, and checkpoints/ while the run goes on.
+    config.yaml, data.json (hashes of what is learned from), metrics.jsonl (a line per epoch), results.json (written last:
+    a run with it is finished), model/ and normalizer.safetensors, pictures, and checkpoints/ while the run goes on.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.config = self.path / "config.yaml"
+        self.data = self.path / "data.json"
         self.metrics = self.path / "metrics.jsonl"
         self.results = self.path / "results.json"
         self.model = self.path / "model"
@@ -82,8 +83,12 @@ class RunFolder:
         """The folder, or the nearest one above it that exists."""
         return next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
 
-    def prepare(self, config: Config) -> None:
+    def prepare(self, config: Config, hashes: dict[str, str] | None = None) -> None:
         """Makes the folder ready for a run and keeps others out until `release`: creates it, or empties or keeps what is there.
+
+        Args:
+            config: the settings, for config.yaml.
+            hashes: what the run learns from, in words, and its sha256, for data.json.
 
         Raises:
             RunFolderError: as `check`; or another run is at work in the folder.
@@ -96,6 +101,7 @@ class RunFolder:
             if config.overwrite:
                 self.clear()
             write_text(self.config, yaml.safe_dump(config.to_dict(), sort_keys=False))
+            write_json(self.data, {"sha256": hashes or {}})
         except OSError as error:
             self.release()
             raise RunFolderError(f"output_dir: {self.path} cannot be written ({error})") from None
@@ -128,6 +134,21 @@ class RunFolder:
             listing = ", ".join(f"{key} was {was!r} and is now {now!r}" for key, (was, now) in changed.items())
             raise RunFolderError(f"resume: the run in {self.path} has other settings: {listing}")
 
+    def changed_data(self, hashes: dict[str, str]) -> list[str]:
+        """What the run learned from and is no longer the same, in words; `hashes` are those of now, see `prepare`."""
+        if self.data.is_file():
+            stored = read_json(self.data).get("sha256", {})
+        elif self.finished:  # by a version that kept the hash of the task's data alone
+            results = self.read_results()
+            stored = {f"data of {results.get('task')}": results.get("data_sha256")}
+        else:
+            stored = {}
+        return [
+            f"{what} (sha256 {now[:12]}, then {stored[what][:12]})"
+            for what, now in hashes.items()
+            if stored.get(what) not in (None, now)
+        ]
+
     def check_space(self, needed: int) -> None:
         """Raises RunFolderError where the disk has less than `needed` bytes left."""
         free = shutil.disk_usage(self._existing).free
@@ -142,6 +163,7 @@ class RunFolder:
             self.results,
             self.metrics,
             self.normalizer,
+            self.data,
             *(self.path / picture for picture in PICTURES),
             self.config,
         ):
@@ -162,13 +184,7 @@ class RunFolder:
         """
         if not self.finished:
             raise FileNotFoundError(f"{self.results}: no results; the run is not finished or {self.path} holds none")
-        try:
-            results = json.loads(self.results.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{self.results}: not readable JSON ({error})") from None
-        if not isinstance(results, dict):
-            raise ValueError(f"{self.results}: expected an object, got {type(results).__name__}")
-        return results
+        return read_json(self.results)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The records of all epochs."""

@@ -60,7 +60,7 @@ def train(config: Config) -> dict[str, Any]:
         # Weights, the best weights and two moments of the optimizer, for each checkpoint that stays and one in the making.
         size = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
         folder.check_space(4 * size * (config.keep + 1) + size)
-        folder.prepare(config)
+        folder.prepare(config, data_hashes(task, source))
     accelerator.wait_for_everyone()
     try:
         return _train(config, accelerator, folder, task, source, model)
@@ -125,32 +125,40 @@ def load_task(config: Config):
     )
 
 
+def load_data(config: Config) -> tuple[Any, Any, Any]:
+    """Task, the encoder that reads it, and source (None without mixing); checked."""
+    method = METHODS[config.method]
+    task = load_task(config)
+    checks.check_task(task)
+    encoder = encoders.load(
+        config.encoder,
+        pretrained=method.pretrained,
+        layers=config.model.layers,
+        dropout=config.model.dropout,
+        image_size=config.model.image_size,
+    )
+    encoder.attach(task.input_shape, config.model.patch_size)
+    source = None
+    if method.mixes:
+        name = config.source.name or DEFAULT_SOURCE[encoder.modality]
+        source = sources.load(
+            name, encoder=encoder, num_tokens=encoder.num_tokens, limit=config.source.limit, seed=config.split.seed
+        )
+        checks.check_source(source, config.batch_size)
+    return task, encoder, source
+
+
+def data_hashes(task, source) -> dict[str, str]:
+    """What is learned from, in words, and its sha256."""
+    hashes = {f"data of {task.name}": task.sha256}
+    return hashes if source is None else hashes | {f"source {source.name}": source.sha256}
+
+
 def build(config: Config, accelerator: Accelerator) -> tuple[Any, Any, CrossModalModel]:
     """Task, source (None without mixing) and model; checked against one another."""
-    method = METHODS[config.method]
     set_seed(seeds.derive(config.seed, "initialisation") % 2**32)
     with accelerator.main_process_first():  # Caches of data and texts are filled by one process.
-        task = load_task(config)
-        checks.check_task(task)
-        encoder = encoders.load(
-            config.encoder,
-            pretrained=method.pretrained,
-            layers=config.model.layers,
-            dropout=config.model.dropout,
-            image_size=config.model.image_size,
-        )
-        encoder.attach(task.input_shape, config.model.patch_size)
-        source = None
-        if method.mixes:
-            name = config.source.name or DEFAULT_SOURCE[encoder.modality]
-            source = sources.load(
-                name,
-                encoder=encoder,
-                num_tokens=encoder.num_tokens,
-                limit=config.source.limit,
-                seed=config.split.seed,
-            )
-            checks.check_source(source, config.batch_size)
+        task, encoder, source = load_data(config)
     classes = len(source.class_names) if source is not None else None
     model = CrossModalModel(
         encoder, task.kind, task.num_outputs, task.output_shape if task.kind == "dense" else None, classes

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -116,6 +117,21 @@ def test_runs_side_by_side_then_taken_as_they_are(tmp_path, tiny_bert, capsys):
     with pytest.raises(RunFolderError, match=r"other settings \(batch_size was 8 and is now 7\); add --overwrite"):
         compare.main([*arguments, "--batch_size", "7"])
 
+    with np.load(settings["data"]) as data:
+        np.savez(settings["data"], **dict(data) | {"x_train": data["x_train"] + 1})
+    refusal = (
+        r"arrays-pare-0 holds a run on data that have changed since \(data of arrays \(sha256 .*\)\); add --overwrite"
+    )
+    with pytest.raises(RunFolderError, match=refusal):
+        compare.main(arguments)
+    assert compare.main([*arguments, "--overwrite"]) == 0
+    assert "nft seed 0: epoch 1/1" in capsys.readouterr().out
+
+    source = Path(settings["source"]["name"])
+    source.write_text(source.read_text().replace('raft 0",vessel', 'raft 0",fruit'))  # one label
+    with pytest.raises(RunFolderError, match=r"arrays-pare-0 holds .* since \(source .*source.csv \(sha256 .*\)\)"):
+        compare.main(arguments)
+
 
 def test_a_failed_run_stops_the_others_and_shows_its_log(tmp_path, monkeypatch):
     monkeypatch.setattr(
@@ -153,10 +169,23 @@ def test_interrupted_runs_are_resumed_and_other_settings_replaced_on_demand(tmp_
     folder = RunFolder(tmp_path / "a")
     folder.prepare(config)
     unfinished = compare.Job(config, folder, [])
-    assert unfinished.prepare(overwrite=False)
+    assert unfinished.prepare(False, dict)
     assert unfinished.arguments == ["--resume", "true"]
     changed = compare.Job(Config(task="digits", epochs=99), folder, [])
-    assert changed.prepare(overwrite=True)
+    assert changed.prepare(True, dict)
+    assert changed.arguments == ["--overwrite", "true"]
+
+
+def test_an_interrupted_run_on_other_data_is_replaced_on_demand(tmp_path):
+    config = Config(task="digits", output_dir=str(tmp_path / "a"))
+    folder = RunFolder(tmp_path / "a")
+    folder.prepare(config, {"data of digits": "12"})
+    changed = compare.Job(config, folder, [])
+    with pytest.raises(
+        RunFolderError, match=r"changed since \(data of digits \(sha256 34, then 12\)\); add --overwrite"
+    ):
+        changed.prepare(False, lambda: {"data of digits": "34"})
+    assert changed.prepare(True, lambda: {"data of digits": "34"})
     assert changed.arguments == ["--overwrite", "true"]
 
 

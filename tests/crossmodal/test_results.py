@@ -26,7 +26,7 @@ def test_overwrite_removes_a_run_and_nothing_else(tmp_path):
     folder.release()
     folder.prepare(Config(overwrite=True))
     folder.release()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "notes.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "data.json", "notes.txt"]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -68,7 +68,7 @@ def test_one_run_at_a_time(tmp_path, settings):
     one.release()
     other.prepare(settings)
     other.release()
-    assert [path.name for path in one.path.iterdir()] == ["config.yaml"]
+    assert sorted(path.name for path in one.path.iterdir()) == ["config.yaml", "data.json"]
 
 
 @pytest.mark.parametrize(("content", "message"), [("", "not readable JSON"), ("[]", "expected an object, got list")])
@@ -77,6 +77,23 @@ def test_damaged_results(tmp_path, content, message):
     folder.results.write_text(content)
     with pytest.raises(ValueError, match=rf"results.json: {message}"):
         folder.read_results()
+
+
+def test_changed_data_are_named(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.prepare(Config(), {"data of digits": "1" * 64, "source docs": "2" * 64})
+    assert folder.changed_data({"data of digits": "1" * 64, "source docs": "2" * 64}) == []
+    assert folder.changed_data({"data of digits": "1" * 64}) == []
+    found = folder.changed_data({"data of digits": "3" * 64, "source docs": "4" * 64})
+    assert found[0] == "data of digits (sha256 333333333333, then 111111111111)"
+    assert found[1].startswith("source docs (")
+
+
+def test_changed_data_of_an_older_version_s_run(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert folder.changed_data({"data of digits": "3"}) == []
+    folder.write_results({"task": "digits", "data_sha256": "1", "source": {"sha256": "2"}})
+    assert folder.changed_data({"data of digits": "3", "source docs": "4"}) == ["data of digits (sha256 3, then 1)"]
 
 
 def test_metrics_lines(tmp_path):

@@ -49,6 +49,7 @@ def test_loss_falls_for_each_kind_of_target(tmp_path, tiny_bert, kind, ndim):
         "curves.png",
         "mixing.png",
         "config.yaml",
+        "data.json",
         "metrics.jsonl",
         "results.json",
         "normalizer.safetensors",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ class Source:
         inputs: text: token ids int64 ``(n, M)``, every one a token of the text (short texts are repeated, so that no
             padding enters a mixed sample); image: float32 ``(n, 3, H, W)``, normalised with the encoder's statistics.
         labels: int64 ``(n,)``, indices into ``class_names``.
-        sha256: hash of the texts or images in use, before tokens are made or sizes changed.
+        sha256: hash of the texts or images in use, before tokens are made or sizes changed, and of their labels.
         description: what was read and done, in words.
     """
 
@@ -100,6 +101,7 @@ def load(
         inputs, sha256 = images.to_inputs(pictures, encoder.image_size, encoder.image_mean, encoder.image_std)
         class_names, labels = pictures.class_names, pictures.label_tensor()
         detail = "resized to {} x {}".format(*encoder.image_size)
+    sha256 = hashlib.sha256(f"{sha256} {labels.tolist()} {class_names}".encode()).hexdigest()
     description = (
         f"source {name}: {len(labels)} {'texts' if modality == 'text' else 'images'} in {len(class_names)} classes "
         f"({', '.join(class_names[:12])}{', ...' if len(class_names) > 12 else ''}), {detail}; sha256 {sha256[:12]}."
