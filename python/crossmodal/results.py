@@ -134,6 +134,15 @@ class RunFolder:
             listing = ", ".join(f"{key} was {was!r} and is now {now!r}" for key, (was, now) in changed.items())
             raise RunFolderError(f"resume: the run in {self.path} has other settings: {listing}")
 
+    def check_data(self, hashes: dict[str, str]) -> None:
+        """Raises RunFolderError where the run learned from other data; `hashes` are those of now, see `prepare`."""
+        changed = self.changed_data(hashes)
+        if changed:
+            raise RunFolderError(
+                f"resume: what the run in {self.path} learned from has changed since: {', '.join(changed)}; "
+                "add --overwrite to start anew"
+            )
+
     def changed_data(self, hashes: dict[str, str]) -> list[str]:
         """What the run learned from and is no longer the same, in words; `hashes` are those of now, see `prepare`."""
         if self.data.is_file():

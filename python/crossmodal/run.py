@@ -46,12 +46,15 @@ def train(config: Config) -> dict[str, Any]:
     )
     checks.check_device(config, accelerator.device)
     checks.check_distribution(accelerator.distributed_type)
-    if config.resume and folder.finished:
-        accelerator.print(f"{folder.path} is finished already")
-        return folder.read_results()
     if accelerator.is_main_process:
         folder.check(config)
     task, source, model = build(config, accelerator)
+    hashes = data_hashes(task, source)
+    if config.resume:
+        folder.check_data(hashes)
+        if folder.finished:
+            accelerator.print(f"{folder.path} is finished already")
+            return folder.read_results()
     accelerator.print(task.description)
     if source is not None:
         accelerator.print(source.description)
@@ -60,7 +63,7 @@ def train(config: Config) -> dict[str, Any]:
         # Weights, the best weights and two moments of the optimizer, for each checkpoint that stays and one in the making.
         size = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
         folder.check_space(4 * size * (config.keep + 1) + size)
-        folder.prepare(config, data_hashes(task, source))
+        folder.prepare(config, hashes)
     accelerator.wait_for_everyone()
     try:
         return _train(config, accelerator, folder, task, source, model)

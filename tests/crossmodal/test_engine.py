@@ -93,7 +93,22 @@ def test_resume_asks_for_the_same_settings(straight, monkeypatch):
         run.train(Config.from_dict(values))
     with np.load(values["data"]) as data:
         np.savez(values["data"], **dict(data) | {"x_test": data["x_test"] + 1})
+    with pytest.raises(RunFolderError, match=r"run learned from has changed since: data of arrays \(sha256 .*, then "):
+        run.train(Config.from_dict(values | {"resume": True}))
+    (Path(values["output_dir"]) / "data.json").unlink()  # as older versions left a run: the checkpoint knows as well
     with pytest.raises(RunFolderError, match=r"the data of arrays have changed since .*step-00000004 was written"):
+        run.train(Config.from_dict(values | {"resume": True}))
+
+
+def test_resume_asks_for_the_same_source(straight, monkeypatch):
+    values, _ = straight
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted):
+            run.train(Config.from_dict(values))
+    source = Path(values["source"]["name"])
+    source.write_text(source.read_text().replace("plum 1", "kiwi 1"))
+    with pytest.raises(RunFolderError, match=r"has changed since: source .*source.csv \(sha256 .*; add --overwrite"):
         run.train(Config.from_dict(values | {"resume": True}))
 
 

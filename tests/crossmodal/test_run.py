@@ -174,6 +174,9 @@ def test_existing_folder_is_not_overwritten(tmp_path, tiny_bert):
     with pytest.raises(RunFolderError, match=r"holds a finished run; add --overwrite"):
         run.train(Config.from_dict(values))
     assert run.train(Config.from_dict(values | {"resume": True}))["test"] == first["test"]
+    for mistake in ({"epochs": 2}, {"method": "pare"}):
+        with pytest.raises(RunFolderError, match=r"resume: the run in .*run has other settings: "):
+            run.train(Config.from_dict(values | {"resume": True} | mistake))
     assert run.train(Config.from_dict(values | {"overwrite": True, "epochs": 2}))["epochs"] == 2
     for mistake in ({"model": {"patch_size": 99}}, {"data": "nowhere.npz"}):
         with pytest.raises((ValueError, OSError)):
@@ -183,6 +186,8 @@ def test_existing_folder_is_not_overwritten(tmp_path, tiny_bert):
         np.savez(values["data"], **dict(data) | {"x_test": data["x_test"] + 1})
     with pytest.raises(ValueError, match=r"classification1.npz: the data have changed since the run"):
         evaluate.evaluate(values["output_dir"])
+    with pytest.raises(RunFolderError, match=r"has changed since: data of arrays \(sha256 .*; add --overwrite"):
+        run.train(Config.from_dict(values | {"resume": True, "epochs": 2}))
 
 
 def test_a_run_is_evaluated_from_any_directory(tmp_path, tiny_bert, monkeypatch):
