@@ -12,6 +12,7 @@ The folder is written under another name and renamed, so a reader meets complete
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import re
@@ -29,6 +30,7 @@ from torch import Tensor
 from crossmodal.files import digest, flush, write_json, writing
 
 _NAME = re.compile(r"step-(\d{8,})")
+_LEFTOVER = re.compile(r"\.(writing|removing)-step-\d{8,}")
 
 
 class CheckpointError(RuntimeError):
@@ -70,8 +72,7 @@ class Checkpoints:
         if final in self.list():  # Resumed and at once interrupted again: it holds the same state.
             return final
         if self.rank == 0:
-            for leftover in self.folder.glob(".*"):
-                shutil.rmtree(leftover)
+            self._remove(_LEFTOVER)
             aside.mkdir(parents=True)
         self.barrier()
         try:
@@ -137,8 +138,16 @@ class Checkpoints:
         return model, state, best
 
     def clear(self) -> None:
-        """Removes all of them, and what an interrupted write left."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Removes all of them, and what an interrupted write left; the folder too, unless it holds anything else."""
+        self._remove(_NAME)
+        self._remove(_LEFTOVER)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+    def _remove(self, names: re.Pattern) -> None:
+        for path in self.folder.glob("*"):
+            if names.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def check(path: Path) -> None:

@@ -68,7 +68,7 @@ class Job:
         Raises:
             RunFolderError: the folder holds a run with other settings or data, and `overwrite` is not set.
         """
-        if not self.folder.config.is_file():
+        if not self.folder.holds_run:
             return True
         settings = differences(self.folder.read_config(), self.config.to_dict())
         changed = [f"{key} was {was!r} and is now {now!r}" for key, (was, now) in settings.items()]

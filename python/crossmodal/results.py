@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import shutil
@@ -14,13 +15,16 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from crossmodal.checkpoint import Checkpoints
 from crossmodal.config import Config, differences, read_mapping
 from crossmodal.files import finite, read_json, write_json, write_text
+from crossmodal.model import DESCRIPTION_FILE, WEIGHTS_FILE
 
 PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scipy", "scikit-learn", "safetensors")
 PICTURES = ("curves.png", "mixing.png", "confusion.png", "scatter.png", "examples.png")
 
 LOCK = ".lock"  # held while a run is at work
+WRITER = "crossmodal"  # what data.json names, and trackers call the project
 
 
 class RunFolderError(RuntimeError):
@@ -50,6 +54,21 @@ class RunFolder:
         """Whether the run came to its end."""
         return self.results.is_file()
 
+    @property
+    def holds_run(self) -> bool:
+        """Whether a run wrote what lies there: a config.yaml, or a folder `model`, other programs have as well."""
+        if not self.config.is_file():
+            return False
+        with contextlib.suppress(ValueError):
+            if self.data.is_file():
+                return read_json(self.data).get("written_by") == WRITER
+            # Versions without data.json:
+            if self.finished:
+                return "data_sha256" in read_json(self.results)
+            if self.metrics.is_file():
+                return any(isinstance(one, dict) and "validation_loss" in one for one in self.read_metrics())
+        return False
+
     def check(self, config: Config) -> None:
         """Whether a run may use the folder; changes nothing.
 
@@ -60,7 +79,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError(f"output_dir: {self.path} is a file, expected a folder")
         used = self.path.is_dir() and any(path.name != LOCK for path in self.path.iterdir())
-        if used and not self.config.is_file():
+        if used and not self.holds_run:
             raise RunFolderError(f"output_dir: {self.path} is not empty and holds no run; choose another folder")
         if used and config.resume:
             self._check_same(config)
@@ -101,7 +120,7 @@ class RunFolder:
             if config.overwrite:
                 self.clear()
             write_text(self.config, yaml.safe_dump(config.to_dict(), sort_keys=False))
-            write_json(self.data, {"sha256": hashes or {}})
+            write_json(self.data, {"written_by": WRITER, "sha256": hashes or {}})
         except OSError as error:
             self.release()
             raise RunFolderError(f"output_dir: {self.path} cannot be written ({error})") from None
@@ -167,18 +186,22 @@ class RunFolder:
             )
 
     def clear(self) -> None:
-        """Removes what a run leaves, and nothing else."""
+        """Removes what a run leaves, and nothing else, not from its folders either."""
         for name in (
             self.results,
             self.metrics,
             self.normalizer,
             self.data,
             *(self.path / picture for picture in PICTURES),
+            *(self.model / file for file in (WEIGHTS_FILE, DESCRIPTION_FILE)),
             self.config,
         ):
             name.unlink(missing_ok=True)
-        for folder in (self.model, self.checkpoints, self.path / "trackers"):
-            shutil.rmtree(folder, ignore_errors=True)
+        Checkpoints(self.checkpoints).clear()
+        shutil.rmtree(self.path / "trackers" / WRITER, ignore_errors=True)
+        for folder in (self.model, self.path / "trackers"):
+            with contextlib.suppress(OSError):  # absent, or somebody else's files are in it
+                folder.rmdir()
 
     def read_config(self) -> dict[str, Any]:
         """The stored settings, as a plain dictionary."""

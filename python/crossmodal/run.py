@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from crossmodal.methods import METHODS
 from crossmodal.model import CrossModalModel
 from crossmodal.naming import unknown
 from crossmodal.progress import closing_table
-from crossmodal.results import RunFolder, versions
+from crossmodal.results import WRITER, RunFolder, versions
 
 DEFAULT_SOURCE = {"text": "scipy_docs", "image": "digits"}
 
@@ -73,9 +72,7 @@ def train(config: Config) -> dict[str, Any]:
 
 def _train(config: Config, accelerator: Accelerator, folder: RunFolder, task, source, model) -> dict[str, Any]:
     if config.track:
-        accelerator.init_trackers(
-            "crossmodal", {k: v if v is None else str(v) for k, v in flatten(config.to_dict()).items()}
-        )
+        accelerator.init_trackers(WRITER, {k: v if v is None else str(v) for k, v in flatten(config.to_dict()).items()})
 
     trainer = Trainer(config, task, source, model, accelerator, folder)
     try:
@@ -226,7 +223,7 @@ def write(
     folder: RunFolder, trainer: Trainer, weights: dict[str, Tensor], test: Evaluation, results: dict[str, Any]
 ) -> None:
     """Model, normaliser and pictures, then results.json, which says that all the rest is there; checkpoints go."""
-    save_model(folder, trainer.model, weights)
+    trainer.model.save(folder.model, weights)
     with replacing(folder.normalizer) as aside, writing(folder.normalizer):
         save_file(trainer.task.normalizer.state(), aside)
     plots.draw_run(
@@ -239,12 +236,3 @@ def write(
     )
     folder.write_results(results)
     trainer.checkpoints.clear()
-
-
-def save_model(folder: RunFolder, model: CrossModalModel, weights: dict[str, Tensor]) -> None:
-    """Writes the model's folder, whole."""
-    aside = folder.path / ".model"
-    shutil.rmtree(aside, ignore_errors=True)
-    model.save(aside, weights)
-    shutil.rmtree(folder.model, ignore_errors=True)
-    aside.rename(folder.model)

@@ -29,6 +29,55 @@ def test_overwrite_removes_a_run_and_nothing_else(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "data.json", "notes.txt"]
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"model/weights.bin": "mine", "checkpoints/a": "mine"},
+        {"data.json": '{"rows": 3}', "results.json": "{}", "metrics.jsonl": '{"epoch": 1}'},
+        {"results.json": '{"score": 3}'},
+        {"results.json": "[]", "metrics.jsonl": "no JSON"},
+        {"metrics.jsonl": "3"},
+    ],
+    ids=lambda files: "+".join(files),
+)
+def test_a_project_with_a_config_of_its_own_is_not_a_run(tmp_path, files):
+    files = files | {"config.yaml": "task: digits"}
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    for settings in (Config(), Config(overwrite=True), Config(resume=True)):
+        with pytest.raises(RunFolderError, match="is not empty and holds no run"):
+            RunFolder(tmp_path).prepare(settings)
+    assert {name: (tmp_path / name).read_text() for name in files} == files
+
+
+def test_overwrite_leaves_what_others_put_into_a_run_s_folders(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.prepare(Config())
+    folder.release()
+    own = ("model/model.safetensors", "model/model.json", "checkpoints/step-00000001/state.pt", "trackers/crossmodal/x")
+    own += ("checkpoints/.writing-step-00000002/state.pt", "curves.png", "results.json")
+    foreign = ("model/weights.bin", "checkpoints/a/b", "trackers/c")
+    for name in own + foreign:
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+    folder.prepare(Config(overwrite=True))
+    folder.release()
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {*foreign, "config.yaml", "data.json"}
+
+
+def test_runs_of_versions_without_data_json_are_runs(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.prepare(Config())
+    folder.data.unlink()
+    assert not folder.holds_run
+    folder.write_metrics([{"epoch": 0, "validation_loss": 1.0}])
+    assert folder.holds_run
+    folder.write_results({"data_sha256": "1"})
+    assert folder.holds_run
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_without_a_run_is_never_touched(tmp_path, overwrite):
     (tmp_path / "thesis.tex").write_text("x")
