@@ -116,7 +116,7 @@ def synthetic_source(setting: Setting, modality: str) -> Source:
 
 
 def settings(setting: Setting, method: str, folder: Path, epochs: int) -> Config:
-    """A run whose arithmetic a bare loop can repeat: constant k and learning rate, no clipping, no checkpoints."""
+    """A run whose arithmetic a bare loop can repeat: constant k and learning rate, no clipping, no checkpoint before the end."""
     return Config(
         task=setting.name,
         method=method,

@@ -256,10 +256,11 @@ class LoaderConfig:
 
 @dataclass
 class CheckpointConfig:
-    """When a run is saved, beside its end and an interruption.
+    """When a run is saved, beside the end of training and an interruption.
 
     Args:
-        every_minutes: time between checkpoints (0: none by time).
+        every_minutes: longest time between checkpoints; the first is made at the end of the first epoch, and where they cost
+            little time (a hundredth at most) they are made more often (0: none by time).
         every_steps: optimizer steps between checkpoints (0: none by steps).
     """
 
@@ -294,7 +295,7 @@ class Config:
             for multilabel, rmse for regression, relative_l2 for dense).
         output_dir: folder of the run (null: `runs/<task>-<method>-<seed>`).
         overwrite: delete what a former run left in `output_dir`.
-        resume: go on from the last checkpoint in `output_dir`.
+        resume: go on from the last checkpoint in `output_dir`, with the same settings and data.
         keep: how many checkpoints stay.
         precision: arithmetic of the forward pass; `fp16` needs a GPU.
         compile: compile the encoder with torch.compile.

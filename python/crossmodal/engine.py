@@ -36,6 +36,7 @@ from pare_kernels import ReplaceSchedule
 
 PARTS = ("loss", "target", "mixed_target", "mixed_source")
 MOST_SKIPPED = 20  # Steps in a row; beyond that the weights themselves are no longer sound.
+SAVE_COST = 0.01  # Share of the time that checkpoints by time may take, beyond one per `every_minutes`.
 PICTURED = 4  # Training samples whose replaced patches are kept for the picture.
 
 
@@ -134,11 +135,12 @@ class Trainer:
         self._signal: int | None = None
         self._skipped_in_a_row = 0
         self._saved_at = time.monotonic()
+        self._save_seconds: float | None = None  # what the last checkpoint cost; None before the first
 
     # ----- what the outside calls -------------------------------------------------------------------------------------
 
     def fit(self) -> None:
-        """Trains from where the state stands to the last epoch, then takes the weights of the best epoch.
+        """Trains from where the state stands to the last epoch, saves, then takes the weights of the best epoch.
 
         Raises:
             NonFiniteLoss: the loss is not finite and `on_nan` is `stop`; or every step had to be skipped.
@@ -156,9 +158,13 @@ class Trainer:
                     began, done = time.perf_counter(), self.state.seconds
                     self._train_epoch(epoch, began, done)
                     self._end_epoch(epoch, began, done)
+                self._check_trained()
+                path = self._save()  # what is left, the test and the pictures, can fail and is not to cost the training
+                _, stop, _ = self._agree(torch.zeros(len(PARTS), dtype=torch.float64, device=self.accelerator.device))
+                if stop:
+                    raise self._interrupted(stop, path)
         finally:
             self.progress.close()
-        self._check_trained()
         self._load_weights(self.best_weights)
 
     def evaluate(self, split) -> Evaluation:
@@ -250,25 +256,31 @@ class Trainer:
         self.progress.step(totals[0] / size, lr, k, (state.samples - self._samples_before) / elapsed)
         self._lr = lr
         if stop:
-            path = self._save()
-            name = signal.Signals(int(stop)).name
-            raise Interrupted(
-                int(stop), f"{name}: stopped after step {state.step}, saved {path}; `--resume true` goes on"
-            )
+            raise self._interrupted(stop, self._save())
         every = config.checkpoint.every_steps
         if save or (every and state.step % every == 0):
             self._save()
 
     def _agree(self, group: Tensor) -> tuple[list[float], float, bool]:
         """Sums over all processes of the group's losses; the signal any of them met; whether process 0 wants to save."""
-        minutes = self.config.checkpoint.every_minutes
-        due = self.accelerator.is_main_process and minutes and time.monotonic() - self._saved_at > 60 * minutes
+        due = self.accelerator.is_main_process and self._due()
         words = torch.tensor([float(self._signal or 0), float(due)], dtype=torch.float64, device=group.device)
         if self.accelerator.num_processes > 1:
             everyone = self.accelerator.gather(torch.cat([group, words]).unsqueeze(0))
             group, words = everyone[:, : len(group)].sum(0), everyone[:, len(group) :].amax(0)
         stop, save = words.tolist()
         return group.tolist(), stop, bool(save)
+
+    def _due(self) -> bool:
+        """Whether it is time to save: after `every_minutes` at the latest, sooner where a checkpoint costs little."""
+        longest = 60 * self.config.checkpoint.every_minutes
+        wait = longest if self._save_seconds is None else min(longest, self._save_seconds / SAVE_COST)
+        return longest > 0 and time.monotonic() - self._saved_at > wait
+
+    def _interrupted(self, signum: float, path: str) -> Interrupted:
+        name = signal.Signals(int(signum)).name
+        where = f"stopped after step {self.state.step}, saved {path}; `--resume true` goes on"
+        return Interrupted(int(signum), f"{name}: {where}")
 
     def _not_finite(self, epoch: int, loss: float, norm: float, samples: list[tuple[Tensor, Tensor]]) -> None:
         bad_rows = [row for rows, losses in samples for row in rows[~torch.isfinite(losses)].tolist()]
@@ -338,6 +350,8 @@ class Trainer:
         numbers = {name: value for name, value in record.items() if isinstance(value, int | float)}
         self.accelerator.log(numbers, step=state.step)
         self.progress.epoch(record)
+        if self.config.checkpoint.every_minutes and self._save_seconds is None:
+            self._save()  # an early end is not to cost a short run everything, and now it is known what saving costs
 
     def _is_best(self, validation: Evaluation) -> bool:
         """Whether this epoch's weights are the ones to keep so far; NaN is worst, the later epoch wins a full tie."""
@@ -415,9 +429,13 @@ class Trainer:
         return {name: value.clone() for name, value in get_model_state_dict(self.step, options=options).items()}
 
     def _load_weights(self, weights: dict[str, Tensor] | None) -> None:
-        if isinstance(self.step, FSDPModule):
-            self.step.reshard()  # an evaluation leaves what no layer holds put together, and then it cannot be loaded
+        self._reshard()
         set_model_state_dict(self.step, weights or {}, options=self._loading)
+
+    def _reshard(self) -> None:
+        """An evaluation leaves what no layer holds put together, and then it can be neither loaded nor saved."""
+        if isinstance(self.step, FSDPModule):
+            self.step.reshard()
 
     @property
     def _loading(self) -> StateDictOptions:
@@ -426,6 +444,8 @@ class Trainer:
         )
 
     def _save(self) -> str:
+        began = time.monotonic()
+        self._reshard()
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         optimizer = get_optimizer_state_dict(self.step, self.optimizer.optimizer, options=options)
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
@@ -437,6 +457,7 @@ class Trainer:
         }
         path = self.checkpoints.save(self.state.step, self._weights(), state, self.best_weights)
         self._saved_at = time.monotonic()
+        self._save_seconds = self._saved_at - began
         return str(path)
 
     def _restore(self) -> None:
@@ -444,6 +465,8 @@ class Trainer:
         found = self.checkpoints.load() if self.config.resume else None
         if found is None:
             if self.accelerator.is_main_process:
+                if self.config.resume:
+                    print(f"no checkpoint in {self.folder.checkpoints}, starting anew", flush=True)
                 self.folder.write_metrics([])
             return
         weights, saved, self.best_weights, path = found

@@ -45,10 +45,10 @@ def weights(folder: Path) -> bytes:
 
 @pytest.fixture
 def straight(tmp_path, tiny_bert):
-    """Settings with dropout, steps of two batches, and the uninterrupted run they make."""
-    values = runs.settings(
-        tmp_path, tiny_bert, epochs=4, batch_size=4, accumulate=2, model__dropout=0.1, checkpoint__every_steps=2, seed=5
-    )
+    """Settings with dropout, steps of two batches, and the uninterrupted run they make; checkpoints by steps alone."""
+    changes = {"epochs": 4, "batch_size": 4, "accumulate": 2, "model__dropout": 0.1, "seed": 5}
+    checkpoint = {"every_steps": 2, "every_minutes": 0}
+    values = runs.settings(tmp_path, tiny_bert, **changes, checkpoint=checkpoint)
     run.train(Config.from_dict(values | {"output_dir": str(tmp_path / "straight")}))
     return values, tmp_path / "straight"
 
@@ -161,6 +161,85 @@ def test_kill_9_and_resume_give_the_same_bits(straight, tmp_path):
     run.train(Config.from_dict(values | {"resume": True}))
     assert weights(folder) == weights(expected)
     assert numbers(folder) == numbers(expected)
+
+
+def test_a_power_cut_after_the_first_epoch_does_not_cost_a_short_run(straight, monkeypatch, capsys):
+    """Checkpoints as they are made by default."""
+    values, expected = straight
+    values = values | {"checkpoint": {}}
+    with monkeypatch.context() as patch:
+        stop_at(patch, 11, lambda: (_ for _ in ()).throw(RuntimeError("power cut")))
+        with pytest.raises(RuntimeError, match="power cut"):
+            run.train(Config.from_dict(values))
+    run.train(Config.from_dict(values | {"resume": True}))
+    assert re.search(r"resumed from \S+step-0\S+ \(step [1-9]", capsys.readouterr().out)
+    folder = Path(values["output_dir"])
+    assert weights(folder) == weights(expected)
+    assert numbers(folder) == numbers(expected)
+
+
+def test_resume_says_where_there_is_no_checkpoint(straight, monkeypatch, capsys):
+    values, expected = straight
+    with monkeypatch.context() as patch:
+        stop_at(patch, 1, lambda: (_ for _ in ()).throw(RuntimeError("power cut")))
+        with pytest.raises(RuntimeError, match="power cut"):
+            run.train(Config.from_dict(values))
+    run.train(Config.from_dict(values | {"resume": True}))
+    assert f"no checkpoint in {values['output_dir']}/checkpoints, starting anew" in capsys.readouterr().out
+    assert weights(Path(values["output_dir"])) == weights(expected)
+
+
+@pytest.mark.parametrize("moment", ["validation", "test", "writing"])
+def test_the_end_of_training_is_kept(straight, monkeypatch, moment):
+    """SIGTERM in the last validation, a failure in the test, a full disk for the model: nothing is trained again."""
+    values, expected = straight
+    folder = Path(values["output_dir"])
+    evaluated = Trainer.evaluate
+
+    def evaluate_and_stop(self, split):
+        if moment == "test" and split is self.task.test:
+            raise RuntimeError("power cut")
+        if moment == "validation" and self.state.step == 12:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return evaluated(self, split)
+
+    def full(*_, **__):
+        raise SafetensorError("I/O error: No space left on device")
+
+    failure, message = {
+        "validation": (Interrupted, "stopped after step 12, saved .*step-00000012; `--resume true` goes on"),
+        "test": (RuntimeError, "power cut"),
+        "writing": (OSError, "model.safetensors: .*No space .*last checkpoint is .*step-00000012"),
+    }[moment]
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "evaluate", evaluate_and_stop)
+        if moment == "writing":
+            patch.setattr("crossmodal.model.save_file", full)
+        with pytest.raises(failure, match=message):
+            run.train(Config.from_dict(values))
+    assert not [path for path in folder.rglob(".*") if path.name != ".lock"]
+    with monkeypatch.context() as patch:
+        patch.delattr(Trainer, "_optimizer_step")
+        run.train(Config.from_dict(values | {"resume": True}))
+    assert weights(folder) == weights(expected)
+    assert numbers(folder) == numbers(expected)
+
+
+def test_checkpoints_by_time_cost_a_hundredth_at_most(monkeypatch):
+    trainer = SimpleNamespace(config=Config(), _saved_at=100.0, _save_seconds=None)
+    trainer.config.checkpoint.every_minutes = 2.0
+
+    def due(after: float) -> bool:
+        monkeypatch.setattr("time.monotonic", lambda: 100.0 + after)
+        return Trainer._due(trainer)
+
+    assert [due(119), due(121)] == [False, True]
+    trainer._save_seconds = 0.5
+    assert [due(49), due(51)] == [False, True]
+    trainer._save_seconds = 50.0
+    assert [due(119), due(121)] == [False, True]
+    trainer.config.checkpoint.every_minutes = 0.0
+    assert not due(1e6)
 
 
 def poison(monkeypatch, steps: set[int]) -> None:
@@ -296,7 +375,7 @@ def test_fp16_resumes_with_the_scale_it_had(tmp_path, tiny_bert, half, monkeypat
 
 def test_skipping_ends_when_nothing_but_nan_comes(tmp_path, tiny_bert, monkeypatch):
     poison(monkeypatch, set(range(100)))
-    values = runs.settings(tmp_path, tiny_bert, on_nan="skip", epochs=10)
+    values = runs.settings(tmp_path, tiny_bert, on_nan="skip", epochs=10, checkpoint__every_minutes=0)
     with pytest.raises(NonFiniteLoss, match=r"in 21 steps in a row.*no checkpoint yet"):
         run.train(Config.from_dict(values))
 
