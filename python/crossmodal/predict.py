@@ -23,21 +23,24 @@ from crossmodal.tasks.array_files import read_npy, read_npz
 class Prediction(NamedTuple):
     """What a run says about samples, on the CPU.
 
-    predictions: classes: int64 (n,); labels: bool (n, K); values, dense: float32 (n, ...) in the data's own units (for a
-    run with `loss: bce_with_logits`: values from 0 to 1).
+    predictions: classes: (n,), as they were called in the data of the run: whole numbers as int64, strings as a numpy array
+    of str (for a run whose results.json lacks `class_values`: indices into its class_names); labels: bool (n, K); values,
+    dense: float32 (n, ...) in the data's own units (for a run with `loss: bce_with_logits`: values from 0 to 1).
     probabilities: classes and labels: float32 (n, K); else None.
     """
 
-    predictions: Tensor
+    predictions: Tensor | np.ndarray
     probabilities: Tensor | None
 
 
 class Predictor(nn.Module):
-    """A trained model with its normaliser: raw data in, predictions in the data's own units out.
+    """A trained model with its normaliser: raw data in, predictions in the data's own labels or units out.
 
     Attributes:
         results: what `results.json` of the run holds.
         class_names: names of classes or labels, in order; empty where there are none.
+        class_values: what each class was called in the data, whole numbers or strings, in the same order; indices where
+            results.json, of an older version, lacks them; empty where there are no classes.
         kind: kind of target.
     """
 
@@ -48,6 +51,8 @@ class Predictor(nn.Module):
         self.results = results
         self.kind: str = results["kind"]
         self.class_names: tuple[str, ...] = tuple(results["class_names"])
+        noted, classes = results.get("class_values"), range(len(self.class_names))
+        self.class_values: tuple = tuple(noted or classes) if self.kind == "classification" else ()
         self._dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(results["precision"])
         self.eval()
 
@@ -85,7 +90,9 @@ class Predictor(nn.Module):
     def interpret(self, outputs: Tensor) -> Prediction:
         """Outputs of the model as predictions."""
         if self.kind == "classification":
-            return Prediction(outputs.argmax(1), outputs.softmax(1))
+            chosen = np.array(self.class_values)[outputs.argmax(1).numpy()]
+            is_text = chosen.dtype.kind == "U"  # for which there are no tensors
+            return Prediction(chosen if is_text else torch.from_numpy(chosen), outputs.softmax(1))
         if self.kind == "multilabel":
             return Prediction(outputs > 0, outputs.sigmoid())
         return Prediction(self.normalizer.decode(outputs), None)
@@ -214,18 +221,20 @@ def check_output(path: Path, source: Path | None = None) -> None:
         raise ValueError(f"output: {path} is the input, which would be lost")
 
 
-def write_prediction(path: Path, prediction: Prediction, class_names: tuple[str, ...]) -> None:
+def write_prediction(
+    path: Path, prediction: Prediction, class_names: tuple[str, ...], class_values: tuple[int | str, ...] = ()
+) -> None:
     """Writes predictions, whole.
 
-    .npz: `predictions`, and for classes and labels `probabilities` and `class_names`. .npy: the predictions alone.
-    .csv: a row per sample; classes by name, with the probability of each.
+    .npz: `predictions`, and for classes and labels `probabilities` and `class_names`. .npy: the predictions alone. In both,
+    classes are as they were in the data. .csv: a row per sample; classes by name, with the probability of each.
 
     Raises:
         ValueError, OSError: see `check_output`; or the file cannot be written.
     """
     check_output(path)
     suffix = path.suffix.lower()
-    predictions = prediction.predictions.numpy()
+    predictions = np.asarray(prediction.predictions)
     probabilities = None if prediction.probabilities is None else prediction.probabilities.numpy()
     with replacing(path) as aside:
         if suffix == ".npy":
@@ -236,11 +245,12 @@ def write_prediction(path: Path, prediction: Prediction, class_names: tuple[str,
                 arrays |= {"probabilities": probabilities, "class_names": np.array(class_names, dtype=str)}
             np.savez(aside, **arrays)
         else:
-            _write_csv(aside, predictions, probabilities, class_names)
+            names = class_names or tuple(map(str, range(0 if probabilities is None else probabilities.shape[1])))
+            _write_csv(aside, predictions, probabilities, names, class_values or tuple(range(len(names))))
 
 
 def _write_csv(
-    path: Path, predictions: np.ndarray, probabilities: np.ndarray | None, class_names: tuple[str, ...]
+    path: Path, predictions: np.ndarray, probabilities: np.ndarray | None, names: tuple[str, ...], values: tuple
 ) -> None:
     flat = predictions.reshape(len(predictions), -1)
     with open(path, "w", newline="", encoding="utf-8") as file:
@@ -249,11 +259,12 @@ def _write_csv(
             writer.writerow([f"value_{i}" for i in range(flat.shape[1])])
             writer.writerows(flat.tolist())
             return
-        names = class_names or tuple(map(str, range(probabilities.shape[1])))
         columns = [f"probability_{name}" for name in names]
         if predictions.ndim == 1:
             writer.writerow(["prediction", *columns])
-            writer.writerows([names[p], *row] for p, row in zip(predictions, probabilities.tolist(), strict=True))
+            name = dict(zip(values, names, strict=True))
+            rows = zip(predictions.tolist(), probabilities.tolist(), strict=True)
+            writer.writerows([name[value], *row] for value, row in rows)
         else:
             writer.writerow([*names, *columns])
             writer.writerows(np.concatenate([flat.astype(float), probabilities], axis=1).tolist())
@@ -264,7 +275,13 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="predict.py", description="Predict with a finished run.")
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("input", type=Path, help=".npz, .npy or .csv with samples in the units the run was trained on")
-    parser.add_argument("-o", "--output", type=Path, required=True, help=".npz, .npy or .csv to write")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        help=".npz, .npy or .csv to write: classes as they are in the data of the run (.csv: by name), values in their units",
+    )
     parser.add_argument("--key", help="name of the array in a .npz input (default: x, or the only one)")
     parser.add_argument("--batch_size", type=int, default=256, help="samples at a time (default: 256)")
     parser.add_argument("--device", default="cpu", help="where to compute, e.g. cuda")
@@ -275,5 +292,7 @@ def main(argv: list[str] | None = None) -> None:
     predictor = load(arguments.run, arguments.device)
     inputs = read_inputs(arguments.input, arguments.key)
     prediction = predictor.predict(inputs, arguments.batch_size, str(arguments.input))
-    write_prediction(arguments.output, prediction, predictor.class_names)
+    write_prediction(arguments.output, prediction, predictor.class_names, predictor.class_values)
+    if predictor.kind == "classification" and not predictor.results.get("class_values"):
+        print("classes are indices into class_names: the version that made this run did not note the data's own labels")
     print(f"{len(prediction.predictions)} predictions in {arguments.output}")

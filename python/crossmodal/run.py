@@ -201,6 +201,7 @@ def summarise(config: Config, task, source, trainer: Trainer, test: Evaluation) 
         "tokens": model.encoder.num_tokens,
         "patch_size": list(model.encoder.patch_size),
         "class_names": list(task.class_names),
+        "class_values": list(task.class_values),
         "precision": config.precision,
         "processes": trainer.accelerator.num_processes,
         "sharded": sharding.in_force(trainer.accelerator),

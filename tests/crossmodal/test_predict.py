@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -59,6 +61,41 @@ def test_csv_of_classes_and_values(tmp_path):
     assert path.read_text().split() == ["prediction,probability_no,probability_yes", "yes,0.25,0.75", "no,1.0,0.0"]
     predict.write_prediction(path, Prediction(torch.tensor([[1.5], [2.0]]), None), ())
     assert path.read_text().split() == ["value_0", "1.5", "2.0"]
+
+
+@pytest.mark.parametrize("labels", [[3, 9], ["rest", "fist"]], ids=["numbers", "strings"])
+def test_predictions_are_the_data_s_own_labels(tmp_path, tiny_bert, labels, capsys):
+    values = runs.settings(tmp_path, tiny_bert, epochs=1, method="nft")
+    with np.load(values["data"]) as data:
+        content = dict(data) | {key: np.array(labels)[data[key]] for key in ("y_train", "y_test")}
+    np.savez(values["data"], **content)
+    run.train(Config.from_dict(values))
+    np.save(tmp_path / "in.npy", content["x_test"])
+    for suffix in ("npz", "npy", "csv"):
+        predict.main([values["output_dir"], str(tmp_path / "in.npy"), "-o", str(tmp_path / f"out.{suffix}")])
+    predictor = crossmodal.load(values["output_dir"])
+    predictions, probabilities = predictor.predict(content["x_test"])
+    order = sorted(labels)
+    expected = np.array(order)[probabilities.argmax(1).numpy()]
+    assert predictor.class_values == tuple(order)
+    assert np.asarray(predictions).tolist() == expected.tolist()
+    with np.load(tmp_path / "out.npz") as written:
+        assert written["predictions"].tolist() == np.load(tmp_path / "out.npy").tolist() == expected.tolist()
+        assert written["predictions"].dtype.kind == content["y_test"].dtype.kind
+    rows = (tmp_path / "out.csv").read_text().splitlines()
+    assert rows[0] == f"prediction,probability_{order[0]},probability_{order[1]}"
+    assert [row.split(",")[0] for row in rows[1:]] == [str(value) for value in expected.tolist()]
+
+    capsys.readouterr()
+    stored = json.loads((tmp_path / "run" / "results.json").read_text())
+    del stored["class_values"]  # as older versions left it
+    (tmp_path / "run" / "results.json").write_text(json.dumps(stored))
+    predict.main([values["output_dir"], str(tmp_path / "in.npy"), "-o", str(tmp_path / "out.csv")])
+    assert "classes are indices into class_names" in capsys.readouterr().out
+    assert (tmp_path / "out.csv").read_text().splitlines() == rows
+    assert crossmodal.load(values["output_dir"]).predict(content["x_test"]).predictions.tolist() == [
+        order.index(value) for value in expected.tolist()
+    ]
 
 
 def test_csv_input_with_and_without_names(tmp_path):

@@ -89,6 +89,7 @@ def load_ts_pair(train_path: Path, *, kind: str | None = None, length: int | Non
         x_test=stack_series(test.series, target_length),
         y_test=y_test,
         class_names=class_names,
+        class_values=class_names,
         origin=str(train_path),
         notes=tuple(notes),
         resample=resampled,

@@ -104,7 +104,7 @@ def from_arrays(data: dict[str, np.ndarray], kind: str | None = None, origin: st
         kind, reason = infer_kind(y["train"], spatial, f"{origin}: y_train")
     else:
         reason = f"{kind}: as told."
-    notes = [reason]
+    notes, values = [reason], ()
     names = _class_names(data.get("class_names"), origin)
 
     if kind == "classification":
@@ -115,7 +115,8 @@ def from_arrays(data: dict[str, np.ndarray], kind: str | None = None, origin: st
         elif names:
             classes = np.array(names)
         y = {part: encode_classes(labels[part], classes, f"{origin}: y_{part}") for part in parts}
-        names = names or tuple(str(value) for value in classes.tolist())
+        values = tuple(classes.tolist())
+        names = names or tuple(map(str, values))
     elif kind == "multilabel":
         y = {part: encode_multilabel(y[part], f"{origin}: y_{part}") for part in parts}
     elif kind == "regression":
@@ -135,6 +136,7 @@ def from_arrays(data: dict[str, np.ndarray], kind: str | None = None, origin: st
         x_val=x.get("val"),
         y_val=y.get("val"),
         class_names=names if kind in ("classification", "multilabel") else (),
+        class_values=values,
         origin=origin,
         notes=tuple(notes),
         normalize_x=_normalize(data.get("normalize"), origin),

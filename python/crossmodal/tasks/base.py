@@ -53,6 +53,7 @@ class Task:
         kind: one of :data:`KINDS`.
         num_outputs: number of classes, labels, regressed values, or output channels (dense).
         class_names: names of the classes or labels in the order of their indices; empty where there are none.
+        class_values: classification: the label of each class in the data as they were given, whole numbers or strings.
         loss: name in ``crossmodal.losses``.
         metric: name in ``crossmodal.metrics``.
         normalizer: what was applied to ``x`` (and to ``y``), fitted on the training split alone.
@@ -72,6 +73,7 @@ class Task:
     normalizer: Normalizer
     description: str
     sha256: str = ""
+    class_values: tuple[int | str, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -99,6 +101,7 @@ class RawTask:
             the training part is set aside.
         y_train, y_test, y_val: targets as in :class:`Split`, in their own units.
         class_names: required for classification, where label ``i`` is ``class_names[i]``.
+        class_values: what label ``i`` was in the data (whole numbers, or strings) where that was not ``i`` itself.
         origin: where the data came from, for descriptions and errors.
         notes: sentences for the task's description.
         loss, metric: by kind (:data:`DEFAULTS`) where not given. With the loss "bce_with_logits" dense targets are values
@@ -118,6 +121,7 @@ class RawTask:
     x_val: np.ndarray | None = None
     y_val: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
+    class_values: tuple[int | str, ...] = ()
     origin: str = ""
     notes: tuple[str, ...] = ()
     loss: str | None = None
@@ -281,6 +285,7 @@ def _assemble(
     about = {
         "num_outputs": len(raw.class_names) if kind == "classification" else raw.y_train.shape[1],
         "class_names": raw.class_names,
+        "class_values": raw.class_values or (tuple(range(len(raw.class_names))) if kind == "classification" else ()),
         "sha256": _digest(raw),
     }
     scaling = raw.normalize_x

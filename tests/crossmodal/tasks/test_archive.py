@@ -51,7 +51,7 @@ def test_the_values_are_those_of_the_file():
     line = path.read_text().split("@data\n")[1].splitlines()[0]
     values, label = line.rsplit(":", 1)
     np.testing.assert_allclose(first_test_case[0], [float(v) for v in values.split(",")], atol=1e-6)
-    assert task.class_names[task.test.y[0]] == label
+    assert task.class_names[task.test.y[0]] == task.class_values[task.test.y[0]] == label
 
 
 def test_aeon_itself_is_not_imported():

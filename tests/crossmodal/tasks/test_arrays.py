@@ -56,6 +56,7 @@ def test_validation_of_its_own(save):
 def test_labels_need_not_count_from_zero(save):
     task = load(save(arrays(y=lambda n: np.array([40, -3])[np.arange(n) % 2])))
     assert task.class_names == ("-3", "40")
+    assert task.class_values == (-3, 40)
     assert task.test.y.tolist() == [1, 0, 1, 0, 1, 0]
 
 
@@ -72,10 +73,13 @@ def test_kind_is_told(save):
 def test_class_names(save):
     named = arrays(y=lambda n: np.arange(n) % 2) | {"class_names": np.array(["up", "down"])}
     assert load(save(named)).class_names == ("up", "down")
+    assert load(save(named)).class_values == (0, 1)
     words = arrays(y=lambda n: np.array(["up", "down"])[np.arange(n) % 2]) | {"class_names": np.array(["up", "down"])}
     assert load(save(words)).test.y.tolist() == [0, 1, 0, 1, 0, 1]
     labels = arrays(y=lambda n: RNG.integers(0, 2, (n, 2))) | {"class_names": np.array(["p", "q"])}
     assert load(save(labels)).class_names == ("p", "q")
+    assert load(save(labels)).class_values == ()
+    assert load(save(words)).class_values == ("up", "down")
 
 
 def test_tables_are_scaled_by_column(save):
