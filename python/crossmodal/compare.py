@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import math
 import os
 import subprocess
 import sys
@@ -93,7 +94,12 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--methods", default="pare,nft,scratch", help="separated by commas")
     parser.add_argument("--seeds", default="0,1,2", help="separated by commas")
-    parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="folder of the runs and of the table")
+    parser.add_argument(
+        "--runs_dir",
+        type=Path,
+        default=Path("runs"),
+        help="folder of the runs and of <task>-comparison.md, .json and .png",
+    )
     parser.add_argument("--jobs", type=int, default=None, help="runs at a time (default: one per CPU core)")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace runs that were done with other settings or data"
@@ -107,11 +113,12 @@ def main(argv: list[str] | None = None) -> int:
     execute(jobs, arguments.jobs or cpu_cores(), arguments.overwrite)
     table = summarise(jobs)
     folder = arguments.runs_dir
-    write_json(folder / "comparison.json", table)
+    name = f"{table['task']}-comparison"
+    write_json(folder / f"{name}.json", table)
     text = render(table)
-    write_text(folder / "comparison.md", text)
-    plots.save(plots.comparison(table), folder / "comparison.png")
-    print(f"\n{text}\n{folder / 'comparison.png'}; pictures of each run: {folder}/<task>-<method>-<seed>/*.png")
+    write_text(folder / f"{name}.md", text)
+    plots.save(plots.comparison(table), folder / f"{name}.png")
+    print(f"\n{text}\n{folder / name}.png; pictures of each run: {folder}/<task>-<method>-<seed>/*.png")
     return 0
 
 
@@ -292,7 +299,7 @@ def yardstick(settings: Config) -> dict[str, Any] | None:
 
 def render(table: dict[str, Any]) -> str:
     """The table as Markdown."""
-    count = len(table["seeds"])
+    count, form = len(table["seeds"]), _form(table)
     lines = [
         f"{table['task']}: test {table['label']} ({table['metric']}), encoder {table['encoder']}, {count} seed{'s' * (count > 1)}",
         "",
@@ -301,12 +308,13 @@ def render(table: dict[str, Any]) -> str:
     ]
     for method, row in table["methods"].items():
         difference = (
-            "" if method == table["baseline"] else _plus_minus(row.get("difference"), row.get("standard_error"))
+            "" if method == table["baseline"] else _plus_minus(row.get("difference"), row.get("standard_error"), form)
         )
-        mean, std = _number(row["mean"]), _number(row["std"])
+        mean, std = _number(row["mean"], form), _number(row["std"], form)
         lines.append(f"| {method} | {mean} | {std} | {difference} | {row['seconds']:.0f} |")
     if table["yardstick"]:
-        lines.append(f"| {table['yardstick']['name']}, raw values | {_number(table['yardstick']['error'])} | | | |")
+        error = _number(table["yardstick"]["error"], form)
+        lines.append(f"| {table['yardstick']['name']}, raw values | {error} | | | |")
     lines += ["", "Differences are per seed, with their standard error; negative is better."]
     undefined = [method for method, row in table["methods"].items() if None in row["errors"]]
     if undefined:
@@ -314,11 +322,25 @@ def render(table: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+def _form(table: dict[str, Any]) -> str:
+    """How errors are written: per cent with two decimals, others so that the smallest mean has three digits.
+
+    A mean below a thousandth of the largest is not waited for; very small ones come with an exponent.
+    """
+    means = [row["mean"] for row in table["methods"].values()]
+    means += [table["yardstick"]["error"]] if table["yardstick"] else []
+    sizes = [abs(mean) for mean in means if mean]
+    if table["label"] == "error %" or not sizes:
+        return ".2f"
+    decimals = 2 - math.floor(math.log10(max(min(sizes), max(sizes) / 1000)))
+    return f".{max(decimals, 0)}f" if decimals <= 8 else ".2e"
 
 
-def _plus_minus(value: float | None, error: float | None) -> str:
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else f"{value:{form}}"
+
+
+def _plus_minus(value: float | None, error: float | None, form: str) -> str:
     if value is None:
         return ""
-    return f"{value:+.2f}" + ("" if error is None else f" ± {error:.2f}")
+    return f"{value:+{form}}" + ("" if error is None else f" ± {error:{form}}")

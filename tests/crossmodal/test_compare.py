@@ -43,7 +43,27 @@ def test_one_seed_has_no_deviation_and_errors_stay_errors(tmp_path, monkeypatch)
     monkeypatch.setattr(compare, "yardstick", lambda _: None)
     table = compare.summarise([job(tmp_path, "pare", 0, 0.5, "rmse"), job(tmp_path, "nft", 0, 0.75, "rmse")])
     assert table["label"] == "error"
-    assert "| pare | 0.50 |  | -0.25 | 2 |" in compare.render(table)
+    assert "| pare | 0.500 |  | -0.250 | 2 |" in compare.render(table)
+
+
+@pytest.mark.parametrize(
+    ("errors", "row", "other"),
+    [
+        ((0.0006, 0.0008, 0.0021), "| pare | 0.000700 | 0.000141 | -0.001400 ± 0.000100 |", "0.002100"),
+        ((1234.0, 1236.0, 99000.0), "| pare | 1235 | 1 | -97765 ± 1 |", "99000"),
+        ((2e-9, 2e-9, 3e-9), "| pare | 2.00e-09 | 0.00e+00 | -1.00e-09 ± 0.00e+00 |", "3.00e-09"),
+        ((0.0, 0.0, 0.5), "| pare | 0.000 | 0.000 | -0.500 ± 0.000 |", "0.500"),
+        ((0.0, 0.0, 0.0), "| pare | 0.00 | 0.00 | +0.00 ± 0.00 |", "0.00"),
+    ],
+)
+def test_errors_have_digits_that_suit_them(tmp_path, monkeypatch, errors, row, other):
+    monkeypatch.setattr(compare, "yardstick", lambda _: None)
+    one, two, rival = errors
+    jobs = [job(tmp_path, "pare", 0, one, "rmse"), job(tmp_path, "pare", 1, two, "rmse")]
+    jobs += [job(tmp_path, "nft", seed, rival, "rmse") for seed in range(2)]
+    text = compare.render(compare.summarise(jobs))
+    assert row in text
+    assert f"| nft | {other} |" in text
 
 
 def test_a_metric_that_is_nan_leaves_a_blank(tmp_path, monkeypatch):
@@ -109,11 +129,10 @@ def test_runs_side_by_side_then_taken_as_they_are(tmp_path, tiny_bert, capsys):
     second = capsys.readouterr().out
     assert "nft seed 0: finished before, taken as it is" in second
     assert first[first.index("arrays: test") :] == second[second.index("arrays: test") :]
-    table = json.loads((tmp_path / "runs" / "comparison.json").read_text())
+    table = json.loads((tmp_path / "runs" / "arrays-comparison.json").read_text())
     assert list(table["methods"]) == ["pare", "nft"]
-    assert {"comparison.md", "comparison.png", "arrays-nft-0", "arrays-pare-0"} <= {
-        p.name for p in (tmp_path / "runs").iterdir()
-    }
+    names = {path.name for path in (tmp_path / "runs").iterdir()}
+    assert {"arrays-comparison.md", "arrays-comparison.png", "arrays-nft-0", "arrays-pare-0"} <= names
     with pytest.raises(RunFolderError, match=r"other settings \(batch_size was 8 and is now 7\); add --overwrite"):
         compare.main([*arguments, "--batch_size", "7"])
 
