@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import os
 import re
 import sys
@@ -42,11 +43,16 @@ def _main(action: Callable[[], int | None]) -> int:
 
 
 def _ours(error: BaseException) -> bool:
-    """Whether this package raised the error; one from deeper down is a defect and deserves its traceback."""
+    """Whether a `raise` of this package explains the error; any other is a defect and deserves its traceback.
+
+    That the last frame is one of this package is not enough: what NumPy and torch raise in C has no frame of its own.
+    """
     trace = error.__traceback__
     while trace.tb_next is not None:
         trace = trace.tb_next
-    return trace.tb_frame.f_globals.get("__name__", "").startswith(("crossmodal", "pare_kernels"))
+    frame = trace.tb_frame
+    stated = dis.opname[frame.f_code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"
+    return stated and frame.f_globals.get("__name__", "").startswith(("crossmodal", "pare_kernels"))
 
 
 def train(argv: list[str] | None = None) -> int:
