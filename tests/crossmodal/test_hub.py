@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from transformers import AutoModel
 
 from tests.crossmodal import runs
 
@@ -115,6 +116,32 @@ def test_a_model_is_fetched_once_and_then_read_from_the_cache(hub, tmp_path, tin
     assert asked == []
     offline = load("tests/tiny", "http://127.0.0.1:9", home, HF_HUB_OFFLINE="1")
     assert offline.stdout == fetched.stdout
+
+
+def test_what_an_interruption_left_is_fetched_again(hub, tmp_path):
+    """Weights in shards, of which some are missing, or their index; or the tokenizer is."""
+    served, home = hub.RequestHandlerClass.folder, tmp_path / "home"
+    AutoModel.from_pretrained(served).save_pretrained(served, max_shard_size="8KB")
+    (served / "model.safetensors").unlink(missing_ok=True)
+    shards = sorted(file.name for file in served.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    endpoint, asked = f"http://127.0.0.1:{hub.server_port}", hub.RequestHandlerClass.asked
+    whole = load("tests/tiny", endpoint, home)
+    assert whole.returncode == 0, whole.stderr
+    order = [line.rsplit("/", 1)[1] for line in asked if line.startswith("GET") and "/resolve/" in line]
+    last = len(order) - len(shards) - 1
+    assert order.index("tokenizer.json") < order.index("config.json") < last
+    assert set(order[last:]) == {*shards, "model.safetensors.index.json"}
+
+    for lost in (shards[1:], ["model.safetensors.index.json"], ["config.json", "tokenizer.json"]):
+        for file in [file for name in lost for file in home.rglob(name)]:
+            file.resolve().unlink()
+            file.unlink(missing_ok=True)
+        asked.clear()
+        again = load("tests/tiny", endpoint, home)
+        assert again.stdout == whole.stdout, again.stderr
+        fetched = {line.rsplit("/", 1)[1] for line in asked if line.startswith("GET") and "/resolve/" in line}
+        assert fetched == set(lost)
 
 
 def test_what_cannot_be_had_is_said_at_once(hub, tmp_path):

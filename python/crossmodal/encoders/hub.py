@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import urllib.parse
 import urllib.request
@@ -10,9 +11,10 @@ from pathlib import Path
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-SMALL_FILES = ("config.json", "preprocessor_config.json", "tokenizer*", "vocab*", "merges.txt", "*.model")
+SMALL_FILES = ("preprocessor_config.json", "tokenizer*", "vocab*", "merges.txt", "*.model")
 SMALL_FILES += ("special_tokens_map.json", "added_tokens.json")
-WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
+INDEX = "model.safetensors.index.json"  # which shard holds which tensor
+WEIGHTS = ("model*.safetensors", INDEX)
 SECONDS_TO_CONNECT = 5.0
 _REMEDY = (
     "On a machine without access to the hub, copy the checkpoint (config.json, model.safetensors, tokenizer files) "
@@ -30,12 +32,14 @@ def fetch(name: str, *, weights: bool = True) -> Path:
     Raises:
         FileNotFoundError: there is no such checkpoint, or it is neither in the cache nor to be had; says which.
     """
-    patterns = [*SMALL_FILES, *(WEIGHTS if weights else ())]
+    # In this order, so that config.json tells that the small files are there, and whole weights that everything is.
+    stages = [SMALL_FILES, ("config.json",), *([WEIGHTS] if weights else [])]
     try:
-        folder = _cached(name, patterns, weights)
+        folder = _cached(name, [pattern for stage in stages for pattern in stage], weights)
         if folder is None:
             _check_connection(name)
-            folder = Path(snapshot_download(name, allow_patterns=patterns))
+            for stage in stages:
+                folder = Path(snapshot_download(name, allow_patterns=list(stage)))
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise FileNotFoundError(
             f"encoder {name!r} is neither a local folder nor a model of the hub {constants.ENDPOINT}, or one that needs a token "
@@ -61,8 +65,19 @@ def _cached(name: str, patterns: list[str], weights: bool) -> Path | None:
         folder = Path(snapshot_download(name, allow_patterns=patterns, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
-    whole = (folder / "config.json").is_file() and (not weights or any(folder.glob("*.safetensors")))
+    whole = (folder / "config.json").is_file() and (not weights or _weights_are_whole(folder))
     return folder if whole else None  # what an interruption left is fetched again
+
+
+def _weights_are_whole(folder: Path) -> bool:
+    """Whether there is one file of weights, or every shard that the index names."""
+    if not (folder / INDEX).is_file():
+        return (folder / "model.safetensors").is_file()
+    try:
+        shards = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, AttributeError):  # damaged
+        return False
+    return all((folder / shard).is_file() for shard in shards)
 
 
 def _check_connection(name: str) -> None:
