@@ -466,7 +466,11 @@ def test_two_processes_stop_together_and_one_goes_on(tmp_path, tiny_bert, shard)
     AcceleratorState._reset_state(True)
     straight = run.train(Config.from_dict(values | {"output_dir": str(tmp_path / "straight")}))
     assert resumed["steps"] == straight["steps"] == 90
-    assert resumed["test_loss"] == pytest.approx(straight["test_loss"], rel=1e-2)
+    # Sums in another order, whichever step it was: over 30 epochs at most 6e-6 in an epoch's figures, 3e-8 in the test loss.
+    for one, other in zip(numbers(tmp_path / "run"), numbers(tmp_path / "straight"), strict=True):
+        for key, value in other.items():
+            assert one[key] == (pytest.approx(value, rel=1e-4) if isinstance(value, float) else value), key
+    assert resumed["test_loss"] == pytest.approx(straight["test_loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize("shard", [False, True], ids=["whole", "sharded"])

@@ -147,13 +147,18 @@ def test_accumulation_equals_the_large_batch(tmp_path, tiny_bert):
 
 @pytest.mark.parametrize("change", [{"precision": "bf16"}, {"model__activation_checkpointing": True}])
 def test_variants_of_the_arithmetic_stay_near(tmp_path, tiny_bert, change):
-    """And what they stored is repeated exactly, in the precision of the run."""
+    """bfloat16 stays within its own rounding, 2^-8 of one number, halved for a mean over samples; what is computed again is
+    the same. And what they stored is repeated exactly, in the precision of the run."""
     train(tmp_path / "plain", tiny_bert, "regression", epochs=2)
     AcceleratorState._reset_state(True)
     train(tmp_path / "variant", tiny_bert, "regression", epochs=2, **change)
-    tolerance = 0.1 if "precision" in change else 1e-5
     for one, other in zip(numbers(tmp_path / "plain"), numbers(tmp_path / "variant"), strict=True):
-        assert one["loss"] == pytest.approx(other["loss"], rel=tolerance)
+        if "precision" not in change:
+            assert one == other
+            continue
+        for key in ("loss", "validation_loss"):
+            assert one[key] != other[key], "float32 after all"
+            assert one[key] == pytest.approx(other[key], rel=2**-9), key  # at most 8e-4 over two kinds and four seeds
     again = evaluate.evaluate(tmp_path / "variant" / "run")
     assert again["value"] == again["stored"]
 
