@@ -158,7 +158,7 @@ def test_variants_of_the_arithmetic_stay_near(tmp_path, tiny_bert, change):
             continue
         for key in ("loss", "validation_loss"):
             assert one[key] != other[key], "float32 after all"
-            assert one[key] == pytest.approx(other[key], rel=2**-9), key  # at most 8e-4 over two kinds and four seeds
+            assert one[key] == pytest.approx(other[key], rel=2**-9), key  # at most 1.1e-3 over two kinds and four seeds
     again = evaluate.evaluate(tmp_path / "variant" / "run")
     assert again["value"] == again["stored"]
 
