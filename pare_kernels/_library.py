@@ -4,9 +4,9 @@ Kernels live elsewhere and register themselves for their device: C++ for the CPU
 `pare_kernels._C`), Triton for CUDA (`pare_kernels/_triton/`). Where neither serves, `_fallback.py` does.
 
 Conventions: "acc" is float32, or float64 for float64 tokens. A seed is an int64 tensor of one element. `exact_steps = -1` means all
-steps. Results that nobody needs (`need_* = False`) are empty tensors. dweight has the shape of the
-gate's weight, dbias is (1,), both acc. Autocast: the operators choose their own precision (scores in
-acc, rows copied as they are), so no casting is registered and autocast passes through.
+steps. Results that nobody needs (`need_* = False`) are empty tensors. dweight has the shape of the gate's weight, dbias is (1,),
+both acc. Autocast: the operators choose their own precision (scores in acc, rows copied as they are), so no casting is registered
+and autocast passes through.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ EAGER: dict[str, type[torch.autograd.Function]] = {}
 TRANSFORMABLE: dict[str, type[torch.autograd.Function]] = {}
 
 
-class OnceDifferentiable(torch.autograd.Function):
+class RefuseSecondDerivative(torch.autograd.Function):
     """A gradient as it is, with an error where it is differentiated again with respect to what it was computed from.
 
     `once_differentiable` does this for autograd, but is blind to nested transforms of torch.func.
@@ -228,7 +228,7 @@ def _differentiate(name: str, save, formula) -> None:
         def backward(ctx, *grads):
             tensors = [tensor for tensor in (*grads, *ctx.saved_tensors) if tensor is not None]
             return tuple(
-                gradient if gradient is None else OnceDifferentiable.apply(name, gradient, *tensors)
+                gradient if gradient is None else RefuseSecondDerivative.apply(name, gradient, *tensors)
                 for gradient in formula(ctx, *grads)
             )
 

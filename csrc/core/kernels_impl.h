@@ -61,11 +61,8 @@ void for_acc(bool is_double, Function function) {
 template <class T, class Function>
 void map(const void* x, std::int64_t count, void* result, Function function) {
   for (std::int64_t i = 0; i < count; i += lanes<T>) {
-    T values[lanes<T>] = {};
-    const auto bytes = sizeof(T) * static_cast<std::size_t>(std::min<std::int64_t>(lanes<T>, count - i));
-    std::memcpy(values, static_cast<const T*>(x) + i, bytes);
-    store(values, function(load(values)));
-    std::memcpy(static_cast<T*>(result) + i, values, bytes);
+    const Vec<T> y = function(load_part(static_cast<const T*>(x) + i, count - i, T(0)));
+    store_part(static_cast<T*>(result) + i, y, count - i);
   }
 }
 

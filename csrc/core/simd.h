@@ -64,6 +64,14 @@ PARE_INLINE Vec<T> load_part(const T* from, std::int64_t count, T padding) {
   return load(values);
 }
 
+// The first `count` lanes to memory.
+template <class T>
+PARE_INLINE void store_part(T* to, Vec<T> v, std::int64_t count) {
+  T values[lanes<T>];
+  store(values, v);
+  std::memcpy(to, values, sizeof(T) * static_cast<std::size_t>(std::min<std::int64_t>(lanes<T>, count)));
+}
+
 template <class T>
 PARE_INLINE Vec<T> broadcast(T x) {
   return Vec<T>{} + x;

@@ -24,14 +24,10 @@ PARE_INLINE Acc<A> dot(const A* a, const B* b, std::int64_t features) {
 template <class T>
 void sigmoid_row(T* z, std::int64_t count) {
   for (std::int64_t i = 0; i < count; i += lanes<T>) {
-    T values[lanes<T>] = {};
-    const auto bytes = sizeof(T) * static_cast<std::size_t>(std::min<std::int64_t>(lanes<T>, count - i));
-    std::memcpy(values, z + i, bytes);
-    const Vec<T> x = load(values);
+    const Vec<T> x = load_part(z + i, count - i, T(0));
     const Vec<T> e = exp<T>(x < 0 ? x : -x);
     const Vec<T> g = (x < 0 ? e : broadcast<T>(1)) / (1 + e);
-    store(values, x == x ? g : x);
-    std::memcpy(z + i, values, bytes);
+    store_part(z + i, static_cast<Vec<T>>(x == x ? g : x), count - i);
   }
 }
 

@@ -81,12 +81,16 @@ def test_keep_limits_checkpoints(straight, monkeypatch):
     assert [path.name for path in saved] == ["step-00000004", "step-00000006", "step-00000008"]
 
 
-def test_resume_asks_for_the_same_settings(straight, monkeypatch):
-    values, _ = straight
+def interrupt(values, monkeypatch):
     with monkeypatch.context() as patch:
         stop_at(patch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Interrupted):
             run.train(Config.from_dict(values))
+
+
+def test_resume_asks_for_the_same_settings(straight, monkeypatch):
+    values, _ = straight
+    interrupt(values, monkeypatch)
     with pytest.raises(RunFolderError, match=r"other settings: batch_size was 4 and is now 5"):
         run.train(Config.from_dict(values | {"resume": True, "batch_size": 5}))
     with pytest.raises(RunFolderError, match="interrupted run; add --resume true"):
@@ -102,10 +106,7 @@ def test_resume_asks_for_the_same_settings(straight, monkeypatch):
 
 def test_resume_asks_for_the_same_source(straight, monkeypatch):
     values, _ = straight
-    with monkeypatch.context() as patch:
-        stop_at(patch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        with pytest.raises(Interrupted):
-            run.train(Config.from_dict(values))
+    interrupt(values, monkeypatch)
     source = Path(values["source"]["name"])
     source.write_text(source.read_text().replace("plum 1", "kiwi 1"))
     with pytest.raises(RunFolderError, match=r"has changed since: source .*source.csv \(sha256 .*; add --overwrite"):
