@@ -32,7 +32,10 @@ BUDGET = 530.0  # seconds for everything
 TEST_LIMIT = 180.0  # of each test process; they run side by side
 HEADLINE = "swin-2000-B32"
 OURS = "pare", "pare-inplace", "pare-exact"
-OPERATOR_TESTS = ("functional", "library", "properties", "backends", "errors", "nn")
+# Of these files the tests that are marked `gpu`; of tests/triton/on_device all.
+OPERATOR_TESTS = ("functional", "library", "properties", "backends", "errors", "nn", "transforms")
+MODEL_TESTS = ("model",)
+MODEL_PACKAGES = ("transformers", "accelerate", "jsonargparse")
 PASSED, FAILED, LATE, SKIPPED = "passed", "FAILED", "OUT OF TIME", "skipped"
 
 PROBE = """
@@ -73,22 +76,21 @@ class Outcome:
 
 def parts(out: Path) -> list[Part]:
     python, file = sys.executable, str(out / "gpu.csv")
-    files = [
-        *sorted((ROOT / "tests" / "triton" / "on_device").glob("test_*.py")),
-        ROOT / "tests" / "triton" / "test_gpu.py",
-    ]
-    files += [ROOT / "tests" / "pare_kernels" / f"test_{name}.py" for name in OPERATOR_TESTS]
     pytest = (python, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+
+    def test(path: Path, *selection: str, needs: tuple[str, ...] = ()) -> Part:
+        name = f"tests: {path.parent.name}/{path.stem.removeprefix('test_')}"
+        command = (*pytest, *selection, str(path.relative_to(ROOT)))
+        return Part(name, command, limit=TEST_LIMIT, group="tests", needs=("pytest", *needs))
+
+    def marked(folder: str, name: str, *needs: str) -> Part:
+        return test(ROOT / "tests" / folder / f"test_{name}.py", "-m", "gpu", needs=needs)
+
     tests = [
-        Part(
-            f"tests: {path.parent.name}/{path.stem.removeprefix('test_')}",
-            # Of the operators' tests those on the device; of the others all are.
-            (*pytest, *(("-k", "cuda") if path.parent.name == "pare_kernels" else ()), str(path.relative_to(ROOT))),
-            limit=TEST_LIMIT,
-            group="tests",
-            needs=("pytest", "hypothesis") if path.stem == "test_properties" else ("pytest",),
-        )
-        for path in files
+        *(test(path) for path in sorted((ROOT / "tests" / "triton" / "on_device").glob("test_*.py"))),
+        marked("triton", "gpu"),
+        *(marked("pare_kernels", name, *(("hypothesis",) if name == "properties" else ())) for name in OPERATOR_TESTS),
+        *(marked("crossmodal", name, *MODEL_PACKAGES) for name in MODEL_TESTS),
     ]
     measure = (python, "-m", "benchmarks.run", "--device", "cuda", "--csv", file, "--seconds", "1")
 
@@ -106,7 +108,7 @@ def parts(out: Path) -> list[Part]:
         operator(HEADLINE, 50, "paper"),
         operator(HEADLINE, 60, "eager-closed-manual", "compile-closed-manual"),
         operator(HEADLINE, 60, "compile-closed"),
-        Part("training step", step, limit=80, group="step", needs=("transformers", "accelerate", "jsonargparse")),
+        Part("training step", step, limit=80, group="step", needs=MODEL_PACKAGES),
         operator("short", 40, *OURS, "paper", "eager-closed-manual"),
     ]
 

@@ -40,7 +40,8 @@ def test_the_parts_exist_and_fit_into_the_budget(tmp_path):
     assert len(set(names)) == len(names)
     kernels = {f"tests: on_device/{name}" for name in ("selection", "relaxation", "gradients")}
     operators = {f"tests: pare_kernels/{name}" for name in gpu.OPERATOR_TESTS}
-    assert kernels | operators | {"tests: triton/gpu", "training step"} <= set(names)
+    models = {f"tests: crossmodal/{name}" for name in gpu.MODEL_TESTS}
+    assert kernels | operators | models | {"tests: triton/gpu", "training step"} <= set(names)
     longest = {}
     for part in parts:
         longest[part.group] = max(longest.get(part.group, 0), part.limit)

@@ -28,6 +28,14 @@ if INTERPRETED:
     interpreter._convert_float = _convert_rounding
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m gpu` chooses
+def pytest_collection_modifyitems(items):
+    for item in items:
+        device = item.callspec.params.get("device") if hasattr(item, "callspec") else None
+        if device == "cuda":
+            item.add_marker(pytest.mark.gpu)
+
+
 @pytest.fixture(params=DEVICES)
 def device(request):
     """The device under test, which is also where tensors are made that name none. A test file asks for it as a whole."""
