@@ -56,11 +56,11 @@ def check_same_device(name: str, tensor: Tensor, other_name: str, other: Tensor)
 
 def check_gate(weight: Tensor, bias: Tensor | None, tokens_name: str, tokens: Tensor) -> None:
     check_floating("gate_weight", weight)
-    features = tokens.shape[-1]
-    if not (1 <= weight.ndim <= 2 and weight.shape[-1] == features and (weight.ndim == 1 or weight.shape[0] == 1)):
+    features, shape = tokens.shape[-1], weight.shape
+    if shape != (features,) and shape != (1, features):
         raise ValueError(
             f"gate_weight must have shape ({features},) or (1, {features}) for {tokens_name} with {features} features, "
-            f"got {tuple(weight.shape)}"
+            f"got {tuple(shape)}"
         )
     check_same_device("gate_weight", weight, tokens_name, tokens)
     if bias is None:
@@ -188,8 +188,9 @@ def draw_seed(generator: torch.Generator | None = None, device: torch.device | s
     """
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(f"generator must be a torch.Generator or None, got {type(generator).__name__}")
-    drawn_on = device if generator is None else generator.device
-    seed = torch.randint(0, 2**63 - 1, (), dtype=torch.int64, device=drawn_on, generator=generator)
+    if generator is None:
+        return torch.randint(2**63 - 1, (), device=device)
+    seed = torch.randint(2**63 - 1, (), device=generator.device, generator=generator)
     return seed if device is None else seed.to(device)
 
 
