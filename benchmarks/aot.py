@@ -159,7 +159,8 @@ def compile_variant(variant: Variant, target: str) -> Result:
             signature[parameter.name] = POINTERS.get(parameter.name, f"*{kind}")
             if parameter.name == "index_ptr":
                 signature[parameter.name] = "*i64"
-            hints[(position,)] = [["tt.divisibility", 16]]
+            if not parameter.do_not_specialize_on_alignment:
+                hints[(position,)] = [["tt.divisibility", 16]]
         else:
             signature[parameter.name] = "fp32" if parameter.name in FLOATS else "i32"
     backend, architecture, warp_size = TARGETS[target]

@@ -342,8 +342,26 @@ Tensor gumbel_topk_backward(Tensor grad, Tensor noisy, std::int64_t k, double ta
 
 // ---- patch_replace, patch_swap_ ---------------------------------------------------------------------------------------
 
+// The scores behind a choice are one flat tensor: noisy ones of target and source, then the gates, where tokens are scored.
+std::int64_t scores_numel(std::int64_t batch, std::int64_t targets, std::int64_t sources, bool gated) {
+  return batch * (targets + sources) * (gated ? 2 : 1);
+}
+
+template <class Parameters>
+void point_to_scores(Parameters& p, void* flat, ScalarType acc, std::int64_t batch, std::int64_t targets, std::int64_t sources,
+                     bool gated) {
+  const std::int64_t size = acc == ScalarType::Double ? 8 : 4;
+  auto* noisy = static_cast<char*>(flat);
+  p.noisy_target = noisy;
+  p.noisy_source = noisy + batch * targets * size;
+  if (!gated) return;
+  char* gates = noisy + batch * (targets + sources) * size;
+  p.gate_target = gates;
+  p.gate_source = gates + batch * targets * size;
+}
+
 struct Choice {
-  Tensor target_index, source_index, gate_target, gate_source, noisy_target, noisy_source;
+  Tensor target_index, source_index, scores;
 };
 
 // Chooses and moves rows: to `mixed`, or in place where it is null.
@@ -365,10 +383,7 @@ Choice replace(const TokenInput& target, const TokenInput& source, pare::Type ty
   const NoiseInput for_source(noisy ? noise_source : none, noisy ? seed : none, 1, acc, batch * sources, "noise_source");
   Choice choice{empty({batch, k}, ScalarType::Long),
                 empty({batch, k}, ScalarType::Long),
-                empty({batch, scored ? targets : 0}, acc),
-                empty({batch, scored ? sources : 0}, acc),
-                empty({batch, targets}, acc),
-                empty({batch, sources}, acc)};
+                empty({scores_numel(batch, targets, sources, scored)}, acc)};
   pare::PatchReplace p{};
   p.type = type;
   p.features = target.features;
@@ -387,16 +402,13 @@ Choice replace(const TokenInput& target, const TokenInput& source, pare::Type ty
   p.streaming = mixed && beyond_cache(bytes_of(target, type));
   p.target_index = static_cast<std::int64_t*>(choice.target_index.data_ptr());
   p.source_index = static_cast<std::int64_t*>(choice.source_index.data_ptr());
-  p.gate_target = choice.gate_target.data_ptr();
-  p.gate_source = choice.gate_source.data_ptr();
-  p.noisy_target = choice.noisy_target.data_ptr();
-  p.noisy_source = choice.noisy_source.data_ptr();
+  point_to_scores(p, choice.scores.data_ptr(), acc, batch, targets, sources, scored);
   for_items(batch, 1, (targets + sources) * (target.features + 16),
             [&](std::int64_t first, std::int64_t last) { pare::kernels().patch_replace(p, first, last); });
   return choice;
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> patch_replace(
+std::tuple<Tensor, Tensor, Tensor, Tensor> patch_replace(
     Tensor target, Tensor source, Tensor gate_weight, std::optional<Tensor> gate_bias, std::optional<Tensor> seed,
     std::optional<Tensor> noise_target, std::optional<Tensor> noise_source, std::int64_t k, double, double noise_scale,
     std::int64_t selection, bool highest, bool by_score, std::int64_t, bool) {
@@ -405,7 +417,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> patch_replace
   const Tensor mixed = empty({t.batch, t.view.patches, t.features}, target.scalar_type());
   Choice c = replace(t, s, type, &mixed, gate_weight, gate_bias, seed, noise_target, noise_source, k, noise_scale, selection,
                      highest, by_score);
-  return {mixed, c.target_index, c.source_index, c.gate_target, c.gate_source, c.noisy_target, c.noisy_source};
+  return {mixed, c.target_index, c.source_index, c.scores};
 }
 
 void check_writable(const Tensor& tensor, const char* name) {
@@ -414,7 +426,7 @@ void check_writable(const Tensor& tensor, const char* name) {
                     " must not be expanded: several of its elements share one place in memory. Clone it first");
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> patch_swap_(
+std::tuple<Tensor, Tensor, Tensor> patch_swap_(
     Tensor target, Tensor source, Tensor gate_weight, std::optional<Tensor> gate_bias, std::optional<Tensor> seed,
     std::optional<Tensor> noise_target, std::optional<Tensor> noise_source, std::int64_t k, double, double noise_scale,
     std::int64_t selection, bool highest, bool by_score, std::int64_t, bool) {
@@ -424,7 +436,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> patch_swap_(
   const TokenInput t(target, "target", true), s(source, "source", true);
   Choice c = replace(t, s, type, nullptr, gate_weight, gate_bias, seed, noise_target, noise_source, k, noise_scale, selection,
                      highest, by_score);
-  return {c.target_index, c.source_index, c.gate_target, c.gate_source, c.noisy_target, c.noisy_source};
+  return {c.target_index, c.source_index, c.scores};
 }
 
 // All of an index at once, so that the loop is a vector loop: as unsigned numbers negative ones are large.
@@ -445,9 +457,8 @@ using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 // `exchanged`: target and source are the buffers after an exchange; only then may there be a gradient of the source buffer.
 Gradients replace_backward(const Tensor& grad, bool exchanged, const std::optional<Tensor>& grad_source, const Tensor& target, const Tensor& source,
-                           const Tensor& gate_weight, const Tensor& gate_target, const Tensor& gate_source,
-                           const Tensor& noisy_target, const Tensor& noisy_source, const Tensor& target_index,
-                           const Tensor& source_index, double tau, std::int64_t exact_steps, bool highest, bool relax,
+                           const Tensor& gate_weight, const Tensor& target_index, const Tensor& source_index,
+                           const Tensor& scores, double tau, std::int64_t exact_steps, bool highest, bool relax,
                            bool need_target, bool need_source, bool need_gate) {
   const pare::Type type = type_of(target, "target");
   const ScalarType acc = acc_of(type), dtype = target.scalar_type();
@@ -470,14 +481,8 @@ Gradients replace_backward(const Tensor& grad, bool exchanged, const std::option
   check_index(slots, batch * k, targets, "target_index");
   check_index(patches, batch * k, sources, "source_index");
   const Gate gate(gate_weight, std::nullopt, type, t.features);
-  std::optional<Numbers> numbers[4];
-  if (relax) {
-    numbers[0].emplace(gate_target, acc, batch * targets, "gate_target");
-    numbers[1].emplace(gate_source, acc, batch * sources, "gate_source");
-    numbers[2].emplace(noisy_target, acc, batch * targets, "noisy_target");
-    numbers[3].emplace(noisy_source, acc, batch * sources, "noisy_source");
-  }
-  const auto data = [&](int i) { return numbers[i] ? numbers[i]->data() : nullptr; };
+  std::optional<Numbers> numbers;
+  if (relax) numbers.emplace(scores, acc, scores_numel(batch, targets, sources, true), "scores");
   const Tensor dtarget = need_target ? empty({batch, targets, t.features}, dtype) : empty({0}, dtype);
   const Tensor dsource = need_source ? empty({batch, sources, t.features}, dtype) : empty({0}, dtype);
   const Tensor dweight = empty_like_gate(gate_weight, need_gate, acc), dbias = empty({need_gate ? 1 : 0}, acc);
@@ -491,10 +496,7 @@ Gradients replace_backward(const Tensor& grad, bool exchanged, const std::option
   p.source = s.view;
   p.exchanged = exchanged;
   p.weight = gate.weight();
-  p.gate_target = data(0);
-  p.gate_source = data(1);
-  p.noisy_target = data(2);
-  p.noisy_source = data(3);
+  if (numbers) point_to_scores(p, numbers->data(), acc, batch, targets, sources, true);
   p.target_index = static_cast<const std::int64_t*>(slots.data());
   p.source_index = static_cast<const std::int64_t*>(patches.data());
   p.tau = tau;
@@ -514,21 +516,18 @@ Gradients replace_backward(const Tensor& grad, bool exchanged, const std::option
   return {dtarget, dsource, dweight, dbias};
 }
 
-Gradients patch_replace_backward(Tensor grad, Tensor target, Tensor source, Tensor gate_weight, Tensor gate_target,
-                                 Tensor gate_source, Tensor noisy_target, Tensor noisy_source, Tensor target_index,
-                                 Tensor source_index, double tau, std::int64_t exact_steps, bool highest, bool relax,
-                                 bool need_target, bool need_source, bool need_gate) {
-  return replace_backward(grad, false, std::nullopt, target, source, gate_weight, gate_target, gate_source, noisy_target, noisy_source,
-                          target_index, source_index, tau, exact_steps, highest, relax, need_target, need_source, need_gate);
+Gradients patch_replace_backward(Tensor grad, Tensor target, Tensor source, Tensor gate_weight, Tensor target_index,
+                                 Tensor source_index, Tensor scores, double tau, std::int64_t exact_steps, bool highest,
+                                 bool relax, bool need_target, bool need_source, bool need_gate) {
+  return replace_backward(grad, false, std::nullopt, target, source, gate_weight, target_index, source_index, scores, tau,
+                          exact_steps, highest, relax, need_target, need_source, need_gate);
 }
 
 Gradients patch_swap_backward(Tensor grad_target, std::optional<Tensor> grad_source, Tensor target, Tensor source, Tensor gate_weight,
-                              Tensor gate_target, Tensor gate_source, Tensor noisy_target, Tensor noisy_source,
-                              Tensor target_index, Tensor source_index, double tau, std::int64_t exact_steps, bool highest,
-                              bool relax, bool need_target, bool need_source, bool need_gate) {
-  return replace_backward(grad_target, true, grad_source, target, source, gate_weight, gate_target, gate_source, noisy_target,
-                          noisy_source, target_index, source_index, tau, exact_steps, highest, relax, need_target,
-                          need_source, need_gate);
+                              Tensor target_index, Tensor source_index, Tensor scores, double tau, std::int64_t exact_steps,
+                              bool highest, bool relax, bool need_target, bool need_source, bool need_gate) {
+  return replace_backward(grad_target, true, grad_source, target, source, gate_weight, target_index, source_index, scores,
+                          tau, exact_steps, highest, relax, need_target, need_source, need_gate);
 }
 
 std::string cpu_capability() { return pare::kernels().name; }

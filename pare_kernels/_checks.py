@@ -14,6 +14,7 @@ REPLACE = ("lowest", "highest")
 PAIRINGS = ("position", "score")
 TOKEN_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
+_STRIDED = torch.strided
 ALL_EXACT = -1  # how `exact_steps=None` reaches the operators, whose schemas take an int
 
 
@@ -39,7 +40,7 @@ def check_floating(name: str, tensor: Tensor) -> None:
         raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
     if tensor.dtype not in TOKEN_DTYPES:
         raise TypeError(f"{name} must be float32, bfloat16, float16 or float64, got {tensor.dtype}")
-    if tensor.layout != torch.strided:
+    if tensor.layout is not _STRIDED:
         raise TypeError(f"{name} must be a dense (strided) tensor, got layout {tensor.layout}")
 
 
@@ -49,9 +50,8 @@ def check_tokens(name: str, tokens: Tensor) -> None:
         raise ValueError(f"{name} must have shape (batch, patches, features), got shape {tuple(tokens.shape)}")
 
 
-def check_same_device(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
-    if tensor.device != other.device:
-        raise ValueError(f"{name} must be on {other.device} like {other_name}, but is on {tensor.device}")
+def wrong_device(name: str, tensor: Tensor, other_name: str, other: Tensor) -> ValueError:
+    return ValueError(f"{name} must be on {other.device} like {other_name}, but is on {tensor.device}")
 
 
 def check_gate(weight: Tensor, bias: Tensor | None, tokens_name: str, tokens: Tensor) -> None:
@@ -62,13 +62,16 @@ def check_gate(weight: Tensor, bias: Tensor | None, tokens_name: str, tokens: Te
             f"gate_weight must have shape ({features},) or (1, {features}) for {tokens_name} with {features} features, "
             f"got {tuple(shape)}"
         )
-    check_same_device("gate_weight", weight, tokens_name, tokens)
+    device = tokens.device
+    if weight.device != device:
+        raise wrong_device("gate_weight", weight, tokens_name, tokens)
     if bias is None:
         return
     check_floating("gate_bias", bias)
     if bias.ndim > 1 or bias.numel() != 1:
         raise ValueError(f"gate_bias must be one number, of shape () or (1,), got shape {tuple(bias.shape)}")
-    check_same_device("gate_bias", bias, tokens_name, tokens)
+    if bias.device != device:
+        raise wrong_device("gate_bias", bias, tokens_name, tokens)
 
 
 def check_number(name: str, value: float, *, positive: bool) -> float:
@@ -115,7 +118,8 @@ def check_patch_replace(
     check_tokens("source", source)
     if source.dtype != target.dtype:
         raise TypeError(f"source must have target's dtype {target.dtype}, got {source.dtype}")
-    check_same_device("source", source, "target", target)
+    if source.device != target.device:
+        raise wrong_device("source", source, "target", target)
     batch, num_target, features = target.shape
     source_batch, num_source, source_features = source.shape
     if source_batch != batch or source_features != features:
@@ -172,7 +176,8 @@ def check_noise(name: str, noise: Tensor, shape: tuple[int, int], like: Tensor) 
     check_floating(name, noise)
     if tuple(noise.shape) != tuple(shape):
         raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(noise.shape)}")
-    check_same_device(name, noise, "the tokens", like)
+    if noise.device != like.device:
+        raise wrong_device(name, noise, "the tokens", like)
     return noise.detach().to(accumulation_dtype(like.dtype))
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pare_kernels import reference
 from pare_kernels._checks import ALL_EXACT, SELECTIONS, accumulation_dtype
+from pare_kernels._types import ChoiceScores
 
 TOPK, RANDOM = SELECTIONS.index("topk"), SELECTIONS.index("random")
 
@@ -83,7 +84,7 @@ def _choose(
     highest: bool,
     by_score: bool,
 ) -> tuple[Tensor, ...]:
-    """Everything of the forward pass but the rows: target_index, source_index, gate_*, noisy_*."""
+    """Everything of the forward pass but the rows: target_index, source_index, scores."""
     dtype = accumulation_dtype(target.dtype)
     gates, noisy = [], []
     streams = (reference.TARGET_STREAM, noise_target, target), (reference.SOURCE_STREAM, noise_source, source)
@@ -92,13 +93,12 @@ def _choose(
             noise = reference.gumbel_noise(seed, *tokens.shape[:2], stream, dtype)
         gate = None if selection == RANDOM else reference.gate_scores(tokens, gate_weight, gate_bias)
         scores = reference.noisy_scores(gate, None if selection == TOPK else noise, noise_scale)
-        gates.append(torch.empty(tokens.shape[0], 0, dtype=dtype, device=tokens.device) if gate is None else gate)
-        # An operator's outputs share no memory, neither with each other nor with its inputs.
-        noisy.append(scores.clone(memory_format=torch.contiguous_format))
+        gates.append(gate)
+        noisy.append(scores)
     target_index, source_index = reference.choose_patches(
         *noisy, k, replace="highest" if highest else "lowest", pairing="score" if by_score else "position"
     )
-    return target_index, source_index, *gates, *noisy
+    return target_index, source_index, ChoiceScores(*noisy, *gates).flat()
 
 
 def patch_replace(
@@ -118,7 +118,7 @@ def patch_replace(
     exact_steps: int,
     straight_through: bool,
 ) -> tuple[Tensor, ...]:
-    target_index, source_index, *scores = _choose(
+    target_index, source_index, scores = _choose(
         target,
         source,
         gate_weight,
@@ -134,7 +134,7 @@ def patch_replace(
     )
     placed = source.gather(1, _rows(source_index, source))
     mixed = target.contiguous().scatter(1, _rows(target_index, target), placed)
-    return mixed, target_index, source_index, *scores
+    return mixed, target_index, source_index, scores
 
 
 def patch_swap_(
@@ -154,7 +154,7 @@ def patch_swap_(
     exact_steps: int,
     straight_through: bool,
 ) -> tuple[Tensor, ...]:
-    target_index, source_index, *scores = _choose(
+    target_index, source_index, scores = _choose(
         target,
         source,
         gate_weight,
@@ -172,7 +172,7 @@ def patch_swap_(
     displaced = target.gather(1, _rows(target_index, target))
     target.scatter_(1, _rows(target_index, target), placed)
     source.scatter_(1, _rows(source_index, source), displaced)
-    return target_index, source_index, *scores
+    return target_index, source_index, scores
 
 
 def patch_swap(target: Tensor, source: Tensor, *arguments) -> tuple[Tensor, ...]:
@@ -185,12 +185,9 @@ def patch_replace_backward(
     target: Tensor,
     source: Tensor,
     gate_weight: Tensor,
-    gate_target: Tensor,
-    gate_source: Tensor,
-    noisy_target: Tensor,
-    noisy_source: Tensor,
     target_index: Tensor,
     source_index: Tensor,
+    scores: Tensor,
     tau: float,
     exact_steps: int,
     highest: bool,
@@ -210,6 +207,7 @@ def patch_replace_backward(
     dbias = torch.zeros(1 if need_gate else 0, dtype=dtype, device=target.device)
 
     if relax:
+        noisy_target, noisy_source, gate_target, gate_source = ChoiceScores.split(scores, target, source)
         # 2. Masks: c = <gradient of the row, token> on kept slots and on placed patches.
         c_target = (grad.to(dtype) * target.to(dtype)).sum(-1).scatter(1, target_index, 0.0)
         placed = source.gather(1, _rows(source_index, source))
@@ -251,12 +249,9 @@ def patch_swap_backward(
     target: Tensor,
     source: Tensor,
     gate_weight: Tensor,
-    gate_target: Tensor,
-    gate_source: Tensor,
-    noisy_target: Tensor,
-    noisy_source: Tensor,
     target_index: Tensor,
     source_index: Tensor,
+    scores: Tensor,
     tau: float,
     exact_steps: int,
     highest: bool,
@@ -273,12 +268,9 @@ def patch_swap_backward(
         original_target,
         original_source,
         gate_weight,
-        gate_target,
-        gate_source,
-        noisy_target,
-        noisy_source,
         target_index,
         source_index,
+        scores,
         tau,
         exact_steps,
         highest,

@@ -18,6 +18,7 @@ import torch
 
 from pare_kernels import _fallback, _triton
 from pare_kernels._checks import accumulation_dtype
+from pare_kernels._types import ChoiceScores
 
 NAMESPACE = "pare_kernels"
 _library = torch.library.Library(NAMESPACE, "DEF")
@@ -26,13 +27,10 @@ _FORWARD_ARGUMENTS = (
     "Tensor gate_weight, Tensor? gate_bias, Tensor? seed, Tensor? noise_target, Tensor? noise_source, SymInt k, float tau, "
     "float noise_scale, int selection, bool highest, bool by_score, int exact_steps, bool straight_through"
 )
-_CHOICE_RESULTS = (
-    "Tensor target_index, Tensor source_index, Tensor gate_target, Tensor gate_source, "
-    "Tensor noisy_target, Tensor noisy_source"
-)
+_CHOICE_RESULTS = "Tensor target_index, Tensor source_index, Tensor scores"
 _BACKWARD_ARGUMENTS = (
-    "Tensor gate_weight, Tensor gate_target, Tensor gate_source, Tensor noisy_target, Tensor noisy_source, Tensor target_index, "
-    "Tensor source_index, float tau, int exact_steps, bool highest, bool relax, bool need_target, bool need_source, bool need_gate"
+    "Tensor gate_weight, Tensor target_index, Tensor source_index, Tensor scores, float tau, int exact_steps, bool highest, "
+    "bool relax, bool need_target, bool need_source, bool need_gate"
 )
 _GRADIENTS = "Tensor dtarget, Tensor dsource, Tensor dweight, Tensor dbias"
 
@@ -49,9 +47,9 @@ SCHEMAS = {
         " -> (Tensor mask, Tensor relaxed, Tensor noisy, Tensor indices)"
     ),
     "gumbel_topk_backward": "(Tensor grad, Tensor noisy, SymInt k, float tau, int exact_steps) -> Tensor",
-    # (B, Nt, D), (B, Ns, D) -> (B, Nt, D), int64 (B, k) x 2, acc (B, Nt), (B, Ns), (B, Nt), (B, Ns).
-    # selection: 0 gumbel, 1 topk, 2 random (tokens are not scored then, gate_* are (B, 0)). tau, exact_steps and straight_through
-    # serve the autograd formula alone.
+    # (B, Nt, D), (B, Ns, D) -> (B, Nt, D), int64 (B, k) x 2, acc (2 B (Nt + Ns),): `ChoiceScores`, flat.
+    # selection: 0 gumbel, 1 topk, 2 random (tokens are not scored then: half as many scores). tau, exact_steps and
+    # straight_through serve the autograd formula alone.
     "patch_replace": f"(Tensor target, Tensor source, {_FORWARD_ARGUMENTS}) -> (Tensor mixed, {_CHOICE_RESULTS})",
     "patch_replace_backward": f"(Tensor grad, Tensor target, Tensor source, {_BACKWARD_ARGUMENTS}) -> ({_GRADIENTS})",
     # Exchanges the k pairs of rows between the two buffers.
@@ -106,11 +104,10 @@ def _(grad, noisy, k, tau, exact_steps):
 
 
 def _fake_choice(target, source, k, selection):
-    dtype = accumulation_dtype(target.dtype)
-    shapes = target.shape[:2], source.shape[:2]
-    gates = [(shape[0], 0) if selection == _fallback.RANDOM else shape for shape in shapes]
-    index = [target.new_empty((target.shape[0], k), dtype=torch.int64) for _ in range(2)]
-    return *index, *(target.new_empty(shape, dtype=dtype) for shape in (*gates, *shapes))
+    batch, num_target, _ = target.shape
+    index = [target.new_empty((batch, k), dtype=torch.int64) for _ in range(2)]
+    scores = ChoiceScores.numel(batch, num_target, source.shape[1], gated=selection != _fallback.RANDOM)
+    return *index, target.new_empty(scores, dtype=accumulation_dtype(target.dtype))
 
 
 @_fake("patch_replace")
@@ -296,14 +293,14 @@ def _save_choice(ctx, inputs, output, target, source):
     """What the backward passes of `patch_replace` and `patch_swap_` need; `target` and `source` as they are after the call."""
     gate_weight, gate_bias = inputs[2:4]
     _, ctx.tau, _, _, ctx.highest, _, ctx.exact_steps, ctx.relax = inputs[7:]
-    target_index, source_index, *scores = output[-6:]
-    ctx.mark_non_differentiable(target_index, source_index, *scores)
-    ctx.save_for_backward(target, source, gate_weight, gate_bias, *scores, target_index, source_index)
+    choice = output[-3:]  # target_index, source_index, scores
+    ctx.mark_non_differentiable(*choice)
+    ctx.save_for_backward(target, source, gate_weight, gate_bias, *choice)
     ctx.set_materialize_grads(False)
 
 
 def _run_backward(ctx, operator, *grads):
-    target, source, gate_weight, gate_bias, *scores = ctx.saved_tensors
+    target, source, gate_weight, gate_bias, *choice = ctx.saved_tensors
     need_target, need_source, need_weight, need_bias = ctx.needs_input_grad[:4]
     # Without the relaxation the choice has no gradient: None, since zeros would let an optimizer decay a gate that nothing trains.
     need_weight, need_bias = need_weight and ctx.relax, need_bias and ctx.relax
@@ -313,7 +310,7 @@ def _run_backward(ctx, operator, *grads):
         target,
         source,
         gate_weight,
-        *scores,
+        *choice,
         ctx.tau,
         ctx.exact_steps,
         ctx.highest,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -20,6 +21,35 @@ class PatchReplaceResult(NamedTuple):
     lam: float
     target_index: Tensor
     source_index: Tensor
+
+
+class ChoiceScores(NamedTuple):
+    """The scores behind a choice, each (B, N) in the accumulation type: what its gradient needs.
+
+    Operators pass them on as one flat tensor, since each tensor that an operator takes or returns costs a tiny call dearly:
+    these four one after the other, without gates (the scores before noise) where tokens are not scored.
+    """
+
+    noisy_target: Tensor
+    noisy_source: Tensor
+    gate_target: Tensor | None = None
+    gate_source: Tensor | None = None
+
+    @staticmethod
+    def numel(batch: int, num_target: int, num_source: int, gated: bool) -> int:
+        return batch * (num_target + num_source) * (2 if gated else 1)
+
+    @classmethod
+    def split(cls, flat: Tensor, target: Tensor, source: Tensor) -> ChoiceScores:
+        """Views of a flat tensor, for tokens (B, Nt, D) and (B, Ns, D)."""
+        shapes = [target.shape[:2], source.shape[:2]]
+        if flat.numel() >= cls.numel(target.shape[0], target.shape[1], source.shape[1], gated=True):
+            shapes *= 2
+        parts = flat.split([shape.numel() for shape in shapes])
+        return cls(*(part.view(shape) for part, shape in zip(parts, shapes, strict=True)))
+
+    def flat(self) -> Tensor:
+        return torch.cat([part.flatten() for part in self if part is not None])
 
 
 class TopKResult(NamedTuple):

@@ -312,4 +312,5 @@ def _overlap(a: Tensor, b: Tensor) -> bool:
 
 
 def _share(k: int, target: Tensor) -> float:
-    return k / target.shape[1] if target.shape[1] else 0.0
+    num_target = target.shape[1]
+    return k / num_target if num_target else 0.0

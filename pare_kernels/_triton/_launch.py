@@ -13,6 +13,7 @@ import triton
 from torch import Tensor
 
 MAX_PROGRAMS = 2**31 - 1  # of a one-dimensional grid, on every device
+ROWS = "gate_", "mask_", "noise_", "noisy_", "scores_"  # pointers to rows of any length, one after the other
 
 
 class Launch(NamedTuple):
@@ -40,15 +41,17 @@ def record_launches() -> Iterator[list[Launch]]:
 def kernel(function):
     """`triton.jit` that never specializes on the value of a number, so that another N, B or k compiles nothing.
 
-    What is not a pointer (`*_ptr`) and not `tl.constexpr` is a run-time number. Alignment, which decides about wide loads,
-    is said by the constexpr `ALIGN` instead.
+    What is not a pointer (`*_ptr`) and not `tl.constexpr` is a run-time number. The alignment of tokens, which decides about
+    wide loads, is said by the constexpr `ALIGN` instead. Scores, noise and masks have none to rely on: their rows, of any
+    length, follow each other in memory.
     """
+    parameters = inspect.signature(function).parameters.items()
+    pointers = [name for name, _ in parameters if name.endswith("_ptr")]
     numbers = [
-        name
-        for name, parameter in inspect.signature(function).parameters.items()
-        if not name.endswith("_ptr") and "constexpr" not in str(parameter.annotation)
+        name for name, parameter in parameters if name not in pointers and "constexpr" not in str(parameter.annotation)
     ]
-    return triton.jit(function, do_not_specialize=numbers)
+    rows = [name for name in pointers if name.startswith(ROWS)]
+    return triton.jit(function, do_not_specialize=numbers, do_not_specialize_on_alignment=rows)
 
 
 def launch(

@@ -9,13 +9,14 @@ the row dots need before the rest can begin), and a few per cent for scores and 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import triton
 from torch import Tensor
 
-from pare_kernels._checks import ALL_EXACT, accumulation_dtype
+from pare_kernels._checks import ALL_EXACT
 from pare_kernels._triton import long_rows, relaxation, selection, tokens
 from pare_kernels._triton._launch import alignment, launch, split_number
 
@@ -74,13 +75,9 @@ def _as_one_item(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def gate_scores(
-    target: Tensor, source: Tensor | None, weight: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    """Scores of one or both modalities, one launch. Bytes: read T + S + weight, write 2 rows."""
-    dtype = accumulation_dtype(target.dtype)
-    both = [target] if source is None else [target, source]
-    scores = [torch.empty(tensor.shape[:2], dtype=dtype, device=tensor.device) for tensor in both]
+def gate_scores(both: Sequence[Tensor], weight: Tensor, bias: Tensor | None, scores: Sequence[Tensor]) -> None:
+    """Fills in the (B, N) scores of one or both modalities, one launch. Bytes: read T + S + weight, write 2 rows."""
+    target = both[0]
     traffic = _bytes(*both, *scores, weight, bias)
     both = [_as_one_item(tensor) for tensor in both]
     block_rows, block_columns = _tile(
@@ -111,40 +108,30 @@ def gate_scores(
         traffic=traffic,
         num_warps=8,
     )
-    return scores[0], scores[1] if source is not None else None
-
-
-class Choice(NamedTuple):
-    noisy_target: Tensor
-    noisy_source: Tensor
-    target_index: Tensor
-    source_index: Tensor
 
 
 def select(
-    like: Tensor,
-    nums: tuple[int, int],
-    gates: tuple[Tensor, Tensor] | None,
+    noisy: Sequence[Tensor],
+    gates: Sequence[Tensor] | None,
     noise: tuple[Tensor, Tensor] | None,
     seed: Tensor | None,
     k: int,
     scale: float,
     highest: bool,
     by_score: bool,
-) -> Choice:
-    """Noisy scores and the index lists of both modalities, one launch. `like`: (B, ...) in the scores' dtype.
+) -> tuple[Tensor, Tensor]:
+    """Fills in the (B, N) noisy scores of both modalities and returns their index lists, one launch.
 
     Bytes: read gate and noise (2 rows each, where given), write noisy (2 rows) and 2 index lists of 8 bytes; rows that do
     not fit into one block are read again per bisection step, and pairing by score sorts the lists, both out of the cache.
     """
-    batch = like.shape[0]
-    noisy = [like.new_empty((batch, num)) for num in nums]
-    index = [like.new_empty((batch, k), dtype=torch.int64) for _ in nums]
-    orders = like.new_empty((batch, 4, k) if by_score else 1, dtype=torch.int32)
+    batch, nums = noisy[0].shape[0], [rows.shape[1] for rows in noisy]
+    index = [rows.new_empty((batch, k), dtype=torch.int64) for rows in noisy]
+    orders = noisy[0].new_empty((batch, 4, k) if by_score else 1, dtype=torch.int32)
     _launch_select(
         noisy, index, gates, noise, seed, nums, k, scale, 1, highest, by_score, mask=None, orders=orders, batch=batch
     )
-    return Choice(*noisy, *index)
+    return index[0], index[1]
 
 
 def select_rows(

@@ -5,15 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pare_kernels._checks import SELECTIONS
+from pare_kernels._checks import SELECTIONS, accumulation_dtype
 from pare_kernels._triton import launchers, tokens
+from pare_kernels._types import ChoiceScores
 
 TOPK, RANDOM = SELECTIONS.index("topk"), SELECTIONS.index("random")
 REPLACE, SWAP, GATE = tokens.REPLACE.value, tokens.SWAP.value, tokens.GATE.value
 
 
 def gate_scores(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return launchers.gate_scores(tokens, None, weight, bias)[0]
+    scores = torch.empty(tokens.shape[:2], dtype=accumulation_dtype(tokens.dtype), device=tokens.device)
+    launchers.gate_scores([tokens], weight, bias, [scores])
+    return scores
 
 
 def gate_scores_backward(
@@ -64,18 +67,19 @@ def _choose(
     highest,
     by_score,
 ):
-    """Everything of the forward pass but the rows: (target_index, source_index), (gate_target, gate_source, noisy_...)."""
-    like = torch.empty(0, dtype=launchers.accumulation_dtype(target.dtype), device=target.device)
-    like = like.expand(target.shape[0], 0)
-    gates = noise = None
-    if selection != RANDOM:
-        gates = launchers.gate_scores(target, source, gate_weight, gate_bias)
+    """Everything of the forward pass but the rows: target_index, source_index, scores."""
+    gated = selection != RANDOM
+    numel = ChoiceScores.numel(target.shape[0], target.shape[1], source.shape[1], gated)
+    scores = torch.empty(numel, dtype=accumulation_dtype(target.dtype), device=target.device)
+    noisy_target, noisy_source, *gates = ChoiceScores.split(scores, target, source)
+    noise = None
+    if gated:
+        launchers.gate_scores((target, source), gate_weight, gate_bias, gates)
     if selection != TOPK and noise_target is not None:
         noise = noise_target.contiguous(), noise_source.contiguous()
-    choice = launchers.select(
-        like,
-        (target.shape[1], source.shape[1]),
-        gates,
+    index = launchers.select(
+        (noisy_target, noisy_source),
+        gates if gated else None,
         noise,
         None if selection == TOPK or noise is not None else seed,
         k,
@@ -83,9 +87,7 @@ def _choose(
         highest,
         by_score,
     )
-    if gates is None:
-        gates = like.new_empty(like.shape), like.new_empty(like.shape)
-    return (choice.target_index, choice.source_index), (*gates, choice.noisy_target, choice.noisy_source)
+    return *index, scores
 
 
 def patch_replace(
@@ -106,10 +108,10 @@ def patch_replace(
     straight_through: bool,
 ) -> tuple[Tensor, ...]:
     randomness = seed, noise_target, noise_source
-    index, scores = _choose(
+    *index, scores = _choose(
         target, source, gate_weight, gate_bias, *randomness, k, noise_scale, selection, highest, by_score
     )
-    return launchers.replace(target, source, *index), *index, *scores
+    return launchers.replace(target, source, *index), *index, scores
 
 
 def patch_swap_(
@@ -130,11 +132,11 @@ def patch_swap_(
     straight_through: bool,
 ) -> tuple[Tensor, ...]:
     randomness = seed, noise_target, noise_source
-    index, scores = _choose(
+    *index, scores = _choose(
         target, source, gate_weight, gate_bias, *randomness, k, noise_scale, selection, highest, by_score
     )
     launchers.swap(target, source, *index)
-    return *index, *scores
+    return *index, scores
 
 
 def patch_swap(target: Tensor, source: Tensor, *arguments) -> tuple[Tensor, ...]:
@@ -148,12 +150,9 @@ def _backward(
     target: Tensor,
     source: Tensor,
     gate_weight: Tensor,
-    gate_target: Tensor,
-    gate_source: Tensor,
-    noisy_target: Tensor,
-    noisy_source: Tensor,
     target_index: Tensor,
     source_index: Tensor,
+    scores: Tensor,
     tau: float,
     exact_steps: int,
     highest: bool,
@@ -161,15 +160,14 @@ def _backward(
     *need: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     *need_tokens, need_gate = need
-    index, dtype = (target_index, source_index), noisy_target.dtype
+    index, dtype = (target_index, source_index), scores.dtype
     dtarget = dsource = target.new_empty(0)
     dweight = torch.zeros(gate_weight.shape if need_gate else 0, dtype=dtype, device=target.device)
     dbias = torch.zeros(1 if need_gate else 0, dtype=dtype, device=target.device)
     if relax and any(need):
+        *noisy, gate_target, gate_source = ChoiceScores.split(scores, target, source)
         row_dots = launchers.dots(grads[0], target, source, index, dtype, mode == SWAP)
-        dscores_target, dscores_source, *partner = launchers.adjoint(
-            row_dots, (noisy_target, noisy_source), index, tau, exact_steps, highest
-        )
+        dscores_target, dscores_source, *partner = launchers.adjoint(row_dots, noisy, index, tau, exact_steps, highest)
         dscores = dscores_target, dscores_source
         dtarget, dsource, partial = launchers.gradients(
             mode, grads, (target, source), partner, dscores, (gate_target, gate_source), gate_weight, need, dtype

@@ -11,6 +11,7 @@ import torch
 
 from pare_kernels import _fallback, _library, reference
 from pare_kernels._checks import accumulation_dtype
+from pare_kernels._types import ChoiceScores
 from tests.pare_kernels.cases import normal, on_host
 from tests.pare_kernels.conftest import DEVICES, INTERPRETED
 from tests.tolerances import RELAXED, SCORES, assert_gradient
@@ -139,14 +140,12 @@ def redo_choice(arguments, noisy_target, noisy_source):
 def check_forward(arguments):
     dtype = arguments[0].dtype
     results = ops.patch_replace(*arguments)
-    mixed, target_index, source_index, *scores = on_host(results)
-    noisy_target, noisy_source = scores[2:]
+    mixed, target_index, source_index, scores = on_host(results)
     arguments = on_host(arguments)
     target, source = arguments[:2]
-    for actual, expected in zip(scores, _fallback.patch_replace(*arguments)[3:], strict=True):
-        rtol, atol = SCORES[dtype]
-        torch.testing.assert_close(actual, expected, rtol=4 * rtol, atol=4 * atol)
-    slots, patches = redo_choice(arguments, noisy_target, noisy_source)
+    rtol, atol = SCORES[dtype]
+    torch.testing.assert_close(scores, _fallback.patch_replace(*arguments)[3], rtol=4 * rtol, atol=4 * atol)
+    slots, patches = redo_choice(arguments, *ChoiceScores.split(scores, target, source)[:2])
     assert torch.equal(target_index, slots)
     assert torch.equal(source_index, patches)
     rows = (index.unsqueeze(-1).expand(-1, -1, target.shape[2]) for index in (slots, patches))
@@ -176,43 +175,39 @@ def assert_gradients(label, actual, expected, expected_without_gate, dtype, weig
 def check_gradient(arguments, forward, seed):
     """Against the written-out float64 backward on the kernel's own choice."""
     target, source, weight, *_ = arguments
-    _, target_index, source_index, *scores = forward
+    _, *choice = forward
     tau, selection, highest, exact_steps = arguments[8], arguments[10], arguments[11], arguments[13]
     generator = torch.Generator("cpu").manual_seed(seed)
     y, y_source = (tokens(generator, x.shape, x.dtype) for x in (target, source))
     relax = selection == GUMBEL or (selection == TOPK and seed % 2 == 0)
     options = tau, exact_steps, highest, relax
-    wide = [x.cpu().double() for x in (weight, *scores)]
-    indices = target_index, source_index
+    *indices, scores = on_host(choice)
+    wide = [weight.cpu().double(), *indices, scores.double()]
     wide_rows = [x.cpu().double() for x in (y, target, source)]
     routing = tau, exact_steps, highest, False
     expected, routed = (
-        _fallback.patch_replace_backward(*wide_rows, *wide, *on_host(indices), *choice, True, True, True)
-        for choice in (options, routing)
+        _fallback.patch_replace_backward(*wide_rows, *wide, *words, True, True, True) for words in (options, routing)
     )
-    actual = ops.patch_replace_backward(y, target, source, weight, *scores, *indices, *options, True, True, True)
+    actual = ops.patch_replace_backward(y, target, source, weight, *choice, *options, True, True, True)
     assert_gradients("", actual, expected, routed, target.dtype, weight)
 
     needs = [bool(seed >> bit & 1) for bit in range(3)]
-    some = ops.patch_replace_backward(y, target, source, weight, *scores, *indices, *options, *needs)
+    some = ops.patch_replace_backward(y, target, source, weight, *choice, *options, *needs)
     for got, whole, need in zip(some, actual, (*needs, needs[2]), strict=True):
         assert torch.equal(got, whole) if need else got.numel() == 0
 
     after_target, after_source = target.contiguous().clone(), source.contiguous().clone()
     ops.patch_swap_(after_target, after_source, *arguments[2:])
     swapped = ops.patch_swap_backward(
-        y, y_source, after_target, after_source, weight, *scores, *indices, *options, True, True, True
+        y, y_source, after_target, after_source, weight, *choice, *options, True, True, True
     )
     wide_rows = [x.cpu().double() for x in (y, y_source, after_target, after_source)]
     expected, routed = (
-        _fallback.patch_swap_backward(*wide_rows, *wide, *on_host(indices), *choice, True, True, True)
-        for choice in (options, routing)
+        _fallback.patch_swap_backward(*wide_rows, *wide, *words, True, True, True) for words in (options, routing)
     )
     assert_gradients(" of the exchange", swapped, expected, routed, target.dtype, weight)
     # Where nothing depends on the source buffer, the exchange has the gradient of the replacement, to the bit.
-    unused = ops.patch_swap_backward(
-        y, None, after_target, after_source, weight, *scores, *indices, *options, True, True, True
-    )
+    unused = ops.patch_swap_backward(y, None, after_target, after_source, weight, *choice, *options, True, True, True)
     for got, whole in zip(unused, actual, strict=True):
         assert torch.equal(got, whole)
 
@@ -323,14 +318,19 @@ def test_tokens_that_are_not_finite_stay_in_their_row():
     target, source = (tokens(generator, (4, 30, 6), torch.float32) for _ in range(2))
     weight = normal(generator, 6, dtype=torch.float32)
     arguments = [target, source, weight, None, torch.tensor(4), None, None, 12, 0.9, 1.0, GUMBEL, False, False, 8, True]
-    clean = ops.patch_replace(*arguments)
+
+    def forward():
+        *tokens_and_index, scores = ops.patch_replace(*arguments)
+        return *tokens_and_index, *ChoiceScores.split(scores, target, source), scores
+
+    clean = forward()
     target[1, 3, 2], target[1, 4, 0], source[2, 5, 5] = float("nan"), float("inf"), float("-inf")
-    spoilt = ops.patch_replace(*arguments)
-    for before, after in zip(clean, spoilt, strict=True):
+    spoilt = forward()
+    for before, after in zip(clean[:-1], spoilt[:-1], strict=True):
         assert torch.equal(before[[0, 3]], after[[0, 3]])
     y = torch.ones_like(target)
     gradients = ops.patch_replace_backward(
-        y, target, source, weight, *spoilt[3:], *spoilt[1:3], 0.9, 8, False, True, True, True, False
+        y, target, source, weight, *spoilt[1:3], spoilt[-1], 0.9, 8, False, True, True, True, False
     )
     assert all(gradient[[0, 3]].isfinite().all() for gradient in gradients[:2])
 
@@ -362,9 +362,10 @@ def test_any_number_of_threads_gives_the_same_bits(shape):
             torch.set_num_threads(threads)
             forward = ops.patch_replace(*arguments, exact_steps, True)
             backward = ops.patch_replace_backward(
-                y, target, source, weight, *forward[3:], *forward[1:3], 0.9, exact_steps, False, True, True, True, True
+                y, target, source, weight, *forward[1:], 0.9, exact_steps, False, True, True, True, True
             )
-            sampler = ops.gumbel_topk(forward[3], None, torch.tensor(9), 0, shape[1] // 3, 0.9, 1.0, exact_steps)
+            gate = ChoiceScores.split(forward[3], target, source).gate_target
+            sampler = ops.gumbel_topk(gate, None, torch.tensor(9), 0, shape[1] // 3, 0.9, 1.0, exact_steps)
             results.append([*forward, *backward, *sampler])
         for other in results[1:]:
             assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
@@ -391,9 +392,11 @@ def test_raw_operators_refuse_what_would_reach_outside_memory():
         ops.patch_swap_(torch.randn(1, 6, 4).expand(2, 6, 4), x, w, *rest, 2, *options)
     with pytest.raises(RuntimeError, match="needs a seed or noise"):
         ops.patch_replace(x, x.clone(), w, None, None, None, None, 2, 0.9, 1.0, RANDOM, False, False, 8, False)
-    _, slots, patches, *scores = ops.patch_replace(x, x.clone(), w, *rest, 2, *options)
+    _, slots, patches, scores = ops.patch_replace(x, x.clone(), w, *rest, 2, *options)
     with pytest.raises(RuntimeError, match="target_index must name patches, from 0 to 5, got 6"):
-        ops.patch_replace_backward(x, x, x, w, *scores, slots * 0 + 6, patches, 0.9, 8, False, True, True, True, True)
+        ops.patch_replace_backward(x, x, x, w, slots * 0 + 6, patches, scores, 0.9, 8, False, True, True, True, True)
+    with pytest.raises(RuntimeError, match="scores must have 48 elements, got 24"):
+        ops.patch_replace_backward(x, x, x, w, slots, patches, scores[:24], 0.9, 8, False, True, True, True, True)
 
 
 @cpp_alone

@@ -22,8 +22,8 @@ def forward_arguments(selection=0, dtype=torch.float32, requires_grad=True, exac
 
 def backward_arguments(needs=(True, True, True), exact_steps=8):
     arguments = forward_arguments(requires_grad=False, exact_steps=exact_steps)
-    mixed, slots, patches, *scores = ops.patch_replace(*arguments)
-    return (torch.randn_like(mixed), *arguments[:3], *scores, slots, patches, 0.9, exact_steps, False, True, *needs)
+    mixed, *choice = ops.patch_replace(*arguments)
+    return (torch.randn_like(mixed), *arguments[:3], *choice, 0.9, exact_steps, False, True, *needs)
 
 
 NEEDS = [(True, True, True), (True, False, False), (False, True, True)]

@@ -14,7 +14,7 @@ NAMES = "dtarget", "dsource", "dweight", "dbias"
 
 
 def chosen(inputs, k, highest=False, selection=0):
-    """Scores and index lists of a forward pass: (gate_target, gate_source, noisy_target, noisy_source), (lists)."""
+    """The index lists and scores of a forward pass."""
     call = (
         *inputs,
         torch.tensor(5, device=inputs[0].device),
@@ -29,20 +29,19 @@ def chosen(inputs, k, highest=False, selection=0):
         8,
         True,
     )
-    _, *index, gate_target, gate_source, noisy_target, noisy_source = _fallback.patch_replace(*call)
-    return (gate_target, gate_source, noisy_target, noisy_source), tuple(index)
+    return _fallback.patch_replace(*call)[1:]
 
 
 def assert_backward(
     operator, grads, inputs, k, *, steps=8, highest=False, relax=True, need=(True, True, True), by=None
 ):
-    scores, index = chosen(inputs, k, highest)
+    slots, patches, scores = chosen(inputs, k, highest)
     if by is not None:
-        index = index[0], index[1][:, by].contiguous()
-    rest = (*index, 0.9, steps, highest, relax, *need)
-    actual = getattr(operators, operator)(*grads, *inputs[:3], *scores, *rest)
-    wide = [tensor.double() for tensor in (*grads, *inputs[:3], *scores)]
-    expected = getattr(_fallback, operator)(*wide, *rest)
+        patches = patches[:, by].contiguous()
+    rest = 0.9, steps, highest, relax, *need
+    actual = getattr(operators, operator)(*grads, *inputs[:3], slots, patches, scores, *rest)
+    wide = [tensor.double() for tensor in (*grads, *inputs[:3])]
+    expected = getattr(_fallback, operator)(*wide, slots, patches, scores.double(), *rest)
     for name, one, other in zip(NAMES, actual, expected, strict=True):
         assert one.shape == other.shape, name
         assert_gradient(name, one, other, inputs[0].dtype)
@@ -181,7 +180,7 @@ def test_launches_and_bytes_of_the_default_operator(operator, source_grad, shape
     k = num * 2 // 3
     target, source, weight, forward = meta(shape, k)
     in_place = operator == "patch_swap"
-    *_, target_index, source_index, a, b, c, d = getattr(operators, operator + "_" * in_place)(*forward)
+    choice = getattr(operators, operator + "_" * in_place)(*forward)[-3:]
     assert [launch.name for launch in launches] == [
         "gate_scores_kernel",
         "select_kernel",
@@ -194,25 +193,7 @@ def test_launches_and_bytes_of_the_default_operator(operator, source_grad, shape
 
     launches.clear()
     grads = (target, source if source_grad else None) if in_place else (target,)
-    arguments = (
-        *grads,
-        target,
-        source,
-        weight,
-        a,
-        b,
-        c,
-        d,
-        target_index,
-        source_index,
-        0.9,
-        8,
-        False,
-        True,
-        True,
-        True,
-        True,
-    )
+    arguments = (*grads, target, source, weight, *choice, 0.9, 8, False, True, True, True, True)
     getattr(operators, f"{operator}_backward")(*arguments)
     assert [launch.name for launch in launches] == ["dots_kernel", "adjoint_kernel", "gradient_kernel", "reduce_kernel"]
     # The gradient of each buffer, both tokens, both results; and once more, for the row dots, a gradient and tokens.
@@ -281,8 +262,8 @@ def test_addresses_beyond_32_bits(device):
     results = [operators.patch_replace(*inputs, *call) for inputs in (far, near)]
     for one, other in zip(*results, strict=True):
         assert torch.equal(one, other)
-    mixed, *index_and_scores = results[0]
-    rest = (*index_and_scores[2:], *index_and_scores[:2], 0.9, 8, False, True, True, True, True)
+    mixed, *choice = results[0]
+    rest = (*choice, 0.9, 8, False, True, True, True, True)
     results = [operators.patch_replace_backward(mixed, *inputs[:3], *rest) for inputs in (far, near)]
     for one, other in zip(*results, strict=True):
         assert torch.equal(one, other)

@@ -78,13 +78,12 @@ def test_launchers_say_what_the_kernels_touch(operator, source_grad, batch, num_
     with counted() as table:
         call = (*inputs, seed, None, None, k, 0.9, 1.0, 0, False, False, 8, True)
         if operator == "patch_swap":
-            *index, gate_target, gate_source, noisy_target, noisy_source = operators.patch_swap_(*call)
+            choice = operators.patch_swap_(*call)
         else:
-            _, *index, gate_target, gate_source, noisy_target, noisy_source = operators.patch_replace(*call)
+            _, *choice = operators.patch_replace(*call)
         grads = [torch.randn_like(tensor) for tensor in inputs[: 1 + source_grad]]
         grads += [None] * (operator == "patch_swap" and not source_grad)
-        scores = gate_target, gate_source, noisy_target, noisy_source
-        rest = (*inputs[:3], *scores, *index, 0.9, 8, False, True, True, True, True)
+        rest = (*inputs[:3], *choice, 0.9, 8, False, True, True, True, True)
         getattr(operators, f"{operator}_backward")(*grads, *rest)
     assert len(table) == 7
     assert_true([row for row in table if row[0] != "adjoint_kernel"], 0.03)
@@ -116,6 +115,6 @@ def test_a_wrong_formula_is_noticed(counted, monkeypatch):
     monkeypatch.setattr(launchers, "_bytes", lambda *tensors: sum(t.nbytes for t in tensors[:1] if t is not None))
     tokens, source, weight, bias = make_inputs(2, 64, 64, 64, torch.float32)
     with counted() as table:
-        launchers.gate_scores(tokens, source, weight, bias)
+        launchers.gate_scores((tokens, source), weight, bias, [torch.empty(2, 64) for _ in range(2)])
     with pytest.raises(AssertionError, match="gate_scores_kernel: said"):
         assert_true(table, 0.1)
