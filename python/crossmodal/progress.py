@@ -39,7 +39,7 @@ class Progress:
         """After each optimizer step."""
         if self.terminal:
             epoch = self._bar.n * self.epochs // max(self.steps, 1) + 1
-            parts = [f"loss {loss:.3f}", self._validation, None if k is None else f"k {k}", f"lr {lr:.1e}"]
+            parts = [f"loss {loss:#.3g}", self._validation, None if k is None else f"k {k}", f"lr {lr:.1e}"]
             parts.append(f"{samples_per_second:.0f} samples/s")
             self._bar.set_description_str(f"epoch {epoch}/{self.epochs}", refresh=False)
             self._bar.set_postfix_str(", ".join(part for part in parts if part), refresh=False)
@@ -47,11 +47,11 @@ class Progress:
 
     def epoch(self, record: dict[str, Any]) -> None:
         """After each epoch, with its record."""
-        self._validation = f"{self.metric} {record['validation']:.3f}"
+        self._validation = f"{self.metric} {record['validation']:#.3g}"
         if not self.enabled or self.terminal:
             return
-        parts = [f"epoch {record['epoch'] + 1}/{self.epochs}", f"loss {record['loss']:.4f}"]
-        parts.append(f"validation {self.metric} {record['validation']:.4f}")
+        parts = [f"epoch {record['epoch'] + 1}/{self.epochs}", f"loss {record['loss']:#.4g}"]
+        parts.append(f"validation {self.metric} {record['validation']:#.4g}")
         if record.get("k") is not None:
             parts.append(f"k {record['k']}")
         parts += [
@@ -90,8 +90,8 @@ def closing_table(results: dict[str, Any], select: str) -> str:
         select: how the epoch was chosen.
     """
     rows = {
-        results["metric"]: [f"{results[split]:.4f}" for split in ("validation", "test")],
-        "loss": [f"{results[split]:.4f}" for split in ("validation_loss", "test_loss")],
+        results["metric"]: [f"{results[split]:#.4g}" for split in ("validation", "test")],
+        "loss": [f"{results[split]:#.4g}" for split in ("validation_loss", "test_loss")],
         "samples": [str(results["samples"][split]) for split in ("validation", "test")],
     }
     width = max(map(len, rows))

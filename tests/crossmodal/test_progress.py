@@ -49,6 +49,13 @@ def test_long_times_are_in_minutes(monkeypatch):
     assert duration(7200) == "2.0 h"
 
 
+def test_small_errors_keep_their_digits(capsys):
+    progress = Progress(4, 2, "mse")
+    progress.epoch(RECORD | {"loss": 1.23456e-5, "validation": 0.000123456})
+    assert "loss 1.235e-05  validation mse 0.0001235" in capsys.readouterr().out
+    progress.close()
+
+
 def test_closing_table():
     results = {
         "metric": "accuracy",
@@ -66,7 +73,7 @@ def test_closing_table():
     assert [line.split() for line in table] == [
         ["validation", "test"],
         ["accuracy", "0.5000", "0.2500"],
-        ["loss", "1.0000", "nan"],
+        ["loss", "1.000", "nan"],
         ["samples", "2", "4"],
     ]
     assert last == "weights of epoch 2 of 3 (select: metric); 12 steps in 1.5 min"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,7 +59,8 @@ class Task:
         metric: name in ``crossmodal.metrics``.
         normalizer: what was applied to ``x`` (and to ``y``), fitted on the training split alone.
         description: what was read, inferred and done, in words.
-        sha256: hash of the data as they were read, before any split or normalisation.
+        sha256: hash of the data as they were read, before any split or normalisation, and of the names and the scaling that
+            came with them.
     """
 
     name: str
@@ -441,8 +443,10 @@ def _zero_targets(parts: dict[str, _Part], loss: str, metric: str, origin: str) 
 
 
 def _digest(raw: RawTask) -> str:
-    """Hash of dtypes, shapes and values; of real numbers in their :func:`float_dtype`."""
-    sha = hashlib.sha256()
+    """Hash of all that a run learns from: the arrays' dtypes (of real numbers :func:`float_dtype`), shapes and values; what the
+    labels mean; how values are scaled."""
+    meaning = raw.class_names, raw.class_values, raw.normalize_x, raw.normalize_y
+    sha = hashlib.sha256(json.dumps(meaning).encode())
     real = raw.kind in ("regression", "dense")
     for x, y in ((raw.x_train, raw.y_train), (raw.x_val, raw.y_val), (raw.x_test, raw.y_test)):
         for array, is_real in ((x, True), (y, real)):

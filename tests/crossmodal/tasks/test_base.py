@@ -185,6 +185,16 @@ def test_the_layout_in_memory_does_not_matter(register):
     assert torch.equal(one.test.y, other.test.y)
 
 
+@pytest.mark.parametrize("change", [{"class_names": ("b", "a")}, {"normalize_x": "none"}, {"y_train": None}])
+def test_the_hash_tells_data_apart_that_mean_something_else(register, change):
+    data = raw("classification", class_names=("a", "b"))
+    register(data)
+    one = tasks.load("toy")
+    base._REGISTRY.pop("toy")
+    register(dataclasses.replace(data, **{name: value or data.y_train[::-1] for name, value in change.items()}))
+    assert tasks.load("toy").sha256 != one.sha256
+
+
 def test_seeds_choose_the_validation_split(register):
     register(raw(n_train=60))
     first, again, other = (tasks.load("toy", split_seed=seed) for seed in (0, 0, 1))
