@@ -289,10 +289,10 @@ class Config:
         data_dir: where the files of a task lie (null: where the package that brings them put them).
         kind: kind of target (null: inferred, and printed).
         loss: what is minimised; `--list` says for which kinds of target each is (null: cross_entropy for classification,
-            bce_with_logits for multilabel, mse for regression and dense). For masks and shares from 0 to 1 the dense targets
-            have bce_with_logits.
+            bce_with_logits for multilabel, mse for regression and dense). Dense targets that are masks, from 0 to 1, have
+            bce_with_logits.
         metric: what is measured; `--list` says for which kinds of target each is (null: accuracy for classification, auroc
-            for multilabel, rmse for regression, relative_l2 for dense).
+            for multilabel and masks, rmse for regression, relative_l2 for dense).
         output_dir: folder of the run (null: `runs/<task>-<method>-<seed>`).
         overwrite: delete what a former run left in `output_dir`.
         resume: go on from the last checkpoint in `output_dir`, with the same settings and data.
@@ -337,6 +337,7 @@ class Config:
             "macro_f1",
             "auroc",
             "mean_average_precision",
+            "iou",
             "mse",
             "rmse",
             "mae",

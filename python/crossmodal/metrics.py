@@ -22,9 +22,9 @@ class Metric:
 
     Attributes:
         compute: (outputs, targets) of a whole split to a number. Outputs are logits for classes and labels, values in
-            the data's own units otherwise (see `Normalizer.decode`).
+            the data's own units otherwise, which for masks are probabilities (see `Normalizer.decode`).
         higher_is_better: direction.
-        kinds: kinds of target it is made for.
+        kinds: kinds of target it is made for; "mask" are dense targets from 0 to 1 with the loss bce_with_logits.
         description: one line.
     """
 
@@ -60,33 +60,55 @@ def balanced_accuracy(outputs: Tensor, targets: Tensor) -> float:
 
 
 def macro_f1(outputs: Tensor, targets: Tensor) -> float:
-    """Mean over classes or labels of F1; classes by largest logit, labels by logit > 0. A class never met counts 0."""
+    """Mean over classes, labels or channels of F1 (of masks: Dice); classes by largest logit, labels and pixels by probability
+    above 1/2. A class never met counts 0."""
     if targets.ndim == 1:
         labels = range(outputs.shape[1])
         return sk.f1_score(
             targets.numpy(), outputs.argmax(1).numpy(), labels=list(labels), average="macro", zero_division=0
         )
-    return sk.f1_score(targets.numpy() > 0.5, outputs.numpy() > 0, average="macro", zero_division=0)
+    truth, probability = _per_column(outputs, targets)
+    found = probability > 0.5
+    # scikit-learn would take one column for two classes, the label and its absence.
+    total = truth.sum(0) + found.sum(0)
+    return float(np.mean(2 * (truth & found).sum(0) / np.maximum(total, 1)))
+
+
+def iou(outputs: Tensor, targets: Tensor) -> float:
+    """Intersection over union of the pixels above 1/2 of a whole split, mean over channels; NaN where there are none at all."""
+    truth, probability = _per_column(outputs, targets)
+    found = probability > 0.5
+    union = (truth | found).sum(0)
+    shares = (truth & found).sum(0)[union > 0] / union[union > 0]
+    return float(shares.mean()) if len(shares) else float("nan")
 
 
 def auroc(outputs: Tensor, targets: Tensor) -> float:
-    """Area under the ROC curve, mean over the labels (or classes, one against the rest) that occur and also do not."""
+    """Area under the ROC curve, mean over the labels (classes, one against the rest; channels of masks, over all pixels) that
+    occur and also do not."""
     return _per_label(sk.roc_auc_score, outputs, targets)
 
 
 def mean_average_precision(outputs: Tensor, targets: Tensor) -> float:
-    """Average precision, mean over the labels (or classes, one against the rest) that occur and also do not."""
+    """Average precision, mean over the same as `auroc`."""
     return _per_label(sk.average_precision_score, outputs, targets)
 
 
 def _per_label(score: Callable, outputs: Tensor, targets: Tensor) -> float:
-    if targets.ndim == 1:
-        truth = torch.nn.functional.one_hot(targets, outputs.shape[1]).numpy().astype(bool)
-        values = outputs.double().softmax(1).numpy()
-    else:
-        truth, values = targets.numpy() > 0.5, outputs.double().sigmoid().numpy()
+    truth, values = _per_column(outputs, targets)
     scored = [i for i in range(truth.shape[1]) if 0 < truth[:, i].sum() < len(truth)]
     return float(np.mean([score(truth[:, i], values[:, i]) for i in scored])) if scored else float("nan")
+
+
+def _per_column(outputs: Tensor, targets: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """(truth, probability), each (rows, columns): samples by classes or labels, pixels of all samples by channels."""
+    if targets.ndim == 1:
+        truth = torch.nn.functional.one_hot(targets, outputs.shape[1]) > 0
+        return truth.numpy(), outputs.double().softmax(1).numpy()
+    if targets.ndim == 2:
+        return (targets > 0.5).numpy(), outputs.double().sigmoid().numpy()
+    truth, probability = (values.movedim(1, -1).flatten(0, -2) for values in (targets > 0.5, outputs))
+    return truth.numpy(), probability.numpy()
 
 
 def mse(outputs: Tensor, targets: Tensor) -> float:
@@ -125,14 +147,21 @@ def r2(outputs: Tensor, targets: Tensor) -> float:
     return sk.r2_score(targets.flatten(1).numpy(), outputs.flatten(1).numpy())
 
 
-_CLASSES, _LABELS, _VALUES = ("classification",), ("classification", "multilabel"), ("regression", "dense")
+_CLASSES, _LABELS, _VALUES = (
+    ("classification",),
+    ("classification", "multilabel", "mask"),
+    ("regression", "dense", "mask"),
+)
 
 METRICS: dict[str, Metric] = {
     "accuracy": Metric(accuracy, True, _CLASSES, "share of samples in the right class"),
     "balanced_accuracy": Metric(balanced_accuracy, True, _CLASSES, "accuracy with every class weighing the same"),
-    "macro_f1": Metric(macro_f1, True, _LABELS, "F1, mean over classes or labels"),
-    "auroc": Metric(auroc, True, _LABELS, "area under the ROC curve, mean over labels"),
-    "mean_average_precision": Metric(mean_average_precision, True, _LABELS, "average precision, mean over labels"),
+    "macro_f1": Metric(macro_f1, True, _LABELS, "F1 (of masks: Dice), mean over classes, labels or channels"),
+    "auroc": Metric(auroc, True, _LABELS, "area under the ROC curve, mean over labels or channels"),
+    "mean_average_precision": Metric(
+        mean_average_precision, True, _LABELS, "average precision, mean over labels or channels"
+    ),
+    "iou": Metric(iou, True, ("mask",), "intersection over union, mean over channels"),
     "mse": Metric(mse, False, _VALUES, "mean squared error"),
     "rmse": Metric(rmse, False, _VALUES, "root of the mean squared error"),
     "mae": Metric(mae, False, _VALUES, "mean absolute error"),

@@ -40,6 +40,40 @@ def test_auroc_of_classes_is_one_against_the_rest():
     assert metrics.get("auroc")(outputs, targets) == pytest.approx(expected)
 
 
+def test_f1_of_labels_is_that_of_scikit_learn_and_of_one_label_that_of_its_presence():
+    from sklearn.metrics import f1_score
+
+    generator = torch.Generator().manual_seed(0)
+    outputs, targets = torch.randn(40, 3, generator=generator), torch.randint(0, 2, (40, 3), generator=generator)
+    macro_f1 = metrics.get("macro_f1")
+    assert macro_f1(outputs, targets) == pytest.approx(f1_score(targets, outputs > 0, average="macro"))
+    alone = f1_score(targets[:, 0], outputs[:, 0] > 0)
+    assert macro_f1(outputs[:, :1], targets[:, :1]) == pytest.approx(alone)
+
+
+@pytest.mark.parametrize("shape", [(5, 2, 9), (5, 2, 3, 4)])
+def test_masks_are_scored_over_all_pixels_of_a_channel(shape):
+    """The outputs of masks are probabilities."""
+    from sklearn.metrics import average_precision_score, f1_score, jaccard_score, roc_auc_score
+
+    generator = torch.Generator().manual_seed(0)
+    outputs, targets = torch.rand(shape, generator=generator), torch.rand(shape, generator=generator).round()
+    by_hand = {
+        "auroc": roc_auc_score,
+        "mean_average_precision": average_precision_score,
+        "macro_f1": lambda truth, value: f1_score(truth, value > 0.5),
+        "iou": lambda truth, value: jaccard_score(truth, value > 0.5),
+    }
+    for name, score in by_hand.items():
+        channels = [score(targets[:, c].flatten(), outputs[:, c].flatten()) for c in range(shape[1])]
+        assert metrics.get(name)(outputs, targets) == pytest.approx(np.mean(channels)), name
+    # A channel that is empty, and taken for empty, has no union.
+    iou = metrics.get("iou")
+    targets[:, 1], outputs[:, 1] = 0, 0
+    assert iou(outputs, targets) == pytest.approx(by_hand["iou"](targets[:, 0].flatten(), outputs[:, 0].flatten()))
+    assert math.isnan(iou(outputs[:, 1:], targets[:, 1:]))
+
+
 def test_values_by_hand():
     outputs, targets = torch.tensor([[3.0, 4.0], [0.0, 2.0]]), torch.tensor([[0.0, 8.0], [0.0, 1.0]])
     assert metrics.get("mse")(outputs, targets) == 6.5
@@ -87,7 +121,7 @@ def test_direction_and_error():
 
 def test_every_kind_has_a_metric_and_every_metric_a_known_kind():
     kinds = {kind for metric in metrics.METRICS.values() for kind in metric.kinds}
-    assert kinds == set(KINDS)
+    assert kinds == {*KINDS, "mask"}
 
 
 def test_errors():

@@ -20,12 +20,13 @@ from crossmodal.tasks.targets import encode_multilabel
 
 KINDS = ("classification", "multilabel", "regression", "dense")
 
-# kind -> (loss, metric) where a task names none of its own
+# kind -> (loss, metric) where a task names none of its own. Dense targets with the loss "bce_with_logits" are masks.
 DEFAULTS = {
     "classification": ("cross_entropy", "accuracy"),
     "multilabel": ("bce_with_logits", "auroc"),
     "regression": ("mse", "rmse"),
     "dense": ("mse", "relative_l2"),
+    "mask": ("bce_with_logits", "auroc"),
 }
 
 
@@ -106,8 +107,8 @@ class RawTask:
         class_values: what label ``i`` was in the data (whole numbers, or strings) where that was not ``i`` itself.
         origin: where the data came from, for descriptions and errors.
         notes: sentences for the task's description.
-        loss, metric: by kind (:data:`DEFAULTS`) where not given. With the loss "bce_with_logits" dense targets are values
-            from 0 to 1, and are not scaled.
+        loss, metric: by kind (:data:`DEFAULTS`) where not given. With the loss "bce_with_logits" dense targets are masks,
+            values from 0 to 1, and are not scaled.
         normalize_x: "channel" (one mean and deviation per channel), "position" (per channel and position: tables,
             fields on one grid) or "none".
         normalize_y: the same for dense targets; regression targets are per value in any case unless "none".
@@ -260,9 +261,11 @@ def _assemble(
     parts: dict[str, _Part] = {"train": (raw.x_train, raw.y_train, rows), "test": (raw.x_test, raw.y_test, None)}
     parts["validation"] = (raw.x_val, raw.y_val, None) if held_out is None else (raw.x_train, raw.y_train, held_out)
 
-    logits = kind == "dense" and loss == "bce_with_logits"
+    logits = _scored_as(kind, loss) == "mask"
     if logits:
         _check_shares(parts, origin)
+    elif kind == "dense" and raw.loss is None and _are_zeros_and_ones(parts):
+        notes.append("All targets are 0 or 1: if they are masks, --loss bce_with_logits is made for them.")
     notes += _unscored(parts, raw, metric)
     if "relative_l2" in (loss, metric):
         notes += _zero_targets(parts, loss, metric, origin)
@@ -359,21 +362,26 @@ def _loss_and_metric(raw: RawTask) -> tuple[str, str]:
     Raises:
         ValueError: an unknown name, or one that is not made for the kind of target; those that are follow.
     """
-    names = []
-    for role, given, default, table in zip(
-        ("loss", "metric"), (raw.loss, raw.metric), DEFAULTS[raw.kind], (losses.LOSSES, metrics.METRICS), strict=True
-    ):
-        name = given or default
-        valid = [one for one, entry in table.items() if raw.kind in entry.kinds]
+
+    def settle(role: str, name: str, kind: str, table: dict) -> str:
+        valid = [one for one, entry in table.items() if kind in entry.kinds]
         if name not in table:
             raise ValueError(naming.unknown(role, name, valid))
         if name not in valid:
-            kinds = " and ".join(table[name].kinds)
+            kinds = ", ".join(table[name].kinds)
+            hint = " (a mask with --loss bce_with_logits)" if kind == "dense" and "mask" in table[name].kinds else ""
             raise ValueError(
-                f"{role}: {name} is made for {kinds}, but the target is {raw.kind}; expected one of {', '.join(valid)}"
+                f"{role}: {name} is made for {kinds}, but the target is {kind}{hint}; expected one of {', '.join(valid)}"
             )
-        names.append(name)
-    return names[0], names[1]
+        return name
+
+    loss = settle("loss", raw.loss or DEFAULTS[raw.kind][0], raw.kind, losses.LOSSES)
+    scored_as = _scored_as(raw.kind, loss)
+    return loss, settle("metric", raw.metric or DEFAULTS[scored_as][1], scored_as, metrics.METRICS)
+
+
+def _scored_as(kind: str, loss: str) -> str:
+    return "mask" if kind == "dense" and loss == "bce_with_logits" else kind
 
 
 def _unscored(parts: dict[str, _Part], raw: RawTask, metric: str) -> list[str]:
@@ -387,13 +395,12 @@ def _unscored(parts: dict[str, _Part], raw: RawTask, metric: str) -> list[str]:
             notes.append(f"warning: no training sample has the labels {named}.")
     for part in ("validation", "test"):
         _, y, rows = parts[part]
-        y = y if rows is None or raw.kind == "dense" else y[rows]
         if metric in ("auroc", "mean_average_precision"):
-            truth = y[:, None] == np.arange(len(raw.class_names)) if raw.kind == "classification" else y > 0.5
-            constant = np.flatnonzero(truth.all(axis=0) | ~truth.any(axis=0)).tolist()
-            what = "classes" if raw.kind == "classification" else "labels"
+            what = {"classification": "classes", "multilabel": "labels"}.get(raw.kind, "channels")
+            occurs, fails = _occurring(y, rows, len(raw.class_names))
+            constant = np.flatnonzero(~(occurs & fails)).tolist()
             names = [raw.class_names[i] if raw.class_names else i for i in constant]
-            if len(constant) == truth.shape[1]:
+            if len(constant) == len(occurs):
                 notes.append(
                     f"warning: the {part} part cannot be scored by {metric}: all its {what} occur always or never."
                 )
@@ -404,6 +411,20 @@ def _unscored(parts: dict[str, _Part], raw: RawTask, metric: str) -> list[str]:
         elif metric == "r2" and (len(y) if rows is None else len(rows)) < 2:
             notes.append(f"warning: the {part} part cannot be scored by r2: it has one sample.")
     return notes
+
+
+def _occurring(y: np.ndarray, rows: np.ndarray | None, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which classes, labels or channels occur somewhere in these targets, and which are somewhere absent."""
+    occurs = fails = np.False_
+    for chunk in chunks(y, rows):
+        truth = chunk[:, None] == np.arange(classes) if y.ndim == 1 else chunk > 0.5
+        others = tuple(axis for axis in range(truth.ndim) if axis != 1)
+        occurs, fails = occurs | truth.any(axis=others), fails | ~truth.all(axis=others)
+    return occurs, fails
+
+
+def _are_zeros_and_ones(parts: dict[str, _Part]) -> bool:
+    return all(((chunk == 0) | (chunk == 1)).all() for _, y, rows in parts.values() for chunk in chunks(y, rows))
 
 
 def _check_shares(parts: dict[str, _Part], origin: str) -> None:

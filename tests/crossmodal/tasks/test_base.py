@@ -114,7 +114,7 @@ def test_loss_and_metric_are_chosen_among_those_of_the_kind(register):
     for options, message in (
         (
             {"metric": "auroc"},
-            "metric: auroc is made for classification and multilabel, but the target is regression; "
+            "metric: auroc is made for classification, multilabel, mask, but the target is regression; "
             "expected one of mse, rmse, mae, relative_l2, r2",
         ),
         ({"loss": "cross_entropy"}, "loss: cross_entropy is made for .*; expected one of mse, relative_l2"),
@@ -152,6 +152,27 @@ def test_masks_are_not_scaled_where_outputs_are_their_logits(register):
     data.y_test[3, 0, 2] = 1.5
     with pytest.raises(ValueError, match=r"bce_with_logits needs targets from 0 to 1, but a test target holds 1\.5"):
         tasks.load("toy", loss="bce_with_logits")
+
+
+def test_masks_have_metrics_of_their_own(register):
+    data = raw("dense", **_masks())
+    register(data)
+    task = tasks.load("toy")
+    assert "All targets are 0 or 1: if they are masks, --loss bce_with_logits is made for them." in task.description
+    assert task.metric == "relative_l2"
+    task = tasks.load("toy", loss="bce_with_logits")
+    assert task.metric == "auroc"
+    assert "masks" not in task.description
+    assert tasks.load("toy", loss="bce_with_logits", metric="iou").metric == "iou"
+    with pytest.raises(
+        ValueError, match=r"iou is made for mask, but the target is dense \(a mask with --loss bce_with"
+    ):
+        tasks.load("toy", metric="iou")
+    data.y_test[:] = 0
+    assert (
+        "the test part cannot be scored by auroc: all its channels"
+        in tasks.load("toy", loss="bce_with_logits").description
+    )
 
 
 @pytest.mark.parametrize("dtype", ["u1", "f4", "f8"])
