@@ -33,19 +33,19 @@ WORK_ROWS = tl.constexpr(3)
 
 @triton.jit
 def first_state(scores_ptr, state_ptr, sign, num, inv_tau, BLOCK: tl.constexpr):
-    """The weights exp((s - max) / tau), with NaN as -inf."""
+    """The weights exp((s - max) / tau), with NaN as -inf and a row shared by its +inf."""
     top = tl.full([], float("-inf"), state_ptr.dtype.element_ty)
     for start in range(0, num, BLOCK):
         items = start + tl.arange(0, BLOCK)
         s = sign * tl.load(scores_ptr + items, mask=items < num, other=float("nan"))
         top = tl.maximum(top, tl.max(tl.where(s == s, s, float("-inf")), 0))
-    top = tl.where(top == float("-inf"), 0, top)
-    largest, others = top * 0, top * 0
+    largest = tl.full([], 0, state_ptr.dtype.element_ty)
+    others = largest
     for start in range(0, num, BLOCK):
         items = start + tl.arange(0, BLOCK)
         s = sign * tl.load(scores_ptr + items, mask=items < num, other=float("nan"))
-        used = (s == s) & (s != float("-inf"))
-        weights = tl.where(used, tl.exp((s - top) * inv_tau), 0)
+        weights = tl.where(s == top, 1, tl.exp((s - top) * inv_tau))
+        weights = tl.where((s == s) & (s != float("-inf")), weights, 0)
         tl.store(state_ptr + items, weights, mask=items < num)
         block_largest, block_others = largest_and_others(weights)
         largest, others = join_largest(largest, others, block_largest, block_others)

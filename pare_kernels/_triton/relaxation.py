@@ -125,10 +125,11 @@ def log_or_minus_inf(p):
 
 @triton.jit
 def first_step(scores, inside, inv_tau):
-    """p_1 = softmax(s / tau), with NaN as -inf, and its (largest, rest)."""
+    """p_1 = softmax(s / tau), with NaN as -inf and a row shared by its +inf, and its (largest, rest)."""
     s = tl.where(inside & (scores == scores), scores, float("-inf"))
     top = tl.max(s, 0)
-    weights = tl.where(s == float("-inf"), 0, tl.exp((s - tl.where(top == float("-inf"), 0, top)) * inv_tau))
+    weights = tl.where(s == top, 1, tl.exp((s - top) * inv_tau))
+    weights = tl.where(s == float("-inf"), 0, weights)
     largest, others = largest_and_others(weights)
     inverse, largest, rest = shares(largest, others)
     return weights * inverse, largest, rest

@@ -211,13 +211,22 @@ def test_non_finite_tokens_rank_last_and_stay_in_their_row():
             assert torch.equal(a[row], e[row])
 
 
-def test_minus_infinity_as_noise_excludes_a_patch():
-    target, source, weight, bias = make_inputs(2, 6, 6, 4)
-    noise = torch.zeros(2, 6, dtype=torch.float64), torch.zeros(2, 6, dtype=torch.float64)
-    noise[1][:, 2:4] = -math.inf
-    result, grads = gradients(patch_replace, (target, source, weight, bias), torch.randn_like(target), k=4, noise=noise)
-    assert result.source_index.tolist() == [[0, 1, 4, 5]] * 2
-    assert all(gradient.isfinite().all() for gradient in grads)
+@pytest.mark.parametrize(
+    ("replace", "side", "taken"),
+    [("lowest", "source", [0, 1, 4, 5]), ("lowest", "target", [2, 3]), ("highest", "target", [0, 1, 4, 5])],
+)
+def test_minus_infinity_as_noise_excludes_a_patch(replace, side, taken):
+    """A source patch from being chosen; a target patch from being kept, or from being replaced where the highest are."""
+    inputs = make_inputs(2, 6, 6, 4)
+    noise = {name: torch.zeros(2, 6, dtype=torch.float64) for name in ("target", "source")}
+    noise[side][:, 2:4] = -math.inf
+    options = {"k": len(taken), "noise": tuple(noise.values()), "replace": replace}
+    upstream = torch.randn_like(inputs[0])
+    result, actual = gradients(patch_replace, inputs, upstream, **options)
+    assert getattr(result, f"{side}_index").tolist() == [taken] * 2
+    _, expected = gradients(reference.patch_replace, inputs, upstream, **options)
+    for a, e in zip(actual, expected, strict=True):
+        assert_gradient("gradient", a, e, torch.float64)
 
 
 def test_strided_expanded_and_transposed_inputs():

@@ -84,12 +84,13 @@ def test_ends_of_k(k, device):
 
 @pytest.mark.parametrize("long", [False, True])
 def test_rows_of_non_finite_scores(long, device, request):
-    """NaN and -inf have no weight; a row of nothing else is zero; no row touches another."""
+    """NaN and -inf have no weight; a row of nothing else is zero; +inf share a row; no row touches another."""
     if long:
         request.getfixturevalue("short_blocks")
-    scores = noisy_rows(torch.float64, 20 if long else 8, device, batch=4)
+    scores = noisy_rows(torch.float64, 20 if long else 8, device, batch=6)
     scores[1], scores[2, 0], scores[3, :] = NAN, -INF, -INF
     scores[3, 2] = 1.0
+    scores[4, 3], scores[5, 1], scores[5, 4] = INF, INF, INF
     for steps in (0, 2):
         assert_relaxed(scores, 3, 0.9, steps)
         assert_adjoint(scores, 3, 0.9, steps)
