@@ -379,8 +379,10 @@ Choice replace(const TokenInput& target, const TokenInput& source, pare::Type ty
   const ScalarType acc = acc_of(type);
   const Gate gate(gate_weight, gate_bias, type, target.features);
   const std::optional<Tensor> none;
-  const NoiseInput for_target(noisy ? noise_target : none, noisy ? seed : none, 0, acc, batch * targets, "noise_target");
-  const NoiseInput for_source(noisy ? noise_source : none, noisy ? seed : none, 1, acc, batch * sources, "noise_source");
+  const NoiseInput for_target(noisy ? noise_target : none, noisy ? seed : none, pare::target_stream, acc, batch * targets,
+                              "noise_target");
+  const NoiseInput for_source(noisy ? noise_source : none, noisy ? seed : none, pare::source_stream, acc, batch * sources,
+                              "noise_source");
   Choice choice{empty({batch, k}, ScalarType::Long),
                 empty({batch, k}, ScalarType::Long),
                 empty({scores_numel(batch, targets, sources, scored)}, acc)};
@@ -456,10 +458,10 @@ void check_index(const Numbers& index, std::int64_t count, std::int64_t patches,
 using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 // `exchanged`: target and source are the buffers after an exchange; only then may there be a gradient of the source buffer.
-Gradients replace_backward(const Tensor& grad, bool exchanged, const std::optional<Tensor>& grad_source, const Tensor& target, const Tensor& source,
-                           const Tensor& gate_weight, const Tensor& target_index, const Tensor& source_index,
-                           const Tensor& scores, double tau, std::int64_t exact_steps, bool highest, bool relax,
-                           bool need_target, bool need_source, bool need_gate) {
+Gradients replace_backward(const Tensor& grad, bool exchanged, const std::optional<Tensor>& grad_source, const Tensor& target,
+                           const Tensor& source, const Tensor& gate_weight, const Tensor& target_index,
+                           const Tensor& source_index, const Tensor& scores, double tau, std::int64_t exact_steps, bool highest,
+                           bool relax, bool need_target, bool need_source, bool need_gate) {
   const pare::Type type = type_of(target, "target");
   const ScalarType acc = acc_of(type), dtype = target.scalar_type();
   const TokenInput t(target, "target"), s(source, "source"), y(grad, "grad");
@@ -523,9 +525,10 @@ Gradients patch_replace_backward(Tensor grad, Tensor target, Tensor source, Tens
                           exact_steps, highest, relax, need_target, need_source, need_gate);
 }
 
-Gradients patch_swap_backward(Tensor grad_target, std::optional<Tensor> grad_source, Tensor target, Tensor source, Tensor gate_weight,
-                              Tensor target_index, Tensor source_index, Tensor scores, double tau, std::int64_t exact_steps,
-                              bool highest, bool relax, bool need_target, bool need_source, bool need_gate) {
+Gradients patch_swap_backward(Tensor grad_target, std::optional<Tensor> grad_source, Tensor target, Tensor source,
+                              Tensor gate_weight, Tensor target_index, Tensor source_index, Tensor scores, double tau,
+                              std::int64_t exact_steps, bool highest, bool relax, bool need_target, bool need_source,
+                              bool need_gate) {
   return replace_backward(grad_target, true, grad_source, target, source, gate_weight, target_index, source_index, scores,
                           tau, exact_steps, highest, relax, need_target, need_source, need_gate);
 }

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 SELECTIONS = ("gumbel", "topk", "random")
+GUMBEL, TOPK, RANDOM = range(len(SELECTIONS))  # as the operators take them
 REPLACE = ("lowest", "highest")
 PAIRINGS = ("position", "score")
 TOKEN_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)

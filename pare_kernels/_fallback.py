@@ -1,6 +1,7 @@
 """The operators of last resort: `pare_kernels.reference` put together as raw operators, with the backward pass written out.
 
-They serve every device and dtype that has no kernel of its own. What each operator takes and returns is said in `_library.py`.
+They serve every device that has no kernels of its own, and the CPU without the C++ ones. What each operator takes and returns is
+said in `_library.py`.
 """
 
 from __future__ import annotations
@@ -9,10 +10,8 @@ import torch
 from torch import Tensor
 
 from pare_kernels import reference
-from pare_kernels._checks import ALL_EXACT, SELECTIONS, accumulation_dtype
+from pare_kernels._checks import ALL_EXACT, RANDOM, TOPK, accumulation_dtype
 from pare_kernels._types import ChoiceScores
-
-TOPK, RANDOM = SELECTIONS.index("topk"), SELECTIONS.index("random")
 
 
 def _rows(index: Tensor, tokens: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Every raw operator of the namespace `pare_kernels`: schema, fake kernel, autograd formula and fallback, once.
 
 Kernels live elsewhere and register themselves for their device: C++ for the CPU (`csrc/`, the extension module
-`pare_kernels._C`), Triton for CUDA (`pare_kernels/_triton/`). Where neither serves, `_fallback.py` does.
+`pare_kernels._C`), Triton for CUDA (`pare_kernels/_triton/`). On other devices, and without the extension, `_fallback.py` serves;
+CUDA without Triton is an error that says so, since the fallback would be slower by orders of magnitude.
 
 Conventions: "acc" is float32, or float64 for float64 tokens. A seed is an int64 tensor of one element. `exact_steps = -1` means all
 steps. Results that nobody needs (`need_* = False`) are empty tensors. dweight has the shape of the gate's weight, dbias is (1,),
@@ -17,7 +18,7 @@ import warnings
 import torch
 
 from pare_kernels import _fallback, _triton
-from pare_kernels._checks import accumulation_dtype
+from pare_kernels._checks import RANDOM, accumulation_dtype
 from pare_kernels._types import ChoiceScores
 
 NAMESPACE = "pare_kernels"
@@ -106,7 +107,7 @@ def _(grad, noisy, k, tau, exact_steps):
 def _fake_choice(target, source, k, selection):
     batch, num_target, _ = target.shape
     index = [target.new_empty((batch, k), dtype=torch.int64) for _ in range(2)]
-    scores = ChoiceScores.numel(batch, num_target, source.shape[1], gated=selection != _fallback.RANDOM)
+    scores = ChoiceScores.numel(batch, num_target, source.shape[1], gated=selection != RANDOM)
     return *index, target.new_empty(scores, dtype=accumulation_dtype(target.dtype))
 
 
@@ -385,6 +386,8 @@ def _load_extension() -> str | None:
         return "switched off by PARE_KERNELS_NO_EXT=1"
     try:
         import pare_kernels._C  # noqa: F401  (importing it registers the kernels)
+
+        _check_instruction_set()
     except ImportError as error:
         if error.name == "pare_kernels._C":
             reason = "not built: install with a C++ compiler at hand (pip install --no-build-isolation .)"
@@ -393,6 +396,16 @@ def _load_extension() -> str | None:
         warnings.warn(f"pare_kernels: the C++ kernels are {reason}; the slower reference serves the CPU", stacklevel=2)
         return reason
     return None
+
+
+def _check_instruction_set() -> None:
+    wanted, used = os.environ.get("PARE_KERNELS_CPU"), _ops.cpu_capability()
+    if wanted and wanted != used:
+        warnings.warn(
+            f"pare_kernels: PARE_KERNELS_CPU={wanted} is none of the instruction sets that this CPU has kernels for "
+            f"(baseline, avx2, avx512, as far as it goes); {used} serves",
+            stacklevel=4,
+        )
 
 
 EXTENSION_PROBLEM = _load_extension()

@@ -1,7 +1,6 @@
 """`python -m pare_kernels.report`: versions, devices, and which kernels serve which operator, or why not. For bug reports.
 
-Environment variables:
-    PARE_KERNELS_NO_EXT=1   do not use (or, at installation, do not build) the C++ kernels.
+The environment variables that change them are in the README.
 """
 
 from __future__ import annotations
@@ -47,16 +46,15 @@ def devices() -> dict[str, str]:
 def backends() -> dict[str, dict[str, str]]:
     """Per operator and device, which implementation serves it, and why nothing faster or nothing at all does."""
     instructions = torch.ops.pare_kernels.cpu_capability() if _library.EXTENSION_PROBLEM is None else ""
-    table = {}
-    for name in _library.SCHEMAS:
-        on_cpu = torch._C._dispatch_has_kernel_for_dispatch_key(f"{_library.NAMESPACE}::{name}", "CPU")
-        table[name] = {
-            "CPU": f"C++ kernels ({instructions})"
-            if on_cpu
-            else f"reference ({_library.EXTENSION_PROBLEM or 'put together from the other operators'})",
-            "CUDA": f"none ({reason})" if (reason := _triton.unavailable_reason()) else "Triton kernels",
-        }
-    return table
+    on_cpu = (
+        f"reference ({_library.EXTENSION_PROBLEM})" if _library.EXTENSION_PROBLEM else f"C++ kernels ({instructions})"
+    )
+    on_cuda = f"none ({reason})" if (reason := _triton.unavailable_reason()) else "Triton kernels"
+    kernels, composed = (
+        {"CPU": on_cpu, "CUDA": on_cuda},
+        dict.fromkeys(("CPU", "CUDA"), "copies, and patch_swap_ on them"),
+    )
+    return {name: kernels if name in _triton.OPERATORS else composed for name in _library.SCHEMAS}
 
 
 def report() -> str:

@@ -17,6 +17,9 @@ struct Tokens {
 
 enum class Selection { gumbel, topk, random };
 
+// Independent noise of one seed.
+constexpr std::uint32_t target_stream = 0, source_stream = 1;
+
 struct GateScores {
   Type type;
   Tokens tokens;

@@ -265,7 +265,8 @@ class NodeFlow {
     return true;
   }
 
-  // After `run` with a history: from gamma = dL/dk back through the saved steps to lambda = dL/d(log start), and dweight = dL/dweight.
+  // After `run` with a history: from gamma = dL/dk back through the saved steps to lambda = dL/d(log start), and
+  // dweight = dL/dweight.
   void run_back(std::int64_t steps, const double* gamma, const double* history, double* lambda, double* dweight) const {
     std::fill(lambda, lambda + slots_, 0.0);
     std::fill(dweight, dweight + slots_, 0.0);

@@ -8,6 +8,7 @@ import importlib.util
 
 import torch
 
+# All but `patch_swap`, which every backend leaves to the fallback: copies, and `patch_swap_` on them.
 OPERATORS = (
     "gate_scores",
     "gate_scores_backward",
@@ -16,14 +17,13 @@ OPERATORS = (
     "patch_replace",
     "patch_replace_backward",
     "patch_swap_",
-    "patch_swap",
     "patch_swap_backward",
 )
 _REMEDY = "install triton for this torch (pip install triton), or move the tensors to the CPU"
 
 
 def register(library: torch.library.Library, key: str = "CUDA") -> None:
-    """Registers every operator for the CUDA key (which ROCm shares); the kernels are imported at the first call.
+    """Registers the operators for the CUDA key (which ROCm shares); the kernels are imported at the first call.
 
     `key="CPU"` is for Triton's interpreter, which runs the kernels on CPU tensors.
     """

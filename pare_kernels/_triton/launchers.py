@@ -20,6 +20,7 @@ from pare_kernels._checks import ALL_EXACT
 from pare_kernels._triton import long_rows, relaxation, selection, tokens
 from pare_kernels._triton._launch import alignment, launch, split_number
 
+MOST_SAVED_STEPS = 32  # of the relaxation; of more, the first of each segment is kept, the others are made again
 ROW_LIMIT = {torch.float32: 4096, torch.float64: 2048}  # longest row that stays in registers
 LONG_BLOCK = 2048  # longer rows are read in blocks of this size
 SUM_TILE = 2048  # elements per tile where products are summed as well: eight per thread in float32
@@ -292,10 +293,15 @@ class Steps(NamedTuple):
     segment: int
     saved: int  # steps that are in memory at a time
 
+    @property
+    def passes(self) -> int:
+        """How often a row of each exact step is written or read: twice as often where segments are made again."""
+        return 2 if self.exact <= MOST_SAVED_STEPS else 4
+
 
 def plan_steps(total: int, exact_steps: int) -> Steps:
     exact = total if exact_steps == ALL_EXACT else min(exact_steps, total)
-    segment = max(exact, 1) if exact <= 32 else math.isqrt(exact - 1) + 1
+    segment = max(exact, 1) if exact <= MOST_SAVED_STEPS else math.isqrt(exact - 1) + 1
     return Steps(exact, total - exact, segment, segment + max(-(-exact // segment) - 1, 0))
 
 
@@ -347,8 +353,7 @@ def adjoint(
     block, single = _row_block(length, dtype)
     slots = largest.saved if single else largest.saved + long_rows.WORK_ROWS.value
     saved = row_dots.new_empty((2 * batch, slots, row_stride))
-    repeats = 2 if largest.exact <= 32 else 4
-    steps_bytes = sum(repeats * plan.exact * _bytes(like) for plan, like in zip(plans, noisy, strict=True))
+    steps_bytes = sum(largest.passes * plan.exact * _bytes(like) for plan, like in zip(plans, noisy, strict=True))
     launch(
         relaxation.adjoint_kernel if single else long_rows.adjoint_kernel,
         2 * batch,
@@ -447,7 +452,7 @@ def topk_adjoint(grad: Tensor, noisy: Tensor, k: int, tau: float, exact_steps: i
         slots,
         plan.segment,
         device=noisy.device,
-        traffic=_bytes(grad, noisy, dscores) + (2 if plan.exact <= 32 else 4) * plan.exact * _bytes(noisy),
+        traffic=_bytes(grad, noisy, dscores) + plan.passes * plan.exact * _bytes(noisy),
         **_row_options(block, noisy.dtype),
     )
     return dscores
@@ -480,10 +485,10 @@ def gradients(
     target, source = tokens_
     need_target, need_source, need_weight = need
     (batch, num_target, features), num_source = target.shape, source.shape[1]
-    empty = target.new_empty(0)
-    dtarget = torch.empty(target.shape, dtype=target.dtype, device=target.device) if need_target else empty
-    dsource = (
-        torch.empty(source.shape, dtype=source.dtype, device=source.device) if need_source else target.new_empty(0)
+    # Not `empty_like`: gradients are contiguous whatever the strides of the tokens.
+    dtarget, dsource = (
+        tensor.new_empty(tensor.shape if needed else 0)
+        for tensor, needed in ((target, need_target), (source, need_source))
     )
     block_rows, block_columns = _tile(features, max(num_target, num_source), SUM_TILE)
     column_blocks = max(triton.cdiv(features, block_columns), 1)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pare_kernels._checks import SELECTIONS, accumulation_dtype
+from pare_kernels._checks import RANDOM, TOPK, accumulation_dtype
 from pare_kernels._triton import launchers, tokens
 from pare_kernels._types import ChoiceScores
 
-TOPK, RANDOM = SELECTIONS.index("topk"), SELECTIONS.index("random")
 REPLACE, SWAP, GATE = tokens.REPLACE.value, tokens.SWAP.value, tokens.GATE.value
 
 
@@ -139,11 +138,6 @@ def patch_swap_(
     return *index, scores
 
 
-def patch_swap(target: Tensor, source: Tensor, *arguments) -> tuple[Tensor, ...]:
-    mixed, displaced = (tensor.clone(memory_format=torch.contiguous_format) for tensor in (target, source))
-    return mixed, displaced, *patch_swap_(mixed, displaced, *arguments)
-
-
 def _backward(
     mode: int,
     grads: tuple[Tensor, Tensor | None],
@@ -161,7 +155,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     *need_tokens, need_gate = need
     index, dtype = (target_index, source_index), scores.dtype
-    dtarget = dsource = target.new_empty(0)
+    dtarget, dsource = target.new_empty(0), source.new_empty(0)
     dweight = torch.zeros(gate_weight.shape if need_gate else 0, dtype=dtype, device=target.device)
     dbias = torch.zeros(1 if need_gate else 0, dtype=dtype, device=target.device)
     if relax and any(need):
@@ -179,7 +173,7 @@ def _backward(
         dtarget, dsource, _ = launchers.gradients(
             mode, grads, (target, source), partner, None, None, gate_weight, (*need_tokens, False), dtype
         )
-    return dtarget, dsource if dsource is not dtarget else source.new_empty(0), dweight, dbias
+    return dtarget, dsource, dweight, dbias
 
 
 def patch_replace_backward(grad: Tensor, target: Tensor, source: Tensor, *arguments) -> tuple[Tensor, ...]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pare_kernels import _fallback, _library, reference
-from pare_kernels._checks import accumulation_dtype
+from pare_kernels._checks import GUMBEL, RANDOM, TOPK, accumulation_dtype
 from pare_kernels._types import ChoiceScores
 from tests.pare_kernels.cases import normal, on_host
 from tests.pare_kernels.conftest import DEVICES, INTERPRETED
@@ -27,7 +27,6 @@ cpp_alone = pytest.mark.parametrize("device", [] if INTERPRETED else ["cpu"], in
 
 ops = torch.ops.pare_kernels
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-GUMBEL, TOPK, RANDOM = range(3)
 LAYOUTS = ("contiguous", "transposed", "sliced", "strided", "expanded")
 
 
@@ -402,7 +401,7 @@ def test_raw_operators_refuse_what_would_reach_outside_memory():
 @cpp_alone
 @pytest.mark.parametrize("name", ["baseline", "nonsense"])
 def test_instruction_set_can_be_chosen(name):
-    """PARE_KERNELS_CPU names one that this machine has; anything else leaves the best."""
+    """PARE_KERNELS_CPU names one that this machine has; anything else leaves the best, and is said."""
     program = "import torch, pare_kernels; print(torch.ops.pare_kernels.cpu_capability())"
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -412,3 +411,4 @@ def test_instruction_set_can_be_chosen(name):
         check=True,
     )
     assert done.stdout.strip() == ("baseline" if name == "baseline" else ops.cpu_capability())
+    assert ("PARE_KERNELS_CPU=nonsense is none of the instruction sets" in done.stderr) == (name == "nonsense")

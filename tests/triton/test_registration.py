@@ -27,8 +27,8 @@ def test_importing_the_package_imports_neither_triton_nor_a_driver():
 
 
 def test_every_operator_has_a_kernel_for_cuda():
-    assert set(_triton.OPERATORS) == set(_library.SCHEMAS)
-    for name in _library.SCHEMAS:
+    assert set(_triton.OPERATORS) == set(_library.SCHEMAS) - {"patch_swap"}  # made of copies and `patch_swap_`
+    for name in _triton.OPERATORS:
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"pare_kernels::{name}", "CUDA")
 
 
