@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.operations import Expected, Operation, Workload
-from benchmarks.providers.base import Call, Provider
+from benchmarks.providers.base import DEFAULT_STEPS, Call, Provider
 
-DEFAULT_STEPS = 8
 TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2, "float16": 4e-3}
 
 

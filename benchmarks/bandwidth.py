@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.clock import BACKLOG_CYCLES, Sample
+from benchmarks.clock import BACKLOG_CYCLES, Sample, processor_clock
 
 SOURCE = Path(__file__).with_name("bandwidth.c")
 LARGE = 256 * 2**20  # bytes; beyond the caches of every machine this is likely to run on
@@ -135,7 +135,7 @@ class Limit:
                 torch.cuda.synchronize(self.device)
                 wall[name] = start.elapsed_time(end)
                 continue
-            processor = time.thread_time_ns if torch.get_num_threads() == 1 else time.process_time_ns
+            processor = processor_clock()
             begin = time.perf_counter_ns(), processor()
             for way in ways:
                 way()

@@ -34,8 +34,13 @@ class Case:
 
     @property
     def shape(self) -> str:
-        source = "" if self.num_source == self.num_target else f", Ns {self.num_source}"
-        return f"B {self.batch}, N {self.num_target}{source}, D {self.dim}, k {self.k}"
+        return shape_in_words(self)
+
+
+def shape_in_words(of) -> str:
+    """The shape of a case, or of the row of the records that has its numbers."""
+    source = "" if of.num_source == of.num_target else f", Ns {of.num_source}"
+    return f"B {of.batch}, N {of.num_target}{source}, D {of.dim}, k {of.k}"
 
 
 CASES = {

@@ -21,7 +21,6 @@ from benchmarks.operations import BACKWARD, FORWARD, Workload
 from benchmarks.providers.base import Call, Provider
 
 BOTH = "both"
-PHASES = (FORWARD, BACKWARD, BOTH)
 BACKLOG_CYCLES = 400_000  # a fifth of a millisecond in which the host queues what is to be timed
 
 
@@ -120,12 +119,17 @@ def interleave(
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+def processor_clock() -> Callable[[], int]:
+    """Processor time in nanoseconds: of this thread where torch uses no other, so that nothing else of the process counts."""
+    return time.thread_time_ns if torch.get_num_threads() == 1 else time.process_time_ns
+
+
 def cpu_step(provider: Provider, call: Call, workload: Workload, inner: int = 1) -> Callable[[], Sample]:
     """inner: calls per sample, for calls too short for the clock; only without a backward pass."""
     leaves, upstream = workload.leaves, workload.upstream
 
     def step() -> Sample:
-        processor = time.thread_time_ns if torch.get_num_threads() == 1 else time.process_time_ns
+        processor = processor_clock()
         inputs = workload
         if provider.in_place:
             inputs = workload.with_leaves(tuple(leaf.clone() for leaf in leaves))

@@ -21,6 +21,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from benchmarks import growth
+from benchmarks.cases import shape_in_words
 from benchmarks.heap import FRESH
 from benchmarks.measure import LIMIT, honest_ms
 from benchmarks.records import OK, ROOT, Row, read, results_path, write_aside
@@ -256,9 +257,7 @@ def rewrite(readme: Path, content: str) -> None:
 
 
 def _shape(row: Row) -> str:
-    source = "" if row.num_source == row.num_target else f", Ns {row.num_source}"
-    dtype = "" if row.dtype == "float32" else f", {row.dtype}"
-    return f"B {row.batch}, N {row.num_target}{source}, D {row.dim}, k {row.k}{dtype}"
+    return shape_in_words(row) + ("" if row.dtype == "float32" else f", {row.dtype}")
 
 
 def _ms(row: Row | None) -> str:

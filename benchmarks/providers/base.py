@@ -17,8 +17,9 @@ Call = Callable[[Workload, "Noise | None"], Tensor]
 
 # Estimators of the choice's gradient, as `exact_steps` of the definition. Providers of any other are held to the hard
 # choice alone.
-EXACT, DEFAULT, NO_GRADIENT = "exact", "8 steps + tail", "-"
-COMPARABLE = {EXACT: None, DEFAULT: 8, NO_GRADIENT: None}
+DEFAULT_STEPS = 8
+EXACT, DEFAULT, NO_GRADIENT = "exact", f"{DEFAULT_STEPS} steps + tail", "-"
+COMPARABLE = {EXACT: None, DEFAULT: DEFAULT_STEPS, NO_GRADIENT: None}
 
 
 @dataclass(frozen=True)

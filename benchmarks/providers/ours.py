@@ -7,10 +7,8 @@ import torch
 import pare_kernels
 from benchmarks.cases import Case
 from benchmarks.operations import Workload
-from benchmarks.providers.base import DEFAULT, EXACT, Call, Provider, register
+from benchmarks.providers.base import COMPARABLE, DEFAULT, EXACT, Call, Provider, register
 from pare_kernels import reference
-
-STEPS = {DEFAULT: 8, EXACT: None}
 
 
 def backend(device: torch.device) -> str:
@@ -25,7 +23,9 @@ def _replace(function, estimator: str):
     def build(case: Case, device: torch.device) -> Call:
         def call(workload: Workload, noise):
             randomness = {"seed": workload.seed} if noise is None else {"noise": noise}
-            return function(*workload.leaves, k=case.k, tau=case.tau, exact_steps=STEPS[estimator], **randomness).mixed
+            return function(
+                *workload.leaves, k=case.k, tau=case.tau, exact_steps=COMPARABLE[estimator], **randomness
+            ).mixed
 
         return call
 
@@ -96,7 +96,7 @@ def _sampler(estimator: str):
     def build(case: Case, device: torch.device) -> Call:
         def call(workload: Workload, noise):
             randomness = {"seed": workload.seed} if noise is None else {"noise": noise[0]}
-            options = {"tau": case.tau, "exact_steps": STEPS[estimator]} | randomness
+            options = {"tau": case.tau, "exact_steps": COMPARABLE[estimator]} | randomness
             return pare_kernels.gumbel_topk(*workload.leaves, case.k, **options).mask
 
         return call

@@ -9,15 +9,13 @@ from benchmarks.cases import Case
 from benchmarks.operations import Workload
 from benchmarks.providers.base import DEFAULT, EXACT, Call, Provider, draw_gumbel, register
 from benchmarks.providers.relaxations import (
-    ClosedForm,
     LapSum,
     SigmoidThreshold,
-    closed_form,
     log_steps,
     paper_steps,
     straight_through,
 )
-from benchmarks.providers.rivals import STEPS, gate, rows_of
+from benchmarks.providers.rivals import closed, closed_by_hand, gate, rows_of
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Rows, the choice being given.
@@ -144,14 +142,14 @@ for _provider in (
         "sampler",
         "closed",
         "closed form, autograd",
-        _sampler(lambda scores, n, tau: closed_form(scores, n, tau, STEPS)),
+        _sampler(closed),
         estimator=DEFAULT,
     ),
     Provider(
         "sampler",
         "closed-manual",
         "closed form, backward by hand",
-        _sampler(lambda scores, n, tau: ClosedForm.apply(scores, n, tau, STEPS)),
+        _sampler(closed_by_hand),
         estimator=DEFAULT,
     ),
     Provider(

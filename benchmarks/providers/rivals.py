@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.cases import Case
 from benchmarks.operations import Workload
-from benchmarks.providers.base import DEFAULT, EXACT, Call, Provider, draw_gumbel, register
+from benchmarks.providers.base import DEFAULT, DEFAULT_STEPS, EXACT, Call, Provider, draw_gumbel, register
 from benchmarks.providers.relaxations import (
     ClosedForm,
     LapSum,
@@ -22,7 +22,6 @@ from benchmarks.providers.relaxations import (
     straight_through,
 )
 
-STEPS = 8
 COMPILE_CHUNK = 8
 # Beyond this many steps the unrolled graph takes minutes to compile.
 COMPILE_WHOLE = 64
@@ -170,8 +169,8 @@ def _rows(tokens: Tensor, index: Tensor) -> Tensor:
 
 
 def _gate_adjoint(c_target, c_source, g_target, g_source, s_target, s_source, k: int, tau: float):
-    ds_target = closed_form_adjoint(c_target, s_target, s_target.shape[1] - k, tau, STEPS)
-    ds_source = closed_form_adjoint(c_source, s_source, k, tau, STEPS)
+    ds_target = closed_form_adjoint(c_target, s_target, s_target.shape[1] - k, tau, DEFAULT_STEPS)
+    ds_source = closed_form_adjoint(c_source, s_source, k, tau, DEFAULT_STEPS)
     return ds_target * g_target * (1 - g_target), ds_source * g_source * (1 - g_source)
 
 
@@ -248,12 +247,12 @@ def _build_by_hand(forward, backward, compiled: bool = False):
     return build
 
 
-def _closed(scores: Tensor, n: int, tau: float) -> Tensor:
-    return closed_form(scores, n, tau, STEPS)
+def closed(scores: Tensor, n: int, tau: float) -> Tensor:
+    return closed_form(scores, n, tau, DEFAULT_STEPS)
 
 
-def _closed_by_hand(scores: Tensor, n: int, tau: float) -> Tensor:
-    return ClosedForm.apply(scores, n, tau, STEPS)
+def closed_by_hand(scores: Tensor, n: int, tau: float) -> Tensor:
+    return ClosedForm.apply(scores, n, tau, DEFAULT_STEPS)
 
 
 def _too_long_to_unroll(case: Case, device: torch.device) -> str | None:
@@ -280,7 +279,7 @@ for _provider in (
         estimator=EXACT,
         memory=steps_memory,
     ),
-    Provider("replace", "eager-closed", "closed form, autograd", _build_batched(_closed), estimator=DEFAULT),
+    Provider("replace", "eager-closed", "closed form, autograd", _build_batched(closed), estimator=DEFAULT),
     Provider(
         "replace",
         "eager-closed-manual",
@@ -310,7 +309,7 @@ for _provider in (
         "replace",
         "compile-closed",
         "torch.compile of the closed form",
-        _build_batched(_closed, compiled=True),
+        _build_batched(closed, compiled=True),
         estimator=DEFAULT,
         compiled=True,
     ),

@@ -151,7 +151,7 @@ struct Add {
 struct Max {
   template <class V>
   PARE_INLINE V operator()(V a, V b) const {
-    return a > b ? a : b;
+    return vmax(a, b);
   }
 };
 

@@ -100,10 +100,19 @@ def test_a_part_that_hangs_is_ended(log):
     assert outcome.seconds < 30
 
 
-def test_a_group_runs_side_by_side_and_keeps_its_order(log):
+def test_a_group_runs_side_by_side_and_keeps_its_order(log, tmp_path):
+    wait_for_the_other = """
+import pathlib, sys, time
+own, other = map(pathlib.Path, sys.argv[1:])
+own.touch()
+while not other.exists():
+    time.sleep(0.01)
+time.sleep(0.4 * own.name.endswith("0"))
+"""
+    files = [str(tmp_path / f"part-{index}") for index in range(2)]
     group = [
-        gpu.Part(str(index), (sys.executable, "-c", f"import time; time.sleep({delay})"), 30, "group")
-        for index, delay in enumerate((0.4, 0.0))
+        gpu.Part(str(index), (sys.executable, "-c", wait_for_the_other, *order), 30, "group")
+        for index, order in enumerate((files, files[::-1]))
     ]
     outcomes = gpu.run_group(group, log, time.monotonic() + 60)
     assert [outcome.part for outcome in outcomes] == ["0", "1"]

@@ -44,3 +44,8 @@ def on_host(values):
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.cosine_similarity(a, b, dim=-1)
+
+
+def zeros_if_none(gradient, like):
+    """A gradient on the CPU, of zeros where there is none."""
+    return torch.zeros(like.shape, dtype=like.dtype, device="cpu") if gradient is None else gradient.cpu()

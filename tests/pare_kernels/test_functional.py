@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 import pare_kernels
 from pare_kernels import gate_scores, gumbel_topk, patch_replace, patch_swap_, reference
-from tests.pare_kernels.cases import OPTION_WORDS, make_inputs, on_host
+from tests.pare_kernels.cases import OPTION_WORDS, make_inputs, on_host, zeros_if_none
 from tests.tolerances import SCORES, assert_gradient
 
 pytestmark = pytest.mark.usefixtures("device")
@@ -24,10 +24,6 @@ def gradients(operator, inputs, upstream, **options):
         inputs = [tensor.detach().clone().requires_grad_() for tensor in inputs]
         result = operator(*inputs, **options)
         return on_host((result, torch.autograd.grad(result.mixed, inputs, upstream, allow_unused=True)))
-
-
-def zeros_if_none(gradient, like):
-    return torch.zeros(like.shape, dtype=like.dtype, device="cpu") if gradient is None else gradient
 
 
 # --- hand-worked -----------------------------------------------------------------------------------------------------
