@@ -78,3 +78,12 @@ def lower_bound(list_ptr, length, value, WAYS: tl.constexpr):
         low = tl.where(below > 0, low + (below - 1) * step + 1, low)
         span = tl.where(below > 0, end - low, 0)
     return low
+
+
+@triton.jit
+def either(is_target, of_target, of_source):
+    """`of_target` for a program of the target, else `of_source`: numbers or pointers."""
+    chosen = of_source
+    if is_target:
+        chosen = of_target
+    return chosen

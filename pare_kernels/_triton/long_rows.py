@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from pare_kernels._triton._launch import kernel
-from pare_kernels._triton._math import accurate
+from pare_kernels._triton._math import accurate, either
 from pare_kernels._triton.relaxation import (
     STEP_LIMIT,
     exact_weights,
@@ -275,24 +275,15 @@ def adjoint_kernel(
     acc: tl.constexpr = dots_ptr.dtype.element_ty
     tau = accurate(tau, tau_low, acc)
     is_target = program < batch
-    own_ptr, other_ptr, partner_ptr, row, num = (
-        source_index_ptr,
-        target_index_ptr,
-        partner_source_ptr,
-        program - batch,
-        num_source,
-    )
-    noisy_ptr, dscores_ptr, steps, total = noisy_source_ptr, dscores_source_ptr, steps_source, k
-    if is_target:
-        own_ptr, other_ptr, partner_ptr, row, num = (
-            target_index_ptr,
-            source_index_ptr,
-            partner_target_ptr,
-            program,
-            num_target,
-        )
-        noisy_ptr, dscores_ptr, steps, total = noisy_target_ptr, dscores_target_ptr, steps_target, num_target - k
-    row = row.to(tl.int64)
+    own_ptr = either(is_target, target_index_ptr, source_index_ptr)
+    other_ptr = either(is_target, source_index_ptr, target_index_ptr)
+    partner_ptr = either(is_target, partner_target_ptr, partner_source_ptr)
+    noisy_ptr = either(is_target, noisy_target_ptr, noisy_source_ptr)
+    dscores_ptr = either(is_target, dscores_target_ptr, dscores_source_ptr)
+    num = either(is_target, num_target, num_source)
+    steps = either(is_target, steps_target, steps_source)
+    total = either(is_target, num_target - k, k)
+    row = either(is_target, program, program - batch).to(tl.int64)
     partner_ptr += row * num
     partners_of_row(own_ptr + row * k, other_ptr + row * k, partner_ptr, num, k, BLOCK)
 

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from pare_kernels._triton._launch import kernel
-from pare_kernels._triton._math import accurate, log1p
+from pare_kernels._triton._math import accurate, either, log1p
 
 STEP_LIMIT = tl.constexpr(100)  # of the tail; it takes about four, more only where one item dominates a long row
 SMALLEST = tl.constexpr(1.2e-38)  # the least normal single, and not below: that literal would be a double
@@ -327,22 +327,12 @@ def partners_kernel(
 ):
     """`partners_of_row` for every row of both modalities, where no relaxation is asked for."""
     program = tl.program_id(0)
-    own_ptr, other_ptr, partner_ptr, row, num = (
-        source_index_ptr,
-        target_index_ptr,
-        partner_source_ptr,
-        program - batch,
-        num_source,
-    )
-    if program < batch:
-        own_ptr, other_ptr, partner_ptr, row, num = (
-            target_index_ptr,
-            source_index_ptr,
-            partner_target_ptr,
-            program,
-            num_target,
-        )
-    row = row.to(tl.int64)
+    is_target = program < batch
+    own_ptr = either(is_target, target_index_ptr, source_index_ptr)
+    other_ptr = either(is_target, source_index_ptr, target_index_ptr)
+    partner_ptr = either(is_target, partner_target_ptr, partner_source_ptr)
+    num = either(is_target, num_target, num_source)
+    row = either(is_target, program, program - batch).to(tl.int64)
     partners_of_row(own_ptr + row * k, other_ptr + row * k, partner_ptr + row * num, num, k, BLOCK)
 
 
@@ -378,24 +368,15 @@ def adjoint_kernel(
     acc: tl.constexpr = dots_ptr.dtype.element_ty
     tau = accurate(tau, tau_low, acc)
     is_target = program < batch
-    own_ptr, other_ptr, partner_ptr, row, num = (
-        source_index_ptr,
-        target_index_ptr,
-        partner_source_ptr,
-        program - batch,
-        num_source,
-    )
-    noisy_ptr, dscores_ptr, steps, total = noisy_source_ptr, dscores_source_ptr, steps_source, k
-    if is_target:
-        own_ptr, other_ptr, partner_ptr, row, num = (
-            target_index_ptr,
-            source_index_ptr,
-            partner_target_ptr,
-            program,
-            num_target,
-        )
-        noisy_ptr, dscores_ptr, steps, total = noisy_target_ptr, dscores_target_ptr, steps_target, num_target - k
-    row = row.to(tl.int64)
+    own_ptr = either(is_target, target_index_ptr, source_index_ptr)
+    other_ptr = either(is_target, source_index_ptr, target_index_ptr)
+    partner_ptr = either(is_target, partner_target_ptr, partner_source_ptr)
+    noisy_ptr = either(is_target, noisy_target_ptr, noisy_source_ptr)
+    dscores_ptr = either(is_target, dscores_target_ptr, dscores_source_ptr)
+    num = either(is_target, num_target, num_source)
+    steps = either(is_target, steps_target, steps_source)
+    total = either(is_target, num_target - k, k)
+    row = either(is_target, program, program - batch).to(tl.int64)
     partner_ptr += row * num
     items = tl.arange(0, BLOCK)
     inside = items < num

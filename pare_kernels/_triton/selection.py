@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from pare_kernels._triton._launch import kernel
-from pare_kernels._triton._math import accurate, gumbel, order_key, philox_bits
+from pare_kernels._triton._math import accurate, either, gumbel, order_key, philox_bits
 
 NO_NOISE, GIVEN, PHILOX = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 DIGIT_BITS, DIGITS = tl.constexpr(2), tl.constexpr(4)  # of the radix sort; four 16-bit counters fit into one int64
@@ -182,6 +182,36 @@ def sort_list(noisy_ptr, index_ptr, order_ptr, spare_ptr, length, BLOCK: tl.cons
     tl.debug_barrier()
 
 
+@triton.jit
+def choose_row_of(
+    is_target, row, gate_target_ptr, gate_source_ptr, noise_target_ptr, noise_source_ptr, seed, noisy_target_ptr,
+    noisy_source_ptr, target_index_ptr, source_index_ptr, mask_ptr, num_target, num_source, k, scale, stream_source, highest,
+    HAS_GATE: tl.constexpr, NOISE: tl.constexpr, HAS_MASK: tl.constexpr, SINGLE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """`choose_row` of one modality: the num_target - k best of the target stay, the k best of the source come."""
+    choose_row(
+        either(is_target, gate_target_ptr, gate_source_ptr),
+        either(is_target, noise_target_ptr, noise_source_ptr),
+        seed,
+        either(is_target, noisy_target_ptr, noisy_source_ptr),
+        either(is_target, target_index_ptr, source_index_ptr),
+        mask_ptr,
+        row,
+        either(is_target, num_target, num_source),
+        either(is_target, num_target - k, k),
+        k,
+        either(is_target, stream_source * 0, stream_source),
+        scale,
+        (highest != 0) & is_target,
+        is_target,
+        HAS_GATE,
+        NOISE,
+        HAS_MASK,
+        SINGLE,
+        BLOCK,
+    )
+
+
 @kernel
 def select_kernel(
     gate_target_ptr,
@@ -223,26 +253,15 @@ def select_kernel(
         row = program.to(tl.int64)
         for modality in range(2):
             is_target = modality == 0
-            gate_ptr, noise_ptr, noisy_ptr, index_ptr = (
-                gate_source_ptr,
-                noise_source_ptr,
-                noisy_source_ptr,
-                source_index_ptr,
-            )
-            num, best, stream = num_source, k, stream_source
-            if is_target:
-                gate_ptr, noise_ptr, noisy_ptr, index_ptr = (
-                    gate_target_ptr,
-                    noise_target_ptr,
-                    noisy_target_ptr,
-                    target_index_ptr,
-                )
-                num, best, stream = num_target, num_target - k, stream_source * 0
-            choose_row(
-                gate_ptr, noise_ptr, seed, noisy_ptr, index_ptr, mask_ptr, row, num, best, k, stream, scale,
-                (highest != 0) & is_target, is_target, HAS_GATE, NOISE, HAS_MASK, SINGLE, BLOCK,
+            choose_row_of(
+                is_target, row, gate_target_ptr, gate_source_ptr, noise_target_ptr, noise_source_ptr, seed, noisy_target_ptr,
+                noisy_source_ptr, target_index_ptr, source_index_ptr, mask_ptr, num_target, num_source, k, scale,
+                stream_source, highest, HAS_GATE, NOISE, HAS_MASK, SINGLE, BLOCK,
             )  # fmt: skip
             tl.debug_barrier()
+            noisy_ptr = either(is_target, noisy_target_ptr, noisy_source_ptr)
+            index_ptr = either(is_target, target_index_ptr, source_index_ptr)
+            num = either(is_target, num_target, num_source)
             order_ptr = orders_ptr + (row * 4 + 2 * modality) * k
             sort_list(noisy_ptr + row * num, index_ptr + row * k, order_ptr, order_ptr + k, k, BLOCK // 2)
         # The slot of rank r from the top takes the patch of rank r from the bottom.
@@ -261,22 +280,8 @@ def select_kernel(
             patch = tl.load(order_ptr + k + places, mask=places < k, other=0)
             tl.store(source_index_ptr + places, patch.to(tl.int64), mask=places < k)
     else:
-        gate_ptr, noise_ptr, noisy_ptr, index_ptr = (
-            gate_source_ptr,
-            noise_source_ptr,
-            noisy_source_ptr,
-            source_index_ptr,
-        )
-        row, num, best, stream = program - batch, num_source, k, stream_source
-        if is_target:
-            gate_ptr, noise_ptr, noisy_ptr, index_ptr = (
-                gate_target_ptr,
-                noise_target_ptr,
-                noisy_target_ptr,
-                target_index_ptr,
-            )
-            row, num, best, stream = program, num_target, num_target - k, stream_source * 0
-        choose_row(
-            gate_ptr, noise_ptr, seed, noisy_ptr, index_ptr, mask_ptr, row.to(tl.int64), num, best, k, stream, scale,
-            (highest != 0) & is_target, is_target, HAS_GATE, NOISE, HAS_MASK, SINGLE, BLOCK,
+        choose_row_of(
+            is_target, either(is_target, program, program - batch).to(tl.int64), gate_target_ptr, gate_source_ptr,
+            noise_target_ptr, noise_source_ptr, seed, noisy_target_ptr, noisy_source_ptr, target_index_ptr, source_index_ptr,
+            mask_ptr, num_target, num_source, k, scale, stream_source, highest, HAS_GATE, NOISE, HAS_MASK, SINGLE, BLOCK,
         )  # fmt: skip
