@@ -15,7 +15,6 @@ REPLACE = ("lowest", "highest")
 PAIRINGS = ("position", "score")
 TOKEN_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
-_STRIDED = torch.strided
 ALL_EXACT = -1  # how `exact_steps=None` reaches the operators, whose schemas take an int
 
 
@@ -41,7 +40,7 @@ def check_floating(name: str, tensor: Tensor) -> None:
         raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
     if tensor.dtype not in TOKEN_DTYPES:
         raise TypeError(f"{name} must be float32, bfloat16, float16 or float64, got {tensor.dtype}")
-    if tensor.layout is not _STRIDED:
+    if tensor.layout is not torch.strided:
         raise TypeError(f"{name} must be a dense (strided) tensor, got layout {tensor.layout}")
 
 

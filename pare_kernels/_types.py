@@ -8,6 +8,11 @@ import torch
 from torch import Tensor
 
 
+def replaced_share(k: int, num_target: int) -> float:
+    """lam = k / Nt, 0 where there are no patches."""
+    return k / num_target if num_target else 0.0
+
+
 class PatchReplaceResult(NamedTuple):
     """Result of `patch_replace` and `patch_swap_`.
 

@@ -20,7 +20,7 @@ from pare_kernels._checks import (
     settle_randomness,
     settle_seed,
 )
-from pare_kernels._types import PatchReplaceResult, TopKResult
+from pare_kernels._types import PatchReplaceResult, TopKResult, replaced_share
 
 _ops = torch.ops.pare_kernels
 
@@ -211,7 +211,7 @@ def patch_replace(
     mixed, target_index, source_index, *_ = _call(
         "patch_replace", (target, source, gate_weight, gate_bias), *randomness, k, *options
     )
-    return PatchReplaceResult(mixed, _share(k, target), target_index, source_index)
+    return PatchReplaceResult(mixed, replaced_share(k, target.shape[1]), target_index, source_index)
 
 
 def patch_swap_(
@@ -272,7 +272,7 @@ def patch_swap_(
         _, _, target_index, source_index, *_ = _library.PatchSwap.apply(*differentiable, *randomness, k, *options)
     else:
         target_index, source_index, *_ = _ops.patch_swap_(*differentiable, *randomness, k, *options)
-    return PatchReplaceResult(target, _share(k, target), target_index, source_index)
+    return PatchReplaceResult(target, replaced_share(k, target.shape[1]), target_index, source_index)
 
 
 def _check_writable(target: Tensor, source: Tensor) -> None:
@@ -309,8 +309,3 @@ def _overlap(a: Tensor, b: Tensor) -> bool:
         ends.append(begin.flatten() + features)
     start, order = torch.cat(starts).sort()
     return bool((torch.cat(ends)[order][:-1] > start[1:]).any())
-
-
-def _share(k: int, target: Tensor) -> float:
-    num_target = target.shape[1]
-    return k / num_target if num_target else 0.0

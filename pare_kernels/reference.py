@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from pare_kernels._checks import accumulation_dtype, check_patch_replace, settle_randomness
-from pare_kernels._types import PatchReplaceResult
+from pare_kernels._types import PatchReplaceResult, replaced_share
 
 TARGET_STREAM, SOURCE_STREAM = 0, 1
 
@@ -341,4 +341,4 @@ def patch_replace(
         source = StraightThroughRows.apply(source, RelaxedTopK.apply(s_source, k, tau, exact_steps))
     placed = source.gather(1, source_index.unsqueeze(-1).expand(-1, -1, source.shape[-1]))
     mixed = target.scatter(1, target_index.unsqueeze(-1).expand_as(placed), placed)
-    return PatchReplaceResult(mixed, k / num_target if num_target else 0.0, target_index, source_index)
+    return PatchReplaceResult(mixed, replaced_share(k, num_target), target_index, source_index)
