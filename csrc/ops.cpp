@@ -7,6 +7,9 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <exception>
+#include <mutex>
+#include <new>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -191,16 +194,34 @@ std::int64_t bytes_of(const TokenInput& tokens, pare::Type type) {
 }
 
 // body(first item, last item) for all items of a batch, `per_task` at once; `work` is about how many numbers one item has.
+//
+// Throws what a body throws, the first if several do: by itself an exception would not find its way out of another thread.
 template <class Body>
 void for_items(std::int64_t batch, std::int64_t per_task, std::int64_t work, const Body& body) {
   const std::int64_t tasks = (batch + per_task - 1) / per_task;
+  std::exception_ptr error;
+  std::mutex guard;
   const auto run = [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t task = begin; task < end; ++task)
-      body(task * per_task, std::min(batch, (task + 1) * per_task));
+    try {
+      for (std::int64_t task = begin; task < end; ++task)
+        body(task * per_task, std::min(batch, (task + 1) * per_task));
+    } catch (...) {
+      const std::lock_guard<std::mutex> lock(guard);
+      if (!error) error = std::current_exception();
+    }
   };
   const std::int64_t grain = std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, work * per_task));
-  if (tasks <= grain) return run(0, tasks);
-  torch::stable::parallel_for(0, tasks, grain, run);
+  if (tasks <= grain) {
+    run(0, tasks);
+  } else {
+    torch::stable::parallel_for(0, tasks, grain, run);
+  }
+  if (!error) return;
+  try {
+    std::rethrow_exception(error);
+  } catch (const std::bad_alloc&) {
+    STD_TORCH_CHECK(false, "out of memory: no room for the working space of ", per_task, " item(s) of the batch");
+  }
 }
 
 // The same with sums over the batch: body(first, last, dweight, dbias) adds to its own copy; at most `most_partials` copies,
@@ -464,7 +485,8 @@ Gradients replace_backward(const Tensor& grad, bool exchanged, const std::option
                            bool relax, bool need_target, bool need_source, bool need_gate) {
   const pare::Type type = type_of(target, "target");
   const ScalarType acc = acc_of(type), dtype = target.scalar_type();
-  const TokenInput t(target, "target"), s(source, "source"), y(grad, "grad");
+  // Without the relaxation nothing is read from the tokens: their strides do not matter.
+  const TokenInput t(target, "target", !relax), s(source, "source", !relax), y(grad, "grad");
   std::optional<TokenInput> y_source;
   s.check_like(t, "source");
   y.check_like(t, "grad");

@@ -15,6 +15,7 @@ REPLACE = ("lowest", "highest")
 PAIRINGS = ("position", "score")
 TOKEN_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
+LEAST_TAU = 1e-6  # below, one score decides alone long before; from about 1e-27 down 1 / tau overflows in what follows
 ALL_EXACT = -1  # how `exact_steps=None` reaches the operators, whose schemas take an int
 
 
@@ -40,8 +41,9 @@ def check_floating(name: str, tensor: Tensor) -> None:
         raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
     if tensor.dtype not in TOKEN_DTYPES:
         raise TypeError(f"{name} must be float32, bfloat16, float16 or float64, got {tensor.dtype}")
-    if tensor.layout is not torch.strided:
-        raise TypeError(f"{name} must be a dense (strided) tensor, got layout {tensor.layout}")
+    if tensor.layout is not torch.strided or tensor.is_nested:
+        kind = "a nested tensor" if tensor.is_nested else f"layout {tensor.layout}"
+        raise TypeError(f"{name} must be a dense (strided) tensor, got {kind}")
 
 
 def check_tokens(name: str, tokens: Tensor) -> None:
@@ -74,12 +76,12 @@ def check_gate(weight: Tensor, bias: Tensor | None, tokens_name: str, tokens: Te
         raise wrong_device("gate_bias", bias, tokens_name, tokens)
 
 
-def check_number(name: str, value: float, *, positive: bool) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+def check_number(name: str, value: float, least: float = 0.0) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, torch.SymInt, torch.SymFloat)):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if not math.isfinite(value) or value < 0 or (positive and value == 0):
-        raise ValueError(f"{name} must be finite and {'> 0' if positive else '>= 0'}, got {value}")
-    return float(value)
+    if not least <= value < math.inf:  # NaN neither
+        raise ValueError("{} must be finite and >= {:g}, got {}".format(name, least, value))  # noqa: UP032 (traced graphs)
+    return value if isinstance(value, torch.SymFloat) else float(value)  # in a traced graph a number may be a symbol
 
 
 def check_word(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -94,7 +96,7 @@ def check_exact_steps(exact_steps: int | None) -> int:
         raise TypeError(f"exact_steps must be an int >= 0, or None for all steps, got {type(exact_steps).__name__}")
     if exact_steps < 0:
         raise ValueError(f"exact_steps must be >= 0, or None for all steps, got {exact_steps}")
-    return exact_steps
+    return min(exact_steps, 2**63 - 1)  # which no number of steps reaches
 
 
 def check_k(k: int, meaning: str, *sizes: int) -> None:
@@ -157,8 +159,8 @@ def check_options(
             "straight_through must be False or None with selection='random': noise alone has no gate to train"
         )
     return ReplaceOptions(
-        tau=check_number("tau", tau, positive=True),
-        noise_scale=check_number("noise_scale", noise_scale, positive=False),
+        tau=check_number("tau", tau, LEAST_TAU),
+        noise_scale=check_number("noise_scale", noise_scale),
         selection=SELECTIONS.index(selection),
         highest=replace == "highest",
         by_score=pairing == "score",
@@ -181,6 +183,24 @@ def check_noise(name: str, noise: Tensor, shape: tuple[int, int], like: Tensor) 
     return noise.detach().to(accumulation_dtype(like.dtype))
 
 
+def check_seed(seed: int | Tensor | None, generator: torch.Generator | None) -> None:
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator or None, got {type(generator).__name__}")
+    if seed is None:
+        return
+    if generator is not None:
+        raise ValueError("seed and generator must not both be given: each alone decides the noise")
+    if isinstance(seed, Tensor):
+        if seed.dtype != torch.int64 or seed.numel() != 1:
+            raise ValueError(
+                f"seed must be an int or an int64 tensor of one element, got {seed.dtype} of shape {tuple(seed.shape)}"
+            )
+    elif isinstance(seed, bool) or not isinstance(seed, (int, torch.SymInt)):
+        raise TypeError(f"seed must be an int or an int64 tensor of one element, got {type(seed).__name__}")
+    elif not -(2**63) <= seed < 2**64:
+        raise ValueError(f"seed must fit into 64 bits, got {seed}")
+
+
 def draw_seed(generator: torch.Generator | None = None, device: torch.device | str | None = None) -> Tensor:
     """Draws one seed for the Philox stream: an int64 tensor of shape (), uniform in [0, 2^63 - 1).
 
@@ -191,8 +211,7 @@ def draw_seed(generator: torch.Generator | None = None, device: torch.device | s
     Raises:
         TypeError: `generator` is not a torch.Generator.
     """
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise TypeError(f"generator must be a torch.Generator or None, got {type(generator).__name__}")
+    check_seed(None, generator)
     if generator is None:
         return torch.randint(2**63 - 1, (), device=device)
     seed = torch.randint(2**63 - 1, (), device=generator.device, generator=generator)
@@ -203,18 +222,9 @@ def settle_seed(seed: int | Tensor | None, generator: torch.Generator | None, de
     """One int64 seed on `device`, from whichever of `seed` and `generator` was given, or from the default generator."""
     if seed is None:
         return draw_seed(generator, device)
-    if generator is not None:
-        raise ValueError("seed and generator must not both be given: each alone decides the noise")
+    check_seed(seed, generator)
     if isinstance(seed, Tensor):
-        if seed.dtype != torch.int64 or seed.numel() != 1:
-            raise ValueError(
-                f"seed must be an int or an int64 tensor of one element, got {seed.dtype} of shape {tuple(seed.shape)}"
-            )
         return seed.to(device)
-    if isinstance(seed, bool) or not isinstance(seed, (int, torch.SymInt)):
-        raise TypeError(f"seed must be an int or an int64 tensor of one element, got {type(seed).__name__}")
-    if not -(2**63) <= seed < 2**64:
-        raise ValueError(f"seed must fit into 64 bits, got {seed}")
     return torch.full((), seed - 2**64 if seed >= 2**63 else seed, dtype=torch.int64, device=device)
 
 
@@ -236,5 +246,6 @@ def settle_randomness(
         noise_source = check_noise("noise[1] (source)", noise[1], (source.shape[0], source.shape[1]), source)
         return (None, None, None) if selection == "topk" else (None, noise_target, noise_source)
     if selection == "topk":
+        check_seed(seed, generator)
         return None, None, None
     return settle_seed(seed, generator, target.device), None, None

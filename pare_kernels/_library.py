@@ -296,6 +296,10 @@ def _save_choice(ctx, inputs, output, target, source):
     _, ctx.tau, _, _, ctx.highest, _, ctx.exact_steps, ctx.relax = inputs[7:]
     choice = output[-3:]  # target_index, source_index, scores
     ctx.mark_non_differentiable(*choice)
+    if not ctx.relax:
+        # The gradient then only moves rows: of the tokens it needs the shapes, and memory that others may write or free.
+        target, source = (tokens.new_empty(1).expand(tokens.shape) for tokens in (target, source))
+        choice = *choice[:2], choice[2].new_empty(0)
     ctx.save_for_backward(target, source, gate_weight, gate_bias, *choice)
     ctx.set_materialize_grads(False)
 
@@ -371,6 +375,18 @@ class PatchSwap(torch.autograd.Function):
 
     backward = staticmethod(_once_differentiable(_patch_swap_backward))
     jvp = EAGER["patch_swap"].jvp
+
+
+def _count_versions(keyset, target, source, *arguments):
+    """What PyTorch's own in-place operators do in between: autograd must notice that what it saved has changed."""
+    torch.autograd.graph.increment_version((target, source))
+    with torch._C._AutoDispatchBelowADInplaceOrView():
+        return _ops.patch_swap_.default.redispatch(
+            keyset & torch._C._after_ADInplaceOrView_keyset, target, source, *arguments
+        )
+
+
+_library.impl("patch_swap_", _count_versions, "ADInplaceOrView", with_keyset=True)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

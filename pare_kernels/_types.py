@@ -62,7 +62,8 @@ class TopKResult(NamedTuple):
 
     indices: int64 (..., k), ascending: the chosen items.
     mask: (..., N), 1 on the chosen items and 0 elsewhere; its gradient is that of `relaxed` (straight-through).
-    relaxed: (..., N), the relaxed indicator h; rows sum to k.
+    relaxed: (..., N), the relaxed indicator h; rows sum to k (scores that lie more than about 700 tau below the largest of their
+        row count as -inf, since their weight cannot be told from none).
     """
 
     indices: Tensor

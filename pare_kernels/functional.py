@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.autograd import forward_ad
 
 from pare_kernels import _library
 from pare_kernels._checks import (
+    LEAST_TAU,
     accumulation_dtype,
     check_exact_steps,
     check_floating,
@@ -99,7 +101,7 @@ def gumbel_topk(
     Args:
         scores: (..., N), float32, bfloat16, float16 or float64; computed in float32 (float64 for float64).
         k: how many items of each row, 0 <= k <= N.
-        tau: temperature of the relaxation, > 0.
+        tau: temperature of the relaxation, >= 1e-6.
         noise_scale: factor on the Gumbel noise, >= 0; 0 gives the plain top-k.
         exact_steps: steps of the relaxation that run one by one; None: all k.
         seed: 64-bit seed of the Philox noise, an int or an int64 tensor of one element.
@@ -117,8 +119,8 @@ def gumbel_topk(
     if scores.ndim == 0:
         raise ValueError("scores must have shape (..., items), got a tensor of shape ()")
     check_k(k, "{} items per row", scores.shape[-1])
-    tau = check_number("tau", tau, positive=True)
-    noise_scale = check_number("noise_scale", noise_scale, positive=False)
+    tau = check_number("tau", tau, LEAST_TAU)
+    noise_scale = check_number("noise_scale", noise_scale)
     steps = check_exact_steps(exact_steps)
     if isinstance(stream, bool) or not isinstance(stream, int) or not 0 <= stream < 2**32:
         raise ValueError(f"stream must be an int in [0, 2^32), got {stream!r}")
@@ -170,7 +172,7 @@ def patch_replace(
         gate_weight: (D,) or (1, D), the gate's linear layer, shared by both modalities.
         gate_bias: one number, shape () or (1,), or None.
         k: how many target patches are replaced, 0 <= k <= min(Nt, Ns).
-        tau: temperature of the relaxation, > 0. From 0.3 up the hard choice is also the top-k of the relaxed one.
+        tau: temperature of the relaxation, >= 1e-6. From 0.3 up the hard choice is also the top-k of the relaxed one.
         noise_scale: factor on the Gumbel noise, >= 0. The scores lie in (0, 1) and the noise has standard deviation 1.28, so at
             1.0, the paper's value, the choice is nearly random.
         selection: "gumbel" (noisy scores), "topk" (scores as they are), "random" (noise alone).
@@ -188,7 +190,9 @@ def patch_replace(
 
     Returns:
         `PatchReplaceResult(mixed, lam, target_index, source_index)`. `mixed` (B, Nt, D) is differentiable in `target`, `source`,
-        `gate_weight` and `gate_bias`. Scores are computed in float32 (float64 for float64 tokens), under autocast too.
+        `gate_weight` and `gate_bias`. Scores are computed in float32 (float64 for float64 tokens), under autocast too. Under
+        `torch.compile`, k, the seed and the shapes may change without another compilation; `tau` and `noise_scale` may change
+        too, each value for a compilation of its own.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, device or range; the message names it.
@@ -235,14 +239,16 @@ def patch_swap_(
     """`patch_replace` in place: exchanges the k chosen pairs of rows between the two buffers.
 
     `target` becomes what `patch_replace` returns as `mixed`, `source` receives the displaced target patches in the places of the
-    patches that left; no memory of token size is taken. The gradient of `target` is that of `patch_replace`; a gradient that
-    arrives at `source` afterwards follows the rows back to where they came from and does not reach the gate.
+    patches that left; no memory of token size is taken, but for a view that needs a gradient and under `torch.func`. The gradient
+    of `target` is that of `patch_replace`; a gradient that arrives at `source` afterwards follows the rows back to where they came
+    from and does not reach the gate.
 
     Arguments, result and errors as in `patch_replace`, and:
 
     Raises:
-        ValueError: `target` or `source` has several elements in one memory location (an expanded tensor), or the two share memory
-            (which cannot be seen inside `torch.compile`).
+        ValueError: `target` or `source` has several elements in one memory location (an expanded tensor), is a lazily negated
+            view, or the two may share memory (exact for rows whose features lie side by side; cannot be seen inside
+            `torch.compile`).
         RuntimeError: a leaf tensor that requires a gradient (as for every in-place operation of PyTorch).
     """
     options = check_patch_replace(
@@ -263,15 +269,17 @@ def patch_swap_(
     randomness = settle_randomness(target, source, selection, seed, generator, noise)
     differentiable = (target, source, gate_weight, gate_bias)
     needs_gradient = _needs_gradient(*differentiable)
-    if _is_transformed() or (torch.compiler.is_compiling() and needs_gradient):
-        # Under torch.func and in a traced graph no autograd function can mark its inputs as changed.
+    copies = needs_gradient and (torch.compiler.is_compiling() or target._is_view() or source._is_view())
+    if copies or _is_transformed():
+        # Under torch.func and in a traced graph no autograd function can mark its inputs as changed, and none with several
+        # outputs may mark a view.
         mixed, displaced, target_index, source_index, *_ = _call("patch_swap", differentiable, *randomness, k, *options)
         target.copy_(mixed)
         source.copy_(displaced)
     elif needs_gradient:
         _, _, target_index, source_index, *_ = _library.PatchSwap.apply(*differentiable, *randomness, k, *options)
     else:
-        target_index, source_index, *_ = _ops.patch_swap_(*differentiable, *randomness, k, *options)
+        target_index, source_index, *_ = _ops.patch_swap_.default(*differentiable, *randomness, k, *options)
     return PatchReplaceResult(target, replaced_share(k, target.shape[1]), target_index, source_index)
 
 
@@ -287,8 +295,25 @@ def _check_writable(target: Tensor, source: Tensor) -> None:
             extent += (size - 1) * stride
     if torch.compiler.is_compiling() or _is_transformed():
         return  # no addresses there
-    if target.untyped_storage().data_ptr() == source.untyped_storage().data_ptr() and _overlap(target, source):
-        raise ValueError("target and source must not share memory: their rows are exchanged in place")
+    for name, tensor in (("target", target), ("source", source)):
+        if tensor.is_neg():
+            raise ValueError(
+                f"{name} must hold its own numbers to be changed in place, but is a negated view: resolve_neg() it"
+            )
+    if _same_storage(target, source) and _overlap(target, source):
+        raise ValueError(
+            "target and source must not share memory, since their rows are exchanged in place, but they are views of one buffer "
+            f"that may meet: strides {tuple(target.stride())} and {tuple(source.stride())}"
+        )
+
+
+def _same_storage(a: Tensor, b: Tensor) -> bool:
+    one, other = a.untyped_storage(), b.untyped_storage()
+    if one._cdata == other._cdata:
+        return True
+    if type(a) is not Tensor or type(b) is not Tensor:
+        return False  # fake tensors have no address, and those of other subclasses may mean nothing
+    return one.data_ptr() == other.data_ptr() != 0  # two storages over one array of NumPy; 0: meta tensors
 
 
 def _overlap(a: Tensor, b: Tensor) -> bool:
@@ -299,13 +324,15 @@ def _overlap(a: Tensor, b: Tensor) -> bool:
     if a.numel() == 0 or b.numel() == 0:
         return False
     starts, ends = [], []
-    for tensor in (a, b):
-        offset, (batch, rows, features), strides = tensor.storage_offset(), tensor.shape, tensor.stride()
-        if features > 1 and strides[2] != 1:
-            features = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, strides, strict=True))
-            batch = rows = 1  # as if it were one row from its first element to its last
-        begin = offset + torch.arange(batch)[:, None] * strides[0] + torch.arange(rows) * strides[1]
-        starts.append(begin.flatten())
-        ends.append(begin.flatten() + features)
-    start, order = torch.cat(starts).sort()
-    return bool((torch.cat(ends)[order][:-1] > start[1:]).any())
+    with unset_fake_temporarily():  # places in memory are numbers even where tensors are fake
+        for tensor in (a, b):
+            offset, (batch, rows, features), strides = tensor.storage_offset(), tensor.shape, tensor.stride()
+            if features > 1 and strides[2] != 1:
+                features = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, strides, strict=True))
+                batch = rows = 1  # as if it were one row from its first element to its last
+            begin = offset + torch.arange(batch, device="cpu")[:, None] * strides[0]
+            begin = begin + torch.arange(rows, device="cpu") * strides[1]
+            starts.append(begin.flatten())
+            ends.append(begin.flatten() + features)
+        start, order = torch.cat(starts).sort()
+        return bool((torch.cat(ends)[order][:-1] > start[1:]).any())

@@ -166,7 +166,8 @@ def next_step(p: Tensor, tau: float) -> Tensor:
 def step_slope(p: Tensor, tau: float) -> Tensor:
     """d(log p_i + log(1 - p_i)/tau) / d(log p_i) = 1 - p_i / (tau (1 - p_i)); 0 where nothing else is left."""
     rest = one_minus(p)
-    return torch.where(rest > 0, 1 - p / (tau * rest), 0.0)
+    ratio = (p / (tau * rest)).clamp(max=torch.finfo(p.dtype).max)  # a finite slope times no gradient is none
+    return torch.where(rest > 0, 1 - ratio, 0.0)
 
 
 def solve_tail(p: Tensor, remaining: float, tau: float, iterations: int = 100) -> Tensor:

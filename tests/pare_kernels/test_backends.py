@@ -399,6 +399,26 @@ def test_raw_operators_refuse_what_would_reach_outside_memory():
 
 
 @cpp_alone
+@pytest.mark.skipif(sys.platform != "linux", reason="limits its own address space")
+def test_out_of_memory_in_a_task_is_said():
+    program = """
+import resource, torch, pare_kernels
+scores = torch.rand(3, 10**6, requires_grad=True)
+relaxed = pare_kernels.gumbel_topk(scores, 400_000, exact_steps=None).relaxed
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + (150 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (size, size))
+for threads in (1, 2):
+    torch.set_num_threads(threads)
+    try:
+        torch.autograd.grad(relaxed.sum(), scores, retain_graph=True)
+    except RuntimeError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.count("out of memory: no room for the working space of 1 item(s)") == 2
+
+
+@cpp_alone
 @pytest.mark.parametrize("name", ["baseline", "nonsense"])
 def test_instruction_set_can_be_chosen(name):
     """PARE_KERNELS_CPU names one that this machine has; anything else leaves the best, and is said."""

@@ -27,8 +27,10 @@ BAD = [
     ({"k": 6}, ValueError, r"k must be between 0 and 5 \(6 target and 5 source patches\), got 6"),
     ({"k": 2.0}, TypeError, "k must be an int, got float"),
     ({"k": True}, TypeError, "k must be an int, got bool"),
-    ({"tau": 0.0}, ValueError, "tau must be finite and > 0, got 0.0"),
-    ({"tau": float("nan")}, ValueError, "tau must be finite and > 0, got nan"),
+    ({"tau": 0.0}, ValueError, "tau must be finite and >= 1e-06, got 0.0"),
+    ({"tau": 1e-30}, ValueError, "tau must be finite and >= 1e-06, got 1e-30"),
+    ({"tau": float("nan")}, ValueError, "tau must be finite and >= 1e-06, got nan"),
+    ({"tau": float("inf")}, ValueError, "tau must be finite and >= 1e-06, got inf"),
     ({"tau": "hot"}, TypeError, "tau must be a number, got str"),
     ({"noise_scale": -1.0}, ValueError, "noise_scale must be finite and >= 0, got -1.0"),
     ({"selection": "best"}, ValueError, "selection must be one of 'gumbel', 'topk', 'random', got 'best'"),
@@ -38,6 +40,8 @@ BAD = [
     ({"pairing": None}, ValueError, "pairing must be one of 'position', 'score', got None"),
     ({"exact_steps": -2}, ValueError, "exact_steps must be >= 0, or None for all steps, got -2"),
     ({"exact_steps": 1.5}, TypeError, "exact_steps must be an int >= 0, or None for all steps, got float"),
+    ({"selection": "topk", "seed": "x"}, TypeError, "seed must be an int or an int64 tensor of one element, got str"),
+    ({"selection": "topk", "generator": 5}, TypeError, "generator must be a torch.Generator or None, got int"),
     ({"seed": 1.0}, TypeError, "seed must be an int or an int64 tensor of one element, got float"),
     ({"seed": 2**64}, ValueError, "seed must fit into 64 bits, got 18446744073709551616"),
     (
@@ -91,6 +95,13 @@ def test_patch_replace_names_the_argument(operator, change, error, message, devi
         operator(**call)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_are_refused():
+    nested = torch.nested.nested_tensor([TARGET[0], TARGET[1]])
+    with pytest.raises(TypeError, match=r"target must be a dense .strided. tensor, got a nested tensor"):
+        patch_replace(nested, SOURCE, WEIGHT, k=3)
+
+
 def test_the_other_entry_points_name_the_argument(device):
     with pytest.raises(ValueError, match="tokens must have shape"):
         gate_scores(TARGET[0].to(device), WEIGHT.to(device))
@@ -108,7 +119,7 @@ def test_the_other_entry_points_name_the_argument(device):
         PatchGate(0)
     with pytest.raises(ValueError, match="selection must be one of"):
         PatchReplace(4, selection="none")
-    with pytest.raises(ValueError, match="tau must be finite and > 0"):
+    with pytest.raises(ValueError, match="tau must be finite and >= 1e-06"):
         PatchReplace(4, tau=0.0)
 
 

@@ -353,8 +353,106 @@ def test_swap_refuses_what_cannot_be_changed_in_place():
         patch_swap_(target, target, weight, k=1)
     with pytest.raises(ValueError, match="source must own each of its elements"):
         patch_swap_(target, source[:1].expand(2, -1, -1), weight, k=1)
+    negated = torch.randn(2, 6, 4, dtype=torch.complex128).conj().imag
+    with pytest.raises(
+        ValueError, match="target must hold its own numbers to be changed in place, but is a negated view"
+    ):
+        patch_swap_(negated, source, weight, k=1)
     with pytest.raises(RuntimeError, match="leaf Variable that requires grad"):
         patch_swap_(target.requires_grad_(), source, weight, k=1)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_an_exchange_without_gradient_is_noticed_by_what_saved_the_buffers(raw):
+    target, source, weight, bias = make_inputs(2, 6, 6, 4, requires_grad=False)
+    gate = weight.clone().requires_grad_()
+    loss = patch_replace(target, source, gate, bias, k=3, seed=1).mixed.square().sum()
+    with torch.no_grad():
+        if raw:
+            seed = torch.tensor(2)
+            arguments = target, source, weight, bias, seed, None, None, 3, 0.9, 1.0, 0, False, False, 8, True
+            torch.ops.pare_kernels.patch_swap_(*arguments)
+        else:
+            patch_swap_(target, source, weight, bias, k=3, seed=2)
+    assert (target._version, source._version) == (1, 1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+    with torch.inference_mode():  # where nothing counts versions
+        patch_swap_(target.clone(), source.clone(), weight, bias, k=3, seed=2)
+
+
+@pytest.mark.parametrize("viewed", [(True, False), (False, True), (True, True)])
+def test_swap_of_views_has_the_gradient_of_the_swap(viewed):
+    """Without a class token, say: views that need a gradient, which autograd functions cannot mark as changed."""
+    inputs = make_inputs(2, 7, 6, 4)
+    upstream = [torch.randn_like(tensor) for tensor in inputs[:2]]
+
+    def swapped(*viewed):
+        leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+        buffers = []
+        for leaf, view in zip(leaves[:2], viewed, strict=True):
+            padded = torch.cat([leaf[:, :1] * 0, leaf], 1)
+            buffers.append(padded[:, 1:] if view else leaf * 1)
+        result = patch_swap_(*buffers, *leaves[2:], k=3, seed=4)
+        assert result.mixed is buffers[0]
+        bases = [buffer._base[:, 1:] if view else buffer for buffer, view in zip(buffers, viewed, strict=True)]
+        return [*buffers, *torch.autograd.grad(bases, leaves, upstream)]
+
+    for one, other in zip(swapped(*viewed), swapped(False, False), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_swap_on_tensors_without_memory():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    def swap(device=None):
+        both, weight = torch.randn(2, 20, 4, device=device), torch.randn(4, device=device)
+        assert patch_swap_(both[:, :9], both[:, 9:], weight, k=3).target_index.shape == (2, 3)
+        assert patch_swap_(both, both.clone(), weight, k=3).mixed is both
+        with pytest.raises(ValueError, match="must not share memory"):
+            patch_swap_(both[:, :9], both[:, 8:], weight, k=3)
+
+    swap("meta")
+    with FakeTensorMode():
+        swap()
+
+
+def test_swap_does_not_depend_on_the_default_device():
+    with torch.device("cpu"):
+        both, weight = torch.randn(2, 20, 4), torch.randn(4)
+    with torch.device("meta"):
+        patch_swap_(both[:, :9], both[:, 9:], weight, k=3, selection="topk")
+
+
+def test_swap_refuses_two_tensors_over_one_array():
+    array = torch.randn(2, 6, 4, device="cpu").numpy()
+    with pytest.raises(ValueError, match="must not share memory"):
+        patch_swap_(torch.from_numpy(array), torch.from_numpy(array), torch.randn(4, device="cpu"), k=3)
+
+
+@pytest.mark.parametrize("selection", ["topk", "random"])
+def test_without_a_relaxation_the_tokens_are_not_kept(selection):
+    """The gradient only moves rows: no memory is held for it, and the tokens may be overwritten."""
+    inputs = make_inputs(2, 7, 6, 4)
+    upstream = torch.randn_like(inputs[0])
+    words = {"k": 3, "selection": selection, "seed": 3}
+    _, expected = gradients(patch_replace, inputs, upstream, **words)
+    leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+    target, source = (leaf * 1 for leaf in leaves[:2])
+    mixed = patch_replace(target, source, *leaves[2:], **words).mixed
+    kept = {tensor.untyped_storage().nbytes() for tensor in mixed.grad_fn.saved_tensors if tensor is not None}
+    assert max(kept) < min(target.nbytes, source.nbytes)
+    for tensor in (target, source):
+        tensor.detach().fill_(math.nan)
+    actual = torch.autograd.grad(mixed, leaves, upstream, allow_unused=True)
+    for a, e, like in zip(actual, expected, inputs, strict=True):
+        torch.testing.assert_close(zeros_if_none(a, like), zeros_if_none(e, like), rtol=0, atol=0)
+
+
+def test_as_many_exact_steps_as_one_likes():
+    inputs = make_inputs(2, 7, 6, 4)
+    one, other = (patch_replace(*inputs, k=3, seed=1, exact_steps=steps).mixed for steps in (None, 2**70))
+    assert torch.equal(one, other)
 
 
 def test_a_buffer_changed_after_the_swap_is_noticed_by_backward():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from pare_kernels import _library, gate_scores, gumbel_topk, patch_replace, patch_swap_
+from pare_kernels import PatchReplace, _library, gate_scores, gumbel_topk, patch_replace, patch_swap_
 from tests.pare_kernels.cases import OPTION_WORDS, make_inputs
 
 ops = torch.ops.pare_kernels
@@ -131,6 +131,36 @@ def test_compile_of_the_in_place_operator(words, grad):
     if grad:
         for a, b in zip(*(torch.autograd.grad(value, inputs) for value in values), strict=True):
             torch.testing.assert_close(a, b)
+
+
+def test_compile_follows_an_annealed_temperature():
+    def step(target, source, weight, bias, tau, noise_scale):
+        result = patch_replace(target, source, weight, bias, k=3, seed=1, tau=tau, noise_scale=noise_scale)
+        _, mask, _ = gumbel_topk(target[..., 0], 3, seed=1, tau=tau, noise_scale=noise_scale)
+        return result.mixed.square().sum() + (mask * target[..., 1]).sum()
+
+    fast, _ = compiled(step)
+    inputs = make_inputs(2, 9, 8, 4, requires_grad=True)
+    for tau, noise_scale in ((0.9, 1.0), (0.8, 0.7), (0.7, 0.5), (0.6, 0.2)):
+        values = [function(*inputs, tau, noise_scale) for function in (step, fast)]
+        torch.testing.assert_close(*values)
+        for a, b in zip(*(torch.autograd.grad(value, inputs) for value in values), strict=True):
+            torch.testing.assert_close(a, b)
+    with pytest.raises(Exception, match="tau must be finite"):
+        fast(*inputs, -1.0, 1.0)
+
+
+def test_compile_of_the_module_with_everything_dynamic():
+    module = PatchReplace(4)
+
+    def mixed(target, source, k):
+        return module(target, source, k=k, seed=5).mixed
+
+    torch._dynamo.reset()
+    fast = torch.compile(mixed, fullgraph=True, dynamic=True)
+    for patches, k in ((9, 3), (12, 4)):
+        target, source, *_ = make_inputs(2, patches, 8, 4, dtype=torch.float32)
+        assert torch.equal(fast(target, source, k), mixed(target, source, k))
 
 
 def test_compile_of_the_parts():

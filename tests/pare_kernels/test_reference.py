@@ -249,3 +249,18 @@ def test_patches_of_infinite_score_share_the_first_steps():
     scores = torch.tensor([[math.inf, 1.0, math.inf, -math.inf]])
     assert reference.relaxed_topk(scores, 1, 0.9, None).tolist() == [[0.5, 0.0, 0.5, 0.0]]
     assert reference.relaxed_topk_adjoint(torch.ones(1, 4), scores, 2, 0.9, 8).isfinite().all()
+
+
+@pytest.mark.parametrize("tau", [0.02, 0.05, 0.1])
+def test_float32_gradients_stay_finite_at_small_temperatures(tau):
+    """1 - p below the smallest normal number: the slope 1 - p / (tau (1 - p)) must not overflow."""
+    scores = torch.rand(40, 50, generator=torch.Generator().manual_seed(0)) * 10
+    scores[0, :3] = torch.tensor([9.0, 0.0, -0.1]) + 10
+    c = torch.randn(40, 50, generator=torch.Generator().manual_seed(1))
+    for n in (2, 25):
+        assert reference.relaxed_topk_adjoint(c, scores, n, tau, 8).isfinite().all()
+    assert (
+        reference.relaxed_topk_adjoint(torch.tensor([[1.0, 2, 3]]), torch.tensor([[9.0, 0, -0.1]]), 2, 0.1, 8)
+        .isfinite()
+        .all()
+    )
