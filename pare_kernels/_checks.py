@@ -41,13 +41,14 @@ def check_floating(name: str, tensor: Tensor) -> None:
         raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
     if tensor.dtype not in TOKEN_DTYPES:
         raise TypeError(f"{name} must be float32, bfloat16, float16 or float64, got {tensor.dtype}")
-    if tensor.layout is not torch.strided or tensor.is_nested:
-        kind = "a nested tensor" if tensor.is_nested else f"layout {tensor.layout}"
-        raise TypeError(f"{name} must be a dense (strided) tensor, got {kind}")
+    if tensor.layout is not torch.strided:
+        raise TypeError(f"{name} must be a dense (strided) tensor, got layout {tensor.layout}")
 
 
 def check_tokens(name: str, tokens: Tensor) -> None:
     check_floating(name, tokens)
+    if tokens.is_nested:
+        raise TypeError(f"{name} must be a dense (strided) tensor, got a nested tensor")
     if tokens.ndim != 3:
         raise ValueError(f"{name} must have shape (batch, patches, features), got shape {tuple(tokens.shape)}")
 
@@ -211,9 +212,9 @@ def draw_seed(generator: torch.Generator | None = None, device: torch.device | s
     Raises:
         TypeError: `generator` is not a torch.Generator.
     """
-    check_seed(None, generator)
     if generator is None:
         return torch.randint(2**63 - 1, (), device=device)
+    check_seed(None, generator)
     seed = torch.randint(2**63 - 1, (), device=generator.device, generator=generator)
     return seed if device is None else seed.to(device)
 
