@@ -26,6 +26,7 @@ TRAIN = [
     "numpy>=1.26",
     "pillow>=10",
     "psutil>=5",
+    "pyyaml>=6",
     "safetensors>=0.5",
     "scikit-learn>=1.5",
     "scipy>=1.13",
@@ -34,6 +35,7 @@ TRAIN = [
 ]
 TEST = [
     "hypothesis>=6.100",
+    "mpmath>=1.3",
     "ninja",
     "pybind11>=2.13",
     "pytest>=8",
@@ -42,6 +44,7 @@ TEST = [
     "pytest-xdist>=3.5",
     "ruff",
     "tensorboard>=2.15",
+    "tokenizers>=0.22",
     "triton>=3.6; platform_system == 'Linux'",
 ]
 

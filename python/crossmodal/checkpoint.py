@@ -13,7 +13,6 @@ The folder is written under another name and renamed, so a reader meets complete
 from __future__ import annotations
 
 import contextlib
-import json
 import random
 import re
 import shutil
@@ -27,7 +26,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from crossmodal.files import digest, flush, write_json, writing
+from crossmodal.files import digest, flush, read_json, write_json, writing
 
 _NAME = re.compile(r"step-(\d{8,})")
 _LEFTOVER = re.compile(r"\.(writing|removing)-step-\d{8,}")
@@ -157,9 +156,9 @@ def check(path: Path) -> None:
         CheckpointError: names the file that is missing, truncated or changed.
     """
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path / 'manifest.json'}: cannot be read ({error})") from None
+        manifest = read_json(path / "manifest.json")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: its manifest cannot be read ({error})") from None
     for name, expected in manifest.items():
         file = path / name
         if not file.is_file():

@@ -4,66 +4,22 @@ from __future__ import annotations
 
 import torch
 from accelerate import DistributedType
-from torch import Tensor
 
 from crossmodal.config import Config, ConfigError
-from crossmodal.tasks.checks import CHUNK_VALUES
-
-
-class DataError(ValueError):
-    """Samples or labels that cannot be learned from; names split, index and value."""
+from crossmodal.tasks.numeric import require_finite
 
 
 def check_task(task) -> None:
     """Values of every split as the model will see them; what they were before is checked where a task is loaded.
 
     Raises:
-        DataError: names the split, the first sample concerned and its value: so far from the training samples that
-            normalising makes it infinite.
+        ValueError: names the split, the place of the first value concerned and how many samples have one: so far from the
+            training samples that normalising makes it infinite.
     """
     for name in ("train", "validation", "test"):
         split = getattr(task, name)
-        _check_finite(f"{task.name}, {name} split, normalised", "sample", split.x)
-        if split.y.is_floating_point():
-            _check_finite(f"{task.name}, {name} split, normalised", "target of sample", split.y)
-
-
-def _check_finite(where: str, what: str, values: Tensor) -> None:
-    affected, place, done = 0, None, 0
-    for part in values.split(max(CHUNK_VALUES // max(values[:1].numel(), 1), 1)):
-        bad = ~torch.isfinite(part)
-        if bad.any():
-            affected += int(bad.flatten(1).any(1).sum())
-            first, *rest = bad.nonzero()[0].tolist()
-            place = place or (done + first, *rest)
-        done += len(part)
-    if place is not None:
-        raise DataError(
-            f"{where}: {what} {place[0]} holds {values[place].item()} at position {place[1:]} "
-            f"({affected} of {len(values)} affected)"
-        )
-
-
-def check_source(source, batch_size: int) -> None:
-    """Labels and number of the source samples.
-
-    Raises:
-        DataError: fewer samples than a batch needs, labels out of range, values that are not finite.
-    """
-    where = f"source {source.name}"
-    if len(source.inputs) < batch_size:
-        raise DataError(
-            f"{where}: {len(source.inputs)} samples are fewer than one batch ({batch_size}); take more or lower batch_size"
-        )
-    if len(source.inputs) != len(source.labels):
-        raise DataError(f"{where}: {len(source.inputs)} samples but {len(source.labels)} labels")
-    bad = ((source.labels < 0) | (source.labels >= len(source.class_names))).nonzero().flatten().tolist()
-    if bad:
-        raise DataError(
-            f"{where}: label {source.labels[bad[0]].item()} of sample {bad[0]} is not in 0..{len(source.class_names) - 1}"
-        )
-    if source.inputs.is_floating_point():
-        _check_finite(where, "sample", source.inputs)
+        for part, values in (("x", split.x), ("y", split.y)):
+            require_finite(values.numpy(), f"{task.name}: normalised {part} of the {name} split")
 
 
 def check_mixing(config: Config, patches: int) -> None:

@@ -105,7 +105,7 @@ def predict(argv: list[str] | None = None) -> int:
 
 
 def evaluate(argv: list[str] | None = None) -> int:
-    """Repeats the figure of a finished run."""
+    """`pare-evaluate`: the figure of a finished run, computed again."""
 
     def action() -> None:
         from crossmodal.evaluate import main

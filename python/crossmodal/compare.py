@@ -290,9 +290,7 @@ def yardstick(settings: Config) -> dict[str, Any] | None:
         if task.kind == "classification" and scores.ndim == 1:
             scores = np.stack([-scores, scores], axis=1)
         outputs[:] = scores.reshape(outputs.shape)  # of one label alone scikit-learn gives (n,)
-    predicted, targets = torch.from_numpy(outputs), task.test.y
-    if task.kind == "regression":
-        predicted, targets = task.normalizer.inverse_y(predicted), task.normalizer.inverse_y(targets)
+    predicted, targets = (task.normalizer.inverse_y(values) for values in (torch.from_numpy(outputs), task.test.y))
     metric = metrics.get(task.metric)
     return {"name": name, "error": metric.as_error(metric(predicted, targets))[1]}
 

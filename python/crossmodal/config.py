@@ -22,6 +22,9 @@ from jsonargparse import ArgumentParser, Namespace
 
 from crossmodal.methods import METHODS
 from crossmodal.naming import nearest, unknown
+from pare_kernels import ReplaceSchedule
+from pare_kernels._checks import PAIRINGS, REPLACE, SELECTIONS, check_options, check_word
+from pare_kernels.schedule import KINDS as SCHEDULES
 
 TASK_CONFIGS = Path(__file__).parent / "configs"
 
@@ -37,14 +40,6 @@ def _require(condition: bool, key: str, value: Any, expected: str) -> None:
 
 def _fraction(key: str, value: float) -> None:
     _require(0.0 <= value <= 1.0, key, value, "a number from 0 to 1")
-
-
-def _amount(key: str, value: int | float) -> None:
-    """Number of patches: an int counts patches, a float is a fraction of them."""
-    if isinstance(value, int):
-        _require(value >= 0, key, value, "a number of patches (int >= 0) or a fraction of them (float from 0 to 1)")
-    else:
-        _fraction(key, value)
 
 
 @dataclass
@@ -138,41 +133,46 @@ class MixingConfig:
         weight: factor on the whole loss of the mixed samples.
     """
 
-    schedule: Literal["linear", "exponential", "piecewise", "constant"] = "linear"
+    schedule: Literal[SCHEDULES] = "linear"
     start: int | float = 1.0
     end: int | float = 0.0
     steps: int = 4
-    selection: Literal["gumbel", "topk", "random"] = "gumbel"
+    selection: Literal[SELECTIONS] = "gumbel"
     gumbel_epochs: int | None = None
     tau: float = 0.9
     noise_scale: float = 1.0
     exact_steps: int | None = 8
     straight_through: bool | None = None
-    replace: Literal["lowest", "highest"] = "lowest"
-    pairing: Literal["position", "score"] = "position"
+    replace: Literal[REPLACE] = "lowest"
+    pairing: Literal[PAIRINGS] = "position"
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        _amount("mixing.start", self.start)
-        _amount("mixing.end", self.end)
         _require(
             self.gumbel_epochs is None or self.gumbel_epochs >= 0,
             "mixing.gumbel_epochs",
             self.gumbel_epochs,
             "a number >= 0 or null",
         )
-        _require(self.steps >= 2, "mixing.steps", self.steps, "a number >= 2")
-        _require(self.tau > 0, "mixing.tau", self.tau, "a positive number")
-        _require(self.noise_scale >= 0, "mixing.noise_scale", self.noise_scale, "a number >= 0")
-        _require(
-            self.exact_steps is None or self.exact_steps >= 0,
-            "mixing.exact_steps",
-            self.exact_steps,
-            "a number >= 0 or null",
-        )
         _require(self.weight >= 0, "mixing.weight", self.weight, "a number >= 0")
-        if self.selection == "random" and self.straight_through:
-            raise ConfigError("mixing.straight_through: with `selection: random` there is no gate to train; take null")
+        try:
+            check_word("schedule", self.schedule, SCHEDULES)
+            self.replace_schedule()
+            check_options(
+                self.tau,
+                self.noise_scale,
+                self.selection,
+                self.replace,
+                self.pairing,
+                self.exact_steps,
+                self.straight_through,
+            )
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"mixing.{error}") from None
+
+    def replace_schedule(self) -> ReplaceSchedule:
+        """k over the epochs."""
+        return ReplaceSchedule(self.schedule, self.start, self.end, self.steps)
 
 
 @dataclass
@@ -288,10 +288,10 @@ class Config:
         data: for `arrays`: file or folder with the data.
         data_dir: where the files of a task lie (null: where the package that brings them put them).
         kind: kind of target (null: inferred, and printed).
-        loss: what is minimised; `--list` says for which kinds of target each is (null: cross_entropy for classification,
+        loss: what is minimised; `--list` names them, each with its kinds of target (null: cross_entropy for classification,
             bce_with_logits for multilabel, mse for regression and dense). Dense targets that are masks, from 0 to 1, have
             bce_with_logits.
-        metric: what is measured; `--list` says for which kinds of target each is (null: accuracy for classification, auroc
+        metric: what is measured; `--list` names them, each with its kinds of target (null: accuracy for classification, auroc
             for multilabel and masks, rmse for regression, relative_l2 for dense).
         output_dir: folder of the run (null: `runs/<task>-<method>-<seed>`).
         overwrite: delete what a former run left in `output_dir`.
@@ -329,23 +329,8 @@ class Config:
     data: str | None = None
     data_dir: str | None = None
     kind: Literal["classification", "multilabel", "regression", "dense"] | None = None
-    loss: Literal["cross_entropy", "bce_with_logits", "mse", "relative_l2"] | None = None
-    metric: (
-        Literal[
-            "accuracy",
-            "balanced_accuracy",
-            "macro_f1",
-            "auroc",
-            "mean_average_precision",
-            "iou",
-            "mse",
-            "rmse",
-            "mae",
-            "relative_l2",
-            "r2",
-        ]
-        | None
-    ) = None
+    loss: str | None = None
+    metric: str | None = None
     output_dir: str | None = None
     overwrite: bool = False
     resume: bool = False

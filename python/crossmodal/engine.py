@@ -6,6 +6,7 @@ import contextlib
 import math
 import resource
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ from crossmodal.methods import METHODS, Batch, MixPlan, TrainingStep
 from crossmodal.optim import build_optimizer, build_scheduler
 from crossmodal.progress import Progress
 from crossmodal.results import RunFolder, RunFolderError
-from pare_kernels import ReplaceSchedule
+from crossmodal.selection import EpochSelection
 
 PARTS = ("loss", "target", "mixed_target", "mixed_source")
 MOST_SKIPPED = 20  # Steps in a row; beyond that the weights themselves are no longer sound.
@@ -54,7 +55,7 @@ class Interrupted(RuntimeError):
 
 @dataclass
 class State:
-    """Where a run stands, beside weights, optimizer and generators: plain numbers, saved with every checkpoint."""
+    """Where a run stands, beside weights, optimizer, generators and `EpochSelection`: plain numbers, part of every checkpoint."""
 
     data: str = ""  # sha256 of the task's data
     epoch: int = 0
@@ -66,8 +67,6 @@ class State:
     gradient: float = 0.0
     skipped: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
-    best: dict[str, Any] | None = None
-    reference: list[float] | None = None  # validation scores of the best epoch, for `select: within_error`
     replaced: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # epoch -> training sample -> slots
 
 
@@ -103,14 +102,12 @@ class Trainer:
         self.config, self.task, self.accelerator, self.folder = config, task, accelerator, folder
         self.loss, self.metric = losses.get(task.loss), metrics.get(task.metric)
         mixes = METHODS[config.method].mixes
-        self.schedule = ReplaceSchedule(
-            config.mixing.schedule, config.mixing.start, config.mixing.end, config.mixing.steps
-        )
+        self.schedule = config.mixing.replace_schedule()
         self.patches = patches_at_hand(model, source) if mixes else 0
         self.gumbel_epochs = gumbel_epochs(config, task.ndim)
 
         sharding.choose_layers(accelerator, model.encoder)
-        step = TrainingStep(model, self.loss, self.decode, config.mixing if mixes else None)
+        step = TrainingStep(model, self.loss, task.normalizer.inverse_y, config.mixing if mixes else None)
         optimizer = build_optimizer(model, config.optimizer)
         rank, world = accelerator.process_index, accelerator.num_processes
         self.plan = BatchPlan(
@@ -131,11 +128,16 @@ class Trainer:
         self.loader = TrainLoader(task.train, source if mixes else None, self.plan, config.loader.workers, pin)
         self.checkpoints = Checkpoints(folder.checkpoints, config.keep, rank, accelerator.wait_for_everyone)
         self.state = State(data=task.sha256)
-        self.best_weights: dict[str, Tensor] | None = None
+        self.selection = EpochSelection(config.select, self.metric)
+        self.best_weights: dict[str, Tensor] | None = None  # of the epoch that the selection keeps
+        self.progress: Progress | None = None  # while `fit` is at work
         self._signal: int | None = None
+        self._lr: float = self.scheduler.get_last_lr()[0]  # of the last step
         self._skipped_in_a_row = 0
         self._saved_at = time.monotonic()
         self._save_seconds: float | None = None  # what the last checkpoint cost; None before the first
+        # Of the epoch, since it began or was resumed: when that was, the samples before it, seconds spent waiting for batches.
+        self._began, self._samples_before, self._waited = 0.0, 0, 0.0
 
     # ----- what the outside calls -------------------------------------------------------------------------------------
 
@@ -170,16 +172,13 @@ class Trainer:
     def evaluate(self, split) -> Evaluation:
         """Outputs, loss and metric of a split, with the weights as they are."""
         outputs = self._outputs(split)
-        physical_outputs, physical_y = self.task.normalizer.decode(outputs), self.decode(split.y)
+        normalizer = self.task.normalizer
+        physical_outputs, physical_y = normalizer.decode(outputs), normalizer.inverse_y(split.y)
         pair = (physical_outputs, physical_y) if self.loss.physical else (outputs, split.y)
         per_sample = self.loss.per_sample(*pair).double()
         scores = outputs.argmax(1) == split.y if self.task.kind == "classification" else -per_sample
         metric = self.metric(physical_outputs, physical_y)
         return Evaluation(outputs, per_sample.mean().item(), metric, scores.double())
-
-    def decode(self, y: Tensor) -> Tensor:
-        """Normalised targets in the data's own units; classes and labels as they are."""
-        return self.task.normalizer.inverse_y(y) if self.task.kind in ("regression", "dense") else y
 
     # ----- one epoch --------------------------------------------------------------------------------------------------
 
@@ -190,7 +189,7 @@ class Trainer:
         pictured = self._pictured_epoch(epoch)
         group = torch.zeros(len(PARTS), dtype=torch.float64, device=self.accelerator.device)
         samples: list[tuple[Tensor, Tensor]] = []
-        self._waited, self._began, self._samples_before = 0.0, began, state.samples  # not 0 where an epoch is resumed
+        self._began, self._samples_before, self._waited = began, state.samples, 0.0
         for number, (batch, share) in self._batches(epoch, state.batch):
             last = (number + 1) % config.accumulate == 0 or number + 1 == self.plan.batches
             step_in_epoch = number // config.accumulate
@@ -236,9 +235,9 @@ class Trainer:
         norm = self.accelerator.clip_grad_norm_(self._parameters, config.optimizer.clip or float("inf"))
         norm = float(sharding.whole(norm))
         totals, stop, save = self._agree(group)
-        taken = all(map(_is_finite, totals)) and _is_finite(norm)
+        taken = all(map(math.isfinite, totals)) and math.isfinite(norm)
         lr = self.scheduler.get_last_lr()[0]
-        if all(map(_is_finite, totals)):
+        if all(map(math.isfinite, totals)):
             state.totals = [a + b for a, b in zip(state.totals, totals, strict=True)]
             state.samples += size
         if taken:
@@ -285,13 +284,13 @@ class Trainer:
     def _not_finite(self, epoch: int, loss: float, norm: float, samples: list[tuple[Tensor, Tensor]]) -> None:
         bad_rows = [row for rows, losses in samples for row in rows[~torch.isfinite(losses)].tolist()]
         rows = sorted(set(gather_object(bad_rows) if self.accelerator.num_processes > 1 else bad_rows))
-        what = f"loss {loss}" if not _is_finite(loss) else f"gradient norm {norm}"
+        what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
         where = f"at step {self.state.step} (epoch {epoch + 1}): {what}"
         where += f", training samples {rows[:20]}" if rows else ""
         self.state.skipped += 1
         self._skipped_in_a_row += 1
         # Finite losses with an infinite gradient: the scale of the loss was too high for fp16. That is expected, now and then.
-        overflow = self.accelerator.scaler is not None and _is_finite(loss)
+        overflow = self.accelerator.scaler is not None and math.isfinite(loss)
         skip = overflow or self.config.on_nan == "skip"
         if skip and self._skipped_in_a_row <= MOST_SKIPPED:
             if not overflow:
@@ -337,8 +336,7 @@ class Trainer:
             "memory_mib": memory_mib(self.accelerator.device),
             "seconds": done + time.perf_counter() - began,
         }
-        if self._is_best(validation):
-            state.best = {"epoch": epoch, "metric": validation.metric, "loss": validation.loss}
+        if self.selection.consider(epoch, validation.metric, validation.loss, validation.scores):
             self.best_weights = self._weights()
         self._gather_replaced(epoch)
         state.history.append(record)
@@ -352,34 +350,6 @@ class Trainer:
         self.progress.epoch(record)
         if self.config.checkpoint.every_minutes and self._save_seconds is None:
             self._save()  # an early end is not to cost a short run everything, and now it is known what saving costs
-
-    def _is_best(self, validation: Evaluation) -> bool:
-        """Whether this epoch's weights are the ones to keep so far; NaN is worst, the later epoch wins a full tie."""
-        best, select = self.state.best, self.config.select
-        if select == "within_error":
-            return self._within_error(validation.scores)
-        if best is None or select == "last":
-            return True
-        if select == "metric":
-            worst = -math.inf if self.metric.higher_is_better else math.inf
-            now, before = _or_worst(validation.metric, worst), _or_worst(best["metric"], worst)
-            if now != before:
-                return self.metric.better(now, before)
-        return _or_worst(validation.loss, math.inf) <= _or_worst(best["loss"], math.inf)
-
-    def _within_error(self, scores: Tensor) -> bool:
-        """Whether this epoch is the best, or so near it that the validation samples cannot tell them apart.
-
-        The one-standard-error rule (Breiman et al., 1984) on the differences sample by sample. It prefers the end of the
-        walk, where the learning rate is low and no source patch is left, unless the samples object.
-        """
-        before = -math.inf if self.state.reference is None else sum(self.state.reference) / len(scores)
-        if _or_worst(scores.mean().item(), -math.inf) >= _or_worst(before, -math.inf):
-            self.state.reference = scores.tolist()
-            return True
-        behind = torch.tensor(self.state.reference, dtype=scores.dtype) - scores.cpu()
-        error = behind.std() / len(behind) ** 0.5 if len(behind) > 1 else 0.0
-        return bool(behind.mean() <= error * (1 + 1e-9))  # one sample alone is exactly one error behind
 
     # ----- mixing -----------------------------------------------------------------------------------------------------
 
@@ -450,7 +420,7 @@ class Trainer:
         optimizer = get_optimizer_state_dict(self.step, self.optimizer.optimizer, options=options)
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
         state = {
-            "state": vars(self.state) | {"lr": self._lr},
+            "state": vars(self.state) | self.selection.state() | {"lr": self._lr},
             "optimizer": optimizer,
             "scheduler": {"last_epoch": self.scheduler.last_epoch, "last_lr": self.scheduler.get_last_lr()},
             "scaler": scaler,
@@ -461,7 +431,6 @@ class Trainer:
         return str(path)
 
     def _restore(self) -> None:
-        self._lr = self.scheduler.get_last_lr()[0]
         found = self.checkpoints.load() if self.config.resume else None
         if found is None:
             if self.accelerator.is_main_process:
@@ -479,6 +448,7 @@ class Trainer:
         if saved["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(saved["scaler"])
         self._lr = saved["state"].pop("lr")
+        self.selection.load_state({key: saved["state"].pop(key) for key in self.selection.state()})
         self.state = State(**saved["state"])
         if self.state.data != self.task.sha256:
             raise RunFolderError(f"resume: the data of {self.task.name} have changed since {path} was written")
@@ -536,12 +506,5 @@ def memory_mib(device: torch.device) -> float:
     """Peak memory of this process: of the GPU where it trains on one, else its resident size."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def _or_worst(value: float, worst: float) -> float:
-    return worst if math.isnan(value) else value
-
-
-def _is_finite(value: float) -> bool:
-    return value == value and abs(value) != float("inf")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # macOS counts bytes, Linux KiB

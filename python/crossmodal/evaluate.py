@@ -38,7 +38,7 @@ def evaluate(folder: str | Path, split: str = "test", device: str = "cpu") -> di
     if split not in SPLITS:
         raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
     predictor = load(folder, device)
-    settings = _locate(config.load(RunFolder(folder).config), predictor.results.get("directory", ""))
+    settings = _locate(config.load(RunFolder(folder).config), predictor.results["directory"])
     if settings.task == "arrays":
         settings = replace(settings, kind=predictor.kind)  # as it was inferred then: the rules may have changed
     task = run.load_task(settings)
@@ -52,16 +52,13 @@ def evaluate(folder: str | Path, split: str = "test", device: str = "cpu") -> di
     n, size, world = len(samples), settings.loader.eval_batch_size, predictor.results["processes"]
     batches = [rows for rank in range(world) for rows in eval_rows(n, size, rank, world)]
     outputs = torch.cat([predictor.outputs(samples.x[rows], size) for rows in batches])[:n]
-    targets = samples.y
-    if task.kind in ("regression", "dense"):
-        outputs, targets = task.normalizer.decode(outputs), task.normalizer.inverse_y(targets)
-    value = metrics.get(task.metric)(outputs, targets)
+    value = metrics.get(task.metric)(task.normalizer.decode(outputs), task.normalizer.inverse_y(samples.y))
     return {
         "metric": task.metric,
         "value": value,
         "split": split,
         "samples": len(samples),
-        "stored": predictor.results.get(split) if split != "train" else None,
+        "stored": None if split == "train" else predictor.results[split],
     }
 
 

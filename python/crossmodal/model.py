@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from crossmodal import encoders
-from crossmodal.checkpoint import digest
 from crossmodal.encoders import Encoder
-from crossmodal.files import replacing, write_json, writing
+from crossmodal.files import digest, read_json, replacing, write_json, writing
 from crossmodal.heads import PooledHead, build_head
 from pare_kernels import PatchGate
 
@@ -202,11 +200,8 @@ def _saved(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _read_description(file: Path) -> dict[str, Any]:
-    try:
-        description = json.loads(file.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not readable JSON: {error}") from error
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
+    description = read_json(file)
+    if description.get("format") != FORMAT:
         raise ValueError(f"{file} must describe a model in format {FORMAT}")
     expected = ("weights_sha256", "dtype", "task_kind", "num_outputs", "output_shape", "source_classes", "encoder")
     for key in expected:

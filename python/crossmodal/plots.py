@@ -14,10 +14,11 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from crossmodal import metrics
 from crossmodal.files import replacing
 from crossmodal.results import RunFolder
 
-MOST_CLASSES_NAMED = 30
+MOST_CLASSES_NAMED = 30  # Labels, too.
 MOST_POINTS = 2000
 MOST_MARKED = 60  # Epochs up to which each has a dot of its own.
 MOST_PANELS = 6  # Channels of a series, values of a regression.
@@ -33,6 +34,8 @@ def draw_run(
         save(mixing(task.train.x, results["replaced"], results["patch_size"]), folder.path / "mixing.png")
     if task.kind == "classification":
         save(confusion(outputs, targets, task.class_names), folder.path / "confusion.png")
+    elif task.kind == "multilabel":
+        save(labels(outputs, targets, task.class_names, task.metric), folder.path / "labels.png")
     elif task.kind == "regression":
         save(scatter(outputs, targets), folder.path / "scatter.png")
     elif task.kind == "dense":
@@ -155,6 +158,27 @@ def confusion(outputs: Tensor, targets: Tensor, names: tuple[str, ...]) -> Figur
             axis.text(
                 j, i, str(counts[i, j]), ha="center", va="center", fontsize="small", color="white" if dark else "black"
             )
+    return figure
+
+
+def labels(outputs: Tensor, targets: Tensor, names: tuple[str, ...], metric: str) -> Figure:
+    """The metric of each label, with its mean, and how many samples have the label; outputs (n, K) logits, targets (n, K).
+
+    A label for which it has no value has no bar.
+    """
+    count, score = targets.shape[1], metrics.get(metric)
+    values = np.array([score(outputs[:, [i]], targets[:, [i]]) for i in range(count)])
+    figure, axis = plt.subplots(figsize=(6, min(1.5 + 0.3 * count, 12)), layout="constrained")
+    axis.barh(range(count), values, color="tab:blue", alpha=0.6)
+    if not np.isnan(values).all():
+        axis.axvline(np.nanmean(values), color="0.4", linestyle="--", linewidth=0.9, label="mean")
+        axis.legend(fontsize="small")
+    axis.set(xlabel=f"test {metric}", ylabel="label (test samples that have it)", xlim=(0, 1))
+    axis.invert_yaxis()
+    if count <= MOST_CLASSES_NAMED:
+        having = (targets > 0.5).sum(0).tolist()
+        shown = [f"{_short(name)} ({n})" for name, n in zip(names or map(str, range(count)), having, strict=True)]
+        axis.set_yticks(range(count), shown)
     return figure
 
 

@@ -19,13 +19,26 @@ from crossmodal.results import RunFolder
 from crossmodal.tasks import Normalizer
 from crossmodal.tasks.array_files import read_npy, read_npz
 
+# What predictions and figures are made with, of all that results.json holds.
+NEEDED = (
+    "kind",
+    "class_names",
+    "class_values",
+    "validation",
+    "test",
+    "data_sha256",
+    "directory",
+    "precision",
+    "processes",
+)
+
 
 class Prediction(NamedTuple):
     """What a run says about samples, on the CPU.
 
     predictions: classes: (n,), as they were called in the data of the run: whole numbers as int64, strings as a numpy array
-    of str (for a run whose results.json lacks `class_values`: indices into its class_names); labels: bool (n, K); values,
-    dense: float32 (n, ...) in the data's own units (for a run with `loss: bce_with_logits`: values from 0 to 1).
+    of str; labels: bool (n, K); values, dense: float32 (n, ...) in the data's own units (for a run with
+    `loss: bce_with_logits`: values from 0 to 1).
     probabilities: classes and labels: float32 (n, K); else None.
     """
 
@@ -39,8 +52,8 @@ class Predictor(nn.Module):
     Attributes:
         results: what `results.json` of the run holds.
         class_names: names of classes or labels, in order; empty where there are none.
-        class_values: what each class was called in the data, whole numbers or strings, in the same order; indices where
-            results.json, of an older version, lacks them; empty where there are no classes.
+        class_values: what each class was called in the data, whole numbers or strings, in the same order; empty where there
+            are no classes.
         kind: kind of target.
     """
 
@@ -51,8 +64,7 @@ class Predictor(nn.Module):
         self.results = results
         self.kind: str = results["kind"]
         self.class_names: tuple[str, ...] = tuple(results["class_names"])
-        noted, classes = results.get("class_values"), range(len(self.class_names))
-        self.class_values: tuple = tuple(noted or classes) if self.kind == "classification" else ()
+        self.class_values: tuple[int | str, ...] = tuple(results["class_values"])
         self._dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(results["precision"])
         self.eval()
 
@@ -107,11 +119,11 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Predictor:
 
     Raises:
         FileNotFoundError: the folder holds no finished run.
-        ValueError: a file in it is damaged, or no such device.
+        ValueError: a file in it is damaged or lacks what a run writes, or no such device.
     """
     folder = RunFolder(run)
     results = folder.read_results()
-    missing = [key for key in ("kind", "class_names", "data_sha256", "precision", "processes") if key not in results]
+    missing = [key for key in NEEDED if key not in results]
     if missing:
         raise ValueError(f"{folder.results}: lacks {', '.join(missing)}")
     _check_device(device)
@@ -246,7 +258,7 @@ def write_prediction(
             np.savez(aside, **arrays)
         else:
             names = class_names or tuple(map(str, range(0 if probabilities is None else probabilities.shape[1])))
-            _write_csv(aside, predictions, probabilities, names, class_values or tuple(range(len(names))))
+            _write_csv(aside, predictions, probabilities, names, class_values)
 
 
 def _write_csv(
@@ -293,6 +305,4 @@ def main(argv: list[str] | None = None) -> None:
     inputs = read_inputs(arguments.input, arguments.key)
     prediction = predictor.predict(inputs, arguments.batch_size, str(arguments.input))
     write_prediction(arguments.output, prediction, predictor.class_names, predictor.class_values)
-    if predictor.kind == "classification" and not predictor.results.get("class_values"):
-        print("classes are indices into class_names: the version that made this run did not note the data's own labels")
     print(f"{len(prediction.predictions)} predictions in {arguments.output}")

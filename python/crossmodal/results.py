@@ -21,7 +21,7 @@ from crossmodal.files import finite, read_json, write_json, write_text
 from crossmodal.model import DESCRIPTION_FILE, WEIGHTS_FILE
 
 PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scipy", "scikit-learn", "safetensors")
-PICTURES = ("curves.png", "mixing.png", "confusion.png", "scatter.png", "examples.png")
+PICTURES = ("curves.png", "mixing.png", "confusion.png", "labels.png", "scatter.png", "examples.png")
 
 LOCK = ".lock"  # held while a run is at work
 WRITER = "crossmodal"  # what data.json names, and trackers call the project
@@ -56,17 +56,11 @@ class RunFolder:
 
     @property
     def holds_run(self) -> bool:
-        """Whether a run wrote what lies there: a config.yaml, or a folder `model`, other programs have as well."""
-        if not self.config.is_file():
+        """Whether a run wrote what lies there, by data.json: a config.yaml, or a folder `model`, other programs have as well."""
+        if not (self.config.is_file() and self.data.is_file()):
             return False
         with contextlib.suppress(ValueError):
-            if self.data.is_file():
-                return read_json(self.data).get("written_by") == WRITER
-            # Versions without data.json:
-            if self.finished:
-                return "data_sha256" in read_json(self.results)
-            if self.metrics.is_file():
-                return any(isinstance(one, dict) and "validation_loss" in one for one in self.read_metrics())
+            return read_json(self.data).get("written_by") == WRITER
         return False
 
     def check(self, config: Config) -> None:
@@ -164,13 +158,7 @@ class RunFolder:
 
     def changed_data(self, hashes: dict[str, str]) -> list[str]:
         """What the run learned from and is no longer the same, in words; `hashes` are those of now, see `prepare`."""
-        if self.data.is_file():
-            stored = read_json(self.data).get("sha256", {})
-        elif self.finished:  # by a version that kept the hash of the task's data alone
-            results = self.read_results()
-            stored = {f"data of {results.get('task')}": results.get("data_sha256")}
-        else:
-            stored = {}
+        stored = read_json(self.data)["sha256"]
         return [
             f"{what} (sha256 {now[:12]}, then {stored[what][:12]})"
             for what, now in hashes.items()

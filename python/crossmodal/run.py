@@ -22,14 +22,12 @@ from crossmodal.naming import unknown
 from crossmodal.progress import closing_table
 from crossmodal.results import WRITER, RunFolder, versions
 
-DEFAULT_SOURCE = {"text": "scipy_docs", "image": "digits"}
-
 
 def train(config: Config) -> dict[str, Any]:
     """Does one run and returns what `results.json` holds.
 
     Raises:
-        ConfigError, DataError, RunFolderError: before anything is trained.
+        ValueError, OSError, RunFolderError: settings or data that cannot be used, before anything is written.
         NonFiniteLoss, Interrupted: see `Trainer.fit`.
     """
     if config.threads is not None:
@@ -140,11 +138,13 @@ def load_data(config: Config) -> tuple[Any, Any, Any]:
     encoder.attach(task.input_shape, config.model.patch_size)
     source = None
     if method.mixes:
-        name = config.source.name or DEFAULT_SOURCE[encoder.modality]
         source = sources.load(
-            name, encoder=encoder, num_tokens=encoder.num_tokens, limit=config.source.limit, seed=config.split.seed
+            config.source.name,
+            encoder=encoder,
+            num_tokens=encoder.num_tokens,
+            limit=config.source.limit,
+            seed=config.split.seed,
         )
-        checks.check_source(source, config.batch_size)
     return task, encoder, source
 
 
@@ -174,7 +174,7 @@ def build(config: Config, accelerator: Accelerator) -> tuple[Any, Any, CrossModa
 
 def summarise(config: Config, task, source, trainer: Trainer, test: Evaluation) -> dict[str, Any]:
     """What `results.json` holds."""
-    best, model = trainer.state.best, trainer.model
+    best, model = trainer.selection.best, trainer.model
     results = {
         "task": task.name,
         "method": config.method,
@@ -227,13 +227,8 @@ def write(
     trainer.model.save(folder.model, weights)
     with replacing(folder.normalizer) as aside, writing(folder.normalizer):
         save_file(trainer.task.normalizer.state(), aside)
-    plots.draw_run(
-        folder,
-        trainer.task,
-        results,
-        trainer.state.history,
-        trainer.task.normalizer.decode(test.outputs),
-        trainer.decode(trainer.task.test.y),
-    )
+    task = trainer.task
+    outputs, targets = task.normalizer.decode(test.outputs), task.normalizer.inverse_y(task.test.y)
+    plots.draw_run(folder, task, results, trainer.state.history, outputs, targets)
     folder.write_results(results)
     trainer.checkpoints.clear()

@@ -17,9 +17,18 @@ from transformers import (
     ViTConfig,
 )
 
+from tests.crossmodal.runs import fresh_accelerator
+
 SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]  # RoBERTa's order: its pad id is 1
 CHARACTERS = string.ascii_letters + string.digits + string.punctuation
 VOCABULARY = {token: i for i, token in enumerate([*SPECIAL_TOKENS, *CHARACTERS])}
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerator():
+    """What accelerate knows of a run, once per process, ends with the test."""
+    yield
+    fresh_accelerator()
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from accelerate.state import AcceleratorState
 
 from crossmodal.engine import Trainer
 
@@ -102,6 +103,11 @@ def finish(process: subprocess.Popen, seconds: float = 120) -> str:
     output, _ = process.communicate(timeout=seconds)
     assert process.returncode == 0, output
     return output
+
+
+def fresh_accelerator() -> None:
+    """Lets the next run of this process differ in precision, shards or processes: accelerate settles them once for all."""
+    AcceleratorState._reset_state(True)
 
 
 def stop_at(monkeypatch, step: int, how) -> None:

@@ -5,11 +5,10 @@ import signal
 import sys
 
 import pytest
-from accelerate.state import AcceleratorState
 
 from crossmodal import config, run
 from crossmodal.engine import Interrupted
-from tests.crossmodal.runs import stop_at
+from tests.crossmodal.runs import fresh_accelerator, stop_at
 
 if __name__ == "__main__":
     settings, step = config.load(sys.argv[1]), int(sys.argv[2])
@@ -17,5 +16,5 @@ if __name__ == "__main__":
         stop_at(patch, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Interrupted):
             run.train(settings)
-    AcceleratorState._reset_state(True)
+    fresh_accelerator()
     run.train(settings)

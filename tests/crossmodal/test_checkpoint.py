@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from crossmodal import checkpoint
+from crossmodal import checkpoint, files
 from crossmodal.checkpoint import CheckpointError, Checkpoints
 
 
@@ -78,7 +78,7 @@ def test_content_that_is_no_checkpoint(tmp_path):
     path = save(checkpoints, 1)
     (path / "state.pt").write_bytes(b"something else")
     manifest = json.loads((path / "manifest.json").read_text())
-    manifest["state.pt"] = {"bytes": 14, "sha256": checkpoint.digest(path / "state.pt")}
+    manifest["state.pt"] = {"bytes": 14, "sha256": files.digest(path / "state.pt")}
     (path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.warns(UserWarning, match="step-00000001"), pytest.raises(CheckpointError, match="cannot be read"):
         checkpoints.load()

@@ -70,7 +70,7 @@ def test_body_of_the_embedded_source_is_the_pretrained_model(checkpoint, model_t
     folder = checkpoint(model_type)
     encoder = encoders.load(folder).eval()
     reference = AutoModel.from_pretrained(folder).eval()
-    encoder.attach((1, 24) if encoder.ndim == 1 else (3, 16, 16))
+    encoder.attach((1, 24) if encoder.modality == "text" else (3, 16, 16))
     inputs = inputs_for(encoder)
     with torch.no_grad():
         expected = reference(inputs).last_hidden_state
@@ -160,14 +160,12 @@ def test_swin_geometry(tiny_swin):
     assert encoder.body(encoder.embed(torch.randn(2, 1, 85, 85))).shape == (2, 16, 16)
 
 
-def test_default_patch_size_respects_the_positions_there_are(tiny_bert):
-    encoder = encoders.load(tiny_bert)
+@pytest.mark.parametrize(("positions", "tokens"), [(512, 50), (20, 20)])
+def test_default_patch_size_respects_the_positions_there_are(tiny_bert, make_checkpoint, positions, tokens):
+    """Of 200 samples: at most 64 tokens, and no more than there are positions."""
+    encoder = encoders.load(make_checkpoint(BertConfig.from_pretrained(tiny_bert, max_position_embeddings=positions)))
     encoder.attach((1, 200))
-    assert encoder.num_tokens == 50
-    encoder.attach((1, 200), target_tokens=512)
-    assert encoder.num_tokens == 50
-    encoder.attach((1, 200), target_tokens=20)
-    assert encoder.num_tokens == 20
+    assert encoder.num_tokens == tokens
 
 
 def test_attach_refuses_what_does_not_fit(tiny_bert, tiny_swin):
@@ -259,7 +257,7 @@ def test_dropout_is_off_by_default_and_settable(checkpoint, model_type):
 @pytest.mark.parametrize("model_type", CONFIGURATIONS)
 def test_dropout_acts_in_training_alone(checkpoint, model_type):
     encoder = encoders.load(checkpoint(model_type), dropout=0.5)
-    encoder.attach((1, 24) if encoder.ndim == 1 else (1, 16, 16))
+    encoder.attach((1, 24) if encoder.modality == "text" else (1, 16, 16))
     tokens = encoder.embed(torch.randn(2, *encoder.input_shape))
     assert not encoder.train().body(tokens).equal(encoder.body(tokens))
     assert encoder.eval().body(tokens).equal(encoder.body(tokens))
@@ -295,7 +293,7 @@ def test_activation_checkpointing_runs_layers_twice_and_changes_no_gradient(chec
     for enabled in (False, True):
         torch.manual_seed(0)
         encoder = encoders.load(checkpoint(model_type)).train()
-        encoder.attach((1, 24) if encoder.ndim == 1 else (1, 16, 16))
+        encoder.attach((1, 24) if encoder.modality == "text" else (1, 16, 16))
         if enabled:
             encoder.enable_activation_checkpointing()
         count = []
@@ -445,7 +443,7 @@ def test_a_decoder_checkpoint_attends_both_ways(tmp_path, tiny_bert):
 def test_an_encoder_is_rebuilt_from_its_description(checkpoint, model_type):
     layers = None if model_type.startswith("swin") else 1
     encoder = encoders.load(checkpoint(model_type), layers=layers).eval()
-    encoder.attach((2, 24) if encoder.ndim == 1 else (2, 20, 20))
+    encoder.attach((2, 24) if encoder.modality == "text" else (2, 20, 20))
     rebuilt = encoders.from_spec(encoder.spec()).eval()
     state = {key: value for key, value in encoder.state_dict().items() if not key.startswith("source_embedder.")}
     rebuilt.load_state_dict(state)

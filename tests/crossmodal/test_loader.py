@@ -50,6 +50,16 @@ def test_source_is_gone_through_lap_by_lap():
     assert rows[:7] != rows[7:14]
 
 
+def test_a_source_may_be_smaller_than_a_batch():
+    """Seven source samples a batch from three: two whole laps and the start of a third."""
+    plan = BatchPlan(samples=14, batch_size=7, accumulate=1, seed=3, source_samples=3)
+    first, second = (share.source_rows for share in plan.shares(0))
+    rows = first + second
+    assert len(first) == len(second) == 7
+    for lap in range(4):
+        assert sorted(rows[3 * lap : 3 * lap + 3]) == [0, 1, 2]
+
+
 def test_start_in_the_middle_continues_the_epoch():
     plan = BatchPlan(samples=20, batch_size=3, accumulate=1, seed=0, source_samples=5)
     assert list(plan.shares(2, start=4)) == list(plan.shares(2))[4:]

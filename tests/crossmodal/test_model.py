@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import crossmodal
 from crossmodal import encoders
+from crossmodal.files import digest
 from crossmodal.model import CrossModalModel
 from pare_kernels import PatchGate, patch_replace
 
@@ -251,8 +252,6 @@ def rewrite(folder, change):
 
 def rewrite_weights(folder, change):
     """Change the tensors of a saved model and let the description vouch for them."""
-    from crossmodal.checkpoint import digest
-
     file = folder / "model.safetensors"
     tensors = load_file(file)
     change(tensors)
@@ -276,8 +275,6 @@ def test_a_truncated_file_is_named(saved, name):
 
 
 def test_weights_that_are_no_safetensors_file_are_refused(saved):
-    from crossmodal.checkpoint import digest
-
     file = saved / "model.safetensors"
     torch.save({"encoder": torch.zeros(1)}, file)
     rewrite(saved, lambda description: description.update(weights_sha256=digest(file)))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from crossmodal import plots
+from crossmodal import metrics, plots
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +41,26 @@ def test_confusion_counts():
     figure = plots.confusion(outputs, torch.tensor([0, 1, 0, 2]), ("a", "b", "c"))
     written = [text.get_text() for text in figure.axes[0].texts]
     assert written == ["1", "1", "0", "0", "1", "0", "0", "0", "1"]
+
+
+@pytest.mark.parametrize("metric", ["auroc", "macro_f1"])
+def test_labels_have_a_bar_each_whose_mean_is_the_figure(metric):
+    """Label b is the wrong way round for one of two pairs; no sample has label c."""
+    targets = torch.tensor([[0.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
+    outputs = torch.tensor([[-1.0, 0.5, -2.0], [2.0, 1.0, -1.0], [-3.0, -0.5, -1.0]])
+    (axis,) = plots.labels(outputs, targets, ("a", "b", "c"), metric).axes
+    bars = [bar.get_width() for bar in axis.patches]
+    expected = {"auroc": [1.0, 0.5, np.nan], "macro_f1": [1.0, 0.5, 0.0]}[metric]
+    assert bars == pytest.approx(expected, nan_ok=True)
+    assert axis.lines[0].get_xdata()[0] == pytest.approx(metrics.get(metric)(outputs, targets))
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["a (1)", "b (2)", "c (0)"]
+
+
+def test_labels_without_any_value_or_name_are_drawn(tmp_path):
+    many = plots.MOST_CLASSES_NAMED + 1
+    figure = plots.labels(torch.zeros(2, many), torch.zeros(2, many), (), "auroc")
+    assert not figure.axes[0].lines
+    plots.save(figure, tmp_path / "a.png")
 
 
 def test_comparison_draws_every_run_and_the_yardstick(tmp_path):

@@ -4,18 +4,10 @@ import os
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from torch import nn
 
 from crossmodal import encoders, sharding
 from crossmodal.config import Config, ConfigError
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerator():
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
 
 
 @pytest.mark.parametrize("shard", [False, True])

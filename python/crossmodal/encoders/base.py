@@ -39,7 +39,6 @@ class Encoder(nn.Module, ABC):
 
     Attributes:
         modality: what the encoder was pretrained on, ``"text"`` or ``"image"``.
-        ndim: axes of that modality, 1 or 2.
         folder: where the pretrained checkpoint lies; None for an encoder that was rebuilt without it.
         width: token width D at the input of :meth:`body`.
         feature_width: feature width F at its output.
@@ -48,7 +47,6 @@ class Encoder(nn.Module, ABC):
     """
 
     modality: ClassVar[str]
-    ndim: ClassVar[int]
     width: int
     feature_width: int
     max_tokens: int | None = None
@@ -96,18 +94,12 @@ class Encoder(nn.Module, ABC):
     # Target modality -------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def attach(
-        self,
-        input_shape: tuple[int, ...],
-        patch_size: int | tuple[int, ...] | None = None,
-        target_tokens: int | None = None,
-    ) -> None:
+    def attach(self, input_shape: tuple[int, ...], patch_size: int | tuple[int, ...] | None = None) -> None:
         """Build the embedder of the target modality, initialised from the pretrained embedding.
 
         Args:
             input_shape: ``(C, L)`` or ``(C, H, W)`` of one sample.
             patch_size: patch length, or one per axis; None lets the encoder choose.
-            target_tokens: most tokens wanted when the patch size is chosen.
 
         Raises:
             ValueError: if the shape or the patch size does not suit the encoder.

@@ -25,7 +25,6 @@ class ImageEncoder(Encoder):
     """
 
     modality = "image"
-    ndim = 2
 
     def __init__(
         self,
@@ -56,13 +55,8 @@ class ImageEncoder(Encoder):
     def _num_patches(self) -> int:
         return (self.image_size[0] // self._kernel[0]) * (self.image_size[1] // self._kernel[1])
 
-    def attach(
-        self,
-        input_shape: tuple[int, ...],
-        patch_size: int | tuple[int, ...] | None = None,
-        target_tokens: int | None = None,
-    ) -> None:
-        """Build the embedder; patch size and number of tokens are the pretrained ones (``target_tokens`` is unused)."""
+    def attach(self, input_shape: tuple[int, ...], patch_size: int | tuple[int, ...] | None = None) -> None:
+        """Build the embedder; patch size and number of tokens are the pretrained ones."""
         input_shape = check_input_shape(input_shape)
         if len(input_shape) != 3:
             raise ValueError(

@@ -21,7 +21,6 @@ class TextEncoder(Encoder):
     """
 
     modality = "text"
-    ndim = 1
 
     def __init__(self, model: PreTrainedModel, *, name: str, keep_source: bool) -> None:
         positions: nn.Embedding = model.embeddings.position_embeddings
@@ -50,16 +49,11 @@ class TextEncoder(Encoder):
             raise FileNotFoundError(f"encoder {self.name!r} has no tokenizer files (tokenizer.json or a vocabulary)")
         return tokenizer
 
-    def attach(
-        self,
-        input_shape: tuple[int, ...],
-        patch_size: int | tuple[int, ...] | None = None,
-        target_tokens: int | None = None,
-    ) -> None:
+    def attach(self, input_shape: tuple[int, ...], patch_size: int | tuple[int, ...] | None = None) -> None:
         input_shape = check_input_shape(input_shape)
         size = input_shape[1:]
         if patch_size is None:
-            patch_size = default_patch_size(size, min(target_tokens or DEFAULT_TARGET_TOKENS, self.max_tokens))
+            patch_size = default_patch_size(size, min(DEFAULT_TARGET_TOKENS, self.max_tokens))
         elif isinstance(patch_size, int):
             patch_size = (patch_size,) * len(size)
         if len(patch_size) != len(size) or not all(

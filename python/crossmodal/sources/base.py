@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from crossmodal import naming
 from crossmodal.sources import images, scipy_docs, text
+from crossmodal.sources.labelled import Labelled
 
 MAX_SAMPLES = 5000
 
@@ -40,19 +43,30 @@ class Source:
         return self.inputs.shape[0]
 
 
-_SUMMARIES = {
-    "scipy_docs": ("text", "documentation of scipy's functions, by subpackage (10 classes); for text encoders"),
-    "digits": ("image", "scikit-learn's handwritten digits (10 classes); for image encoders"),
+class BuiltIn(NamedTuple):
+    """A source with a name: its modality, one line for ``--list``, and what reads it."""
+
+    modality: str
+    summary: str
+    read: Callable[[], Labelled]
+
+
+SOURCES = {
+    "scipy_docs": BuiltIn(
+        "text", "documentation of scipy's functions, by subpackage (10 classes); for text encoders", scipy_docs.load
+    ),
+    "digits": BuiltIn("image", "scikit-learn's handwritten digits (10 classes); for image encoders", images.digits),
 }
+DEFAULTS = {"text": "scipy_docs", "image": "digits"}  # by the modality of the encoder
 
 
 def available() -> dict[str, str]:
     """Every built-in source with its one-line description."""
-    return {name: summary for name, (_, summary) in _SUMMARIES.items()}
+    return {name: source.summary for name, source in SOURCES.items()}
 
 
 def load(
-    name_or_path: str | Path,
+    name_or_path: str | Path | None = None,
     *,
     encoder: Any,
     num_tokens: int | None = None,
@@ -64,7 +78,7 @@ def load(
     Args:
         name_or_path: a key of :func:`available`; or a .csv or .tsv file with a text and a label per row
             (:func:`crossmodal.sources.text.read_labelled_text`); or a folder with one folder of images per class
-            (:func:`crossmodal.sources.images.list_images`).
+            (:func:`crossmodal.sources.images.list_images`); None for the default of the encoder's modality.
         encoder: an encoder of :mod:`crossmodal.encoders`: its ``modality``, and its ``tokenizer`` or its ``image_size``,
             ``image_mean`` and ``image_std``, are used.
         num_tokens: text: the number of tokens of every sample. Images: unused.
@@ -78,28 +92,21 @@ def load(
         FileNotFoundError: no such file or folder.
         ValueError: unknown name, a source of the wrong modality, fewer than two classes, or content that cannot be used.
     """
-    name = str(name_or_path)
+    name = str(name_or_path or DEFAULTS[encoder.modality])
     if limit is not None and limit < 1:
         raise ValueError(f"source.limit: expected at least 1 sample per class, got {limit}")
-    modality = _modality(name)
+    modality, read = _find(name)
     if modality != encoder.modality:
         raise ValueError(f"source.name: {name!r} is of modality {modality}, but the encoder takes {encoder.modality}")
+    if modality == "text" and (num_tokens is None or num_tokens < 1):
+        raise ValueError(f"num_tokens: expected a whole number >= 1, got {num_tokens}")
+    samples = read().sample(limit, MAX_SAMPLES, seed)
+    labels, class_names = samples.label_tensor(), samples.class_names
     if modality == "text":
-        if num_tokens is None or num_tokens < 1:
-            raise ValueError(f"num_tokens: expected a whole number >= 1, got {num_tokens}")
-        texts = scipy_docs.load() if name == "scipy_docs" else text.read_labelled_text(Path(name))
-        texts = texts.sample(limit, MAX_SAMPLES, seed)
-        inputs, class_names, sha256 = (
-            text.tokenize(texts, encoder.tokenizer, num_tokens),
-            texts.class_names,
-            texts.sha256,
-        )
-        labels, detail = texts.label_tensor(), f"the first {num_tokens} tokens of each, short texts repeated"
+        inputs, sha256 = text.tokenize(samples, encoder.tokenizer, num_tokens), samples.sha256
+        detail = f"the first {num_tokens} tokens of each, short texts repeated"
     else:
-        pictures = images.digits() if name == "digits" else images.list_images(Path(name))
-        pictures = pictures.sample(limit, MAX_SAMPLES, seed)
-        inputs, sha256 = images.to_inputs(pictures, encoder.image_size, encoder.image_mean, encoder.image_std)
-        class_names, labels = pictures.class_names, pictures.label_tensor()
+        inputs, sha256 = images.to_inputs(samples, encoder.image_size, encoder.image_mean, encoder.image_std)
         detail = "resized to {} x {}".format(*encoder.image_size)
     sha256 = hashlib.sha256(f"{sha256} {labels.tolist()} {class_names}".encode()).hexdigest()
     description = (
@@ -109,15 +116,16 @@ def load(
     return Source(name, modality, inputs, labels, class_names, sha256, description)
 
 
-def _modality(name: str) -> str:
-    if name in _SUMMARIES:
-        return _SUMMARIES[name][0]
+def _find(name: str) -> tuple[str, Callable[[], Labelled]]:
+    """Modality of a built-in source, or of a file or folder, and what reads it."""
+    if name in SOURCES:
+        return SOURCES[name].modality, SOURCES[name].read
     path = Path(name)
     if path.is_dir():
-        return "image"
+        return "image", partial(images.list_images, path)
     if path.suffix.lower() in text.DELIMITERS:
-        return "text"
+        return "text", partial(text.read_labelled_text, path)
     if path.exists():
         kinds = ", ".join(text.DELIMITERS)
         raise ValueError(f"source.name: expected a text file ({kinds}) or a folder of class folders, got {path}")
-    raise ValueError(naming.unknown("source.name", name, _SUMMARIES) + "; no such file or folder either")
+    raise ValueError(naming.unknown("source.name", name, SOURCES) + "; no such file or folder either")

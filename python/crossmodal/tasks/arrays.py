@@ -23,8 +23,8 @@ from crossmodal.naming import nearest
 from crossmodal.tasks.archive import load_ts_pair
 from crossmodal.tasks.array_files import normalised_bytes, read_npy, read_npz
 from crossmodal.tasks.base import Options, RawTask, register
-from crossmodal.tasks.checks import require_finite, require_real
 from crossmodal.tasks.normalizer import SCALINGS
+from crossmodal.tasks.numeric import require_finite, require_real
 from crossmodal.tasks.targets import (
     class_values,
     encode_classes,

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from crossmodal import losses, metrics, naming
-from crossmodal.tasks.checks import chunks, float_dtype
 from crossmodal.tasks.normalizer import Normalizer
+from crossmodal.tasks.numeric import chunks, float_dtype
 from crossmodal.tasks.splitting import multilabel_sample, plain_sample, stratified_sample
 from crossmodal.tasks.targets import encode_multilabel
 
 KINDS = ("classification", "multilabel", "regression", "dense")
+REAL_KINDS = ("regression", "dense")  # whose targets are real numbers, which are normalised
 
 # kind -> (loss, metric) where a task names none of its own. Dense targets with the loss "bce_with_logits" are masks.
 DEFAULTS = {
@@ -244,7 +245,8 @@ def load(
 
     def read() -> RawTask:
         raw = entry.loader(options)
-        return replace(raw, loss=loss or raw.loss, metric=metric or raw.metric)
+        told = {key: value for key, value in (("loss", loss), ("metric", metric)) if value is not None}
+        return replace(raw, **told)
 
     return _assemble(name, read, validation_fraction, split_seed, train_size)
 
@@ -272,7 +274,7 @@ def _assemble(
     try:
         normalizer = Normalizer.fit(
             raw.x_train,
-            raw.y_train if kind in ("regression", "dense") else None,
+            raw.y_train if kind in REAL_KINDS else None,
             rows=rows,
             per_x=raw.normalize_x,
             per_y="none" if logits else raw.normalize_y,
@@ -375,9 +377,10 @@ def _loss_and_metric(raw: RawTask) -> tuple[str, str]:
             )
         return name
 
-    loss = settle("loss", raw.loss or DEFAULTS[raw.kind][0], raw.kind, losses.LOSSES)
+    loss = settle("loss", DEFAULTS[raw.kind][0] if raw.loss is None else raw.loss, raw.kind, losses.LOSSES)
     scored_as = _scored_as(raw.kind, loss)
-    return loss, settle("metric", raw.metric or DEFAULTS[scored_as][1], scored_as, metrics.METRICS)
+    metric = DEFAULTS[scored_as][1] if raw.metric is None else raw.metric
+    return loss, settle("metric", metric, scored_as, metrics.METRICS)
 
 
 def _scored_as(kind: str, loss: str) -> str:
@@ -468,9 +471,8 @@ def _digest(raw: RawTask) -> str:
     labels mean; how values are scaled."""
     meaning = raw.class_names, raw.class_values, raw.normalize_x, raw.normalize_y
     sha = hashlib.sha256(json.dumps(meaning).encode())
-    real = raw.kind in ("regression", "dense")
     for x, y in ((raw.x_train, raw.y_train), (raw.x_val, raw.y_val), (raw.x_test, raw.y_test)):
-        for array, is_real in ((x, True), (y, real)):
+        for array, is_real in ((x, True), (y, raw.kind in REAL_KINDS)):
             if array is not None:
                 dtype = float_dtype(array.dtype) if is_real else array.dtype
                 sha.update(f"{dtype} {array.shape}".encode())
@@ -480,7 +482,7 @@ def _digest(raw: RawTask) -> str:
 
 
 def _target_tensor(y: np.ndarray, rows: np.ndarray | None, kind: str, normalizer: Normalizer) -> Tensor:
-    if kind in ("regression", "dense"):
+    if kind in REAL_KINDS:
         return normalizer.apply_y(y, rows)
     y = y if rows is None else y[rows]
     return torch.from_numpy(y).to(torch.int64 if kind == "classification" else torch.float32)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossmodal.tasks.checks import chunks, real_array, require_finite, require_real
+from crossmodal.tasks.numeric import chunks, real_array, require_finite, require_real
 from crossmodal.tasks.series import fill_missing, resample
 
 SCALINGS = ("channel", "position", "none")
@@ -74,7 +74,7 @@ class Normalizer:
         return _scaled(y, rows, self.y_mean, self.y_std)
 
     def inverse_y(self, y: Tensor) -> Tensor:
-        """Bring scaled targets ``(n, ...)`` back to their own units, in their dtype and on their device."""
+        """Bring scaled targets ``(n, ...)`` back to their own units, in their dtype and on their device; others stay."""
         if self.y_mean is None:
             return y
         return y * self.y_std.to(y) + self.y_mean.to(y)
@@ -146,7 +146,7 @@ class Normalizer:
         Raises:
             ValueError: an entry is missing.
         """
-        missing = {"input_shape", "x_mean", "x_std", "resample", "fill_missing"} - state.keys()
+        missing = {"input_shape", "x_mean", "x_std", "resample", "fill_missing", "logits"} - state.keys()
         if missing:
             raise ValueError(f"state: missing entries {sorted(missing)}")
         return cls(
@@ -157,7 +157,7 @@ class Normalizer:
             y_std=state.get("y_std"),
             resample=bool(state["resample"]),
             fill_missing=bool(state["fill_missing"]),
-            logits=bool(state.get("logits", False)),  # older runs do not have it
+            logits=bool(state["logits"]),
         )
 
 

@@ -4,10 +4,18 @@ import torch
 from PIL import Image
 
 from crossmodal import sources
+from crossmodal.sources import base
 
 
 def test_available():
     assert set(sources.available()) == {"scipy_docs", "digits"}
+
+
+def test_every_modality_has_a_default(text_encoder, image_encoder):
+    for encoder in (text_encoder, image_encoder):
+        source = sources.load(encoder=encoder, num_tokens=4, limit=1)
+        assert source.name == base.DEFAULTS[encoder.modality]
+        assert source.modality == base.SOURCES[source.name].modality == encoder.modality
 
 
 def test_scipy_docs(text_encoder):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from crossmodal import losses, metrics, tasks
-from crossmodal.tasks import base, checks
+from crossmodal.tasks import base, numeric
 
 RNG = np.random.default_rng(0)
 
@@ -178,7 +178,7 @@ def test_masks_have_metrics_of_their_own(register):
 @pytest.mark.parametrize("dtype", ["u1", "f4", "f8"])
 def test_loading_takes_the_data_and_one_normalised_copy(tmp_path, monkeypatch, dtype):
     """And pieces that do not grow with the data; at the peak the test part is not normalised yet."""
-    monkeypatch.setattr(checks, "CHUNK_VALUES", 2**14)
+    monkeypatch.setattr(numeric, "CHUNK_VALUES", 2**14)
     x = RNG.integers(0, 200, (1000, 4, 32, 32)).astype(dtype)
     parts = {"x_train": x[:800], "y_train": x[:800, :1], "x_test": x[800:], "y_test": x[800:, :1]}
     np.savez(tmp_path / "large.npz", **parts)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from crossmodal.tasks import Normalizer, checks
+from crossmodal.tasks import Normalizer, numeric
 
 RNG = np.random.default_rng(0)
 
@@ -27,7 +27,7 @@ def test_inputs_per_position():
 @pytest.mark.parametrize(("per", "axes"), [("channel", (0, 2)), ("position", 0)])
 @pytest.mark.parametrize("dtype", ["f4", "f8", "u1"])
 def test_the_size_of_the_pieces_does_not_matter(monkeypatch, limit, per, axes, dtype):
-    monkeypatch.setattr(checks, "CHUNK_VALUES", limit)
+    monkeypatch.setattr(numeric, "CHUNK_VALUES", limit)
     x, rows = (1000 + 40 * RNG.normal(size=(50, 2, 7))).astype(dtype), np.arange(1, 50, 3)
     normalizer = Normalizer.fit(x, per_x=per, rows=rows)
     mean, std = (getattr(x[rows], name)(axis=axes, dtype=np.float64, keepdims=True)[0] for name in ("mean", "std"))
@@ -67,6 +67,12 @@ def test_targets_go_there_and_back(shape, per_y):
     np.testing.assert_allclose(normalizer.inverse_y(z).numpy(), y, rtol=1e-5)
 
 
+def test_targets_that_were_not_scaled_stay_as_they_are():
+    """Those of classes and labels, for which `fit` gets none."""
+    normalizer, labels = Normalizer.fit(RNG.normal(5, 2, (4, 1, 3))), torch.tensor([0, 2, 1, 1])
+    assert normalizer.inverse_y(labels) is normalizer.decode(labels) is labels
+
+
 def test_no_scaling_leaves_inputs_as_they_are():
     x = RNG.normal(size=(4, 2, 3, 3)).astype(np.float32)
     assert torch.equal(Normalizer.fit(x, per_x="none").apply_x(torch.from_numpy(x)), torch.from_numpy(x))
@@ -90,16 +96,14 @@ def test_state_survives_safetensors(with_targets):
     assert torch.equal(new.inverse_y(z), old.inverse_y(z))
 
 
-def test_logits_are_remembered_and_older_states_have_none():
-    old = Normalizer.fit(np.zeros((2, 1, 4)), logits=True)
-    assert Normalizer.from_state(load(save(old.state()))).logits
-    state = old.state()
-    del state["logits"]
-    assert not Normalizer.from_state(state).logits
+@pytest.mark.parametrize("logits", [True, False])
+def test_logits_are_remembered(logits):
+    old = Normalizer.fit(np.zeros((2, 1, 4)), logits=logits)
+    assert Normalizer.from_state(load(save(old.state()))).logits == logits
 
 
 def test_state_with_a_hole_is_refused():
-    with pytest.raises(ValueError, match=r"state: missing entries \['x_mean', 'x_std'\]"):
+    with pytest.raises(ValueError, match=r"state: missing entries \['logits', 'x_mean', 'x_std'\]"):
         Normalizer.from_state({name: torch.zeros(1) for name in ("input_shape", "resample", "fill_missing")})
 
 

@@ -1,4 +1,4 @@
-"""Checks of arrays that come from outside; errors name the array, the place and the value. Large ones are read in pieces."""
+"""Real numbers in arrays, large ones read in pieces: their types, and checks whose errors name array, place and value."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from crossmodal.tasks import checks
-from crossmodal.tasks.checks import real_array, require_finite
+from crossmodal.tasks import numeric
+from crossmodal.tasks.numeric import real_array, require_finite
 
 
 @pytest.mark.parametrize(
@@ -28,9 +28,9 @@ def test_real_array_loses_nothing(given, expected):
 @pytest.mark.parametrize("rows", [None, np.array([5, 0, 3])])
 @pytest.mark.parametrize("limit", [1, 12, 10**6])
 def test_chunks_are_the_samples_in_order(monkeypatch, rows, limit):
-    monkeypatch.setattr(checks, "CHUNK_VALUES", limit)
+    monkeypatch.setattr(numeric, "CHUNK_VALUES", limit)
     values = np.arange(42).reshape(7, 2, 3)
-    parts = list(checks.chunks(values, rows))
+    parts = list(numeric.chunks(values, rows))
     assert np.array_equal(np.concatenate(parts), values if rows is None else values[rows])
     assert all(len(part) <= max(limit // 6, 1) for part in parts)
 
@@ -45,7 +45,7 @@ def test_real_array_refuses_what_is_not_real(values):
 
 @pytest.mark.parametrize("limit", [1, 10**6])
 def test_require_finite_names_place_value_and_number(monkeypatch, limit):
-    monkeypatch.setattr(checks, "CHUNK_VALUES", limit)
+    monkeypatch.setattr(numeric, "CHUNK_VALUES", limit)
     values = np.zeros((4, 2, 3))
     require_finite(values, "x")
     values[1, 0, 2], values[1, 1, 1], values[3, 0, 0] = np.nan, np.inf, -np.inf
