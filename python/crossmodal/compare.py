@@ -31,7 +31,8 @@ from crossmodal.naming import unknown
 from crossmodal.results import RunFolder, RunFolderError
 
 BASELINE = "nft"
-TRAIN = "import sys; from crossmodal.cli import train; sys.exit(train())"
+# Without the current directory, which `-c` puts first: a file of the user's there must not pass for a module.
+TRAIN = "import sys; sys.path[:] = filter(None, sys.path); from crossmodal.cli import train; sys.exit(train())"
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 20.0  # for a run to save itself after SIGTERM
 TAIL = 20
