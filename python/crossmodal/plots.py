@@ -31,7 +31,8 @@ def draw_run(
     """Every picture that fits the kind of task; outputs and targets of the test split in the data's own units."""
     save(curves(history, task.metric, results["best_epoch"]), folder.path / "curves.png")
     if results.get("replaced"):
-        save(mixing(task.train.x, results["replaced"], results["patch_size"]), folder.path / "mixing.png")
+        cut = results["patch_size"], results["canvas_size"]
+        save(mixing(task.train.x, results["replaced"], *cut), folder.path / "mixing.png")
     if task.kind == "classification":
         save(confusion(outputs, targets, task.class_names), folder.path / "confusion.png")
     elif task.kind == "multilabel":
@@ -97,14 +98,20 @@ def _column(history: list[dict[str, Any]], name: str) -> list[float]:
     return [np.nan if record.get(name) is None else record[name] for record in history]
 
 
-def mixing(x: Tensor, replaced: dict[str, dict[str, list[int]]], patch_size: list[int]) -> Figure:
+def mixing(
+    x: Tensor, replaced: dict[str, dict[str, list[int]]], patch_size: list[int], canvas_size: list[int]
+) -> Figure:
     """Training samples, early, midway and late, with the patches shaded that source patches took.
 
     Args:
         x: training samples (n, C, L) or (n, C, H, W).
         replaced: epoch to sample to replaced slots.
-        patch_size: of the embedder, per axis.
+        patch_size, canvas_size: of the embedder, per axis: samples are resized to the canvas, which is cut into patches.
     """
+    grid = [-(-canvas // patch) for canvas, patch in zip(canvas_size, patch_size, strict=True)]
+    cell = [
+        patch * size / canvas for patch, size, canvas in zip(patch_size, x.shape[2:], canvas_size, strict=True)
+    ]  # a patch in units of the sample
     epochs = sorted(replaced, key=int)
     samples = sorted({sample for slots in replaced.values() for sample in slots}, key=int)
     series = len(patch_size) == 1
@@ -115,28 +122,35 @@ def mixing(x: Tensor, replaced: dict[str, dict[str, list[int]]], patch_size: lis
     for column, epoch in enumerate(epochs):
         for row, sample in enumerate(samples):
             axis, slots = axes[row][column], replaced[epoch].get(sample, [])
-            (_draw_series if series else _draw_image)(axis, x[int(sample)].numpy(), slots, patch_size)
+            if series:
+                _draw_series(axis, x[int(sample)].numpy(), slots, cell[0])
+            else:
+                _draw_image(axis, x[int(sample)].numpy(), slots, grid, cell)
             title = f"sample {sample}, epoch {int(epoch) + 1}: {len(slots)} replaced"
             # Images are narrow.
             axis.set_title(title if series or width > 3 else title.replace(": ", "\n"), fontsize="small")
     return figure
 
 
-def _draw_series(axis, sample: np.ndarray, slots: list[int], patch_size: list[int]) -> None:
+def _draw_series(axis, sample: np.ndarray, slots: list[int], cell: float) -> None:
     for channel in sample[:MOST_PANELS]:
         axis.plot(channel, linewidth=0.9)
     for slot in slots:
-        axis.axvspan(slot * patch_size[0] - 0.5, (slot + 1) * patch_size[0] - 0.5, color="0.6", alpha=0.6, linewidth=0)
+        axis.axvspan(slot * cell - 0.5, (slot + 1) * cell - 0.5, color="0.6", alpha=0.6, linewidth=0)
     axis.margins(x=0)
 
 
-def _draw_image(axis, sample: np.ndarray, slots: list[int], patch_size: list[int]) -> None:
+def _draw_image(axis, sample: np.ndarray, slots: list[int], grid: list[int], cell: list[float]) -> None:
     axis.imshow(sample.mean(0), cmap="viridis", interpolation="nearest")
-    high, wide = (-(-size // patch) for size, patch in zip(sample.shape[1:], patch_size, strict=True))
-    taken = np.zeros(high * wide)
-    taken[slots] = 1
-    cover = np.kron(taken.reshape(high, wide), np.ones(patch_size))[: sample.shape[1], : sample.shape[2]]
-    axis.imshow(np.ones_like(cover), cmap="gray", vmin=0, vmax=1.3, alpha=0.75 * cover)
+    taken = np.zeros(grid)
+    taken.flat[slots] = 1
+    right, bottom = (
+        grid[1] * cell[1] - 0.5,
+        grid[0] * cell[0] - 0.5,
+    )  # beyond the sample where the last patches are padded
+    style = {"cmap": "gray", "vmin": 0, "vmax": 1.3, "interpolation": "nearest"}
+    axis.imshow(np.ones_like(taken), alpha=0.75 * taken, extent=(-0.5, right, bottom, -0.5), **style)
+    axis.set(xlim=(-0.5, sample.shape[2] - 0.5), ylim=(sample.shape[1] - 0.5, -0.5))
     axis.set_axis_off()
 
 

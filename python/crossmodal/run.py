@@ -200,6 +200,7 @@ def summarise(config: Config, task, source, trainer: Trainer, test: Evaluation) 
         "input_shape": list(task.input_shape),
         "tokens": model.encoder.num_tokens,
         "patch_size": list(model.encoder.patch_size),
+        "canvas_size": list(model.encoder.canvas_size),
         "class_names": list(task.class_names),
         "class_values": list(task.class_values),
         "precision": config.precision,
@@ -223,12 +224,13 @@ def summarise(config: Config, task, source, trainer: Trainer, test: Evaluation) 
 def write(
     folder: RunFolder, trainer: Trainer, weights: dict[str, Tensor], test: Evaluation, results: dict[str, Any]
 ) -> None:
-    """Model, normaliser and pictures, then results.json, which says that all the rest is there; checkpoints go."""
+    """Model and normaliser, then results.json, which says that both are there; checkpoints go, and pictures are drawn."""
     trainer.model.save(folder.model, weights)
     with replacing(folder.normalizer) as aside, writing(folder.normalizer):
         save_file(trainer.task.normalizer.state(), aside)
+    folder.write_results(results)
+    trainer.checkpoints.clear()
+    # Pictures come last: one that cannot be drawn must not cost the run.
     task = trainer.task
     outputs, targets = task.normalizer.decode(test.outputs), task.normalizer.inverse_y(task.test.y)
     plots.draw_run(folder, task, results, trainer.state.history, outputs, targets)
-    folder.write_results(results)
-    trainer.checkpoints.clear()

@@ -107,7 +107,9 @@ def test_yardstick_learns(tmp_path, kind):
 
 def test_runs_side_by_side_then_taken_as_they_are(tmp_path, tiny_bert, capsys, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "safetensors.py").write_text("raise SystemError('a file of the user passed for a module')")
+    (tmp_path / "elsewhere" / "safetensors.py").write_text(
+        "raise SystemError('a file of the user passed for a module')"
+    )
     monkeypatch.chdir(tmp_path / "elsewhere")
     settings = runs.settings(tmp_path, tiny_bert, epochs=1)
     del settings["output_dir"]

@@ -15,7 +15,7 @@ def _close():
 
 
 def test_mixing_shades_the_replaced_samples_of_a_series():
-    figure = plots.mixing(torch.randn(3, 1, 10), {"0": {"2": [0, 3]}, "7": {"2": []}}, [2])
+    figure = plots.mixing(torch.randn(3, 1, 10), {"0": {"2": [0, 3]}, "7": {"2": []}}, [2], [10])
     early, late = figure.axes
     assert early.get_title() == "sample 2, epoch 1: 2 replaced"
     assert late.get_title() == "sample 2, epoch 8: 0 replaced"
@@ -28,12 +28,23 @@ def test_mixing_shades_the_replaced_samples_of_a_series():
 
 def test_mixing_covers_the_replaced_patches_of_an_image():
     """5 x 4 pixels in patches of 2 x 2: three rows of two, the last row cut."""
-    figure = plots.mixing(torch.randn(1, 3, 5, 4), {"0": {"0": [1, 4]}}, [2, 2])
-    cover = np.asarray(figure.axes[0].images[1].get_alpha())
-    assert cover.shape == (5, 4)
-    assert (cover[:2, 2:] > 0).all()
-    assert (cover[4:, :2] > 0).all()
-    assert (cover > 0).sum() == 4 + 2
+    figure = plots.mixing(torch.randn(1, 3, 5, 4), {"0": {"0": [1, 4]}}, [2, 2], [5, 4])
+    (axis,) = figure.axes
+    cover = axis.images[1]
+    assert (np.asarray(cover.get_alpha()) > 0).tolist() == [[False, True], [False, False], [True, False]]
+    assert cover.get_extent() == [-0.5, 3.5, 5.5, -0.5]
+    assert (axis.get_xlim(), axis.get_ylim()) == ((-0.5, 3.5), (4.5, -0.5))
+
+
+@pytest.mark.parametrize("size", [(5, 4), (32, 24)])
+def test_mixing_follows_the_canvas_to_which_images_are_resized(size):
+    """A canvas of 16 x 16 in patches of 4 x 4: its grid lies over the whole image, be that smaller or larger."""
+    figure = plots.mixing(torch.randn(1, 3, *size), {"0": {"0": [0, 15]}}, [4, 4], [16, 16])
+    (axis,) = figure.axes
+    cover = axis.images[1]
+    assert np.flatnonzero(np.asarray(cover.get_alpha())).tolist() == [0, 15]
+    assert cover.get_alpha().shape == (4, 4)
+    assert cover.get_extent() == pytest.approx([-0.5, size[1] - 0.5, size[0] - 0.5, -0.5])
 
 
 def test_confusion_counts():

@@ -59,6 +59,31 @@ def test_loss_falls_for_each_kind_of_target(tmp_path, tiny_bert, kind, ndim):
     assert evaluate.evaluate(folder.path, "validation")["value"] == results["validation"]
 
 
+@pytest.mark.parametrize("encoder", ["tiny_vit", "tiny_swin"])
+@pytest.mark.parametrize("kind", ["classification", "dense"])
+def test_images_smaller_than_the_canvas_of_an_image_encoder(tmp_path, request, encoder, kind):
+    """From the samples through a pretrained image encoder, mixed with images of its source, to the pictures at the end."""
+    settings = runs.settings(tmp_path, request.getfixturevalue(encoder), kind, 2, epochs=2)
+    settings["source"], settings["model"] = {"name": None, "limit": 2}, {}
+    results = run.train(Config.from_dict(settings))
+    assert results["source"]["name"] == "digits"
+    assert results["canvas_size"] != results["input_shape"][1:]
+    assert (tmp_path / "run" / "mixing.png").is_file()
+    again = evaluate.evaluate(tmp_path / "run")
+    assert again["value"] == again["stored"] == results["test"]
+
+
+def test_a_picture_that_cannot_be_drawn_costs_no_run(tmp_path, tiny_bert, monkeypatch):
+    def fail(*arguments):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(run.plots, "draw_run", fail)
+    with pytest.raises(ZeroDivisionError):
+        train(tmp_path, tiny_bert, epochs=1)
+    assert RunFolder(tmp_path / "run").finished
+    assert evaluate.evaluate(tmp_path / "run")["value"] == RunFolder(tmp_path / "run").read_results()["test"]
+
+
 @pytest.mark.parametrize(
     ("kind", "loss", "metric"),
     [
