@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="compare.py",
         description="Run several methods and seeds side by side and print one table.",
-        epilog="All other options are those of train.py and go to every run.",
+        epilog="All other options are those of train.py, but --method, --seed and --output_dir, and go to every run.",
+        allow_abbrev=False,
     )
     parser.add_argument("--methods", default="pare,nft,scratch", help="separated by commas")
     parser.add_argument("--seeds", default="0,1,2", help="separated by commas")
@@ -110,6 +112,14 @@ def main(argv: list[str] | None = None) -> int:
     for method in methods:
         if method not in METHODS:
             raise ConfigError(unknown("methods", method, METHODS))
+    for key, given in (("methods", methods), ("seeds", seeds)):
+        twice = [value for value, count in Counter(given).items() if count > 1]
+        if twice:
+            raise ConfigError(f"{key}: {twice[0]} is given twice")
+    for word in rest:
+        for own, instead in (("method", "methods"), ("seed", "seeds"), ("output_dir", "runs_dir")):
+            if word == f"--{own}" or word.startswith(f"--{own}="):
+                raise ConfigError(f"{own}: each run of a comparison has its own; take --{instead}")
     jobs = plan(methods, seeds, arguments.runs_dir, rest)
     execute(jobs, arguments.jobs or cpu_cores(), arguments.overwrite)
     table = summarise(jobs)
@@ -322,15 +332,18 @@ def render(table: dict[str, Any]) -> str:
 
 
 def _form(table: dict[str, Any]) -> str:
-    """How errors are written: per cent with two decimals, others so that the smallest mean has three digits.
+    """How errors are written: per cent with two decimals, others so that the smallest mean has three digits and the smallest
+    deviation or standard error two.
 
-    A mean below a thousandth of the largest is not waited for; very small ones come with an exponent.
+    What is below a thousandth of the largest mean is not waited for; very small ones come with an exponent.
     """
-    means = [row["mean"] for row in table["methods"].values()]
-    means += [table["yardstick"]["error"]] if table["yardstick"] else []
+    rows = table["methods"].values()
+    means = [row["mean"] for row in rows] + ([table["yardstick"]["error"]] if table["yardstick"] else [])
     sizes = [abs(mean) for mean in means if mean]
     if table["label"] == "error %" or not sizes:
         return ".2f"
+    spreads = [row.get(key) for row in rows for key in ("std", "standard_error")]
+    sizes += [10 * spread for spread in spreads if spread]
     decimals = 2 - math.floor(math.log10(max(min(sizes), max(sizes) / 1000)))
     return f".{max(decimals, 0)}f" if decimals <= 8 else ".2e"
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import math
 import re
 import sys
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -424,6 +426,10 @@ def parse(argv: list[str] | None = None, prog: str = "train.py") -> Config:
     argv = _bare_flags(list(sys.argv[1:] if argv is None else argv))
     for file in _config_files(argv):
         _check_keys(read_mapping(file), file)
+        try:
+            _parse(_parser(prog), ["--config", file])
+        except ConfigError as error:
+            raise ConfigError(f"{file}: {error}") from None
     # The task decides which file holds its defaults, so it is looked up first, by the same rules.
     asking = {"-h", "--help"}
     plain = [a for a in argv if a not in asking and not a.startswith("--print_config")]
@@ -481,6 +487,7 @@ def _parser(prog: str = "train.py", defaults: Path | None = None) -> ArgumentPar
         "sources, losses and metrics. Defaults are those of the task; a file given with --config goes before them, the "
         "command line before both.",
         exit_on_error=False,
+        allow_abbrev=False,
     )
     parser.add_argument("--config", action="config", help="YAML file with settings; keys as below.")
     parser.add_class_arguments(Config)
@@ -503,14 +510,31 @@ def _check_keys(values: dict[str, Any], file: str) -> None:
     groups = {key.partition(".")[0] for key in known if "." in key}
     for key in flatten(values):
         if key not in known and key not in groups and not any(key.startswith(f"{name}.") for name in known):
-            raise ConfigError(f"{file}: unknown key {key!r}{nearest(key, known)}")
+            raise ConfigError(f"{file}: unknown key {key!r}{_nearest_key(key, known)}")
+
+
+def _nearest_key(name: str, keys: Iterable[str]) -> str:
+    """As `nearest`, for dotted keys: the one that ends alike, or one of the same group, else what the group holds."""
+    group, _, last = name.rpartition(".")
+    ends = {key: key.rpartition(".") for key in keys}
+    alike = [key for key, (_, _, end) in ends.items() if end == last]
+    if alike:
+        return f", did you mean {alike[0]!r}?"
+    siblings = {end: key for key, (inside, _, end) in ends.items() if group and inside == group}
+    if not siblings:
+        return nearest(name, ends)
+    close = difflib.get_close_matches(last, siblings, n=1)
+    return f", did you mean {siblings[close[0]]!r}?" if close else f" ({group} has {', '.join(siblings)})"
 
 
 def _config_files(argv: list[str]) -> list[str]:
     """What follows `--config`."""
     pairs = pairwise([*argv, ""])
     named = [a.partition("=")[2] if "=" in a else b for a, b in pairs if a == "--config" or a.startswith("--config=")]
-    return [name for name in named if Path(name).exists()]  # the parser has words for those that do not
+    for name in named:
+        if not Path(name).exists():
+            raise ConfigError(f"config: no such file: {name}")
+    return named
 
 
 def _explain(message: str, parser: ArgumentParser) -> str:
@@ -523,7 +547,12 @@ def _explain(message: str, parser: ArgumentParser) -> str:
         kinds = re.findall(
             r"Literal\[(.*?)\]|<class '(\w+)'>|(tuple with \d+ elements)", rest.partition("Given value")[0]
         )
-        names = dict.fromkeys("null" if "NoneType" in kind else kind for parts in kinds for kind in parts if kind)
+        names = dict.fromkeys(
+            "null" if "NoneType" in kind else "a list in brackets, like [0.5,0.9]" if "tuple" in kind else kind
+            for parts in kinds
+            for kind in parts
+            if kind
+        )
         if value and names:
             return f"{key}: expected {' or '.join(names).replace(chr(39), '')}, got {value[1]!r}"
     keys = list(flatten(parser.get_defaults().as_dict()))
@@ -532,7 +561,7 @@ def _explain(message: str, parser: ArgumentParser) -> str:
     if group:
         wrong.append(".".join(group.groups()))
     wrong += re.findall(r"(?:Key|Option) '([\w.]+)' is not (?:expected|accepted)", message)
-    return message + "".join(nearest(name, keys) for name in wrong)
+    return message + "".join(_nearest_key(name, keys) for name in wrong)
 
 
 def _bare_flags(argv: list[str]) -> list[str]:

@@ -60,18 +60,16 @@ def balanced_accuracy(outputs: Tensor, targets: Tensor) -> float:
 
 
 def macro_f1(outputs: Tensor, targets: Tensor) -> float:
-    """Mean over classes, labels or channels of F1 (of masks: Dice); classes by largest logit, labels and pixels by probability
-    above 1/2. A class never met counts 0."""
-    if targets.ndim == 1:
-        labels = range(outputs.shape[1])
-        return sk.f1_score(
-            targets.numpy(), outputs.argmax(1).numpy(), labels=list(labels), average="macro", zero_division=0
-        )
+    """F1 (of masks: Dice), mean over the classes, labels or channels that occur in the targets or the predictions; classes by
+    largest logit, labels and pixels by probability above 1/2. NaN where none occurs."""
     truth, probability = _per_column(outputs, targets)
     found = probability > 0.5
-    # scikit-learn would take one column for two classes, the label and its absence.
+    if targets.ndim == 1:
+        found = np.arange(outputs.shape[1]) == outputs.argmax(1).numpy()[:, None]
+    # By hand: scikit-learn takes one column for two classes, the label and its absence.
     total = truth.sum(0) + found.sum(0)
-    return float(np.mean(2 * (truth & found).sum(0) / np.maximum(total, 1)))
+    scores = 2 * (truth & found).sum(0)[total > 0] / total[total > 0]
+    return float(scores.mean()) if len(scores) else float("nan")
 
 
 def iou(outputs: Tensor, targets: Tensor) -> float:

@@ -151,7 +151,7 @@ def read_inputs(path: Path, key: str | None = None) -> np.ndarray:
 
     Args:
         path: .npy (one array), .npz (the array `key`, or `x`, or the only one) or .csv (a sample of one channel per row,
-            with or without a line of names).
+            with or without a line of names, also 0, 1, 2, ...).
         key: name of the array in a .npz file.
 
     Raises:
@@ -182,13 +182,17 @@ def _array_name(path: Path, names: list[str], key: str | None) -> str:
 
 def _read_csv(path: Path) -> np.ndarray:
     rows: list[list[float]] = []
+    header = False
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
             for cells in reader:
                 where = f"input: {path}, line {reader.line_num}"
-                if not cells or (reader.line_num == 1 and not any(map(_is_number, cells))):
-                    continue  # a blank line; the line of names
+                if reader.line_num == 1 and _is_header(cells):
+                    header = True
+                    continue
+                if not cells:
+                    continue
                 for column, cell in enumerate(cells):
                     if not _is_number(cell):
                         raise ValueError(f"{where}: column {column} is not a number: {cell[:40]!r}")
@@ -201,7 +205,16 @@ def _read_csv(path: Path) -> np.ndarray:
         raise ValueError(f"input: {path}, line {reader.line_num}: {error}") from None
     if not rows:
         raise ValueError(f"input: {path} has no rows of numbers, separated by commas")
+    if header:
+        print(f"{path}: the first line is taken for names of columns")
     return np.array(rows)
+
+
+def _is_header(cells: list[str]) -> bool:
+    """Whether a first line holds names of columns: none is a number, or they are 0, 1, 2, ..., as pandas names columns."""
+    if not any(map(_is_number, cells)):
+        return bool(cells)
+    return len(cells) > 2 and cells == [str(column) for column in range(len(cells))]
 
 
 def _is_number(cell: str) -> bool:

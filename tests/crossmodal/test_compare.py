@@ -50,7 +50,8 @@ def test_one_seed_has_no_deviation_and_errors_stay_errors(tmp_path, monkeypatch)
     ("errors", "row", "other"),
     [
         ((0.0006, 0.0008, 0.0021), "| pare | 0.000700 | 0.000141 | -0.001400 ± 0.000100 |", "0.002100"),
-        ((1234.0, 1236.0, 99000.0), "| pare | 1235 | 1 | -97765 ± 1 |", "99000"),
+        ((1234.0, 1236.0, 99000.0), "| pare | 1235.0 | 1.4 | -97765.0 ± 1.0 |", "99000.0"),
+        ((11.40, 11.41, 11.52), "| pare | 11.4050 | 0.0071 | -0.1150 ± 0.0050 |", "11.5200"),
         ((2e-9, 2e-9, 3e-9), "| pare | 2.00e-09 | 0.00e+00 | -1.00e-09 ± 0.00e+00 |", "3.00e-09"),
         ((0.0, 0.0, 0.5), "| pare | 0.000 | 0.000 | -0.500 ± 0.000 |", "0.500"),
         ((0.0, 0.0, 0.0), "| pare | 0.00 | 0.00 | +0.00 ± 0.00 |", "0.00"),
@@ -236,6 +237,22 @@ def test_ctrl_c_ends_the_children(tmp_path, tiny_bert):
     assert process.returncode == 130, output
     log = (tmp_path / "runs" / "arrays-nft-0.log").read_text()
     assert "SIGTERM: stopped after step" in log, log
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seeds", "0,1,0"], "seeds: 0 is given twice"),
+        (["--methods", "nft,nft"], "methods: nft is given twice"),
+        (["--output_dir", "here"], "output_dir: each run of a comparison has its own; take --runs_dir"),
+        (["--seed=3"], "seed: each run of a comparison has its own; take --seeds"),
+        (["--run", "here"], "unrecognized arguments: --run"),
+    ],
+)
+def test_what_does_not_go_to_every_run_is_refused(tmp_path, arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        compare.main(["--task", "digits", "--runs_dir", str(tmp_path), *arguments])
+    assert not list(tmp_path.iterdir())
 
 
 def test_wrong_words(tmp_path):

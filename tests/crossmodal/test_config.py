@@ -72,7 +72,14 @@ def test_shipped_task_files_are_valid(path):
         (["--precision", "fp8"], r"precision.*fp8"),
         (["--task", "arrays"], r"data: the task 'arrays' needs --data"),
         (["--resume", "--overwrite"], r"resume and overwrite"),
-        (["--config", "nowhere.yaml"], r"nowhere.yaml"),
+        (["--config", "nowhere.yaml"], r"^config: no such file: nowhere.yaml$"),
+        (["--epoch", "3"], r"--epoch 3, did you mean 'epochs'\?"),  # no abbreviations
+        (["--lr", "3"], r"--lr 3, did you mean 'optimizer.lr'\?"),
+        (["--optimizer.learning_rate", "3"], r"\(optimizer has name, lr, new_lr, "),
+        (
+            ["--lr_schedule.milestones", "0.3,0.4"],
+            r"^lr_schedule.milestones: expected a list in brackets, like \[0.5,0.9\], got",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -84,6 +91,7 @@ def test_errors_name_the_key(arguments, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ("epochs: two\n", r"epochs: expected int, got 'two'"),
         ("epoch: 3\n", r"unknown key 'epoch', did you mean 'epochs'\?"),
         ("mixing: {tauu: 1.0}\n", r"unknown key 'mixing.tauu', did you mean 'mixing.tau'\?"),
         ("1: 2\n", r"unknown key '1'"),

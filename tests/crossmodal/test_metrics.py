@@ -16,8 +16,9 @@ def test_accuracy_and_f1_by_hand():
     outputs = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 3.0], [1.0, 0.0, 0.0]])
     targets = torch.tensor([0, 1, 1, 2])
     assert metrics.get("accuracy")(outputs, targets) == 0.5
-    # class 0: precision 1/2, recall 1; class 1: 1, 1/2; class 2: 0, 0
+    # class 0: precision 1/2, recall 1; class 1: 1, 1/2; class 2: 0, 0; a class that nobody names does not count
     assert metrics.get("macro_f1")(outputs, targets) == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
+    assert metrics.get("macro_f1")(torch.nn.functional.pad(outputs, (0, 1)), targets) == pytest.approx(4 / 9)
     assert metrics.get("balanced_accuracy")(outputs, targets) == pytest.approx((1 + 0.5 + 0) / 3)
 
 

@@ -85,10 +85,14 @@ def test_predictions_are_the_data_s_own_labels(tmp_path, tiny_bert, labels):
     assert [row.split(",")[0] for row in rows[1:]] == [str(value) for value in expected.tolist()]
 
 
-def test_csv_input_with_and_without_names(tmp_path):
+def test_csv_input_with_and_without_names(tmp_path, capsys):
     path = tmp_path / "in.csv"
     path.write_text("a,b\n1,2\n3,4e1\n")
     assert predict.read_inputs(path).tolist() == [[1, 2], [3, 40]]
+    capsys.readouterr()
+    path.write_text("0,1,2\n5,6,7\n")  # as pandas numbers columns that have no names
+    assert predict.read_inputs(path).tolist() == [[5, 6, 7]]
+    assert "the first line is taken for names of columns" in capsys.readouterr().out
     path.write_text("1,2\n3,4\n", encoding="utf-8-sig")
     assert predict.read_inputs(path).tolist() == [[1, 2], [3, 4]]
     path.write_text("1,2\n\n3,nan\n")
