@@ -65,6 +65,7 @@ def settings(folder: Path, encoder: str, kind: str = "classification", ndim: int
         "output_dir": str(folder / "run"),
         "device": "cpu",
         "threads": 1,
+        "select": "metric",
         "model": {"patch_size": 2, "layers": 1},
         "source": {"name": str(write_source(folder / "data"))},
         "mixing": {"gumbel_epochs": 1},
