@@ -19,7 +19,8 @@ from pare_kernels._triton.relaxation import (
     join_three_sums,
     largest_and_others,
     log_or_minus_inf,
-    partners_of_row,
+    partners_of_program,
+    row_of_program,
     series_weights,
     shares,
     slope,
@@ -274,18 +275,14 @@ def adjoint_kernel(
     program = tl.program_id(0)
     acc: tl.constexpr = dots_ptr.dtype.element_ty
     tau = accurate(tau, tau_low, acc)
-    is_target = program < batch
-    own_ptr = either(is_target, target_index_ptr, source_index_ptr)
-    other_ptr = either(is_target, source_index_ptr, target_index_ptr)
-    partner_ptr = either(is_target, partner_target_ptr, partner_source_ptr)
+    is_target, row, num = row_of_program(program, batch, num_target, num_source)
     noisy_ptr = either(is_target, noisy_target_ptr, noisy_source_ptr)
     dscores_ptr = either(is_target, dscores_target_ptr, dscores_source_ptr)
-    num = either(is_target, num_target, num_source)
     steps = either(is_target, steps_target, steps_source)
     total = either(is_target, num_target - k, k)
-    row = either(is_target, program, program - batch).to(tl.int64)
-    partner_ptr += row * num
-    partners_of_row(own_ptr + row * k, other_ptr + row * k, partner_ptr, num, k, BLOCK)
+    partner_ptr = partners_of_program(
+        is_target, row, num, target_index_ptr, source_index_ptr, partner_target_ptr, partner_source_ptr, k, BLOCK
+    )
 
     row_stride = row_units.to(tl.int64) * 4
     saved_ptr += program * (slots * row_stride)

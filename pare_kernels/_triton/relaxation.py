@@ -313,6 +313,34 @@ def upstream(dots_ptr, partner, items, inside, is_target):
     return tl.load(dots_ptr + tl.where(is_target, items, partner), mask=used, other=0)
 
 
+@triton.jit
+def row_of_program(program, batch, num_target, num_source):
+    """(whether it is a target's, the row, its length): the target's rows come first."""
+    is_target = program < batch
+    row = either(is_target, program, program - batch).to(tl.int64)
+    return is_target, row, either(is_target, num_target, num_source)
+
+
+@triton.jit
+def partners_of_program(
+    is_target,
+    row,
+    num,
+    target_index_ptr,
+    source_index_ptr,
+    partner_target_ptr,
+    partner_source_ptr,
+    k,
+    BLOCK: tl.constexpr,
+):
+    """`partners_of_row` for the row of a program; returns where they are."""
+    own_ptr = either(is_target, target_index_ptr, source_index_ptr)
+    other_ptr = either(is_target, source_index_ptr, target_index_ptr)
+    partner_ptr = either(is_target, partner_target_ptr, partner_source_ptr) + row * num
+    partners_of_row(own_ptr + row * k, other_ptr + row * k, partner_ptr, num, k, BLOCK)
+    return partner_ptr
+
+
 @kernel
 def partners_kernel(
     target_index_ptr,
@@ -326,14 +354,10 @@ def partners_kernel(
     BLOCK: tl.constexpr,
 ):
     """`partners_of_row` for every row of both modalities, where no relaxation is asked for."""
-    program = tl.program_id(0)
-    is_target = program < batch
-    own_ptr = either(is_target, target_index_ptr, source_index_ptr)
-    other_ptr = either(is_target, source_index_ptr, target_index_ptr)
-    partner_ptr = either(is_target, partner_target_ptr, partner_source_ptr)
-    num = either(is_target, num_target, num_source)
-    row = either(is_target, program, program - batch).to(tl.int64)
-    partners_of_row(own_ptr + row * k, other_ptr + row * k, partner_ptr + row * num, num, k, BLOCK)
+    is_target, row, num = row_of_program(tl.program_id(0), batch, num_target, num_source)
+    partners_of_program(
+        is_target, row, num, target_index_ptr, source_index_ptr, partner_target_ptr, partner_source_ptr, k, BLOCK
+    )
 
 
 @kernel
@@ -367,22 +391,18 @@ def adjoint_kernel(
     program = tl.program_id(0)
     acc: tl.constexpr = dots_ptr.dtype.element_ty
     tau = accurate(tau, tau_low, acc)
-    is_target = program < batch
-    own_ptr = either(is_target, target_index_ptr, source_index_ptr)
-    other_ptr = either(is_target, source_index_ptr, target_index_ptr)
-    partner_ptr = either(is_target, partner_target_ptr, partner_source_ptr)
+    is_target, row, num = row_of_program(program, batch, num_target, num_source)
     noisy_ptr = either(is_target, noisy_target_ptr, noisy_source_ptr)
     dscores_ptr = either(is_target, dscores_target_ptr, dscores_source_ptr)
-    num = either(is_target, num_target, num_source)
     steps = either(is_target, steps_target, steps_source)
     total = either(is_target, num_target - k, k)
-    row = either(is_target, program, program - batch).to(tl.int64)
-    partner_ptr += row * num
     items = tl.arange(0, BLOCK)
     inside = items < num
     # One row's latency is the kernel's time: what is loaded is needed only after the arithmetic that follows it.
     scores = tl.load(noisy_ptr + row * num + items, mask=inside, other=0)
-    partners_of_row(own_ptr + row * k, other_ptr + row * k, partner_ptr, num, k, BLOCK)
+    partner_ptr = partners_of_program(
+        is_target, row, num, target_index_ptr, source_index_ptr, partner_target_ptr, partner_source_ptr, k, BLOCK
+    )
     partner = tl.load(partner_ptr + items, mask=inside, other=-1)
     sign = tl.where(is_target & (highest != 0), -1.0, 1.0).to(acc)
     p, largest, rest = first_step(sign * scores, inside, 1 / tau)

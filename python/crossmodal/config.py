@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import math
 import re
 import sys
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +21,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from crossmodal.methods import METHODS
-from crossmodal.naming import nearest, unknown
+from crossmodal.naming import nearest_key, unknown
 from pare_kernels import ReplaceSchedule
 from pare_kernels._checks import PAIRINGS, REPLACE, SELECTIONS, check_options, check_word
 from pare_kernels.schedule import KINDS as SCHEDULES
@@ -510,21 +508,7 @@ def _check_keys(values: dict[str, Any], file: str) -> None:
     groups = {key.partition(".")[0] for key in known if "." in key}
     for key in flatten(values):
         if key not in known and key not in groups and not any(key.startswith(f"{name}.") for name in known):
-            raise ConfigError(f"{file}: unknown key {key!r}{_nearest_key(key, known)}")
-
-
-def _nearest_key(name: str, keys: Iterable[str]) -> str:
-    """As `nearest`, for dotted keys: the one that ends alike, or one of the same group, else what the group holds."""
-    group, _, last = name.rpartition(".")
-    ends = {key: key.rpartition(".") for key in keys}
-    alike = [key for key, (_, _, end) in ends.items() if end == last]
-    if alike:
-        return f", did you mean {alike[0]!r}?"
-    siblings = {end: key for key, (inside, _, end) in ends.items() if group and inside == group}
-    if not siblings:
-        return nearest(name, ends)
-    close = difflib.get_close_matches(last, siblings, n=1)
-    return f", did you mean {siblings[close[0]]!r}?" if close else f" ({group} has {', '.join(siblings)})"
+            raise ConfigError(f"{file}: unknown key {key!r}{nearest_key(key, known)}")
 
 
 def _config_files(argv: list[str]) -> list[str]:
@@ -561,7 +545,7 @@ def _explain(message: str, parser: ArgumentParser) -> str:
     if group:
         wrong.append(".".join(group.groups()))
     wrong += re.findall(r"(?:Key|Option) '([\w.]+)' is not (?:expected|accepted)", message)
-    return message + "".join(_nearest_key(name, keys) for name in wrong)
+    return message + "".join(nearest_key(name, keys) for name in wrong)
 
 
 def _bare_flags(argv: list[str]) -> list[str]:

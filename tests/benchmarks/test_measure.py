@@ -194,7 +194,7 @@ def test_peak_memory_counts_what_a_step_takes_and_frees():
     step()
     peak = peak_mib(step, CPU)
     if peak is None:
-        pytest.skip("this machine does not tell")
+        pytest.skip("this system does not tell a process its peak of memory")
     assert 30 <= peak <= 36
     assert peak_mib(lambda: None, CPU) <= 2
     assert available_bytes() > 0
