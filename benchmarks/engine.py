@@ -2,7 +2,7 @@
 
 Two questions, on the encoders of `benchmarks.train_step` with random weights:
 
-    overhead     optimiser steps through `crossmodal.engine.Trainer` beside a bare loop (forward, backward, optimizer) over the
+    overhead     optimiser steps through `crossmodal.training.trainer.Trainer` beside a bare loop (forward, backward, optimizer) over the
                  same batches with the same model, in turns in one process. Both end with the same weights, bit for bit, which
                  is checked: the loop is the engine's work and nothing else. CPU time of the process.
     processes    samples/s of the same run, same global batch, on one process and on several (gloo), in turns. Wall time, so
@@ -34,15 +34,15 @@ from benchmarks import train_step
 from benchmarks.clock import Quantiles
 from benchmarks.records import ROOT, Provenance, Row, append, results_path
 from benchmarks.train_step import CLASSES, Setting
-from crossmodal.config import CheckpointConfig, Config, MixingConfig, OptimizerConfig, ScheduleConfig
-from crossmodal.encoders.text import TextEncoder
-from crossmodal.engine import Trainer
 from crossmodal.methods import Batch, MixPlan, TrainingStep
-from crossmodal.model import CrossModalModel
-from crossmodal.optim import build_optimizer
-from crossmodal.results import RunFolder
+from crossmodal.models.encoders.text import TextEncoder
+from crossmodal.models.finetuned import CrossModalModel
+from crossmodal.settings import CheckpointConfig, Config, MixingConfig, OptimizerConfig, ScheduleConfig
 from crossmodal.sources.base import Source
 from crossmodal.tasks import Normalizer, Split, Task
+from crossmodal.training.folder import RunFolder
+from crossmodal.training.optim import build_optimizer
+from crossmodal.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 METHODS = ("nft", "pare")

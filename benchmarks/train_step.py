@@ -31,13 +31,13 @@ from benchmarks.providers.ours import backend
 from benchmarks.providers.rivals import paper_mix
 from benchmarks.records import Provenance, Row, append, results_path
 from benchmarks.run import parse_device
-from crossmodal import losses
-from crossmodal.config import MixingConfig
-from crossmodal.encoders.base import Encoder
-from crossmodal.encoders.image import SwinEncoder
-from crossmodal.encoders.text import TextEncoder
 from crossmodal.methods import Batch, MixPlan, TrainingStep
-from crossmodal.model import CrossModalModel
+from crossmodal.models.encoders.base import Encoder
+from crossmodal.models.encoders.image import SwinEncoder
+from crossmodal.models.encoders.text import TextEncoder
+from crossmodal.models.finetuned import CrossModalModel
+from crossmodal.scoring import losses
+from crossmodal.settings import MixingConfig
 from pare_kernels import PatchReplaceResult
 
 CLASSES = 10

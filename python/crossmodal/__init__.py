@@ -4,8 +4,8 @@ The parts, each importable on its own:
 
 - :mod:`crossmodal.tasks` -- target data sets: ``tasks.load("italy_power_demand")``, ``tasks.available()``
 - :mod:`crossmodal.sources` -- labelled data of the pretraining modality: ``sources.load("scipy_docs", ...)``
-- :mod:`crossmodal.encoders` and :mod:`crossmodal.model` -- pretrained transformers and what is put around them
-- :mod:`crossmodal.methods`, :mod:`crossmodal.losses`, :mod:`crossmodal.metrics`, :mod:`crossmodal.engine` -- training
+- :mod:`crossmodal.models.encoders` and :mod:`crossmodal.models.finetuned` -- pretrained transformers and what is put around them
+- :mod:`crossmodal.methods`, :mod:`crossmodal.scoring.losses`, :mod:`crossmodal.scoring.metrics`, :mod:`crossmodal.training.trainer` -- training
 - :func:`crossmodal.load` -- a finished run as a module with ``predict``
 
 Submodules are imported on first use, so that ``import crossmodal`` costs nothing.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from accelerate import DistributedType
 
-from crossmodal.config import Config, ConfigError
-from crossmodal.tasks.numeric import require_finite
+from crossmodal.data.numeric import require_finite
+from crossmodal.settings import Config, ConfigError
 
 
 def check_task(task) -> None:

@@ -24,12 +24,15 @@ import torch
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.multiclass import OneVsRestClassifier
 
-from crossmodal import config, metrics, plots, run
-from crossmodal.config import Config, ConfigError, differences
+from crossmodal import run
+from crossmodal import settings as config
 from crossmodal.files import finite, write_json, write_text
 from crossmodal.methods import METHODS
 from crossmodal.naming import unknown
-from crossmodal.results import RunFolder, RunFolderError
+from crossmodal.report import pictures as plots
+from crossmodal.scoring import metrics
+from crossmodal.settings import Config, ConfigError, differences
+from crossmodal.training.folder import RunFolder, RunFolderError
 
 BASELINE = "nft"
 # Without the current directory, which `-c` puts first: a file of the user's there must not pass for a module.

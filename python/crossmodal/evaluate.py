@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 
-from crossmodal import config, metrics, run
-from crossmodal.config import Config
-from crossmodal.loader import eval_rows
+from crossmodal import run
+from crossmodal import settings as config
+from crossmodal.data.loader import eval_rows
 from crossmodal.predict import load
-from crossmodal.results import RunFolder
+from crossmodal.scoring import metrics
+from crossmodal.settings import Config
+from crossmodal.training.folder import RunFolder
 
 SPLITS = ("train", "validation", "test")
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from crossmodal import losses
+from crossmodal.scoring import losses
 from pare_kernels import PatchReplaceResult, patch_replace
 from pare_kernels.reference import SOURCE_STREAM, TARGET_STREAM, gumbel_noise
 

@@ -13,11 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from crossmodal.data.readers.npy import read_npy, read_npz
 from crossmodal.files import replacing
-from crossmodal.model import CrossModalModel
-from crossmodal.results import RunFolder
+from crossmodal.models.finetuned import CrossModalModel
 from crossmodal.tasks import Normalizer
-from crossmodal.tasks.array_files import read_npy, read_npz
+from crossmodal.training.folder import RunFolder
 
 # What predictions and figures are made with, of all that results.json holds.
 NEEDED = (

@@ -12,15 +12,19 @@ from accelerate.utils import set_seed
 from safetensors.torch import save_file
 from torch import Tensor
 
-from crossmodal import checks, encoders, metrics, plots, seeds, sharding, sources, tasks
-from crossmodal.config import Config, ConfigError, flatten
-from crossmodal.engine import Evaluation, Trainer, gumbel_epochs, patches_at_hand
+from crossmodal import checks, seeds, sources, tasks
 from crossmodal.files import replacing, writing
 from crossmodal.methods import METHODS
-from crossmodal.model import CrossModalModel
+from crossmodal.models import encoders
+from crossmodal.models.finetuned import CrossModalModel
 from crossmodal.naming import unknown
-from crossmodal.progress import closing_table
-from crossmodal.results import WRITER, RunFolder, versions
+from crossmodal.report import pictures as plots
+from crossmodal.scoring import metrics
+from crossmodal.settings import Config, ConfigError, flatten
+from crossmodal.training import sharding
+from crossmodal.training.folder import WRITER, RunFolder, versions
+from crossmodal.training.progress import closing_table
+from crossmodal.training.trainer import Evaluation, Trainer, gumbel_epochs, patches_at_hand
 
 
 def train(config: Config) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 from accelerate.state import AcceleratorState
 
-from crossmodal.engine import Trainer
+from crossmodal.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 LENGTH, SIDE = 16, 8

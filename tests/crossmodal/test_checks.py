@@ -7,7 +7,7 @@ import torch
 from accelerate import DistributedType
 
 from crossmodal import checks
-from crossmodal.config import Config, ConfigError, MixingConfig
+from crossmodal.settings import Config, ConfigError, MixingConfig
 
 
 def task(**changes):

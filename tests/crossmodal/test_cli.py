@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from crossmodal import cli, run
-from crossmodal.engine import Interrupted, NonFiniteLoss
+from crossmodal.training.trainer import Interrupted, NonFiniteLoss
 from tests.crossmodal import runs
 
 

@@ -9,9 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from crossmodal import compare, plots
-from crossmodal.config import Config, ConfigError
-from crossmodal.results import RunFolder, RunFolderError
+from crossmodal import compare
+from crossmodal.report import pictures as plots
+from crossmodal.settings import Config, ConfigError
+from crossmodal.training.folder import RunFolder, RunFolderError
 from tests.crossmodal import runs
 
 

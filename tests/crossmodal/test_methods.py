@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from crossmodal import encoders, losses
-from crossmodal.config import MixingConfig
 from crossmodal.methods import Batch, MixPlan, TrainingStep
-from crossmodal.model import CrossModalModel
+from crossmodal.models import encoders
+from crossmodal.models.finetuned import CrossModalModel
+from crossmodal.scoring import losses
+from crossmodal.settings import MixingConfig
 
 B, TOKENS = 5, 8
 

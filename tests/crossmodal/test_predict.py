@@ -8,8 +8,8 @@ import torch
 
 import crossmodal
 from crossmodal import cli, evaluate, predict, run
-from crossmodal.config import Config
 from crossmodal.predict import Prediction
+from crossmodal.settings import Config
 from tests.crossmodal import runs
 
 

@@ -11,9 +11,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import crossmodal
 from crossmodal import evaluate, run
-from crossmodal.config import Config
 from crossmodal.methods import METHODS
-from crossmodal.results import RunFolder, RunFolderError
+from crossmodal.settings import Config
+from crossmodal.training.folder import RunFolder, RunFolderError
 from tests.crossmodal import runs
 
 TIMES = ("seconds", "samples_per_second", "data_share", "memory_mib")

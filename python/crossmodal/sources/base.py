@@ -79,7 +79,7 @@ def load(
         name_or_path: a key of :func:`available`; or a .csv or .tsv file with a text and a label per row
             (:func:`crossmodal.sources.text.read_labelled_text`); or a folder with one folder of images per class
             (:func:`crossmodal.sources.images.list_images`); None for the default of the encoder's modality.
-        encoder: an encoder of :mod:`crossmodal.encoders`: its ``modality``, and its ``tokenizer`` or its ``image_size``,
+        encoder: an encoder of :mod:`crossmodal.models.encoders`: its ``modality``, and its ``tokenizer`` or its ``image_size``,
             ``image_mean`` and ``image_std``, are used.
         num_tokens: text: the number of tokens of every sample. Images: unused.
         limit: at most so many samples per class, chosen at random; None for at most :data:`MAX_SAMPLES` in all, in which

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossmodal.tasks.splitting import stratified_sample
+from crossmodal.data.splitting import stratified_sample
 
 T = TypeVar("T", bound="Labelled")
 

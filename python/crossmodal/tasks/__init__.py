@@ -5,9 +5,11 @@ A new task is one function in a module of this package, decorated with :func:`re
 :class:`RawTask`; a new module is imported below.
 """
 
-from crossmodal.tasks import archive, arrays, sklearn_datasets  # each import registers its tasks
+from crossmodal.data.normalizer import Normalizer
+from crossmodal.tasks import own as arrays
+from crossmodal.tasks import sklearn_datasets
+from crossmodal.tasks import ucr as archive  # each import registers its tasks
 from crossmodal.tasks.base import KINDS, Options, RawTask, Split, Task, available, load, register
-from crossmodal.tasks.normalizer import Normalizer
 
 __all__ = [
     "KINDS",

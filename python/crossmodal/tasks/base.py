@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossmodal import losses, metrics, naming
-from crossmodal.tasks.normalizer import Normalizer
-from crossmodal.tasks.numeric import chunks, float_dtype
-from crossmodal.tasks.splitting import multilabel_sample, plain_sample, stratified_sample
+from crossmodal import naming
+from crossmodal.data.normalizer import Normalizer
+from crossmodal.data.numeric import chunks, float_dtype
+from crossmodal.data.splitting import multilabel_sample, plain_sample, stratified_sample
+from crossmodal.scoring import losses, metrics
 from crossmodal.tasks.targets import encode_multilabel
 
 KINDS = ("classification", "multilabel", "regression", "dense")
@@ -57,8 +58,8 @@ class Task:
         num_outputs: number of classes, labels, regressed values, or output channels (dense).
         class_names: names of the classes or labels in the order of their indices; empty where there are none.
         class_values: classification: the label of each class in the data as they were given, whole numbers or strings.
-        loss: name in ``crossmodal.losses``.
-        metric: name in ``crossmodal.metrics``.
+        loss: name in ``crossmodal.scoring.losses``.
+        metric: name in ``crossmodal.scoring.metrics``.
         normalizer: what was applied to ``x`` (and to ``y``), fitted on the training split alone.
         description: what was read, inferred and done, in words.
         sha256: hash of the data as they were read, before any split or normalisation, and of the names and the scaling that
@@ -208,8 +209,8 @@ def load(
         data: for task "arrays": an .npz file, a folder of .npy files, or NAME_TRAIN.ts.
         data_dir: a folder with data files, searched before the places where packages keep theirs.
         kind: for task "arrays": one of :data:`KINDS` instead of the inferred one.
-        loss: a name of :data:`crossmodal.losses.LOSSES` that is made for the kind of target, instead of the task's own.
-        metric: a name of :data:`crossmodal.metrics.METRICS`, likewise.
+        loss: a name of :data:`crossmodal.scoring.losses.LOSSES` that is made for the kind of target, instead of the task's own.
+        metric: a name of :data:`crossmodal.scoring.metrics.METRICS`, likewise.
         validation_fraction: share of the training part, in (0, 1), that becomes the validation split; stratified for
             classification, with at least one training sample left to every class, and for multilabel. Unused where the
             data bring a validation split of their own.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from crossmodal.data.splitting import stratified_sample
 from crossmodal.tasks.base import Options, RawTask, register
-from crossmodal.tasks.splitting import stratified_sample
 
 TEST_FRACTION = 1 / 3
 TEST_SEED = 0

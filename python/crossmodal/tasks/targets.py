@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from crossmodal.tasks.numeric import real_array, require_finite, require_real
+from crossmodal.data.numeric import real_array, require_finite, require_real
 
 
 def infer_kind(y: np.ndarray, spatial: tuple[int, ...], name: str) -> tuple[str, str]:

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from crossmodal import losses, metrics, tasks
-from crossmodal.tasks import base, numeric
+from crossmodal import tasks
+from crossmodal.data import numeric
+from crossmodal.scoring import losses, metrics
+from crossmodal.tasks import base
 
 RNG = np.random.default_rng(0)
 

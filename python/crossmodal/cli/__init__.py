@@ -1,0 +1,128 @@
+"""Entry points of the command line."""
+
+from __future__ import annotations
+
+import dis
+import os
+import re
+import sys
+from collections.abc import Callable
+
+EXPECTED = 2  # exit code of a mistake that the message explains
+
+
+def _main(action: Callable[[], int | None]) -> int:
+    """Runs a command; errors that a person can act on come as one message instead of a traceback."""
+    from crossmodal.training.checkpoint import CheckpointError
+    from crossmodal.training.folder import RunFolderError
+    from crossmodal.training.trainer import Interrupted, NonFiniteLoss
+
+    try:
+        return action() or 0
+    except Interrupted as stop:
+        print(f"\n{stop}", file=sys.stderr)
+        return 128 + stop.signum
+    except (NonFiniteLoss, CheckpointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (ValueError, TypeError, OSError, RunFolderError, ImportError) as error:
+        if isinstance(error, ValueError | TypeError) and not _ours(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return EXPECTED
+    except RuntimeError as error:
+        # The process that met the mistake has said so; the traceback of one that waited for it would only hide that.
+        rank = os.environ.get("RANK", "0")
+        if rank == "0" or not re.search("connection (closed|reset) by peer", str(error), re.IGNORECASE):
+            raise
+        print(f"process {rank}: stopped, because another process did", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+
+
+def _ours(error: BaseException) -> bool:
+    """Whether a `raise` of this package explains the error; any other is a defect and deserves its traceback.
+
+    That the last frame is one of this package is not enough: what NumPy and torch raise in C has no frame of its own.
+    """
+    trace = error.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    frame = trace.tb_frame
+    stated = dis.opname[frame.f_code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"
+    return stated and frame.f_globals.get("__name__", "").startswith(("crossmodal", "pare_kernels"))
+
+
+def train(argv: list[str] | None = None) -> int:
+    """`pare-train`: one run."""
+
+    def action() -> None:
+        from crossmodal import settings as config
+
+        arguments = sys.argv[1:] if argv is None else argv
+        if "--list" in arguments:
+            print(listing())
+            return
+        settings = config.parse(arguments)
+        from crossmodal import run
+
+        run.train(settings)
+
+    return _main(action)
+
+
+def listing() -> str:
+    """Tasks, methods, encoders, sources, losses and metrics with one line each."""
+    from crossmodal import sources, tasks
+    from crossmodal.methods import METHODS
+    from crossmodal.models import encoders
+    from crossmodal.scoring import losses, metrics
+
+    groups = {
+        "tasks": tasks.available(),
+        "methods": {name: method.description for name, method in METHODS.items()},
+        "encoders": encoders.available(),
+        "sources": sources.available(),
+        "losses": {name: f"{loss.description} ({', '.join(loss.kinds)})" for name, loss in losses.LOSSES.items()},
+        "metrics": {name: f"{one.description} ({', '.join(one.kinds)})" for name, one in metrics.METRICS.items()},
+    }
+    lines = []
+    for title, entries in groups.items():
+        lines.append(f"{title}:")
+        lines += [f"  {name:<22} {description}" for name, description in entries.items()]
+    return "\n".join(lines)
+
+
+def predict(argv: list[str] | None = None) -> int:
+    """`pare-predict`: predictions of a finished run for new data."""
+
+    def action() -> None:
+        from crossmodal.predict import main
+
+        main(argv)
+
+    return _main(action)
+
+
+def evaluate(argv: list[str] | None = None) -> int:
+    """`pare-evaluate`: the figure of a finished run, computed again."""
+
+    def action() -> None:
+        from crossmodal.evaluate import main
+
+        main(argv)
+
+    return _main(action)
+
+
+def compare(argv: list[str] | None = None) -> int:
+    """`pare-compare`: several methods and seeds, one table."""
+
+    def action() -> int:
+        from crossmodal.compare import main
+
+        return main(argv)
+
+    return _main(action)

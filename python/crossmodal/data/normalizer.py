@@ -1,0 +1,213 @@
+"""z-scores of inputs and targets, and the rules that turn a user's raw array into a tensor the model takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crossmodal.data.numeric import chunks, real_array, require_finite, require_real
+from crossmodal.data.series import fill_missing, resample
+
+SCALINGS = ("channel", "position", "none")
+
+
+@dataclass(frozen=True)
+class Normalizer:
+    """``(x - x_mean) / x_std`` and the same for ``y``; saved with a run, applied to new data.
+
+    Attributes:
+        input_shape: ``(C, L)`` or ``(C, H, W)``.
+        x_mean, x_std: float64, broadcastable to ``input_shape``.
+        y_mean, y_std: float64, broadcastable to one target; None where targets are not scaled.
+        resample: series of another length are resampled to ``L`` (else refused).
+        fill_missing: NaN is interpolated along a series (else refused).
+        logits: the model's outputs are logits of targets from 0 to 1, which are not scaled.
+    """
+
+    input_shape: tuple[int, ...]
+    x_mean: Tensor
+    x_std: Tensor
+    y_mean: Tensor | None = None
+    y_std: Tensor | None = None
+    resample: bool = False
+    fill_missing: bool = False
+    logits: bool = False
+
+    @classmethod
+    def fit(
+        cls,
+        x: np.ndarray,
+        y: np.ndarray | None = None,
+        *,
+        rows: np.ndarray | None = None,
+        per_x: str = "channel",
+        per_y: str = "channel",
+        resample: bool = False,
+        fill_missing: bool = False,
+        logits: bool = False,
+    ) -> Normalizer:
+        """Take the statistics of training data.
+
+        Args:
+            x: ``(n, C, L)`` or ``(n, C, H, W)``.
+            y: ``(n, R)``, ``(n, Cout, L)`` or ``(n, Cout, H, W)``; None to leave targets alone.
+            rows: indices of the samples that count (None: all).
+            per_x, per_y: "channel", "position" or "none"; see :class:`crossmodal.tasks.RawTask`.
+
+        Entries that are constant in ``x`` or ``y`` become zero: their deviation counts as one.
+        """
+        x_mean, x_std = _statistics(x, per_x, rows)
+        y_mean, y_std = (None, None) if y is None or per_y == "none" else _statistics(y, per_y, rows)
+        return cls(tuple(x.shape[1:]), x_mean, x_std, y_mean, y_std, resample, fill_missing, logits)
+
+    def apply_x(self, x: np.ndarray | Tensor, rows: np.ndarray | None = None) -> Tensor:
+        """Scale inputs ``(n, *input_shape)`` of any real dtype, or those that ``rows`` names; the result is float32."""
+        return _scaled(x, rows, self.x_mean, self.x_std)
+
+    def apply_y(self, y: np.ndarray | Tensor, rows: np.ndarray | None = None) -> Tensor:
+        """The same for targets, which keep their values where targets are not scaled."""
+        return _scaled(y, rows, self.y_mean, self.y_std)
+
+    def inverse_y(self, y: Tensor) -> Tensor:
+        """Bring scaled targets ``(n, ...)`` back to their own units, in their dtype and on their device; others stay."""
+        if self.y_mean is None:
+            return y
+        return y * self.y_std.to(y) + self.y_mean.to(y)
+
+    def decode(self, outputs: Tensor) -> Tensor:
+        """Turn a model's outputs ``(n, ...)`` into what the targets hold; logits of classes and labels stay as they are."""
+        return outputs.sigmoid() if self.logits else self.inverse_y(outputs)
+
+    def prepare(self, raw: np.ndarray | Tensor | Sequence[np.ndarray], name: str = "inputs") -> np.ndarray:
+        """Turn raw data into an array ``(n, *input_shape)``, checked and in its own units (:meth:`apply_x` scales it).
+
+        Args:
+            raw: real numbers ``(n, L)`` (for one channel), ``(n, C, L)`` or ``(n, C, H, W)``; or a list of series
+                ``(L_i,)`` or ``(C, L_i)``.
+            name: what errors call the data.
+
+        Raises:
+            TypeError: not real numbers.
+            ValueError: no samples, a shape that does not fit, NaN or infinity; sample and value are named.
+        """
+        if isinstance(raw, Tensor):
+            raw = raw.detach().cpu().numpy()
+        if isinstance(raw, np.ndarray | np.generic) and raw.ndim < 2:
+            raise ValueError(f"{name}: expected samples of shape {self.input_shape}, got an array of shape {raw.shape}")
+        if len(raw) == 0:
+            raise ValueError(f"{name}: no samples")
+        if isinstance(raw, np.ndarray):
+            return self._prepare_array(raw, name)
+        series = [self._prepare_array(np.asarray(one)[None], f"{name}[{i}]") for i, one in enumerate(raw)]
+        return np.concatenate(series)
+
+    def _prepare_array(self, raw: np.ndarray, name: str) -> np.ndarray:
+        x = real_array(raw, name) if self.resample or self.fill_missing else require_real(raw, name)
+        if x.ndim == 2 and len(self.input_shape) == 2:
+            x = x[:, None]
+        fits = x.shape[1:2] == self.input_shape[:1] if self.resample else x.shape[1:] == self.input_shape
+        if x.ndim != len(self.input_shape) + 1 or not fits or 0 in x.shape[1:]:
+            anyhow = " (of any length)" if self.resample else ""
+            raise ValueError(f"{name}: expected samples of shape {self.input_shape}{anyhow}, got {raw.shape[1:]}")
+        if not self.fill_missing:
+            require_finite(x, name)
+            filled = x
+        else:
+            require_finite(np.nan_to_num(x, nan=0.0, posinf=np.inf, neginf=-np.inf), name)
+            filled = np.stack([_filled(one, f"{name}: sample {i}") for i, one in enumerate(x)])
+        length = self.input_shape[-1]
+        if filled.shape[-1] != length:
+            filled = np.stack([resample(one, length) for one in filled]).astype(filled.dtype)
+        return filled
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything as tensors, for safetensors."""
+        state = {
+            "input_shape": torch.tensor(self.input_shape, dtype=torch.int64),
+            "x_mean": self.x_mean.clone(),
+            "x_std": self.x_std.clone(),
+            "resample": torch.tensor(self.resample),
+            "fill_missing": torch.tensor(self.fill_missing),
+            "logits": torch.tensor(self.logits),
+        }
+        if self.y_mean is not None:
+            state |= {"y_mean": self.y_mean.clone(), "y_std": self.y_std.clone()}
+        return state
+
+    @classmethod
+    def from_state(cls, state: dict[str, Tensor]) -> Normalizer:
+        """Inverse of :meth:`state`.
+
+        Raises:
+            ValueError: an entry is missing.
+        """
+        missing = {"input_shape", "x_mean", "x_std", "resample", "fill_missing", "logits"} - state.keys()
+        if missing:
+            raise ValueError(f"state: missing entries {sorted(missing)}")
+        return cls(
+            input_shape=tuple(state["input_shape"].tolist()),
+            x_mean=state["x_mean"],
+            x_std=state["x_std"],
+            y_mean=state.get("y_mean"),
+            y_std=state.get("y_std"),
+            resample=bool(state["resample"]),
+            fill_missing=bool(state["fill_missing"]),
+            logits=bool(state["logits"]),
+        )
+
+
+def _filled(series: np.ndarray, name: str) -> np.ndarray:
+    try:
+        return fill_missing(series)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _scaled(values: np.ndarray | Tensor, rows: np.ndarray | None, mean: Tensor | None, std: Tensor | None) -> Tensor:
+    """``(values - mean) / std`` in float64, rounded to float32; a piece at a time, for the data may fill half the memory."""
+    values = values.numpy() if isinstance(values, Tensor) else values
+    out = np.empty((len(values) if rows is None else len(rows), *values.shape[1:]), np.float32)
+    done = 0
+    with np.errstate(over="ignore"):  # infinity is refused where the task is checked
+        for chunk in chunks(values, rows):
+            if mean is not None:
+                chunk = (chunk - mean.numpy()) / std.numpy()
+            out[done : done + len(chunk)] = chunk
+            done += len(chunk)
+    return torch.from_numpy(out)
+
+
+def _statistics(values: np.ndarray, per: str, rows: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
+    """Mean and deviation over the samples, and for "channel" over positions, shaped to broadcast to one sample."""
+    if per not in SCALINGS:
+        raise ValueError(f"normalisation: expected one of {', '.join(SCALINGS)}, got {per!r}")
+    shape = values.shape[1:]
+    if per == "none":
+        one_per_channel = (shape[0], *(1 for _ in shape[1:]))
+        return torch.zeros(one_per_channel, dtype=torch.float64), torch.ones(one_per_channel, dtype=torch.float64)
+    axes = (0, *range(2, values.ndim)) if per == "channel" else (0,)
+    count = (len(values) if rows is None else len(rows)) * (math.prod(shape[1:]) if per == "channel" else 1)
+    low, high, total, squares = np.inf, -np.inf, 0.0, 0.0
+    with np.errstate(over="ignore", invalid="ignore"):  # overflow is reported below
+        for chunk in chunks(values, rows):
+            low = np.minimum(low, chunk.min(axis=axes, keepdims=True))
+            high = np.maximum(high, chunk.max(axis=axes, keepdims=True))
+            total = total + chunk.sum(axis=axes, dtype=np.float64, keepdims=True)
+        mean = total / count
+        for chunk in chunks(values, rows):
+            squares = squares + np.square(chunk - mean).sum(axis=axes, keepdims=True)
+        std = np.sqrt(squares / count)
+    if not (np.isfinite(mean).all() and np.isfinite(std).all()):
+        largest = max(np.abs(low).max(), np.abs(high).max())
+        raise ValueError(
+            f"normalisation: values up to {largest:.3g} in magnitude are so large that their mean or deviation overflows"
+        )
+    # Asking for equality, not for a small deviation: rounding leaves a deviation above zero in constant data.
+    constant = low == high
+    mean, std = np.where(constant, low, mean), np.where(constant, 1.0, std)
+    return torch.from_numpy(mean[0].astype(np.float64)), torch.from_numpy(std[0].astype(np.float64))

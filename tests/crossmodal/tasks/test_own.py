@@ -1,0 +1,288 @@
+import io
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from crossmodal import tasks
+from crossmodal.tasks.own import from_arrays, read_arrays
+
+from .conftest import arrays
+
+RNG = np.random.default_rng(3)
+
+
+def load(path, **options):
+    return tasks.load("arrays", data=path, **options)
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "y", "kind", "num_outputs", "output_shape"),
+    [
+        ((8,), lambda n: np.arange(n) % 3 + 5, "classification", 3, (3,)),
+        ((2, 8), lambda n: np.array(["no", "yes"])[np.arange(n) % 2], "classification", 2, (2,)),
+        ((2, 8), lambda n: RNG.integers(0, 2, (n, 4)), "multilabel", 4, (4,)),
+        ((3, 4, 6), lambda n: RNG.normal(size=n), "regression", 1, (1,)),
+        ((8,), lambda n: RNG.normal(size=(n, 3)), "regression", 3, (3,)),
+        ((2, 8), lambda n: RNG.normal(size=(n, 8)), "dense", 1, (1, 8)),
+        ((3, 4, 6), lambda n: RNG.normal(size=(n, 2, 4, 6)), "dense", 2, (2, 4, 6)),
+    ],
+)
+def test_every_kind_in_one_and_two_dimensions(save, x_shape, y, kind, num_outputs, output_shape):
+    task = load(save(arrays(x_shape, y)))
+    assert (task.kind, task.num_outputs, task.output_shape) == (kind, num_outputs, output_shape)
+    assert task.input_shape == (x_shape if len(x_shape) > 1 else (1, *x_shape))
+    assert (len(task.train), len(task.validation), len(task.test)) == (16, 4, 6)
+    assert f"{kind}: " in task.description
+    assert task.test.y.dtype == (torch.int64 if kind == "classification" else torch.float32)
+
+
+def test_targets_come_back_in_their_own_units(save):
+    data = arrays((2, 8), lambda n: RNG.normal(100, 20, (n, 8)))
+    task = load(save(data))
+    np.testing.assert_allclose(task.normalizer.inverse_y(task.test.y)[:, 0], data["y_test"], rtol=1e-5)
+    assert abs(task.train.y.mean()) < 1e-5
+
+
+def test_validation_of_its_own(save):
+    data = arrays()
+    data |= {"x_val": data["x_test"][:3], "y_val": data["y_test"][:3]}
+    task = load(save(data))
+    assert (len(task.train), len(task.validation)) == (20, 3)
+    assert torch.equal(task.validation.x, task.test.x[:3])
+
+
+def test_labels_need_not_count_from_zero(save):
+    task = load(save(arrays(y=lambda n: np.array([40, -3])[np.arange(n) % 2])))
+    assert task.class_names == ("-3", "40")
+    assert task.class_values == (-3, 40)
+    assert task.test.y.tolist() == [1, 0, 1, 0, 1, 0]
+
+
+def test_kind_is_told(save):
+    labels = load(save(arrays(y=lambda n: (np.arange(n) % 2).astype(float))), kind="classification")
+    assert labels.class_names == ("0", "1")
+    one_hot = load(save(arrays(y=lambda n: np.eye(3, dtype=int)[np.arange(n) % 3])), kind="classification")
+    assert one_hot.test.y.tolist() == [0, 1, 2, 0, 1, 2]
+    values = load(save(arrays()), kind="regression")
+    assert values.output_shape == (1,)
+    assert "regression: as told." in values.description
+
+
+def test_class_names(save):
+    named = arrays(y=lambda n: np.arange(n) % 2) | {"class_names": np.array(["up", "down"])}
+    assert load(save(named)).class_names == ("up", "down")
+    assert load(save(named)).class_values == (0, 1)
+    words = arrays(y=lambda n: np.array(["up", "down"])[np.arange(n) % 2]) | {"class_names": np.array(["up", "down"])}
+    assert load(save(words)).test.y.tolist() == [0, 1, 0, 1, 0, 1]
+    labels = arrays(y=lambda n: RNG.integers(0, 2, (n, 2))) | {"class_names": np.array(["p", "q"])}
+    assert load(save(labels)).class_names == ("p", "q")
+    assert load(save(labels)).class_values == ()
+    assert load(save(words)).class_values == ("up", "down")
+
+
+def test_tables_are_scaled_by_column(save):
+    data = arrays((8,)) | {"normalize": np.array("position")}
+    data["x_train"] *= np.arange(1, 9) ** 3
+    task = load(save(data))
+    torch.testing.assert_close(task.train.x.std(0, correction=0), torch.ones(1, 8))
+
+
+def test_a_folder_of_npy_files(save, tmp_path):
+    data = arrays()
+    for name, values in data.items():
+        np.save(tmp_path / f"{name}.npy", values)
+    assert torch.equal(load(tmp_path).train.x, load(save(data)).train.x)
+
+
+def test_notes(save):
+    task = load(save(arrays((3, 8), lambda n: np.tile([0, 1, 1], (n, 1)) * (np.arange(n) % 2)[:, None])))
+    assert "no training sample has the labels [0]." in task.description
+    assert "x_train (20, 3, 8) is read as (samples, channels, length)" in task.description
+
+
+def changed(**changes):
+    return {key: value for key, value in (arrays() | changes).items() if value is not None}
+
+
+X, Y = arrays()["x_train"], arrays()["y_train"]
+
+
+def with_value(values, index, value):
+    values = np.array(values, dtype=float)
+    values[index] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (changed(y_test=None), "missing y_test; found: x_train, y_train, x_test"),
+        (changed(x_val=X), "missing y_val: x_val and y_val come together"),
+        (changed(y_val=Y), "missing x_val: x_val and y_val come together"),
+        (
+            changed(X_val=X, Y_VAL=Y, ids=Y),
+            r"holds arrays of unknown name: 'X_val', did you mean 'x_val'\?; 'Y_VAL', did you mean 'y_val'\?; 'ids' "
+            r"\(expected: x_train, .*, normalize\)",
+        ),
+        (changed(x_train=X[:19]), "19 samples in x_train but 20 in y_train"),
+        (changed(y_train=np.array(3)), "y_train: expected a target per sample, got the single value 3"),
+        (changed(x_test=X[:6, :2]), r"x_test has entries of shape \(2, 8\), x_train of \(3, 8\)"),
+        (changed(x_train=with_value(X, (4, 1, 2), np.nan)), r"x_train: value nan at index \(4, 1, 2\)"),
+        (changed(x_test=with_value(X[:6], (0, 0, 7), -np.inf)), r"x_test: value -inf at index \(0, 0, 7\)"),
+        (changed(x_train=X[:, 0, 0]), r"x_train: expected shape .*\(n, C, H, W\), got \(20,\)"),
+        (changed(x_train=X[:0], y_train=Y[:0]), r"x_train: empty, its shape is \(0, 3, 8\)"),
+        (changed(x_test=X[:0], y_test=Y[:0]), "x_test: empty"),
+        (changed(x_train=X.astype(complex)), "x_train: expected real numbers, got dtype complex128"),
+        (changed(y_train=Y.astype(complex)), "y_train: cannot tell the kind of target"),
+        (changed(y_test=np.array([0, 1, 0, 5, 0, 1])), r"y_test: label 5 at index 3 is not a class .*\(0, 1\)"),
+        (changed(y_train=Y.astype(np.uint64) + 2**63), "y_train: .* value at index 0 is 9223372036854775808"),
+        (
+            changed(y_train=np.zeros(20, int), y_test=np.zeros(6, int)),
+            r"classification needs at least two classes, got \['0'\]",
+        ),
+        (changed(class_names=np.array(["a", "b", "c"])), r"no training sample of the classes \['c'\]"),
+        (changed(class_names=np.array(["a"])), r"y_train: label 1 at index 1 is not a class .*\(0\)"),
+        (changed(class_names=np.array(["a", "a"])), "class_names must be different strings"),
+        (changed(class_names=np.array([1, 2])), "class_names must be different strings"),
+        (changed(normalize=np.array("sample")), "normalize must be one of the strings channel, position, none"),
+        (
+            changed(y_train=np.eye(4, dtype=int)[Y], y_test=np.eye(5, dtype=int)[Y[:6]]),
+            r"y_test has entries of shape \(5,\), y_train of \(4,\)",
+        ),
+        (
+            changed(
+                y_train=np.eye(4, dtype=int)[Y], y_test=np.eye(4, dtype=int)[Y[:6]], class_names=np.array(["a", "b"])
+            ),
+            "y_train: 4 columns, but 2 class_names",
+        ),
+    ],
+)
+def test_bad_data_is_named(save, data, message):
+    with pytest.raises((ValueError, TypeError), match=r"my\.npz: " + message):
+        load(save(data))
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 3), (28, 28, 1), (24, 32, 4), (9, 16, 3)])
+def test_channels_last_is_refused(save, shape):
+    high, wide, channels = shape
+    with pytest.raises(
+        ValueError, match=r"x_train: expected shape \(n, C, H, W\), but .*transpose\(0, 3, 1, 2\)"
+    ) as error:
+        load(save(arrays(shape)))
+    assert f"makes (20, {channels}, {high}, {wide})" in str(error.value)
+    for axes in ((0, 3, 1, 2), (0, 1, 3, 2)):  # as images, and as what the shape said
+        data = arrays(shape)
+        assert load(save(data | {key: data[key].transpose(axes) for key in ("x_train", "x_test")})).ndim == 2
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (1, 8, 8),
+        (3, 8, 8),
+        (4, 8, 8),
+        (16, 8, 8),
+        (3, 3, 3),
+        (3, 4, 4),
+        (4, 4, 4),
+        (1, 16, 52),
+        (3, 224, 4),
+        (64, 7, 1),
+    ],
+)
+def test_channels_first_never_is(save, shape):
+    assert load(save(arrays(shape))).input_shape == shape
+
+
+def test_from_arrays_works_without_a_file():
+    raw = from_arrays(arrays())
+    assert (raw.kind, raw.origin, raw.x_train.shape) == ("classification", "arrays", (20, 3, 8))
+
+
+class TestReading:
+    def test_nothing_there(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"no such file or folder: .*none\.npz"):
+            load(tmp_path / "none.npz")
+        with pytest.raises(ValueError, match="missing x_train, y_train, x_test, y_test; found: nothing"):
+            load(tmp_path)
+
+    def test_another_kind_of_file(self, tmp_path):
+        (tmp_path / "my.csv").write_text("1,2")
+        with pytest.raises(ValueError, match=r"expected an \.npz file, a folder of \.npy files or NAME_TRAIN\.ts"):
+            load(tmp_path / "my.csv")
+
+    def test_not_a_zip_archive_and_a_truncated_one(self, save):
+        path = save(arrays())
+        content = path.read_bytes()
+        for damaged in (b"hello", content[: len(content) // 2], b""):
+            path.write_bytes(damaged)
+            with pytest.raises(ValueError, match=r"my\.npz: not an \.npz file"):
+                load(path)
+
+    def test_a_damaged_table_of_contents(self, save):
+        path = save(arrays())
+        path.write_bytes(path.read_bytes().replace(b"PK\x01\x02", b"PK\x01\x03"))
+        with pytest.raises(ValueError, match=r"my\.npz: cannot be read: "):
+            load(path)
+
+    def test_a_flipped_byte_is_noticed(self, save):
+        path = save(arrays())
+        content = bytearray(path.read_bytes())
+        content[400] ^= 0xFF
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"my\.npz: x_train cannot be read: .*CRC"):
+            load(path)
+
+    @pytest.mark.parametrize("key", ["x_train", "y_train"])
+    def test_pickles_stay_shut(self, tmp_path, key):
+        data = arrays()
+        data[key] = np.array([{"a": 1}] * len(data[key]), dtype=object)
+        np.savez(tmp_path / "my.npz", **data)
+        with pytest.raises(ValueError, match=rf"my\.npz: {key} cannot be read: it holds Python objects"):
+            load(tmp_path / "my.npz")
+        for name, values in data.items():
+            np.save(tmp_path / f"{name}.npy", values)
+        with pytest.raises(ValueError, match=rf"{key}\.npy: cannot be read: it holds Python objects"):
+            load(tmp_path)
+
+    def test_a_header_that_lies_about_its_size(self, save):
+        path = save(arrays())
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (1 << 50,)})
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in ("x_train", "y_train", "x_test", "y_test"):
+                archive.writestr(f"{name}.npy", header.getvalue())
+        with pytest.raises(ValueError, match=r"my\.npz: x_train cannot be read"):
+            load(path)
+
+    def test_members_of_another_format(self, tmp_path):
+        with zipfile.ZipFile(tmp_path / "my.npz", "w") as archive:
+            for name in ("x_train", "y_train", "x_test", "y_test"):
+                archive.writestr(f"{name}.npy", b"not an array")
+        with pytest.raises(ValueError, match=r"my\.npz: x_train cannot be read: not an array in \.npy format"):
+            load(tmp_path / "my.npz")
+
+    def test_npy_files_that_are_truncated_empty_or_archives(self, tmp_path, save):
+        for name, values in arrays().items():
+            np.save(tmp_path / f"{name}.npy", values)
+        path = tmp_path / "x_test.npy"
+        whole = path.read_bytes()
+        for damaged in (whole[:-5], whole[:5], b""):
+            path.write_bytes(damaged)
+            with pytest.raises(ValueError, match=r"x_test\.npy: cannot be read"):
+                load(tmp_path)
+        path.write_bytes(save(arrays()).read_bytes())
+        with pytest.raises(ValueError, match=r"x_test\.npy: cannot be read: not an array"):
+            load(tmp_path)
+
+    def test_what_is_optional_may_be_absent(self, save):
+        path = save({"x_test": np.zeros(2), "other": np.zeros(3)})
+        assert sorted(read_arrays(path, ["x_test"], ["other", "absent"])) == ["other", "x_test"]
+
+    def test_unknown_names_in_a_folder(self, tmp_path):
+        for name, values in (arrays() | {"x_vall": X}).items():
+            np.save(tmp_path / f"{name}.npy", values)
+        with pytest.raises(ValueError, match=r"unknown name: 'x_vall', did you mean 'x_val'\?"):
+            load(tmp_path)

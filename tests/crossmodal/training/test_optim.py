@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from crossmodal.settings import OptimizerConfig, ScheduleConfig
+from crossmodal.training.optim import build_optimizer, build_scheduler, learning_rate_factor
+
+
+def factors(steps: int, **settings) -> list[float]:
+    factor = learning_rate_factor(ScheduleConfig(**settings), steps)
+    return [factor(step) for step in range(steps + 1)]
+
+
+def test_warm_up_then_linear():
+    found = factors(10, kind="linear", warmup=0.2)
+    assert found[:3] == [0.5, 1.0, 1.0]
+    assert found[-1] == 0.0
+    assert found[2:] == pytest.approx([1 - i / 8 for i in range(9)])
+
+
+def test_cosine_ends_at_the_floor():
+    found = factors(8, kind="cosine", warmup=0.0, floor=0.1)
+    assert found[0] == 1.0
+    assert found[4] == pytest.approx(0.55)
+    assert found[8] == pytest.approx(0.1)
+    assert found == sorted(found, reverse=True)
+
+
+def test_step_and_constant():
+    assert factors(4, kind="step", warmup=0.0, milestones=(0.5, 0.75), gamma=0.1) == pytest.approx(
+        [1, 1, 0.1, 0.01, 0.01]
+    )
+    assert factors(3, kind="constant", warmup=0.0) == [1.0] * 4
+
+
+class TwoParts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.old, self.new = nn.Linear(2, 2), nn.Linear(2, 2)
+
+    def parameter_groups(self):
+        chosen = [[p for p in part.parameters() if p.requires_grad] for part in (self.old, self.new)]
+        return SimpleNamespace(encoder=chosen[0], new=chosen[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "cls"), [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)]
+)
+def test_two_learning_rates(name, cls):
+    model = TwoParts()
+    optimizer = build_optimizer(model, OptimizerConfig(name=name, lr=0.1, new_lr=0.2, weight_decay=0.3))
+    assert type(optimizer) is cls
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.2]
+    assert all(group["weight_decay"] == 0.3 for group in optimizer.param_groups)
+    scheduler = build_scheduler(optimizer, ScheduleConfig(kind="linear", warmup=0.0), 2)
+    model.old(model.new(torch.ones(1, 2))).sum().backward()
+    optimizer.step()
+    scheduler.step()
+    assert scheduler.get_last_lr() == [0.05, 0.1]
+
+
+def test_frozen_parts_are_left_out():
+    model = TwoParts()
+    model.old.requires_grad_(False)
+    assert len(build_optimizer(model, OptimizerConfig()).param_groups) == 1
+    model.new.requires_grad_(False)
+    with pytest.raises(ValueError, match="every parameter is frozen"):
+        build_optimizer(model, OptimizerConfig())
