@@ -7,14 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from crossmodal import run
-from crossmodal import settings as config
-from crossmodal.data.loader import eval_rows
+from crossmodal import parsing, run
+from crossmodal.errors import UserError
 from crossmodal.predict import load
-from crossmodal.scoring import metrics
+from crossmodal.scoring import protocols
 from crossmodal.settings import Config
+from crossmodal.training import evaluation
 from crossmodal.training.folder import RunFolder
 
 SPLITS = ("train", "validation", "test")
@@ -38,26 +36,30 @@ def evaluate(folder: str | Path, split: str = "test", device: str = "cpu") -> di
         ValueError: unknown split, a damaged file, or data that have changed since the run.
     """
     if split not in SPLITS:
-        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
+        raise UserError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
     predictor = load(folder, device)
-    settings = _locate(config.load(RunFolder(folder).config), predictor.results["directory"])
+    settings = _locate(parsing.load(RunFolder(folder).config), predictor.results["directory"])
     if settings.task == "arrays":
         settings = replace(settings, kind=predictor.kind)  # as it was inferred then: the rules may have changed
     task = run.load_task(settings)
-    if task.sha256 != predictor.results["data_sha256"]:
-        raise ValueError(
-            f"{settings.data or task.name}: the data have changed since the run (sha256 {task.sha256[:12]}, then "
-            f"{predictor.results['data_sha256'][:12]}), so its figure cannot be repeated"
+    if task.fingerprint != predictor.results["fingerprint"]:
+        raise UserError(
+            f"{settings.data or task.name}: the data have changed since the run (sha256 {task.fingerprint[:12]}, then "
+            f"{predictor.results['fingerprint'][:12]}), so its figure cannot be repeated"
         )
     samples = getattr(task, split)
-    # In the batches the run had: another number of rows in a matrix product may change the last bit of each.
-    n, size, world = len(samples), settings.loader.eval_batch_size, predictor.results["processes"]
-    batches = [rows for rank in range(world) for rows in eval_rows(n, size, rank, world)]
-    outputs = torch.cat([predictor.outputs(samples.x[rows], size) for rows in batches])[:n]
-    value = metrics.get(task.metric)(task.normalizer.decode(outputs), task.normalizer.inverse_y(samples.y))
+    # In precision and batches of the run: the last bits of its outputs depend on them.
+    found = evaluation.evaluate(
+        lambda batch: protocols.predict(predictor, batch.x.to(device), task.steps, task.normalizer).cpu(),
+        samples,
+        task,
+        settings.loader.eval_batch_size,
+        processes=predictor.results["processes"],
+    )
     return {
         "metric": task.metric,
-        "value": value,
+        "value": found.metric,
+        "metrics": found.metrics,
         "split": split,
         "samples": len(samples),
         "stored": None if split == "train" else predictor.results[split],

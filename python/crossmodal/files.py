@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from safetensors import SafetensorError
+
+from crossmodal.errors import UserError
 
 
 @contextlib.contextmanager
@@ -72,6 +75,38 @@ def read_json(path: Path | str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path}: expected an object, got {type(value).__name__}")
     return value
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML, in which a key given twice is an error: the one that is read may not be the one that is meant."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} given twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """A YAML file that holds a mapping.
+
+    Raises:
+        UserError: there is none, or it holds something else; names the file, and the line where there is one.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: expected a YAML file, got a folder" if path.is_dir() else f"no such file: {path}")
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected a mapping of settings, got {type(values).__name__}")
+    return values
 
 
 def flush(path: Path) -> None:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from crossmodal.data.readers.npy import read_npy, read_npz
 from crossmodal.files import replacing
-from crossmodal.models.finetuned import CrossModalModel
+from crossmodal import methods  # noqa: F401 - a method's file may hold its model
+from crossmodal.models import base
 from crossmodal.tasks import Normalizer
 from crossmodal.training.folder import RunFolder
 
@@ -26,7 +27,7 @@ NEEDED = (
     "class_values",
     "validation",
     "test",
-    "data_sha256",
+    "fingerprint",
     "directory",
     "precision",
     "processes",
@@ -57,7 +58,7 @@ class Predictor(nn.Module):
         kind: kind of target.
     """
 
-    def __init__(self, model: CrossModalModel, normalizer: Normalizer, results: dict) -> None:
+    def __init__(self, model: base.Model, normalizer: Normalizer, results: dict) -> None:
         super().__init__()
         self.model = model
         self.normalizer = normalizer
@@ -127,7 +128,7 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Predictor:
     if missing:
         raise ValueError(f"{folder.results}: lacks {', '.join(missing)}")
     _check_device(device)
-    model = CrossModalModel.load(folder.model, device=device)
+    model = base.load(folder.model, device=device)
     if not folder.normalizer.is_file():
         raise FileNotFoundError(f"{folder.normalizer}: missing")
     try:

@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import set_seed
 from safetensors.torch import save_file
-from torch import Tensor
 
-from crossmodal import checks, seeds, sources, tasks
+from crossmodal import methods, seeds, tasks
+from crossmodal.errors import UserError
 from crossmodal.files import replacing, writing
-from crossmodal.methods import METHODS
-from crossmodal.models import encoders
-from crossmodal.models.finetuned import CrossModalModel
+from crossmodal.models.base import Model
 from crossmodal.naming import unknown
-from crossmodal.report import pictures as plots
+from crossmodal.report import pictures
+from crossmodal.report.tables import closing_table
 from crossmodal.scoring import metrics
-from crossmodal.settings import Config, ConfigError, flatten
+from crossmodal.settings import Config, flatten
 from crossmodal.training import sharding
+from crossmodal.training.evaluation import Evaluation
 from crossmodal.training.folder import WRITER, RunFolder, versions
-from crossmodal.training.progress import closing_table
-from crossmodal.training.trainer import Evaluation, Trainer, gumbel_epochs, patches_at_hand
+from crossmodal.training.objective import Objective
+from crossmodal.training.run import Run
 
 
 def train(config: Config) -> dict[str, Any]:
     """Does one run and returns what `results.json` holds.
 
     Raises:
-        ValueError, OSError, RunFolderError: settings or data that cannot be used, before anything is written.
+        UserError: settings or data that cannot be used, before anything is written.
         NonFiniteLoss, Interrupted: see `Trainer.fit`.
     """
     if config.threads is not None:
@@ -45,20 +46,19 @@ def train(config: Config) -> dict[str, Any]:
         log_with=config.track.split(",") if config.track else None,
         project_dir=str(folder.path / "trackers"),
     )
-    checks.check_device(config, accelerator.device)
-    checks.check_distribution(accelerator.distributed_type)
+    check_machine(config, accelerator)
     if accelerator.is_main_process:
         folder.check(config)
-    task, source, model = build(config, accelerator)
-    hashes = data_hashes(task, source)
+    with accelerator.main_process_first():  # Caches of data and texts are filled by one process.
+        task, model, objective = build(config)
+    hashes = data_hashes(task, objective)
     if config.resume:
         folder.check_data(hashes)
         if folder.finished:
             accelerator.print(f"{folder.path} is finished already")
             return folder.read_results()
-    accelerator.print(task.description)
-    if source is not None:
-        accelerator.print(source.description)
+    for said in filter(None, (task.description, objective.description)):
+        accelerator.print(said)
     # Nothing is written, and nothing of an earlier run removed, before data and settings are known to be good.
     if accelerator.is_main_process:
         # Weights, the best weights and two moments of the optimizer, for each checkpoint that stays and one in the making.
@@ -67,174 +67,149 @@ def train(config: Config) -> dict[str, Any]:
         folder.prepare(config, hashes)
     accelerator.wait_for_everyone()
     try:
-        return _train(config, accelerator, folder, task, source, model)
+        return _train(Run(config, task, model, objective, accelerator, folder))
     finally:
         folder.release()
 
 
-def _train(config: Config, accelerator: Accelerator, folder: RunFolder, task, source, model) -> dict[str, Any]:
+def _train(run: Run) -> dict[str, Any]:
+    config, accelerator, folder = run.config, run.accelerator, run.folder
     if config.track:
         accelerator.init_trackers(WRITER, {k: v if v is None else str(v) for k, v in flatten(config.to_dict()).items()})
-
-    trainer = Trainer(config, task, source, model, accelerator, folder)
+    method, began = methods.get(config.method), time.perf_counter()
     try:
-        trainer.fit()
-        test = trainer.evaluate(task.test)
-        results = summarise(config, task, source, trainer, test)
-        weights = trainer.whole_weights()
-        accelerator.log({"test": test.metric}, step=trainer.state.step)
+        run.model = method.fit(run)
+        run.seconds = run.seconds or time.perf_counter() - began
+        test = run.evaluate(run.task.test)
+        results = summarise(run, test)
+        weights = run.whole_weights()
+        accelerator.log({"test": test.metric}, step=run.steps)
         if accelerator.is_main_process:
-            write(folder, trainer, weights, test, results)
+            # Model and normaliser, then results.json, which says that both are there.
+            run.model.save(folder.model, weights)
+            with replacing(folder.normalizer) as aside, writing(folder.normalizer):
+                save_file(run.task.normalizer.state(), aside)
+            folder.write_results(results)
+            run.clear_checkpoints()
+            # Pictures come last: one that cannot be drawn must not cost the run.
+            pictures.draw_run(run, test)
+            pictures.save_all(method.draw(run), folder.path)
     except OSError as error:
-        saved = trainer.checkpoints.list()
+        saved = run.checkpoints()
         last = f"the last checkpoint is {saved[-1]}, `--resume true` goes on from it" if saved else "no checkpoint yet"
-        raise OSError(f"{folder.path} cannot be written: {error}; {last}") from error
-    if accelerator.is_main_process:
-        accelerator.print(f"{closing_table(results, config.select)}\n{folder.path}")
+        raise UserError(f"{folder.path} cannot be written: {error}; {last}") from error
+    accelerator.print(f"{closing_table(results, config.select)}\n{folder.path}")
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return results
 
 
 def check_names(config: Config) -> None:
-    """Names of task and trackers against what there is.
+    """Names of task, method and trackers against what there is.
 
     Raises:
-        ConfigError: with the nearest valid name.
+        UserError: with the nearest valid name.
     """
+    methods.get(config.method)
     if config.task not in tasks.available():
-        raise ConfigError(unknown("task", config.task, tasks.available()))
+        raise UserError(unknown("task", config.task, tasks.available()))
     installed = [str(name) for name in get_available_trackers()]
     for name in config.track.split(",") if config.track else ():
         if name not in LOGGER_TYPE_TO_CLASS:
-            raise ConfigError(unknown("track", name, LOGGER_TYPE_TO_CLASS))
+            raise UserError(unknown("track", name, LOGGER_TYPE_TO_CLASS))
         if name not in installed:
-            raise ConfigError(f"track: the package of {name!r} is not installed (pip install {name})")
+            raise UserError(f"track: the package of {name!r} is not installed (pip install {name})")
 
 
-def load_task(config: Config):
+def check_machine(config: Config, accelerator: Accelerator) -> None:
+    """Settings against devices, and against how processes were started.
+
+    Raises:
+        UserError: names the key.
+    """
+    if config.precision == "fp16" and accelerator.device.type != "cuda":
+        raise UserError("precision: fp16 needs a GPU; take bf16 or no")
+    kind = accelerator.distributed_type
+    if kind in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+        raise UserError(f"{kind.value}: runs are data-parallel; launch without it, for large models with --shard true")
+
+
+def load_task(config: Config) -> tasks.Task:
     """The task with the data the settings name."""
     return tasks.load(
         config.task,
         data=config.data,
         data_dir=config.data_dir,
         kind=config.kind,
+        protocol=config.protocol,
         loss=config.loss,
-        metric=config.metric,
+        metrics=config.metric.split(",") if config.metric else (),
+        augment=config.augment.split(",") if config.augment else (),
         validation_fraction=config.split.validation_fraction,
         split_seed=config.split.seed,
         train_size=config.split.train_size,
     )
 
 
-def load_data(config: Config) -> tuple[Any, Any, Any]:
-    """Task, the encoder that reads it, and source (None without mixing); checked."""
-    method = METHODS[config.method]
-    task = load_task(config)
-    checks.check_task(task)
-    encoder = encoders.load(
-        config.encoder,
-        pretrained=method.pretrained,
-        layers=config.model.layers,
-        dropout=config.model.dropout,
-        image_size=config.model.image_size,
-    )
-    encoder.attach(task.input_shape, config.model.patch_size)
-    source = None
-    if method.mixes:
-        source = sources.load(
-            config.source.name,
-            encoder=encoder,
-            num_tokens=encoder.num_tokens,
-            limit=config.source.limit,
-            seed=config.split.seed,
-        )
-    return task, encoder, source
-
-
-def data_hashes(task, source) -> dict[str, str]:
-    """What is learned from, in words, and its sha256."""
-    hashes = {f"data of {task.name}": task.sha256}
-    return hashes if source is None else hashes | {f"source {source.name}": source.sha256}
-
-
-def build(config: Config, accelerator: Accelerator) -> tuple[Any, Any, CrossModalModel]:
-    """Task, source (None without mixing) and model; checked against one another."""
+def build(config: Config) -> tuple[tasks.Task, Model, Objective]:
+    """Task, model and objective of a run, checked against one another; the model has the weights that training starts from."""
+    method = methods.get(config.method)
     set_seed(seeds.derive(config.seed, "initialisation") % 2**32)
-    with accelerator.main_process_first():  # Caches of data and texts are filled by one process.
-        task, encoder, source = load_data(config)
-    classes = len(source.class_names) if source is not None else None
-    model = CrossModalModel(
-        encoder, task.kind, task.num_outputs, task.output_shape if task.kind == "dense" else None, classes
-    )
-    if source is not None:
-        checks.check_mixing(config, patches_at_hand(model, source))
-    if config.model.activation_checkpointing:
-        encoder.enable_activation_checkpointing()
+    task = load_task(config)
+    reason = methods.reason_against(config.method, task.kind, task.ndim)
+    if reason:
+        raise UserError(f"method: {config.method} cannot do {task.name}: {reason}")
+    model = method.build(task, config)
+    objective = method.objective(task, model, config)
     if config.compile:
-        encoder.body = torch.compile(encoder.body)
-    return task, source, model
+        model.compile_body()
+    return task, model, objective
 
 
-def summarise(config: Config, task, source, trainer: Trainer, test: Evaluation) -> dict[str, Any]:
+def data_hashes(task: tasks.Task, objective: Objective) -> dict[str, str]:
+    """What is learned from, in words, and its sha256."""
+    return {f"data of {task.name}": task.fingerprint} | objective.fingerprints()
+
+
+def summarise(run: Run, test: Evaluation) -> dict[str, Any]:
     """What `results.json` holds."""
-    best, model = trainer.selection.best, trainer.model
-    results = {
+    config, task, model, best = run.config, run.task, run.model, run.best or {}
+    method = methods.get(config.method)
+    metric = metrics.get(task.metric)
+    return {
         "task": task.name,
         "method": config.method,
         "encoder": config.encoder,
         "seed": config.seed,
         "kind": task.kind,
+        "protocol": task.protocol,
         "loss": task.loss,
         "metric": task.metric,
-        "higher_is_better": metrics.get(task.metric).higher_is_better,
-        "validation": best["metric"],
-        "validation_loss": best["loss"],
+        "higher_is_better": metric.higher_is_better,
+        "validation": best.get("metric"),
+        "validation_loss": best.get("loss"),
         "test": test.metric,
         "test_loss": test.loss,
-        "best_epoch": best["epoch"],
-        "epochs": config.epochs,
-        "steps": trainer.state.step,
-        "seconds": trainer.state.seconds,
+        "test_interval": metric.interval(test.numbers[task.metric]),  # 95 %, over the samples
+        "test_metrics": test.metrics,
+        "best_epoch": best.get("epoch"),
+        "epochs": config.epochs if best else 0,
+        "steps": run.steps,
+        "seconds": run.seconds,
         "parameters": model.count_parameters(),
         "trainable_parameters": model.count_parameters(trainable=True),
-        "data_sha256": task.sha256,
+        "fingerprint": task.fingerprint,
         "directory": str(Path.cwd()),  # from which relative paths in the settings count
         "samples": {name: len(getattr(task, name)) for name in ("train", "validation", "test")},
         "input_shape": list(task.input_shape),
-        "tokens": model.encoder.num_tokens,
-        "patch_size": list(model.encoder.patch_size),
-        "canvas_size": list(model.encoder.canvas_size),
         "class_names": list(task.class_names),
         "class_values": list(task.class_values),
         "precision": config.precision,
-        "processes": trainer.accelerator.num_processes,
-        "sharded": sharding.in_force(trainer.accelerator),
-        "device": str(trainer.accelerator.device.type),
+        "processes": run.accelerator.num_processes,
+        "sharded": sharding.in_force(run.accelerator),
+        "device": str(run.accelerator.device.type),
+        "pictures": list(method.pictures),
         "versions": versions(),
+        **model.facts(),
+        **run.objective.facts(),
     }
-    if source is not None:
-        results["source"] = {
-            "name": source.name,
-            "samples": len(source.inputs),
-            "classes": len(source.class_names),
-            "sha256": source.sha256,
-        }
-        results["gumbel_epochs"] = gumbel_epochs(config, task.ndim)
-        results["replaced"] = trainer.state.replaced
-    return results
-
-
-def write(
-    folder: RunFolder, trainer: Trainer, weights: dict[str, Tensor], test: Evaluation, results: dict[str, Any]
-) -> None:
-    """Model and normaliser, then results.json, which says that both are there; checkpoints go, and pictures are drawn."""
-    trainer.model.save(folder.model, weights)
-    with replacing(folder.normalizer) as aside, writing(folder.normalizer):
-        save_file(trainer.task.normalizer.state(), aside)
-    folder.write_results(results)
-    trainer.checkpoints.clear()
-    # Pictures come last: one that cannot be drawn must not cost the run.
-    task = trainer.task
-    outputs, targets = task.normalizer.decode(test.outputs), task.normalizer.inverse_y(task.test.y)
-    plots.draw_run(folder, task, results, trainer.state.history, outputs, targets)

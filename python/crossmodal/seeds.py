@@ -6,6 +6,7 @@ import hashlib
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
 
 def derive(seed: int, *names: str | int) -> int:
@@ -14,8 +15,7 @@ def derive(seed: int, *names: str | int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-@lru_cache(maxsize=8)  # A source's order is asked for at every batch.
-def permutation(n: int, seed: int, *names: str | int) -> tuple[int, ...]:
-    """A random order of range(n) from that stream."""
-    generator = torch.Generator().manual_seed(derive(seed, *names))
-    return tuple(torch.randperm(n, generator=generator).tolist())
+@lru_cache(maxsize=8)  # The order of a companion data set is asked for at every batch.
+def permutation(n: int, seed: int, *names: str | int) -> Tensor:
+    """A random order of range(n) from that stream, int64 (n,); shared, not to be changed."""
+    return torch.randperm(n, generator=torch.Generator().manual_seed(derive(seed, *names)))

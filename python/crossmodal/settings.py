@@ -1,45 +1,23 @@
-"""What a run is made of: typed settings, read from defaults, a task's file, a user's file and the command line.
-
-Later sources win: the defaults below, then `configs/<task>.yaml`, then `--config FILE`, then the command line
-(`--optimizer.lr 3e-4`). Every key is known and typed; a wrong one is an error that names it.
-"""
+"""What a run is made of: typed settings. How they are read is in `crossmodal.parsing`."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import math
-import re
-import sys
-import warnings
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from jsonargparse import ArgumentParser, Namespace
-
-from crossmodal.methods import METHODS
-from crossmodal.naming import nearest_key, unknown
-from pare_kernels import ReplaceSchedule
-from pare_kernels._checks import PAIRINGS, REPLACE, SELECTIONS, check_options, check_word
-from pare_kernels.schedule import KINDS as SCHEDULES
-
-TASK_CONFIGS = Path(__file__).parent / "configs"
+from crossmodal.errors import UserError
 
 
-class ConfigError(ValueError):
-    """A setting that is unknown, of the wrong type, out of range, or impossible beside another one."""
-
-
-def _require(condition: bool, key: str, value: Any, expected: str) -> None:
+def require(condition: bool, key: str, value: Any, expected: str) -> None:
+    """Raises UserError, with key, value and expectation, unless the condition holds."""
     if not condition:
-        raise ConfigError(f"{key}: expected {expected}, got {value!r}")
+        raise UserError(f"{key}: expected {expected}, got {value!r}")
 
 
 def _fraction(key: str, value: float) -> None:
-    _require(0.0 <= value <= 1.0, key, value, "a number from 0 to 1")
+    require(0.0 <= value <= 1.0, key, value, "a number from 0 to 1")
 
 
 @dataclass
@@ -59,13 +37,13 @@ class SplitConfig:
     train_size: int | None = None
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             0.0 < self.validation_fraction < 1.0,
             "split.validation_fraction",
             self.validation_fraction,
             "0 < fraction < 1",
         )
-        _require(
+        require(
             self.train_size is None or self.train_size > 0, "split.train_size", self.train_size, "a positive number"
         )
 
@@ -91,8 +69,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for key in ("layers", "patch_size", "image_size"):
             value = getattr(self, key)
-            _require(value is None or value > 0, f"model.{key}", value, "a positive number or null")
-        _require(0.0 <= self.dropout < 1.0, "model.dropout", self.dropout, "0 <= dropout < 1")
+            require(value is None or value > 0, f"model.{key}", value, "a positive number or null")
+        require(0.0 <= self.dropout < 1.0, "model.dropout", self.dropout, "0 <= dropout < 1")
 
 
 @dataclass
@@ -110,69 +88,7 @@ class SourceConfig:
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        _require(self.limit is None or self.limit > 0, "source.limit", self.limit, "a positive number or null")
-
-
-@dataclass
-class MixingConfig:
-    """Patch replacement: how many patches, which, and what the mixed samples weigh.
-
-    Args:
-        schedule: shape of k over the epochs.
-        start: k at the first epoch; an int counts patches, a float is a fraction of them.
-        end: k towards the last epoch.
-        steps: stretches of constant k, for `piecewise`.
-        selection: noisy gate scores, plain gate scores, or noise alone.
-        gumbel_epochs: with `gumbel`, epochs of noisy selection before plain top-k (null: 5 for 1-D inputs, 10 for 2-D).
-        tau: temperature of the relaxation behind the gate's gradient.
-        noise_scale: factor on the Gumbel noise.
-        exact_steps: steps of the relaxation taken one by one, the rest in closed form (null: all of them).
-        straight_through: whether the choice has a gradient (null: with `gumbel` only).
-        replace: whether the target patches with the lowest or the highest scores give way.
-        pairing: how source patches meet free slots.
-        weight: factor on the whole loss of the mixed samples.
-    """
-
-    schedule: Literal[SCHEDULES] = "linear"
-    start: int | float = 1.0
-    end: int | float = 0.0
-    steps: int = 4
-    selection: Literal[SELECTIONS] = "gumbel"
-    gumbel_epochs: int | None = None
-    tau: float = 0.9
-    noise_scale: float = 1.0
-    exact_steps: int | None = 8
-    straight_through: bool | None = None
-    replace: Literal[REPLACE] = "lowest"
-    pairing: Literal[PAIRINGS] = "position"
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        _require(
-            self.gumbel_epochs is None or self.gumbel_epochs >= 0,
-            "mixing.gumbel_epochs",
-            self.gumbel_epochs,
-            "a number >= 0 or null",
-        )
-        _require(self.weight >= 0, "mixing.weight", self.weight, "a number >= 0")
-        try:
-            check_word("schedule", self.schedule, SCHEDULES)
-            self.replace_schedule()
-            check_options(
-                self.tau,
-                self.noise_scale,
-                self.selection,
-                self.replace,
-                self.pairing,
-                self.exact_steps,
-                self.straight_through,
-            )
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"mixing.{error}") from None
-
-    def replace_schedule(self) -> ReplaceSchedule:
-        """k over the epochs."""
-        return ReplaceSchedule(self.schedule, self.start, self.end, self.steps)
+        require(self.limit is None or self.limit > 0, "source.limit", self.limit, "a positive number or null")
 
 
 @dataclass
@@ -200,12 +116,12 @@ class OptimizerConfig:
     fused: bool = True
 
     def __post_init__(self) -> None:
-        _require(self.lr >= 0, "optimizer.lr", self.lr, "a number >= 0")
-        _require(self.new_lr >= 0, "optimizer.new_lr", self.new_lr, "a number >= 0")
-        _require(all(0.0 <= b < 1.0 for b in self.betas), "optimizer.betas", self.betas, "two numbers, 0 <= beta < 1")
-        _require(0.0 <= self.momentum < 1.0, "optimizer.momentum", self.momentum, "0 <= momentum < 1")
-        _require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "a number >= 0")
-        _require(self.clip >= 0, "optimizer.clip", self.clip, "a number >= 0")
+        require(self.lr >= 0, "optimizer.lr", self.lr, "a number >= 0")
+        require(self.new_lr >= 0, "optimizer.new_lr", self.new_lr, "a number >= 0")
+        require(all(0.0 <= b < 1.0 for b in self.betas), "optimizer.betas", self.betas, "two numbers, 0 <= beta < 1")
+        require(0.0 <= self.momentum < 1.0, "optimizer.momentum", self.momentum, "0 <= momentum < 1")
+        require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "a number >= 0")
+        require(self.clip >= 0, "optimizer.clip", self.clip, "a number >= 0")
 
 
 @dataclass
@@ -232,7 +148,7 @@ class ScheduleConfig:
         _fraction("lr_schedule.floor", self.floor)
         for value in self.milestones:
             _fraction("lr_schedule.milestones", value)
-        _require(self.gamma > 0, "lr_schedule.gamma", self.gamma, "a positive number")
+        require(self.gamma > 0, "lr_schedule.gamma", self.gamma, "a positive number")
 
 
 @dataclass
@@ -250,8 +166,8 @@ class LoaderConfig:
     eval_batch_size: int = 256
 
     def __post_init__(self) -> None:
-        _require(self.workers >= 0, "loader.workers", self.workers, "a number >= 0")
-        _require(self.eval_batch_size > 0, "loader.eval_batch_size", self.eval_batch_size, "a positive number")
+        require(self.workers >= 0, "loader.workers", self.workers, "a number >= 0")
+        require(self.eval_batch_size > 0, "loader.eval_batch_size", self.eval_batch_size, "a positive number")
 
 
 @dataclass
@@ -268,8 +184,8 @@ class CheckpointConfig:
     every_steps: int = 0
 
     def __post_init__(self) -> None:
-        _require(self.every_minutes >= 0, "checkpoint.every_minutes", self.every_minutes, "a number >= 0")
-        _require(self.every_steps >= 0, "checkpoint.every_steps", self.every_steps, "a number >= 0")
+        require(self.every_minutes >= 0, "checkpoint.every_minutes", self.every_minutes, "a number >= 0")
+        require(self.every_steps >= 0, "checkpoint.every_steps", self.every_steps, "a number >= 0")
 
 
 @dataclass
@@ -278,7 +194,7 @@ class Config:
 
     Args:
         task: what is learned (`--list` names them), or `arrays` with `--data` for data of your own.
-        method: how: `pare`, `nft`, `scratch` (`--list` explains).
+        method: how (`--list` explains); some methods have settings of their own, as `--METHOD.KEY`.
         encoder: pretrained encoder: a short name, a model hub name, or a local folder.
         seed: of everything random in the run, except which samples it sees: hold-out, `split.train_size` and `source.limit`
             go by `split.seed`.
@@ -291,8 +207,11 @@ class Config:
         loss: what is minimised; `--list` names them, each with its kinds of target (null: cross_entropy for classification,
             bce_with_logits for multilabel, mse for regression and dense). Dense targets that are masks, from 0 to 1, have
             bce_with_logits.
-        metric: what is measured; `--list` names them, each with its kinds of target (null: accuracy for classification, auroc
-            for multilabel and masks, rmse for regression, relative_l2 for dense).
+        metric: what is measured, one or several separated by commas, of which the first chooses the epoch; `--list` names them,
+            each with its kinds of target (null: first accuracy for classification, auroc for multilabel and masks, rmse for
+            regression, relative_l2 for dense). With groups, NAME_per_group and NAME_of_groups too.
+        protocol: how a task is evaluated that has several ways (null: its usual one).
+        augment: changes of training samples, drawn anew in every epoch: `flip` (images), `shift`, `noise`, separated by commas.
         output_dir: folder of the run (null: `runs/<task>-<method>-<seed>`).
         overwrite: delete what a former run left in `output_dir`.
         resume: go on from the last checkpoint in `output_dir`, with the same settings and data.
@@ -312,7 +231,6 @@ class Config:
         split: which samples are learned from.
         model: how the encoder is used.
         source: data of the pretraining modality.
-        mixing: patch replacement.
         optimizer: the optimizer.
         lr_schedule: learning rate over the steps.
         loader: how samples reach the model.
@@ -331,6 +249,8 @@ class Config:
     kind: Literal["classification", "multilabel", "regression", "dense"] | None = None
     loss: str | None = None
     metric: str | None = None
+    protocol: str | None = None
+    augment: str | None = None
     output_dir: str | None = None
     overwrite: bool = False
     resume: bool = False
@@ -346,23 +266,21 @@ class Config:
     split: SplitConfig = field(default_factory=SplitConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     source: SourceConfig = field(default_factory=SourceConfig)
-    mixing: MixingConfig = field(default_factory=MixingConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     lr_schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    options: Any = None  # of the method, a dataclass; in files under the method's name
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ConfigError(unknown("method", self.method, METHODS))
         for key in ("epochs", "batch_size", "accumulate", "keep"):
-            _require(getattr(self, key) > 0, key, getattr(self, key), "a positive number")
-        _require(0 <= self.seed < 2**31, "seed", self.seed, "a number from 0 to 2^31 - 1")
-        _require(self.threads is None or self.threads > 0, "threads", self.threads, "a positive number or null")
+            require(getattr(self, key) > 0, key, getattr(self, key), "a positive number")
+        require(0 <= self.seed < 2**31, "seed", self.seed, "a number from 0 to 2^31 - 1")
+        require(self.threads is None or self.threads > 0, "threads", self.threads, "a positive number or null")
         if self.resume and self.overwrite:
-            raise ConfigError("resume and overwrite: a run is either continued or replaced, set one of the two")
+            raise UserError("resume and overwrite: a run is either continued or replaced, set one of the two")
         if self.task == "arrays" and self.data is None:
-            raise ConfigError("data: the task 'arrays' needs --data with a .npz or .ts file or a folder of .npy files")
+            raise UserError("data: the task 'arrays' needs --data with a .npz or .ts file or a folder of .npy files")
 
     @property
     def run_dir(self) -> Path:
@@ -370,17 +288,15 @@ class Config:
         return Path(self.output_dir or f"runs/{self.task}-{self.method}-{self.seed}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain nested dictionary; tuples become lists, as YAML writes them."""
-        return _plain(dataclasses.asdict(self))
+        """Plain nested dictionary; tuples become lists, as YAML writes them. The method's options are under its name."""
+        values = plain(dataclasses.asdict(self))
+        options = values.pop("options")
+        return values | ({self.method: options} if options else {})
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Config:
-        """The inverse of `to_dict`, with the checks of a file read with `--config`; missing keys take their default."""
-        parser = _parser()
-        try:
-            return _build(cls, parser.parse_object(values))
-        except argparse.ArgumentError as error:
-            raise ConfigError(_explain(str(error), parser)) from None
+    def changed(self, **groups: dict[str, Any]) -> Config:
+        """The same settings with some keys of some groups changed: `changed(optimizer={"new_lr": 1e-2})`."""
+        parts = {name: dataclasses.replace(getattr(self, name), **values) for name, values in groups.items() if values}
+        return dataclasses.replace(self, **parts)
 
 
 # Keys that say where and how long a run is kept, not what it computes.
@@ -414,175 +330,8 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def parse(argv: list[str] | None = None, prog: str = "train.py") -> Config:
-    """Settings from the command line and the files it names.
-
-    Raises:
-        ConfigError: names the key, what it was, what was expected, and the nearest valid name.
-        SystemExit: after `--help` and `--print_config`.
-    """
-    argv = _bare_flags(list(sys.argv[1:] if argv is None else argv))
-    for file in _config_files(argv):
-        _check_keys(read_mapping(file), file)
-        try:
-            _parse(_parser(prog), ["--config", file])
-        except ConfigError as error:
-            raise ConfigError(f"{file}: {error}") from None
-    # The task decides which file holds its defaults, so it is looked up first, by the same rules.
-    asking = {"-h", "--help"}
-    plain = [a for a in argv if a not in asking and not a.startswith("--print_config")]
-    task = _parse(_parser(prog), plain).task
-    parser = _parser(prog, TASK_CONFIGS / f"{task}.yaml")
-    return _build(Config, _parse(parser, argv))
-
-
-def load(path: Path | str) -> Config:
-    """Settings of a finished or interrupted run, from its `config.yaml`."""
-    values = read_mapping(path)
-    try:
-        return Config.from_dict(values)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-
-
-class _Loader(yaml.SafeLoader):
-    """Plain YAML, in which a key given twice is an error: the one that is read may not be the one that is meant."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} given twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def read_mapping(path: Path | str) -> dict[str, Any]:
-    """A YAML file that holds a mapping.
-
-    Raises:
-        ConfigError: it is none; names the file, and the line where there is one.
-        OSError: it cannot be read.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise ConfigError(f"{path}: expected a YAML file, got a folder")
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
-    _require(isinstance(values, dict), str(path), type(values).__name__, "a mapping of settings")
-    return values
-
-
-def _parser(prog: str = "train.py", defaults: Path | None = None) -> ArgumentParser:
-    parser = ArgumentParser(
-        prog=prog,
-        usage="%(prog)s [--list] [--task TASK] [--method METHOD] [--config FILE] [--KEY VALUE ...]",
-        description="Fine-tune a pretrained encoder on a modality it never saw. --list names tasks, methods, encoders, "
-        "sources, losses and metrics. Defaults are those of the task; a file given with --config goes before them, the "
-        "command line before both.",
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", action="config", help="YAML file with settings; keys as below.")
-    parser.add_class_arguments(Config)
-    if defaults is not None and defaults.is_file():
-        parser.set_defaults(flatten(read_mapping(defaults)))
-    return parser
-
-
-def _parse(parser: ArgumentParser, argv: list[str]) -> Namespace:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return parser.parse_args(argv)
-        except argparse.ArgumentError as error:
-            raise ConfigError(_explain(str(error), parser)) from None
-
-
-def _check_keys(values: dict[str, Any], file: str) -> None:
-    known = flatten(_plain(dataclasses.asdict(Config())))
-    groups = {key.partition(".")[0] for key in known if "." in key}
-    for key in flatten(values):
-        if key not in known and key not in groups and not any(key.startswith(f"{name}.") for name in known):
-            raise ConfigError(f"{file}: unknown key {key!r}{nearest_key(key, known)}")
-
-
-def _config_files(argv: list[str]) -> list[str]:
-    """What follows `--config`."""
-    pairs = pairwise([*argv, ""])
-    named = [a.partition("=")[2] if "=" in a else b for a, b in pairs if a == "--config" or a.startswith("--config=")]
-    for name in named:
-        if not Path(name).exists():
-            raise ConfigError(f"config: no such file: {name}")
-    return named
-
-
-def _explain(message: str, parser: ArgumentParser) -> str:
-    """One line in this program's words, with the nearest valid key for each that is not known."""
-    message = " ".join(message.split())
-    wrong_type = re.search(r'Parser key "([\w.]+)": (.*)', message)
-    if wrong_type:
-        key, rest = wrong_type.groups()
-        value = re.search(r"(?:Given value|Got value): (.*)$", rest)
-        kinds = re.findall(
-            r"Literal\[(.*?)\]|<class '(\w+)'>|(tuple with \d+ elements)", rest.partition("Given value")[0]
-        )
-        names = dict.fromkeys(
-            "null" if "NoneType" in kind else "a list in brackets, like [0.5,0.9]" if "tuple" in kind else kind
-            for parts in kinds
-            for kind in parts
-            if kind
-        )
-        if value and names:
-            return f"{key}: expected {' or '.join(names).replace(chr(39), '')}, got {value[1]!r}"
-    keys = list(flatten(parser.get_defaults().as_dict()))
-    wrong = re.findall(r"unrecognized arguments: --?([\w.]+)", message)
-    group = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message)
-    if group:
-        wrong.append(".".join(group.groups()))
-    wrong += re.findall(r"(?:Key|Option) '([\w.]+)' is not (?:expected|accepted)", message)
-    return message + "".join(nearest_key(name, keys) for name in wrong)
-
-
-def _bare_flags(argv: list[str]) -> list[str]:
-    """`--compile` alone means `--compile true`."""
-    switches = {f"--{name}" for name, kind in _switches(Config).items() if kind}
-    out: list[str] = []
-    for here, following in pairwise([*argv, "--"]):
-        out.append(f"{here}=true" if here in switches and following.startswith("-") else here)
-    return out
-
-
-def _switches(cls: type, prefix: str = "") -> dict[str, bool]:
-    names = {}
-    for item in dataclasses.fields(cls):
-        if dataclasses.is_dataclass(item.default_factory):
-            names.update(_switches(item.default_factory, f"{prefix}{item.name}."))
-        else:
-            names[prefix + item.name] = isinstance(item.default, bool)
-    return names
-
-
-def _build(cls: type, values: Namespace, prefix: str = "") -> Any:
-    arguments = {}
-    for item in dataclasses.fields(cls):
-        value, key = values[item.name], f"{prefix}{item.name}"
-        if dataclasses.is_dataclass(item.default_factory):
-            _require(isinstance(value, Namespace), key, value, "a mapping of settings")
-            value = _build(item.default_factory, value, f"{key}.")
-        elif value is None:
-            _require(item.default is None, key, value, "a value")
-        elif isinstance(value, float):
-            _require(math.isfinite(value), key, value, "a finite number")
-        arguments[item.name] = value
-    return cls(**arguments)
-
-
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Nested values with lists for tuples."""
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {key: plain(inner) for key, inner in value.items()}
+    return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -1,8 +1,7 @@
-"""Entry points of the command line."""
+"""Entry points of the command line, and how errors are told."""
 
 from __future__ import annotations
 
-import dis
 import os
 import re
 import sys
@@ -13,21 +12,14 @@ EXPECTED = 2  # exit code of a mistake that the message explains
 
 def _main(action: Callable[[], int | None]) -> int:
     """Runs a command; errors that a person can act on come as one message instead of a traceback."""
-    from crossmodal.training.checkpoint import CheckpointError
-    from crossmodal.training.folder import RunFolderError
-    from crossmodal.training.trainer import Interrupted, NonFiniteLoss
+    from crossmodal.errors import Interrupted, UserError
 
     try:
         return action() or 0
     except Interrupted as stop:
         print(f"\n{stop}", file=sys.stderr)
         return 128 + stop.signum
-    except (NonFiniteLoss, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except (ValueError, TypeError, OSError, RunFolderError, ImportError) as error:
-        if isinstance(error, ValueError | TypeError) and not _ours(error):
-            raise
+    except (UserError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXPECTED
     except RuntimeError as error:
@@ -42,30 +34,17 @@ def _main(action: Callable[[], int | None]) -> int:
         return 130
 
 
-def _ours(error: BaseException) -> bool:
-    """Whether a `raise` of this package explains the error; any other is a defect and deserves its traceback.
-
-    That the last frame is one of this package is not enough: what NumPy and torch raise in C has no frame of its own.
-    """
-    trace = error.__traceback__
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    frame = trace.tb_frame
-    stated = dis.opname[frame.f_code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"
-    return stated and frame.f_globals.get("__name__", "").startswith(("crossmodal", "pare_kernels"))
-
-
 def train(argv: list[str] | None = None) -> int:
     """`pare-train`: one run."""
 
     def action() -> None:
-        from crossmodal import settings as config
+        from crossmodal import parsing
 
         arguments = sys.argv[1:] if argv is None else argv
         if "--list" in arguments:
             print(listing())
             return
-        settings = config.parse(arguments)
+        settings = parsing.parse(arguments)
         from crossmodal import run
 
         run.train(settings)

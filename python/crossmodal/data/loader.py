@@ -6,30 +6,31 @@ where a run stands is two numbers (epoch, batch), and a resumed or re-divided ru
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from crossmodal import seeds
-from crossmodal.methods import Batch
+from crossmodal.data.dataset import Batch, Dataset
 
 
 @dataclass(frozen=True)
 class Share:
     """A process's part of one global batch.
 
-    rows: rows of the split. source_rows: rows of the source, as many, or empty without one. weights: 0 for a stand-in.
-    first, total: the part starts at row `first` of a batch of `total`.
+    rows: int64 (B,), rows of the split. companions: as many rows of each companion data set. counts: whether the rows count;
+    a stand-in does not. first, total: the part starts at row `first` of a batch of `total`. seed: of the augmentation.
     """
 
-    rows: list[int]
-    source_rows: list[int]
-    weights: list[float]
+    rows: Tensor
+    companions: dict[str, Tensor]
+    counts: bool
     first: int
     total: int
+    seed: int
 
 
 class BatchPlan:
@@ -40,8 +41,8 @@ class BatchPlan:
         batch_size: samples per global batch; the last batch of an epoch holds what is left.
         accumulate: batches per optimizer step; the last step of an epoch takes what is left.
         seed: the run's seed.
-        source_samples: size of the source, 0 without one. It is gone through in a new order each time round, one source
-            sample for each target sample.
+        companions: sizes of data sets of which one sample goes with each training sample. Each is gone through in a new order
+            each time round.
         rank, world: this process and how many there are.
     """
 
@@ -51,12 +52,12 @@ class BatchPlan:
         batch_size: int,
         accumulate: int,
         seed: int,
-        source_samples: int = 0,
+        companions: Mapping[str, int] | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         self.samples, self.batch_size, self.accumulate, self.seed = samples, batch_size, accumulate, seed
-        self.source_samples, self.rank, self.world = source_samples, rank, world
+        self.companions, self.rank, self.world = dict(companions or {}), rank, world
         self.batches = -(-samples // batch_size)
         self.steps = -(-self.batches // accumulate)
 
@@ -68,36 +69,35 @@ class BatchPlan:
     def shares(self, epoch: int, start: int = 0) -> Iterator[Share]:
         """This process's share of the batches of an epoch, from batch `start` on."""
         order = seeds.permutation(self.samples, self.seed, "order", epoch)
+        seed = seeds.derive(self.seed, "augment", epoch)
         for batch in range(start, self.batches):
-            rows = list(order[batch * self.batch_size : (batch + 1) * self.batch_size])
-            source = self._source_rows(epoch * self.samples + batch * self.batch_size, len(rows))
-            total = len(rows)
+            rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            total, position = len(rows), epoch * self.samples + batch * self.batch_size
             first, last = self.rank * total // self.world, (self.rank + 1) * total // self.world
-            weights = [1.0] * (last - first)
-            if first == last:  # Fewer samples than processes: run one that does not count, so that all keep in step.
-                first, last, weights = 0, 1, [0.0]
-            yield Share(rows[first:last], source[first:last], weights, first, total)
+            counts = first < last
+            if not counts:  # Fewer samples than processes: run one that does not count, so that all keep in step.
+                first, last = 0, 1
+            companions = {name: self._companions(name, position, total)[first:last] for name in self.companions}
+            yield Share(rows[first:last], companions, counts, first, total, seed)
 
-    def _source_rows(self, position: int, count: int) -> list[int]:
-        rows: list[int] = []
-        while self.source_samples and len(rows) < count:
-            lap, offset = divmod(position + len(rows), self.source_samples)
-            order = seeds.permutation(self.source_samples, self.seed, "source", lap)
-            rows += order[offset : offset + count - len(rows)]
-        return rows
+    def _companions(self, name: str, position: int, count: int) -> Tensor:
+        parts: list[Tensor] = []
+        while count:
+            lap, offset = divmod(position, self.companions[name])
+            part = seeds.permutation(self.companions[name], self.seed, name, lap)[offset : offset + count]
+            parts.append(part)
+            position, count = position + len(part), count - len(part)
+        return torch.cat(parts)
 
 
-class _Samples(Dataset):
-    def __init__(self, split, source) -> None:
-        self.split, self.source = split, source
+class _Samples(torch.utils.data.Dataset):
+    def __init__(self, split: Dataset, companions: Mapping[str, Dataset]) -> None:
+        self.split, self.companions = split, companions
 
     def __getitems__(self, share: Share) -> tuple[Batch, Share]:
-        rows = torch.tensor(share.rows)
-        source = (None, None)
-        if self.source is not None:
-            source_rows = torch.tensor(share.source_rows)
-            source = (self.source.inputs[source_rows], self.source.labels[source_rows])
-        return Batch(self.split.x[rows], self.split.y[rows], rows, torch.tensor(share.weights), *source), share
+        batch = self.split.read(share.rows, share.seed)
+        extras = {name: self.companions[name].read(rows) for name, rows in share.companions.items()}
+        return replace(batch, weight=batch.weight * share.counts, extras=batch.extras | extras), share
 
 
 class _Shares:
@@ -118,20 +118,28 @@ def _as_is(item):
 
 
 class TrainLoader:
-    """Batches of a training split, with source samples beside them.
+    """Batches of a training split, with samples of companion data sets beside them.
 
     Args:
-        split, source: data with `.x, .y` and `.inputs, .labels`; source may be None.
+        split: what is learned from.
+        companions: data sets by name; a batch has theirs, of the same size, as `extras[name]`.
         plan: which samples when.
         workers, pin_memory: as in `torch.utils.data.DataLoader`.
     """
 
-    def __init__(self, split, source, plan: BatchPlan, workers: int = 0, pin_memory: bool = False) -> None:
+    def __init__(
+        self,
+        split: Dataset,
+        companions: Mapping[str, Dataset],
+        plan: BatchPlan,
+        workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
         self._shares = _Shares(plan)
         # The loader draws a seed for its workers at every start; from a generator of its own, so that the model's random
         # numbers do not depend on how often a run was resumed.
         self._loader = DataLoader(
-            _Samples(split, source),
+            _Samples(split, companions),
             batch_sampler=self._shares,
             collate_fn=_as_is,
             num_workers=workers,

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 
+from crossmodal.data.dataset import ArrayLike, take
+
 CHUNK_VALUES = 2**20  # 8 MiB in float64
 
 
-def chunks(values: np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
+def chunks(values: ArrayLike, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
     """The samples of ``values`` in order, or those that ``rows`` names, about a million values at a time."""
-    total, size = len(values) if rows is None else len(rows), max(values[:1].size, 1)
+    total, size = len(values) if rows is None else len(rows), max(math.prod(values.shape[1:]), 1)
     step = max(CHUNK_VALUES // size, 1)
     for start in range(0, total, step):
         part = slice(start, start + step)
-        yield values[part] if rows is None else values[rows[part]]
+        yield np.asarray(values[part]) if rows is None else take(values, rows[part])
 
 
 def float_dtype(dtype: np.dtype) -> np.dtype:
@@ -24,7 +27,7 @@ def float_dtype(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float32 if exact_in_float32 else np.float64)
 
 
-def require_real(values: np.ndarray, name: str) -> np.ndarray:
+def require_real(values: ArrayLike, name: str) -> ArrayLike:
     """``values`` as they are.
 
     Raises:
@@ -44,7 +47,7 @@ def real_array(values: np.ndarray, name: str) -> np.ndarray:
     return np.asarray(require_real(values, name), float_dtype(values.dtype))
 
 
-def require_finite(values: np.ndarray, name: str) -> None:
+def require_finite(values: ArrayLike, name: str) -> None:
     """Refuse NaN and infinity.
 
     Raises:

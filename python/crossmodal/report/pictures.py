@@ -16,7 +16,8 @@ from matplotlib.ticker import MaxNLocator
 
 from crossmodal.files import replacing
 from crossmodal.scoring import metrics
-from crossmodal.training.folder import RunFolder
+from crossmodal.training.evaluation import Evaluation
+from crossmodal.training.run import Run
 
 MOST_CLASSES_NAMED = 30  # Labels, too.
 MOST_POINTS = 2000
@@ -25,22 +26,27 @@ MOST_PANELS = 6  # Channels of a series, values of a regression.
 LONGEST_NAME = 24  # Characters of a class name on an axis.
 
 
-def draw_run(
-    folder: RunFolder, task, results: dict[str, Any], history: list[dict[str, Any]], outputs: Tensor, targets: Tensor
-) -> None:
-    """Every picture that fits the kind of task; outputs and targets of the test split in the data's own units."""
-    save(curves(history, task.metric, results["best_epoch"]), folder.path / "curves.png")
-    if results.get("replaced"):
-        cut = results["patch_size"], results["canvas_size"]
-        save(mixing(task.train.x, results["replaced"], *cut), folder.path / "mixing.png")
+def draw_run(run: Run, test: Evaluation) -> None:
+    """Every picture that fits the kind of task, into the run's folder."""
+    task, outputs, targets = run.task, test.outputs, test.targets
+    drawn = {}
+    if run.history:
+        drawn["curves.png"] = curves(run.history, task.metric, run.best)
     if task.kind == "classification":
-        save(confusion(outputs, targets, task.class_names), folder.path / "confusion.png")
+        drawn["confusion.png"] = confusion(outputs, targets, task.class_names)
     elif task.kind == "multilabel":
-        save(labels(outputs, targets, task.class_names, task.metric), folder.path / "labels.png")
+        drawn["labels.png"] = labels(outputs, targets, task.class_names, task.metric)
     elif task.kind == "regression":
-        save(scatter(outputs, targets), folder.path / "scatter.png")
+        drawn["scatter.png"] = scatter(outputs, targets)
     elif task.kind == "dense":
-        save(examples(outputs, targets), folder.path / "examples.png")
+        drawn["examples.png"] = examples(outputs, targets)
+    save_all(drawn, run.folder.path)
+
+
+def save_all(figures: dict[str, Figure], folder: Path) -> None:
+    """Writes pictures under their names."""
+    for name, figure in figures.items():
+        save(figure, folder / name)
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -52,106 +58,33 @@ def save(figure: Figure, path: Path) -> None:
         plt.close(figure)
 
 
-def curves(history: list[dict[str, Any]], metric: str, best_epoch: int | None = None) -> Figure:
-    """Losses, validation metric, and k and lam, over the epochs; the epoch whose weights were kept is marked."""
-    mixed = any(record["k"] is not None for record in history)
-    figure, axes = plt.subplots(1, 3 if mixed else 2, figsize=(12 if mixed else 8, 3.2), layout="constrained")
-    epochs = [record["epoch"] + 1 for record in history]
+def curves(history: list[dict[str, Any]], metric: str, best: dict[str, Any] | None = None) -> Figure:
+    """Losses and validation metric over the epochs of all stages; the epoch whose weights were kept is marked."""
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
+    epochs = range(1, len(history) + 1)
     marker = "." if len(epochs) <= MOST_MARKED else ""
-    names = {
-        "loss": "minimised",
-        "target": "target",
-        "mixed_target": "mixed, target label",
-        "mixed_source": "mixed, source label",
-        "validation_loss": "validation",
-    }
-    for name, label in names.items():
-        if any(record.get(name) is not None for record in history) and (mixed or name != "target"):
-            style = "--" if name == "validation_loss" else "-"
-            axes[0].plot(epochs, _column(history, name), label=label, linestyle=style, marker=marker)
+    names = [name for name in history[-1] if name == "loss" or name.startswith("loss_")]
+    for name in (*names, "validation_loss"):
+        label = {"loss": "minimised", "validation_loss": "validation"}.get(name, name.removeprefix("loss_").replace("_", ", "))
+        style = "--" if name == "validation_loss" else "-"
+        axes[0].plot(epochs, column(history, name), label=label, linestyle=style, marker=marker)
     axes[0].set(xlabel="epoch", ylabel="loss")
     axes[0].legend(fontsize="small")
-    axes[1].plot(epochs, _column(history, "validation"), color="tab:green", marker=marker)
+    axes[1].plot(epochs, column(history, "validation"), color="tab:green", marker=marker)
     axes[1].set(xlabel="epoch", ylabel=f"validation {metric}")
-    if best_epoch is not None:
-        axes[1].axvline(best_epoch + 1, color="0.5", linestyle=":", label=f"kept: epoch {best_epoch + 1}")
+    if best is not None:
+        before = len(history) - sum(record["stage"] == history[-1]["stage"] for record in history)
+        axes[1].axvline(before + best["epoch"], color="0.5", linestyle=":", label=f"kept: epoch {best['epoch']}")
         axes[1].legend(fontsize="small")
-    if mixed:
-        k = _column(history, "k")
-        edges = [epoch - 0.5 for epoch in epochs] + [epochs[-1] + 0.5]
-        axes[2].stairs(k, edges, baseline=None, color="tab:purple", linewidth=1.5)
-        axes[2].set(xlabel="epoch", ylabel="replaced patches k")
-        tokens = next((record["k"] / record["lam"] for record in history if record["lam"]), 1.0)
-        right = axes[2].secondary_yaxis("right", functions=(lambda k: k / tokens, lambda lam: lam * tokens))
-        right.set_ylabel("lam = k / N")
-        noisy = [record["epoch"] + 1 for record in history if record["selection"] == "gumbel"]
-        if noisy:
-            axes[2].axvspan(noisy[0] - 0.5, noisy[-1] + 0.5, color="tab:purple", alpha=0.1, label="Gumbel noise")
-            axes[2].legend(fontsize="small")
     for axis in axes:
         axis.set_xlim(0.5, len(epochs) + 0.5)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
-def _column(history: list[dict[str, Any]], name: str) -> list[float]:
+def column(history: list[dict[str, Any]], name: str) -> list[float]:
+    """One number of every epoch, NaN where there is none."""
     return [np.nan if record.get(name) is None else record[name] for record in history]
-
-
-def mixing(
-    x: Tensor, replaced: dict[str, dict[str, list[int]]], patch_size: list[int], canvas_size: list[int]
-) -> Figure:
-    """Training samples, early, midway and late, with the patches shaded that source patches took.
-
-    Args:
-        x: training samples (n, C, L) or (n, C, H, W).
-        replaced: epoch to sample to replaced slots.
-        patch_size, canvas_size: of the embedder, per axis: samples are resized to the canvas, which is cut into patches.
-    """
-    grid = [-(-canvas // patch) for canvas, patch in zip(canvas_size, patch_size, strict=True)]
-    cell = [
-        patch * size / canvas for patch, size, canvas in zip(patch_size, x.shape[2:], canvas_size, strict=True)
-    ]  # a patch in units of the sample
-    epochs = sorted(replaced, key=int)
-    samples = sorted({sample for slots in replaced.values() for sample in slots}, key=int)
-    series = len(patch_size) == 1
-    width = 4.0 if series else min(max(1.9 * x.shape[-1] / x.shape[-2], 1.6), 4.0)
-    size = (max(width * len(epochs), 5.0), 1.9 * len(samples) + 0.4)
-    figure, axes = plt.subplots(len(samples), len(epochs), figsize=size, squeeze=False, layout="constrained")
-    figure.suptitle("training samples; grey: patches whose place source patches took", fontsize="medium")
-    for column, epoch in enumerate(epochs):
-        for row, sample in enumerate(samples):
-            axis, slots = axes[row][column], replaced[epoch].get(sample, [])
-            if series:
-                _draw_series(axis, x[int(sample)].numpy(), slots, cell[0])
-            else:
-                _draw_image(axis, x[int(sample)].numpy(), slots, grid, cell)
-            title = f"sample {sample}, epoch {int(epoch) + 1}: {len(slots)} replaced"
-            # Images are narrow.
-            axis.set_title(title if series or width > 3 else title.replace(": ", "\n"), fontsize="small")
-    return figure
-
-
-def _draw_series(axis, sample: np.ndarray, slots: list[int], cell: float) -> None:
-    for channel in sample[:MOST_PANELS]:
-        axis.plot(channel, linewidth=0.9)
-    for slot in slots:
-        axis.axvspan(slot * cell - 0.5, (slot + 1) * cell - 0.5, color="0.6", alpha=0.6, linewidth=0)
-    axis.margins(x=0)
-
-
-def _draw_image(axis, sample: np.ndarray, slots: list[int], grid: list[int], cell: list[float]) -> None:
-    axis.imshow(sample.mean(0), cmap="viridis", interpolation="nearest")
-    taken = np.zeros(grid)
-    taken.flat[slots] = 1
-    right, bottom = (
-        grid[1] * cell[1] - 0.5,
-        grid[0] * cell[0] - 0.5,
-    )  # beyond the sample where the last patches are padded
-    style = {"cmap": "gray", "vmin": 0, "vmax": 1.3, "interpolation": "nearest"}
-    axis.imshow(np.ones_like(taken), alpha=0.75 * taken, extent=(-0.5, right, bottom, -0.5), **style)
-    axis.set(xlim=(-0.5, sample.shape[2] - 0.5), ylim=(sample.shape[1] - 0.5, -0.5))
-    axis.set_axis_off()
 
 
 def confusion(outputs: Tensor, targets: Tensor, names: tuple[str, ...]) -> Figure:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crossmodal.data.dataset import Batch
+from crossmodal.data.normalizer import Normalizer
+from crossmodal.errors import UserError
 from crossmodal.naming import unknown
 
 
@@ -16,40 +20,55 @@ class Loss:
     """A loss.
 
     Attributes:
-        per_sample: (output, target), batch first, to losses of shape (B,), float32.
+        per_sample: (output, target, mask), batch first, to losses of shape (B,), float32; mask: of the shape of dense targets,
+            False where a value must not count, or None.
         kinds: kinds of target it is made for.
         physical: whether it is computed on values in the data's own units instead of normalised ones.
         description: one line.
     """
 
-    per_sample: Callable[[Tensor, Tensor], Tensor]
+    per_sample: Callable[[Tensor, Tensor, Tensor | None], Tensor]
     kinds: tuple[str, ...]
     physical: bool
     description: str
 
 
-def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
+def cross_entropy(output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
     """-log softmax(output)[target]; output (B, K) logits, target int64 (B,)."""
     return F.cross_entropy(output.float(), target, reduction="none")
 
 
-def bce_with_logits(output: Tensor, target: Tensor) -> Tensor:
+def bce_with_logits(output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
     """Binary cross entropy, mean over a sample's labels or pixels; output logits and target in [0, 1], both (B, ...)."""
-    return F.binary_cross_entropy_with_logits(output.float(), target.float(), reduction="none").flatten(1).mean(1)
+    return _mean(F.binary_cross_entropy_with_logits(output.float(), target.float(), reduction="none"), mask)
 
 
-def mse(output: Tensor, target: Tensor) -> Tensor:
+def mse(output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean over a sample's values of (output - target)^2; both (B, ...)."""
-    return (output.float() - target.float()).square().flatten(1).mean(1)
+    return _mean((_real(output) - _real(target)).square(), mask).float()
 
 
-def relative_l2(output: Tensor, target: Tensor) -> Tensor:
+def relative_l2(output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
     """|output - target| / |target|, Euclidean norms over a sample's values; both (B, ...).
 
     Nothing can be learned relative to a target of zeros: :func:`crossmodal.tasks.load` refuses such data.
     """
-    difference = (output.float() - target.float()).flatten(1).norm(dim=1)
-    return difference / target.float().flatten(1).norm(dim=1)
+    difference, target = _real(output) - _real(target), _real(target)
+    if mask is not None:
+        difference, target = difference * mask, target * mask
+    return (difference.flatten(1).norm(dim=1) / target.flatten(1).norm(dim=1)).float()
+
+
+def _real(values: Tensor) -> Tensor:
+    """At least float32; float64 stays, in which values far from zero still differ."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over the values of each sample, or over those that the mask lets count (0 where none does)."""
+    if mask is None:
+        return values.flatten(1).mean(1)
+    return (values * mask).flatten(1).sum(1) / mask.flatten(1).sum(1).clamp_min(1)
 
 
 LOSSES: dict[str, Loss] = {
@@ -64,8 +83,16 @@ def get(name: str) -> Loss:
     """The loss of that name.
 
     Raises:
-        ValueError: there is none; the nearest name is given.
+        UserError: there is none; the nearest name is given.
     """
     if name not in LOSSES:
-        raise ValueError(unknown("loss", name, LOSSES))
+        raise UserError(unknown("loss", name, LOSSES))
     return LOSSES[name]
+
+
+def of_batch(loss: Loss, outputs: Tensor, batch: Batch, normalizer: Normalizer) -> Tensor:
+    """A loss per sample (B,) of a model's outputs, where it is computed: normalised, or in the data's own units."""
+    target = batch.y
+    if loss.physical:
+        outputs, target = normalizer.decode(outputs.float()), normalizer.inverse_y(target)
+    return loss.per_sample(outputs, target, batch.extras.get("mask"))

@@ -1,4 +1,12 @@
-"""Metrics, by name. Each sees a whole split at once; averages of per-batch values are wrong for most of them."""
+"""Metrics, by name.
+
+A metric says of each sample a few numbers (`of_samples`) and makes one figure of those of a whole split (`figure`). So a split
+is gone through in batches and divided among processes, and the figure is the same; parts of a split (groups, bootstrap samples)
+are scored by choosing among its samples' numbers. Averages of per-batch values would be wrong for most of them.
+
+Every metric has two more forms where samples belong to groups (recordings, clips, patients): `NAME_per_group` is the mean over
+the groups of the figure of each, `NAME_of_groups` scores the mean prediction of each group.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +15,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn import metrics as sk
+from scipy import stats
 from torch import Tensor
 
+from crossmodal.data.dataset import Batch
+from crossmodal.errors import UserError
 from crossmodal.naming import unknown
+
+RESAMPLES = 1000  # of a bootstrap; fewer, but at least a tenth, where a split holds many values
+FEWEST = 10  # samples, below which a bootstrap is far too narrow
 
 # Below this part of the typical norm a target is zero: bringing it back to its own units leaves rounding errors.
 ZERO_NORM = 1e-6
+
+Numbers = dict[str, np.ndarray]  # by name, samples first
 
 
 @dataclass(frozen=True)
@@ -21,24 +36,64 @@ class Metric:
     """A metric.
 
     Attributes:
-        compute: (outputs, targets) of a whole split to a number. Outputs are logits for classes and labels, values in
-            the data's own units otherwise, which for masks are probabilities (see `Normalizer.decode`).
+        of_samples: (outputs, targets, mask) of a batch to numbers by name, each (B, ...). Outputs are logits for classes and
+            labels, values in the data's own units otherwise, which for masks are probabilities (see `Normalizer.decode`).
+            mask: of the shape of dense targets, False where a value must not count; or None.
+        figure: those numbers of all samples to one.
         higher_is_better: direction.
         kinds: kinds of target it is made for; "mask" are dense targets from 0 to 1 with the loss bce_with_logits.
         description: one line.
     """
 
-    compute: Callable[[Tensor, Tensor], float]
+    of_samples: Callable[[Tensor, Tensor, Tensor | None], dict[str, Tensor]]
+    figure: Callable[[Numbers], float]
     higher_is_better: bool
     kinds: tuple[str, ...]
     description: str
 
-    def __call__(self, outputs: Tensor, targets: Tensor) -> float:
+    def measure(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Numbers of the samples of a batch, on its device; outputs and batch.y in the data's own units."""
+        return self.of_samples(outputs, batch.y, batch.extras.get("mask"))
+
+    def __call__(self, outputs: Tensor, targets: Tensor, mask: Tensor | None = None) -> float:
+        """The figure of samples that are at hand at once."""
         if len(outputs) != len(targets):
             raise ValueError(f"outputs and targets must hold the same samples, got {len(outputs)} and {len(targets)}")
         if len(targets) == 0:
             raise ValueError("a metric needs at least one sample, got an empty split")
-        return float(self.compute(outputs.detach().cpu(), targets.detach().cpu()))
+        numbers = self.of_samples(outputs.detach().cpu(), targets.detach().cpu(), mask)
+        return self.figure({name: values.numpy() for name, values in numbers.items()})
+
+    def interval(self, numbers: Numbers) -> list[float] | None:
+        """95 % interval of the figure, for the chance by which these samples were drawn and no others.
+
+        Of an accuracy it is Wilson's (1927), else the percentiles of a bootstrap (Efron, 1979) over samples, or over groups
+        where the metric has them, with a fixed seed.
+
+        Returns:
+            Low and high; None where a bootstrap says nothing: for fewer than ten samples or groups, and where all resamples
+            agree.
+        """
+        if self.figure is _accuracy:
+            return list(wilson(_accuracy(numbers), len(numbers["truth"])))
+        group = numbers.get("group")
+        units = None if group is None else np.unique(group)
+        count = len(next(iter(numbers.values()))) if units is None else len(units)
+        if count < FEWEST:
+            return None
+        members = None if units is None else [np.flatnonzero(group == unit) for unit in units]
+        rng, size = np.random.default_rng(0), sum(values.size for values in numbers.values())
+        figures = []
+        for _ in range(min(RESAMPLES, max(RESAMPLES // 10, 3 * 10**7 // size))):
+            drawn = rng.integers(count, size=count)
+            rows = drawn if members is None else np.concatenate([members[unit] for unit in drawn])
+            part = {name: values[rows] for name, values in numbers.items()}
+            if members is not None:  # a group drawn twice counts twice
+                part["group"] = np.repeat(np.arange(count), [len(members[unit]) for unit in drawn])
+            figures.append(self.figure(part))
+        figures = np.array(figures)[~np.isnan(figures)]
+        low, high = np.quantile(figures, (0.025, 0.975)).tolist() if len(figures) else (0.0, 0.0)
+        return [low, high] if low < high else None
 
     def better(self, one: float, other: float) -> bool:
         """Whether `one` beats `other`."""
@@ -49,100 +104,158 @@ class Metric:
         return ("error %", 100.0 * (1.0 - value)) if self.higher_is_better else ("error", value)
 
 
-def accuracy(outputs: Tensor, targets: Tensor) -> float:
-    """Share of samples whose largest logit is the right class; outputs (n, K), targets int64 (n,)."""
-    return (outputs.argmax(1) == targets).double().mean().item()
+# ----- classes, labels, masks: counts and ranks per column ----------------------------------------------------------------
 
 
-def balanced_accuracy(outputs: Tensor, targets: Tensor) -> float:
-    """Mean over the classes among the targets of the share found of each; outputs (n, K), targets int64 (n,)."""
-    return sk.recall_score(targets.numpy(), outputs.argmax(1).numpy(), labels=np.unique(targets), average="macro")
+def _columns(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """(truth, probability), (B, K) for classes and labels, (B, K, pixels) for the channels of masks."""
+    if targets.ndim == 1:
+        truth = torch.nn.functional.one_hot(targets, outputs.shape[1]) > 0
+        return truth, outputs.double().softmax(1)
+    if targets.ndim == 2:
+        return targets > 0.5, outputs.double().sigmoid()
+    return (targets > 0.5).flatten(2), outputs.flatten(2)
 
 
-def macro_f1(outputs: Tensor, targets: Tensor) -> float:
-    """F1 (of masks: Dice), mean over the classes, labels or channels that occur in the targets or the predictions; classes by
-    largest logit, labels and pixels by probability above 1/2. NaN where none occurs."""
-    truth, probability = _per_column(outputs, targets)
+def _counts(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    """Per column, how often it is true, found, and both; int64 (B, K). Classes are found by largest logit, labels and pixels
+    by a probability above 1/2."""
+    truth, probability = _columns(outputs, targets)
     found = probability > 0.5
     if targets.ndim == 1:
-        found = np.arange(outputs.shape[1]) == outputs.argmax(1).numpy()[:, None]
-    # By hand: scikit-learn takes one column for two classes, the label and its absence.
-    total = truth.sum(0) + found.sum(0)
-    scores = 2 * (truth & found).sum(0)[total > 0] / total[total > 0]
-    return float(scores.mean()) if len(scores) else float("nan")
+        found = torch.arange(outputs.shape[1], device=outputs.device) == outputs.argmax(1)[:, None]
+    if mask is not None:
+        truth, found = truth & mask.flatten(2), found & mask.flatten(2)
+    parts = {"truth": truth, "found": found, "both": truth & found}
+    return {name: part.flatten(2).sum(2) if part.ndim > 2 else part.long() for name, part in parts.items()}
 
 
-def iou(outputs: Tensor, targets: Tensor) -> float:
-    """Intersection over union of the pixels above 1/2 of a whole split, mean over channels; NaN where there are none at all."""
-    truth, probability = _per_column(outputs, targets)
-    found = probability > 0.5
-    union = (truth | found).sum(0)
-    shares = (truth & found).sum(0)[union > 0] / union[union > 0]
+def _sums(numbers: Numbers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return tuple(numbers[name].sum(0) for name in ("truth", "found", "both"))
+
+
+def _mean(shares: np.ndarray) -> float:
     return float(shares.mean()) if len(shares) else float("nan")
 
 
-def auroc(outputs: Tensor, targets: Tensor) -> float:
-    """Area under the ROC curve, mean over the labels (classes, one against the rest; channels of masks, over all pixels) that
-    occur and also do not."""
-    return _per_label(sk.roc_auc_score, outputs, targets)
+def _accuracy(numbers: Numbers) -> float:
+    return float(numbers["both"].sum() / numbers["truth"].sum())
 
 
-def mean_average_precision(outputs: Tensor, targets: Tensor) -> float:
-    """Average precision, mean over the same as `auroc`."""
-    return _per_label(sk.average_precision_score, outputs, targets)
+def _balanced_accuracy(numbers: Numbers) -> float:
+    truth, _, both = _sums(numbers)
+    return _mean(both[truth > 0] / truth[truth > 0])
 
 
-def _per_label(score: Callable, outputs: Tensor, targets: Tensor) -> float:
-    truth, values = _per_column(outputs, targets)
-    scored = [i for i in range(truth.shape[1]) if 0 < truth[:, i].sum() < len(truth)]
-    return float(np.mean([score(truth[:, i], values[:, i]) for i in scored])) if scored else float("nan")
+def _macro_f1(numbers: Numbers) -> float:
+    truth, found, both = _sums(numbers)
+    total = truth + found
+    return _mean(2 * both[total > 0] / total[total > 0])
 
 
-def _per_column(outputs: Tensor, targets: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """(truth, probability), each (rows, columns): samples by classes or labels, pixels of all samples by channels."""
-    if targets.ndim == 1:
-        truth = torch.nn.functional.one_hot(targets, outputs.shape[1]) > 0
-        return truth.numpy(), outputs.double().softmax(1).numpy()
-    if targets.ndim == 2:
-        return (targets > 0.5).numpy(), outputs.double().sigmoid().numpy()
-    truth, probability = (values.movedim(1, -1).flatten(0, -2) for values in (targets > 0.5, outputs))
-    return truth.numpy(), probability.numpy()
+def _iou(numbers: Numbers) -> float:
+    truth, found, both = _sums(numbers)
+    union = truth + found - both
+    return _mean(both[union > 0] / union[union > 0])
 
 
-def mse(outputs: Tensor, targets: Tensor) -> float:
-    """Mean over all values of (output - target)^2."""
-    return (outputs.double() - targets.double()).square().mean().item()
+def _ranks(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    truth, probability = _columns(outputs, targets)
+    counts = torch.ones_like(truth) if mask is None else mask.flatten(2)
+    return {"truth": truth, "probability": probability, "counts": counts}
 
 
-def rmse(outputs: Tensor, targets: Tensor) -> float:
-    """Square root of the mean over all values of (output - target)^2."""
-    return mse(outputs, targets) ** 0.5
+def _per_column(score: Callable[[np.ndarray, np.ndarray], float]) -> Callable[[Numbers], float]:
+    """Mean of `score`, given the sorted probabilities of what is true and of what is not, over the columns that have both."""
+
+    def figure(numbers: Numbers) -> float:
+        scores = []
+        for column in range(numbers["truth"].shape[1]):
+            counts, truth, probability = (numbers[name][:, column].ravel() for name in ("counts", "truth", "probability"))
+            having, lacking = np.sort(probability[truth & counts]), np.sort(probability[~truth & counts])
+            if len(having) and len(lacking):
+                scores.append(score(having, lacking))
+        return _mean(np.array(scores))
+
+    return figure
 
 
-def mae(outputs: Tensor, targets: Tensor) -> float:
-    """Mean over all values of |output - target|."""
-    return (outputs.double() - targets.double()).abs().mean().item()
+def _area(having: np.ndarray, lacking: np.ndarray) -> float:
+    """How often one that has the label ranks before one that does not (Mann and Whitney, 1947)."""
+    below, upto = (np.searchsorted(lacking, having, side) for side in ("left", "right"))
+    return (below + upto).mean() / (2 * len(lacking))
 
 
-def relative_l2(outputs: Tensor, targets: Tensor) -> float:
-    """Mean over samples of |output - target| / |target|; for dense targets also known as nRMSE.
+def _precision(having: np.ndarray, lacking: np.ndarray) -> float:
+    """Mean over those that have the label of the precision at their probability."""
+    right, wrong = (len(values) - np.searchsorted(values, having) for values in (having, lacking))
+    return (right / (right + wrong)).mean()
 
-    A target of zeros (an empty mask) has no norm of its own: its error is taken relative to the root mean square of the
-    norms of all targets. NaN where every target is zero.
-    """
-    difference = (outputs.double() - targets.double()).flatten(1).norm(dim=1)
-    norm = targets.double().flatten(1).norm(dim=1)
-    typical = norm.square().mean().sqrt()
+
+# ----- values --------------------------------------------------------------------------------------------------------------
+
+
+def _masked(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """(error, target, count), float64 (B, values), zero where a value does not count."""
+    error, target = (outputs.double() - targets.double()).flatten(1), targets.double().flatten(1)
+    count = torch.ones_like(target) if mask is None else mask.double().flatten(1)
+    return error * count, target * count, count
+
+
+def _errors(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    error, target, count = _masked(outputs, targets, mask)
+    return {
+        "squares": error.square().sum(1),
+        "absolute": error.abs().sum(1),
+        "norm": target.norm(dim=1),
+        "count": count.sum(1),
+    }
+
+
+def _mse(numbers: Numbers) -> float:
+    return float(numbers["squares"].sum() / numbers["count"].sum())
+
+
+def _rmse(numbers: Numbers) -> float:
+    return _mse(numbers) ** 0.5
+
+
+def _mae(numbers: Numbers) -> float:
+    return float(numbers["absolute"].sum() / numbers["count"].sum())
+
+
+def _relative_l2(numbers: Numbers) -> float:
+    """A target of zeros (an empty mask) has no norm of its own: its error is taken relative to the root mean square of the
+    norms of all targets. NaN where every target is zero."""
+    norm = numbers["norm"]
+    typical = np.sqrt(np.square(norm).mean())
     if typical == 0:
         return float("nan")
-    return (difference / torch.where(norm > ZERO_NORM * typical, norm, typical)).mean().item()
+    return float((np.sqrt(numbers["squares"]) / np.where(norm > ZERO_NORM * typical, norm, typical)).mean())
 
 
-def r2(outputs: Tensor, targets: Tensor) -> float:
-    """Coefficient of determination, mean over the values of a sample; NaN for fewer than two samples."""
-    if len(targets) < 2:
+def _pairs(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    error, target, _ = _masked(outputs, targets, mask)
+    return {"error": error, "truth": target}
+
+
+def _r2(numbers: Numbers) -> float:
+    """NaN for fewer than two samples. A value that is constant counts 1 where it is met exactly, else 0, as in scikit-learn."""
+    error, truth = numbers["error"], numbers["truth"]
+    if len(truth) < 2:
         return float("nan")
-    return sk.r2_score(targets.flatten(1).numpy(), outputs.flatten(1).numpy())
+    residual, spread = np.square(error).sum(0), np.square(truth - truth.mean(0)).sum(0)
+    varies = (truth != truth[0]).any(0)
+    scores = np.where(varies, 1 - residual / np.where(varies, spread, 1.0), residual == 0)
+    return float(scores.mean())
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """95 % interval of a share of `count` samples (Wilson, 1927)."""
+    z = stats.norm.ppf(0.975).item()
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * (share * (1 - share) / count + (z / (2 * count)) ** 2) ** 0.5
+    return max(min(centre - half, share), 0.0), min(max(centre + half, share), 1.0)  # whatever rounding does at 0 and 1
 
 
 _CLASSES, _LABELS, _VALUES = (
@@ -152,30 +265,88 @@ _CLASSES, _LABELS, _VALUES = (
 )
 
 METRICS: dict[str, Metric] = {
-    "accuracy": Metric(accuracy, True, _CLASSES, "share of samples in the right class"),
-    "balanced_accuracy": Metric(balanced_accuracy, True, _CLASSES, "accuracy with every class weighing the same"),
-    "macro_f1": Metric(macro_f1, True, _LABELS, "F1 (of masks: Dice), mean over classes, labels or channels"),
-    "auroc": Metric(auroc, True, _LABELS, "area under the ROC curve, mean over labels or channels"),
+    "accuracy": Metric(_counts, _accuracy, True, _CLASSES, "share of samples in the right class"),
+    "balanced_accuracy": Metric(
+        _counts, _balanced_accuracy, True, _CLASSES, "accuracy with every class weighing the same"
+    ),
+    "macro_f1": Metric(_counts, _macro_f1, True, _LABELS, "F1 (of masks: Dice), mean over classes, labels or channels"),
+    "auroc": Metric(
+        _ranks, _per_column(_area), True, _LABELS, "area under the ROC curve, mean over labels or channels"
+    ),
     "mean_average_precision": Metric(
-        mean_average_precision, True, _LABELS, "average precision, mean over labels or channels"
+        _ranks,
+        _per_column(_precision),
+        True,
+        _LABELS,
+        "average precision, mean over labels or channels",
     ),
-    "iou": Metric(iou, True, ("mask",), "intersection over union, mean over channels"),
-    "mse": Metric(mse, False, _VALUES, "mean squared error"),
-    "rmse": Metric(rmse, False, _VALUES, "root of the mean squared error"),
-    "mae": Metric(mae, False, _VALUES, "mean absolute error"),
+    "iou": Metric(_counts, _iou, True, ("mask",), "intersection over union, mean over channels"),
+    "mse": Metric(_errors, _mse, False, _VALUES, "mean squared error"),
+    "rmse": Metric(_errors, _rmse, False, _VALUES, "root of the mean squared error"),
+    "mae": Metric(_errors, _mae, False, _VALUES, "mean absolute error"),
     "relative_l2": Metric(
-        relative_l2, False, _VALUES, "norm of the error over the norm of the target, mean over samples"
+        _errors, _relative_l2, False, _VALUES, "norm of the error over the norm of the target, mean over samples"
     ),
-    "r2": Metric(r2, True, _VALUES, "coefficient of determination"),
+    "r2": Metric(_pairs, _r2, True, _VALUES, "coefficient of determination, mean over the values of a sample"),
 }
+
+PER_GROUP, OF_GROUPS = "_per_group", "_of_groups"
 
 
 def get(name: str) -> Metric:
-    """The metric of that name.
+    """The metric of that name, in one of its three forms.
 
     Raises:
-        ValueError: there is none; the nearest name is given.
+        UserError: there is none; the nearest name is given.
     """
+    for suffix, form in ((PER_GROUP, _per_group), (OF_GROUPS, _of_groups)):
+        if name.endswith(suffix):
+            return form(get(name.removesuffix(suffix)))
     if name not in METRICS:
-        raise ValueError(unknown("metric", name, METRICS))
+        raise UserError(unknown("metric", name, METRICS))
     return METRICS[name]
+
+
+def groups_needed(name: str) -> bool:
+    """Whether a metric asks for groups."""
+    return name.endswith((PER_GROUP, OF_GROUPS))
+
+
+@dataclass(frozen=True)
+class _Grouped(Metric):
+    """A metric that also looks at `extras["group"]`."""
+
+    def measure(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        return super().measure(outputs, batch) | {"group": batch.extras["group"]}
+
+
+def _per_group(metric: Metric) -> Metric:
+    def figure(numbers: Numbers) -> float:
+        group = numbers["group"]
+        parts = [{name: values[group == one] for name, values in numbers.items()} for one in np.unique(group)]
+        figures = np.array([metric.figure(part) for part in parts])
+        return _mean(figures[~np.isnan(figures)])
+
+    return _Grouped(
+        metric.of_samples, figure, metric.higher_is_better, metric.kinds, f"{metric.description}; mean over groups"
+    )
+
+
+def _of_groups(metric: Metric) -> Metric:
+    """Classes and labels by mean probability, values by mean; the target of a group is that of its first sample."""
+    is_value = "regression" in metric.kinds
+
+    def of_samples(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+        return {"outputs": outputs if is_value else _columns(outputs, targets)[1], "targets": targets}
+
+    def figure(numbers: Numbers) -> float:
+        groups, first, member = np.unique(numbers["group"], return_index=True, return_inverse=True)
+        targets = torch.from_numpy(numbers["targets"][first])
+        mean = torch.from_numpy(np.stack([numbers["outputs"][member == one].mean(0) for one in range(len(groups))]))
+        if not is_value:  # back to logits
+            mean = mean.log() if targets.ndim == 1 else mean.logit()
+        return metric(mean, targets)
+
+    return _Grouped(
+        of_samples, figure, metric.higher_is_better, metric.kinds, f"{metric.description}; of the mean of each group"
+    )

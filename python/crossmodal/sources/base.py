@@ -9,9 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from crossmodal import naming
+from crossmodal.data.dataset import Batch
+from crossmodal.errors import UserError
 from crossmodal.sources import images, scipy_docs, text
 from crossmodal.sources.labelled import Labelled
 
@@ -27,7 +30,7 @@ class Source:
         inputs: text: token ids int64 ``(n, M)``, every one a token of the text (short texts are repeated, so that no
             padding enters a mixed sample); image: float32 ``(n, 3, H, W)``, normalised with the encoder's statistics.
         labels: int64 ``(n,)``, indices into ``class_names``.
-        sha256: hash of the texts or images in use, before tokens are made or sizes changed, and of their labels.
+        fingerprint: hash of the texts or images in use, before tokens are made or sizes changed, and of their labels.
         description: what was read and done, in words.
     """
 
@@ -36,11 +39,15 @@ class Source:
     inputs: Tensor
     labels: Tensor
     class_names: tuple[str, ...]
-    sha256: str
+    fingerprint: str
     description: str
 
     def __len__(self) -> int:
         return self.inputs.shape[0]
+
+    def read(self, rows: Tensor, seed: int | None = None) -> Batch:
+        """The samples of those rows, as a data set gives them; they are not augmented."""
+        return Batch(self.inputs[rows], self.labels[rows], rows, torch.ones(len(rows)))
 
 
 class BuiltIn(NamedTuple):
@@ -94,12 +101,12 @@ def load(
     """
     name = str(name_or_path or DEFAULTS[encoder.modality])
     if limit is not None and limit < 1:
-        raise ValueError(f"source.limit: expected at least 1 sample per class, got {limit}")
+        raise UserError(f"source.limit: expected at least 1 sample per class, got {limit}")
     modality, read = _find(name)
     if modality != encoder.modality:
-        raise ValueError(f"source.name: {name!r} is of modality {modality}, but the encoder takes {encoder.modality}")
+        raise UserError(f"source.name: {name!r} is of modality {modality}, but the encoder takes {encoder.modality}")
     if modality == "text" and (num_tokens is None or num_tokens < 1):
-        raise ValueError(f"num_tokens: expected a whole number >= 1, got {num_tokens}")
+        raise UserError(f"num_tokens: expected a whole number >= 1, got {num_tokens}")
     samples = read().sample(limit, MAX_SAMPLES, seed)
     labels, class_names = samples.label_tensor(), samples.class_names
     if modality == "text":
@@ -127,5 +134,5 @@ def _find(name: str) -> tuple[str, Callable[[], Labelled]]:
         return "text", partial(text.read_labelled_text, path)
     if path.exists():
         kinds = ", ".join(text.DELIMITERS)
-        raise ValueError(f"source.name: expected a text file ({kinds}) or a folder of class folders, got {path}")
-    raise ValueError(naming.unknown("source.name", name, SOURCES) + "; no such file or folder either")
+        raise UserError(f"source.name: expected a text file ({kinds}) or a folder of class folders, got {path}")
+    raise UserError(naming.unknown("source.name", name, SOURCES) + "; no such file or folder either")

@@ -2,26 +2,16 @@
 
 ``load(name)`` gives a :class:`Task` with normalised train, validation and test splits; ``available()`` lists the names.
 A new task is one function in a module of this package, decorated with :func:`register`, that returns a
-:class:`RawTask`; a new module is imported below.
+:class:`RawTask`; every module of the package is imported, which is what registers it.
 """
 
-from crossmodal.data.normalizer import Normalizer
-from crossmodal.tasks import own as arrays
-from crossmodal.tasks import sklearn_datasets
-from crossmodal.tasks import ucr as archive  # each import registers its tasks
-from crossmodal.tasks.base import KINDS, Options, RawTask, Split, Task, available, load, register
+import importlib
+import pkgutil
 
-__all__ = [
-    "KINDS",
-    "Normalizer",
-    "Options",
-    "RawTask",
-    "Split",
-    "Task",
-    "archive",
-    "arrays",
-    "available",
-    "load",
-    "register",
-    "sklearn_datasets",
-]
+from crossmodal.data.normalizer import Normalizer
+from crossmodal.tasks.base import KINDS, Options, RawTask, Task, available, load, protocols, register
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["KINDS", "Normalizer", "Options", "RawTask", "Task", "available", "load", "protocols", "register"]

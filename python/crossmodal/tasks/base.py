@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,40 +13,29 @@ import torch
 from torch import Tensor
 
 from crossmodal import naming
+from crossmodal.data.arrays import in_memory, manifest
+from crossmodal.data.augment import augmentations
+from crossmodal.data.dataset import ArrayDataset, ArrayLike, Dataset
 from crossmodal.data.normalizer import Normalizer
-from crossmodal.data.numeric import chunks, float_dtype
+from crossmodal.data.numeric import chunks, float_dtype, require_finite
 from crossmodal.data.splitting import multilabel_sample, plain_sample, stratified_sample
+from crossmodal.errors import UserError
 from crossmodal.scoring import losses, metrics
+from crossmodal.scoring.metrics import OF_GROUPS, PER_GROUP
 from crossmodal.tasks.targets import encode_multilabel
 
 KINDS = ("classification", "multilabel", "regression", "dense")
 REAL_KINDS = ("regression", "dense")  # whose targets are real numbers, which are normalised
 
-# kind -> (loss, metric) where a task names none of its own. Dense targets with the loss "bce_with_logits" are masks.
+# kind -> (loss, metrics) where a task names none of its own; the first metric chooses the epoch, all are reported. Dense targets
+# with the loss "bce_with_logits" are masks.
 DEFAULTS = {
-    "classification": ("cross_entropy", "accuracy"),
-    "multilabel": ("bce_with_logits", "auroc"),
-    "regression": ("mse", "rmse"),
-    "dense": ("mse", "relative_l2"),
-    "mask": ("bce_with_logits", "auroc"),
+    "classification": ("cross_entropy", ("accuracy", "macro_f1")),
+    "multilabel": ("bce_with_logits", ("auroc", "mean_average_precision", "macro_f1")),
+    "regression": ("mse", ("rmse", "mae", "r2")),
+    "dense": ("mse", ("relative_l2", "rmse")),
+    "mask": ("bce_with_logits", ("auroc", "iou", "macro_f1")),
 }
-
-
-@dataclass(frozen=True)
-class Split:
-    """Samples with their targets.
-
-    Attributes:
-        x: float32, ``(n, C, L)`` or ``(n, C, H, W)``, normalised.
-        y: classification int64 ``(n,)``; multilabel float32 zeros and ones ``(n, K)``; regression float32 ``(n, R)``;
-            dense float32 ``(n, Cout, L)`` or ``(n, Cout, H, W)``. Regression and dense targets are normalised.
-    """
-
-    x: Tensor
-    y: Tensor
-
-    def __len__(self) -> int:
-        return self.x.shape[0]
 
 
 @dataclass(frozen=True)
@@ -55,45 +44,53 @@ class Task:
 
     Attributes:
         kind: one of :data:`KINDS`.
-        num_outputs: number of classes, labels, regressed values, or output channels (dense).
+        train, validation, test: data sets whose batches hold x: float32, ``(B, C, L)`` or ``(B, C, H, W)``, normalised; y:
+            classification int64 ``(B,)``; multilabel float32 zeros and ones ``(B, K)``; regression float32 ``(B, R)``; dense
+            float32 ``(B, Cout, L)`` or ``(B, Cout, H, W)``; regression and dense targets normalised; extras: ``group`` int64
+            ``(B,)`` where samples belong to groups.
         class_names: names of the classes or labels in the order of their indices; empty where there are none.
         class_values: classification: the label of each class in the data as they were given, whole numbers or strings.
         loss: name in ``crossmodal.scoring.losses``.
-        metric: name in ``crossmodal.scoring.metrics``.
+        metrics: names in ``crossmodal.scoring.metrics``; the first chooses the epoch.
+        protocol: how it is evaluated, one of ``crossmodal.scoring.protocols.PROTOCOLS``.
+        steps: evaluation applies the model so many times to its own output (0: it does not).
         normalizer: what was applied to ``x`` (and to ``y``), fitted on the training split alone.
         description: what was read, inferred and done, in words.
-        sha256: hash of the data as they were read, before any split or normalisation, and of the names and the scaling that
+        fingerprint: hash of the data as they were read, before any split or normalisation, and of the names and the scaling that
             came with them.
     """
 
     name: str
     kind: str
-    train: Split
-    validation: Split
-    test: Split
-    num_outputs: int
+    train: Dataset
+    validation: Dataset
+    test: Dataset
+    input_shape: tuple[int, ...]  # of one sample: (C, L) or (C, H, W)
+    output_shape: tuple[int, ...]  # of one prediction: (num_outputs,), or (Cout, L) / (Cout, H, W) for dense tasks
     class_names: tuple[str, ...]
     loss: str
-    metric: str
+    metrics: tuple[str, ...]
     normalizer: Normalizer
     description: str
-    sha256: str = ""
+    fingerprint: str = ""
     class_values: tuple[int | str, ...] = ()
+    protocol: str = "default"
+    steps: int = 0
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one sample: ``(C, L)`` or ``(C, H, W)``."""
-        return tuple(self.train.x.shape[1:])
+    def metric(self) -> str:
+        """The metric that chooses the epoch."""
+        return self.metrics[0]
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of classes, labels, regressed values, or output channels (dense)."""
+        return self.output_shape[0]
 
     @property
     def ndim(self) -> int:
         """Number of spatial dimensions: 1 for sequences, 2 for images."""
         return len(self.input_shape) - 1
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """Shape of one prediction: ``(num_outputs,)``, or ``(Cout, L)`` / ``(Cout, H, W)`` for dense tasks."""
-        return tuple(self.train.y.shape[1:]) if self.kind == "dense" else (self.num_outputs,)
 
 
 @dataclass(frozen=True)
@@ -104,37 +101,47 @@ class RawTask:
         kind: one of :data:`KINDS`.
         x_train, x_test, x_val: real numbers ``(n, C, L)`` or ``(n, C, H, W)`` of any dtype, finite. Without ``x_val`` a share of
             the training part is set aside.
-        y_train, y_test, y_val: targets as in :class:`Split`, in their own units.
+        y_train, y_test, y_val: classification whole numbers ``(n,)``; multilabel zeros and ones ``(n, K)``; regression ``(n, R)``;
+            dense ``(n, Cout, L)`` or ``(n, Cout, H, W)``, in their own units.
+        group_train, group_test, group_val: whole numbers ``(n,)``: samples of one recording, patient or clip have the same. The
+            hold-out then takes whole groups.
         class_names: required for classification, where label ``i`` is ``class_names[i]``.
         class_values: what label ``i`` was in the data (whole numbers, or strings) where that was not ``i`` itself.
         origin: where the data came from, for descriptions and errors.
         notes: sentences for the task's description.
-        loss, metric: by kind (:data:`DEFAULTS`) where not given. With the loss "bce_with_logits" dense targets are masks,
+        loss, metrics: by kind (:data:`DEFAULTS`) where not given. With the loss "bce_with_logits" dense targets are masks,
             values from 0 to 1, and are not scaled.
         normalize_x: "channel" (one mean and deviation per channel), "position" (per channel and position: tables,
             fields on one grid) or "none".
         normalize_y: the same for dense targets; regression targets are per value in any case unless "none".
         resample: series of another length are welcome in new data and are resampled.
         fill_missing: NaN in new data is interpolated.
+        protocol, steps: see :class:`Task`; with steps, targets of the validation and test part hold so many frames, along
+            the channels.
     """
 
     kind: str
-    x_train: np.ndarray
-    y_train: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
-    x_val: np.ndarray | None = None
-    y_val: np.ndarray | None = None
+    x_train: ArrayLike
+    y_train: ArrayLike
+    x_test: ArrayLike
+    y_test: ArrayLike
+    x_val: ArrayLike | None = None
+    y_val: ArrayLike | None = None
+    group_train: np.ndarray | None = None
+    group_test: np.ndarray | None = None
+    group_val: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
     class_values: tuple[int | str, ...] = ()
     origin: str = ""
     notes: tuple[str, ...] = ()
     loss: str | None = None
-    metric: str | None = None
+    metrics: tuple[str, ...] = ()
     normalize_x: str = "channel"
     normalize_y: str = "channel"
     resample: bool = False
     fill_missing: bool = False
+    protocol: str = "default"
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -145,11 +152,13 @@ class Options:
         data: the user's own file or folder.
         data_dir: folder of downloaded data sets, searched first.
         kind: one of :data:`KINDS`, or None to infer it.
+        protocol: one of ``crossmodal.scoring.protocols.PROTOCOLS``, or None for the task's own.
     """
 
     data: Path | None = None
     data_dir: Path | None = None
     kind: str | None = None
+    protocol: str | None = None
 
 
 Loader = Callable[[Options], RawTask]
@@ -160,17 +169,21 @@ class _Entry:
     loader: Loader
     summary: str
     own_data: bool
+    protocols: tuple[str, ...]
 
 
 _REGISTRY: dict[str, _Entry] = {}
 
 
-def register(name: str, summary: str, *, own_data: bool = False) -> Callable[[Loader], Loader]:
+def register(
+    name: str, summary: str, *, own_data: bool = False, protocols: tuple[str, ...] = ("default",)
+) -> Callable[[Loader], Loader]:
     """Decorator that makes a loader known as task ``name``.
 
     Args:
         summary: one line for ``--list``.
         own_data: the task reads the user's own ``data`` and ``kind``; the others refuse these options.
+        protocols: ways in which it can be evaluated, the usual one first.
 
     Raises:
         ValueError: the name is taken.
@@ -179,7 +192,7 @@ def register(name: str, summary: str, *, own_data: bool = False) -> Callable[[Lo
     def decorate(loader: Loader) -> Loader:
         if name in _REGISTRY:
             raise ValueError(f"task {name!r} is registered already")
-        _REGISTRY[name] = _Entry(loader, summary, own_data)
+        _REGISTRY[name] = _Entry(loader, summary, own_data, protocols)
         return loader
 
     return decorate
@@ -190,14 +203,21 @@ def available() -> dict[str, str]:
     return {name: entry.summary for name, entry in _REGISTRY.items()}
 
 
+def protocols(name: str) -> tuple[str, ...]:
+    """Ways in which a task can be evaluated, the usual one first."""
+    return _REGISTRY[name].protocols
+
+
 def load(
     name: str,
     *,
     data: str | Path | None = None,
     data_dir: str | Path | None = None,
     kind: str | None = None,
+    protocol: str | None = None,
     loss: str | None = None,
-    metric: str | None = None,
+    metrics: Sequence[str] = (),
+    augment: Sequence[str] = (),
     validation_fraction: float = 0.2,
     split_seed: int = 0,
     train_size: int | None = None,
@@ -209,47 +229,50 @@ def load(
         data: for task "arrays": an .npz file, a folder of .npy files, or NAME_TRAIN.ts.
         data_dir: a folder with data files, searched before the places where packages keep theirs.
         kind: for task "arrays": one of :data:`KINDS` instead of the inferred one.
+        protocol: how to evaluate, where a task has several ways.
         loss: a name of :data:`crossmodal.scoring.losses.LOSSES` that is made for the kind of target, instead of the task's own.
-        metric: a name of :data:`crossmodal.scoring.metrics.METRICS`, likewise.
-        validation_fraction: share of the training part, in (0, 1), that becomes the validation split; stratified for
-            classification, with at least one training sample left to every class, and for multilabel. Unused where the
-            data bring a validation split of their own.
+        metrics: names of :data:`crossmodal.scoring.metrics.METRICS`, likewise; the first chooses the epoch.
+        augment: names of :data:`crossmodal.data.augment.AUGMENTATIONS`, done to training samples in this order.
+        validation_fraction: share of the training part, in (0, 1), that becomes the validation split; whole groups where there
+            are groups, else stratified for classification, with at least one training sample left to every class, and for
+            multilabel. Unused where the data bring a validation split of their own.
         split_seed: seed of that choice and of ``train_size``.
         train_size: keep only so many samples of the training part (validation share included); drawn at random,
             stratified for classification, with at least one sample per class, and for multilabel.
 
     Raises:
-        ValueError: unknown task, or an option or data that cannot be used.
-        FileNotFoundError: data are not where they should be.
+        UserError: unknown task, or an option or data that cannot be used, or data that are not where they should be.
     """
     if name not in _REGISTRY:
-        raise ValueError(naming.unknown("task", name, _REGISTRY))
+        raise UserError(naming.unknown("task", name, _REGISTRY))
     entry = _REGISTRY[name]
     if entry.own_data and data is None:
-        raise ValueError(f"data: task {name!r} reads your own data; tell where with data=")
+        raise UserError(f"data: task {name!r} reads your own data; tell where with data=")
     if not entry.own_data and (data is not None or kind is not None):
         option = "data" if data is not None else "kind"
-        raise ValueError(f"{option}: task {name!r} has its own; data= and kind= belong to the task 'arrays'")
+        raise UserError(f"{option}: task {name!r} has its own; data= and kind= belong to the task 'arrays'")
     if kind is not None and kind not in KINDS:
-        raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
+        raise UserError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
+    if protocol is not None and protocol not in entry.protocols:
+        raise UserError(f"protocol: task {name!r} has {', '.join(entry.protocols)}, got {protocol!r}")
     if data_dir is not None and not Path(data_dir).is_dir():
-        raise FileNotFoundError(f"data_dir: no such folder: {data_dir}")
-    if not 0 < validation_fraction < 1:
-        raise ValueError(f"split.validation_fraction: expected a share in (0, 1), got {validation_fraction}")
-    if split_seed < 0:
-        raise ValueError(f"split.seed: expected an integer >= 0, got {split_seed}")
+        raise UserError(f"data_dir: no such folder: {data_dir}")
     options = Options(
         data=None if data is None else Path(data),
         data_dir=None if data_dir is None else Path(data_dir),
         kind=kind,
+        protocol=protocol or entry.protocols[0],
     )
 
     def read() -> RawTask:
         raw = entry.loader(options)
-        told = {key: value for key, value in (("loss", loss), ("metric", metric)) if value is not None}
-        return replace(raw, **told)
+        told = {"loss": loss, "metrics": tuple(metrics)}
+        return replace(raw, **{key: value for key, value in told.items() if value})
 
-    return _assemble(name, read, validation_fraction, split_seed, train_size)
+    task = _assemble(name, read, validation_fraction, split_seed, train_size)
+    if augment:
+        task = replace(task, train=task.train.augmented(augmentations(augment, task.ndim)))
+    return task
 
 
 def _assemble(
@@ -258,20 +281,25 @@ def _assemble(
     raw = read()
     origin = raw.origin or f"task {name!r}"
     _check(raw, origin)
-    loss, metric = _loss_and_metric(raw)
+    loss, metrics = _loss_and_metrics(raw, origin)
     kind, notes = raw.kind, list(raw.notes)
     rows, held_out = _hold_out(raw, origin, notes, validation_fraction, split_seed, train_size)
-    parts: dict[str, _Part] = {"train": (raw.x_train, raw.y_train, rows), "test": (raw.x_test, raw.y_test, None)}
-    parts["validation"] = (raw.x_val, raw.y_val, None) if held_out is None else (raw.x_train, raw.y_train, held_out)
+    parts = {
+        "train": _Part(raw.x_train, raw.y_train, raw.group_train, rows),
+        "validation": _Part(raw.x_val, raw.y_val, raw.group_val, None),
+        "test": _Part(raw.x_test, raw.y_test, raw.group_test, None),
+    }
+    if held_out is not None:
+        parts["validation"] = replace(parts["train"], rows=held_out)
 
     logits = _scored_as(kind, loss) == "mask"
     if logits:
         _check_shares(parts, origin)
     elif kind == "dense" and raw.loss is None and _are_zeros_and_ones(parts):
         notes.append("All targets are 0 or 1: if they are masks, --loss bce_with_logits is made for them.")
-    notes += _unscored(parts, raw, metric)
-    if "relative_l2" in (loss, metric):
-        notes += _zero_targets(parts, loss, metric, origin)
+    notes += _unscored(parts, raw, metrics[0])
+    if "relative_l2" in (loss, metrics[0]):
+        notes += _zero_targets(parts, loss, metrics[0], origin)
     try:
         normalizer = Normalizer.fit(
             raw.x_train,
@@ -284,28 +312,26 @@ def _assemble(
             logits=logits,
         )
     except ValueError as error:
-        raise ValueError(f"{origin}: {error}") from None
+        raise UserError(f"{origin}: {error}") from None
 
-    def split(part: str) -> Split:
-        x, y, rows = parts.pop(part)
-        return Split(normalizer.apply_x(x, rows), _target_tensor(y, rows, kind, normalizer))
-
+    outputs = (len(raw.class_names),) if kind == "classification" else raw.y_train.shape[1:]
     about = {
-        "num_outputs": len(raw.class_names) if kind == "classification" else raw.y_train.shape[1],
+        "input_shape": tuple(raw.x_train.shape[1:]),
+        "output_shape": tuple(outputs),
         "class_names": raw.class_names,
         "class_values": raw.class_values or (tuple(range(len(raw.class_names))) if kind == "classification" else ()),
-        "sha256": _digest(raw),
+        "fingerprint": _digest(raw),
+        "protocol": raw.protocol,
+        "steps": raw.steps,
     }
     scaling = raw.normalize_x
     del raw  # so that each array goes once its splits are made: the data may fill half the memory
     task = Task(
         name=name,
         kind=kind,
-        train=split("train"),
-        validation=split("validation"),
-        test=split("test"),
+        **{part: _dataset(parts.pop(part), kind, normalizer, f"{name}: {part}") for part in list(parts)},
         loss=loss,
-        metric=metric,
+        metrics=metrics,
         normalizer=normalizer,
         description="",
         **about,
@@ -313,8 +339,44 @@ def _assemble(
     return _described(task, origin, scaling, notes)
 
 
-# Samples, targets, and which of them belong to a split (None: all).
-_Part = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+@dataclass(frozen=True)
+class _Part:
+    """Samples, targets and groups, and which of them belong to a split (None: all)."""
+
+    x: ArrayLike
+    y: ArrayLike
+    group: np.ndarray | None
+    rows: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.x) if self.rows is None else len(self.rows)
+
+    def targets(self) -> Iterator[np.ndarray]:
+        """Targets in pieces."""
+        return chunks(self.y, self.rows)
+
+
+def _dataset(part: _Part, kind: str, normalizer: Normalizer, name: str) -> ArrayDataset:
+    """A split: scaled at once where the arrays are in memory, else as its samples are read.
+
+    Raises:
+        UserError: a value lies so far from the training samples that scaling makes it infinite; its place is named.
+    """
+    rows = np.arange(len(part.x)) if part.rows is None else part.rows
+    extras = {} if part.group is None else {"group": torch.from_numpy(part.group[rows].astype(np.int64))}
+
+    def scale_y(y: np.ndarray, rows: np.ndarray | None = None) -> Tensor:
+        if kind in REAL_KINDS:
+            return normalizer.apply_y(y, rows)
+        y = y if rows is None else y[rows]
+        return torch.from_numpy(y).to(torch.int64 if kind == "classification" else torch.float32)
+
+    if in_memory(part.x) and in_memory(part.y):
+        x, y = normalizer.apply_x(part.x, part.rows), scale_y(part.y, part.rows)
+        for what, values in (("x", x), ("y", y)):
+            require_finite(values.numpy(), f"{name}: normalised {what}")
+        return ArrayDataset(x, y, extras=extras)
+    return ArrayDataset(part.x, part.y, scale_x=normalizer.apply_x, scale_y=scale_y, rows=rows, extras=extras)
 
 
 def _hold_out(
@@ -340,16 +402,18 @@ def _hold_out(
     rows = np.arange(len(raw.x_train))
     if train_size is not None:
         if not smallest <= train_size <= len(rows):
-            raise ValueError(
+            raise UserError(
                 f"split.train_size: expected {smallest} to {len(rows)} (the training part of {origin}), got {train_size}"
             )
         notes.append(f"only {train_size} of {len(rows)} samples of the training part are used (seed {split_seed}).")
         rows = sample(rows, train_size, 0)
     if raw.x_val is not None:
         return rows, None
+    if raw.group_train is not None:
+        return _hold_out_groups(raw, rows, origin, notes, validation_fraction, split_seed)
     size = min(max(1, round(validation_fraction * len(rows))), len(rows) - smallest)
     if size < 1:
-        raise ValueError(
+        raise UserError(
             f"{origin}: {len(rows)} training samples leave none for validation (every class keeps one): "
             "give more samples, or a validation split of their own"
         )
@@ -359,8 +423,35 @@ def _hold_out(
     return kept, np.setdiff1d(rows, kept)
 
 
-def _loss_and_metric(raw: RawTask) -> tuple[str, str]:
-    """Names of loss and metric, by default those of the kind.
+def _hold_out_groups(
+    raw: RawTask, rows: np.ndarray, origin: str, notes: list[str], validation_fraction: float, split_seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whole groups until they hold the share that is asked for; those that would leave a class without a sample are passed over."""
+    groups = raw.group_train[rows]
+    names = np.random.default_rng((split_seed, 1)).permutation(np.unique(groups))
+    size, held = validation_fraction * len(rows), np.zeros(len(rows), bool)
+    for name in names:
+        trial = held | (groups == name)
+        if raw.kind == "classification" and len(np.unique(raw.y_train[rows[~trial]])) < len(raw.class_names):
+            continue
+        if trial.all() or (held.any() and trial.sum() > size + 0.5 * (groups == name).sum()):
+            continue
+        held = trial
+    if not held.any():
+        raise UserError(
+            f"{origin}: no group of the {len(names)} in the training part can be set aside for validation (every class keeps a "
+            "sample): give more groups, or a validation split of their own"
+        )
+    chosen = np.unique(groups[held])
+    notes.append(
+        f"validation: {len(chosen)} whole groups of the {len(names)} in the training part (seed {split_seed}): "
+        f"{', '.join(map(str, chosen[:8].tolist()))}{', ...' if len(chosen) > 8 else ''}."
+    )
+    return rows[~held], rows[held]
+
+
+def _loss_and_metrics(raw: RawTask, origin: str) -> tuple[str, tuple[str, ...]]:
+    """Names of loss and metrics, by default those of the kind.
 
     Raises:
         ValueError: an unknown name, or one that is not made for the kind of target; those that are follow.
@@ -368,20 +459,25 @@ def _loss_and_metric(raw: RawTask) -> tuple[str, str]:
 
     def settle(role: str, name: str, kind: str, table: dict) -> str:
         valid = [one for one, entry in table.items() if kind in entry.kinds]
-        if name not in table:
-            raise ValueError(naming.unknown(role, name, valid))
-        if name not in valid:
-            kinds = ", ".join(table[name].kinds)
-            hint = " (a mask with --loss bce_with_logits)" if kind == "dense" and "mask" in table[name].kinds else ""
-            raise ValueError(
+        base = name.removesuffix(PER_GROUP).removesuffix(OF_GROUPS) if role == "metric" else name
+        if base not in table:
+            raise UserError(naming.unknown(role, name, valid))
+        if base not in valid:
+            kinds = ", ".join(table[base].kinds)
+            hint = " (a mask with --loss bce_with_logits)" if kind == "dense" and "mask" in table[base].kinds else ""
+            raise UserError(
                 f"{role}: {name} is made for {kinds}, but the target is {kind}{hint}; expected one of {', '.join(valid)}"
             )
+        if base != name and raw.group_train is None:
+            raise UserError(f"metric: {name} needs groups, which {origin} does not have (group_train, group_test)")
         return name
 
-    loss = settle("loss", DEFAULTS[raw.kind][0] if raw.loss is None else raw.loss, raw.kind, losses.LOSSES)
+    loss = settle("loss", raw.loss or DEFAULTS[raw.kind][0], raw.kind, losses.LOSSES)
     scored_as = _scored_as(raw.kind, loss)
-    metric = DEFAULTS[scored_as][1] if raw.metric is None else raw.metric
-    return loss, settle("metric", metric, scored_as, metrics.METRICS)
+    names = raw.metrics or DEFAULTS[scored_as][1]
+    if not raw.metrics and raw.group_train is not None:
+        names = (*names, names[0] + PER_GROUP)
+    return loss, tuple(settle("metric", name, scored_as, metrics.METRICS) for name in names)
 
 
 def _scored_as(kind: str, loss: str) -> str:
@@ -392,16 +488,14 @@ def _unscored(parts: dict[str, _Part], raw: RawTask, metric: str) -> list[str]:
     """Warnings about labels that cannot be learned, and about what the metric cannot see in a split."""
     notes = []
     if raw.kind == "multilabel":
-        _, y, rows = parts["train"]
-        unused = np.flatnonzero(~(y[rows] > 0.5).any(axis=0)).tolist()
+        unused = np.flatnonzero(~_occurring(parts["train"], 0)[0]).tolist()
         if unused:
             named = [raw.class_names[i] if raw.class_names else i for i in unused]
             notes.append(f"warning: no training sample has the labels {named}.")
     for part in ("validation", "test"):
-        _, y, rows = parts[part]
         if metric in ("auroc", "mean_average_precision"):
             what = {"classification": "classes", "multilabel": "labels"}.get(raw.kind, "channels")
-            occurs, fails = _occurring(y, rows, len(raw.class_names))
+            occurs, fails = _occurring(parts[part], len(raw.class_names))
             constant = np.flatnonzero(~(occurs & fails)).tolist()
             names = [raw.class_names[i] if raw.class_names else i for i in constant]
             if len(constant) == len(occurs):
@@ -412,31 +506,31 @@ def _unscored(parts: dict[str, _Part], raw: RawTask, metric: str) -> list[str]:
                 notes.append(
                     f"warning: the {part} {metric} leaves out the {what} {names}, which occur always or never there."
                 )
-        elif metric == "r2" and (len(y) if rows is None else len(rows)) < 2:
+        elif metric == "r2" and len(parts[part]) < 2:
             notes.append(f"warning: the {part} part cannot be scored by r2: it has one sample.")
     return notes
 
 
-def _occurring(y: np.ndarray, rows: np.ndarray | None, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def _occurring(part: _Part, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Which classes, labels or channels occur somewhere in these targets, and which are somewhere absent."""
     occurs = fails = np.False_
-    for chunk in chunks(y, rows):
-        truth = chunk[:, None] == np.arange(classes) if y.ndim == 1 else chunk > 0.5
+    for chunk in part.targets():
+        truth = chunk[:, None] == np.arange(classes) if chunk.ndim == 1 else chunk > 0.5
         others = tuple(axis for axis in range(truth.ndim) if axis != 1)
         occurs, fails = occurs | truth.any(axis=others), fails | ~truth.all(axis=others)
     return occurs, fails
 
 
 def _are_zeros_and_ones(parts: dict[str, _Part]) -> bool:
-    return all(((chunk == 0) | (chunk == 1)).all() for _, y, rows in parts.values() for chunk in chunks(y, rows))
+    return all(((chunk == 0) | (chunk == 1)).all() for part in parts.values() for chunk in part.targets())
 
 
 def _check_shares(parts: dict[str, _Part], origin: str) -> None:
-    for part, (_, y, rows) in parts.items():
-        for chunk in chunks(y, rows):
+    for part, content in parts.items():
+        for chunk in content.targets():
             for value in (chunk.min(), chunk.max()):
                 if not 0 <= value <= 1:
-                    raise ValueError(
+                    raise UserError(
                         f"{origin}: loss bce_with_logits needs targets from 0 to 1, but a {part} target holds {value}; "
                         "take --loss mse"
                     )
@@ -449,16 +543,16 @@ def _zero_targets(parts: dict[str, _Part], loss: str, metric: str, origin: str) 
         ValueError: the loss is relative and there is one, or the metric is and all of a split's are zero.
     """
     notes = []
-    for part, (_, y, rows) in parts.items():
-        total = len(y) if rows is None else len(rows)
-        zeros = sum(int((~chunk.reshape(len(chunk), -1).any(axis=1)).sum()) for chunk in chunks(y, rows))
+    for part, content in parts.items():
+        total = len(content)
+        zeros = sum(int((~chunk.reshape(len(chunk), -1).any(axis=1)).sum()) for chunk in content.targets())
         if zeros and loss == "relative_l2":
-            raise ValueError(
+            raise UserError(
                 f"{origin}: loss relative_l2: {zeros} of {total} {part} targets are zero, to which no error can be "
                 "relative; take --loss mse"
             )
         if zeros == total:
-            raise ValueError(f"{origin}: metric relative_l2: all {part} targets are zero; take --metric rmse or mae")
+            raise UserError(f"{origin}: metric relative_l2: all {part} targets are zero; take --metric rmse or mae")
         if zeros and part != "train":
             notes.append(
                 f"{zeros} of {total} {part} targets are zero: {metric} takes their errors relative to the root mean "
@@ -472,21 +566,21 @@ def _digest(raw: RawTask) -> str:
     labels mean; how values are scaled."""
     meaning = raw.class_names, raw.class_values, raw.normalize_x, raw.normalize_y
     sha = hashlib.sha256(json.dumps(meaning).encode())
-    for x, y in ((raw.x_train, raw.y_train), (raw.x_val, raw.y_val), (raw.x_test, raw.y_test)):
-        for array, is_real in ((x, True), (y, raw.kind in REAL_KINDS)):
+    for x, y, group in (
+        (raw.x_train, raw.y_train, raw.group_train),
+        (raw.x_val, raw.y_val, raw.group_val),
+        (raw.x_test, raw.y_test, raw.group_test),
+    ):
+        for array, is_real in ((x, True), (y, raw.kind in REAL_KINDS), (group, False)):
             if array is not None:
                 dtype = float_dtype(array.dtype) if is_real else array.dtype
                 sha.update(f"{dtype} {array.shape}".encode())
+                if not in_memory(array):
+                    sha.update(manifest(array).encode())
+                    continue
                 for chunk in chunks(array):
                     sha.update(np.ascontiguousarray(chunk, dtype))
     return sha.hexdigest()
-
-
-def _target_tensor(y: np.ndarray, rows: np.ndarray | None, kind: str, normalizer: Normalizer) -> Tensor:
-    if kind in REAL_KINDS:
-        return normalizer.apply_y(y, rows)
-    y = y if rows is None else y[rows]
-    return torch.from_numpy(y).to(torch.int64 if kind == "classification" else torch.float32)
 
 
 def _check(raw: RawTask, origin: str) -> None:
@@ -495,24 +589,30 @@ def _check(raw: RawTask, origin: str) -> None:
     What a user's own file may hold beside that, NaN for one, is looked for where it is read: the place is named there.
     """
     if raw.kind not in KINDS:
-        raise ValueError(f"{origin}: kind must be one of {', '.join(KINDS)}, got {raw.kind!r}")
+        raise UserError(f"{origin}: kind must be one of {', '.join(KINDS)}, got {raw.kind!r}")
     if raw.kind == "classification" and len(raw.class_names) < 2:
-        raise ValueError(f"{origin}: classification needs at least two classes, got {list(raw.class_names)}")
+        raise UserError(f"{origin}: classification needs at least two classes, got {list(raw.class_names)}")
     parts = {"train": (raw.x_train, raw.y_train), "val": (raw.x_val, raw.y_val), "test": (raw.x_test, raw.y_test)}
+    groups = {"train": raw.group_train, "val": raw.group_val, "test": raw.group_test}
     for part, (x, y) in parts.items():
+        if groups[part] is not None and (x is None or groups[part].shape != (len(x),)):
+            raise UserError(f"{origin}: group_{part}: expected one group per sample, got shape {groups[part].shape}")
         if x is None and y is None:
             continue
         if x is None or y is None:
-            raise ValueError(
+            raise UserError(
                 f"{origin}: missing {'x' if x is None else 'y'}_{part}: x_{part} and y_{part} come together"
             )
         if len(x) == 0:
-            raise ValueError(f"{origin}: the {part} split is empty")
+            raise UserError(f"{origin}: the {part} split is empty")
         if len(x) != len(y):
-            raise ValueError(f"{origin}: {len(x)} samples in x_{part} but {len(y)} in y_{part}")
+            raise UserError(f"{origin}: {len(x)} samples in x_{part} but {len(y)} in y_{part}")
         for name, array, like in (("x", x, raw.x_train), ("y", y, raw.y_train)):
-            if array.shape[1:] != like.shape[1:]:
-                raise ValueError(
+            expected = like.shape[1:]
+            if name == "y" and part != "train" and raw.steps:
+                expected = (raw.steps * expected[0], *expected[1:])
+            if array.shape[1:] != expected:
+                raise UserError(
                     f"{origin}: {name}_{part} has entries of shape {array.shape[1:]}, {name}_train of {like.shape[1:]}"
                 )
         _check_targets(raw, y, f"{origin}: y_{part}")
@@ -520,23 +620,23 @@ def _check(raw: RawTask, origin: str) -> None:
         counts = np.bincount(raw.y_train, minlength=len(raw.class_names))
         if (counts == 0).any():
             empty = [raw.class_names[index] for index in np.flatnonzero(counts == 0)]
-            raise ValueError(f"{origin}: no training sample of the classes {empty}")
+            raise UserError(f"{origin}: no training sample of the classes {empty}")
 
 
 def _check_targets(raw: RawTask, y: np.ndarray, name: str) -> None:
     dimensions = {"classification": 1, "multilabel": 2, "regression": 2, "dense": raw.x_train.ndim}[raw.kind]
     if y.ndim != dimensions:
-        raise ValueError(f"{name}: {raw.kind} targets have {dimensions} dimension(s), got shape {y.shape}")
+        raise UserError(f"{name}: {raw.kind} targets have {dimensions} dimension(s), got shape {y.shape}")
     if raw.kind == "classification":
         if y.dtype.kind not in "iu":
-            raise ValueError(f"{name}: class labels must be whole numbers, got {y.dtype}")
+            raise UserError(f"{name}: class labels must be whole numbers, got {y.dtype}")
         bad = np.flatnonzero((y < 0) | (y >= len(raw.class_names)))
         if len(bad):
-            raise ValueError(f"{name}: label {y[bad[0]]} at index {bad[0]} is not in 0..{len(raw.class_names) - 1}")
+            raise UserError(f"{name}: label {y[bad[0]]} at index {bad[0]} is not in 0..{len(raw.class_names) - 1}")
     if raw.kind == "multilabel":
         encode_multilabel(y, name)
         if raw.class_names and len(raw.class_names) != y.shape[1]:
-            raise ValueError(f"{name}: {y.shape[1]} columns, but {len(raw.class_names)} class_names")
+            raise UserError(f"{name}: {y.shape[1]} columns, but {len(raw.class_names)} class_names")
 
 
 def _described(task: Task, origin: str, scaling: str, notes: list[str]) -> Task:
@@ -560,6 +660,7 @@ def _described(task: Task, origin: str, scaling: str, notes: list[str]) -> Task:
         f"each of shape {task.input_shape}, {scaled[scaling]}"
         + ("." if scaling == "none" else " with the statistics of the train split."),
         *notes,
-        f"loss: {task.loss}; metric: {task.metric}.",
+        f"loss: {task.loss}; metrics: {', '.join(task.metrics)}."
+        + (f" Protocol: {task.protocol}." if task.protocol != "default" else ""),
     ]
     return replace(task, description="\n".join(lines))

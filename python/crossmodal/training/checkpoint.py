@@ -1,6 +1,6 @@
 """Checkpoints of a running training: whole or not there, checked when read, the newest few kept.
 
-    checkpoints/step-00000120/
+    checkpoints/train/step-00000120/        one folder per stage of a run
         model.safetensors      weights now
         best.safetensors       weights of the best epoch so far (absent before the first epoch ends)
         state.pt               optimizer, learning rate, position, history (read with weights_only)
@@ -26,21 +26,22 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from crossmodal.errors import UserError
 from crossmodal.files import digest, flush, read_json, write_json, writing
 
 _NAME = re.compile(r"step-(\d{8,})")
 _LEFTOVER = re.compile(r"\.(writing|removing)-step-\d{8,}")
 
 
-class CheckpointError(RuntimeError):
-    """A checkpoint that is damaged, or does not fit the run."""
+class CheckpointError(UserError):
+    """A checkpoint that is damaged."""
 
 
 class Checkpoints:
     """The checkpoints of a run.
 
     Args:
-        folder: where they lie, e.g. `runs/x/checkpoints`.
+        folder: where they lie, e.g. `runs/x/checkpoints/train`.
         keep: how many stay.
         rank: this process; process 0 writes all but the generators of the others.
         barrier: waits for all processes.
@@ -142,6 +143,14 @@ class Checkpoints:
         self._remove(_LEFTOVER)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
+
+    @classmethod
+    def clear_stages(cls, folder: Path) -> None:
+        """Removes the checkpoints of every stage below a folder, as `clear` does, and the folder."""
+        for stage in [path for path in folder.glob("*") if path.is_dir()]:
+            cls(stage).clear()
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
     def _remove(self, names: re.Pattern) -> None:
         for path in self.folder.glob("*"):

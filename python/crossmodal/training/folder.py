@@ -15,20 +15,17 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from crossmodal.files import finite, read_json, write_json, write_text
-from crossmodal.models.finetuned import DESCRIPTION_FILE, WEIGHTS_FILE
-from crossmodal.settings import Config, differences, read_mapping
+from crossmodal.errors import UserError
+from crossmodal.files import finite, read_json, read_yaml, write_json, write_text
+from crossmodal.models.base import DESCRIPTION_FILE, WEIGHTS_FILE
+from crossmodal.settings import Config, differences
 from crossmodal.training.checkpoint import Checkpoints
 
 PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scipy", "scikit-learn", "safetensors")
-PICTURES = ("curves.png", "mixing.png", "confusion.png", "labels.png", "scatter.png", "examples.png")
+PICTURES = ("curves.png", "confusion.png", "labels.png", "scatter.png", "examples.png")  # beside those of the method
 
 LOCK = ".lock"  # held while a run is at work
 WRITER = "crossmodal"  # what data.json names, and trackers call the project
-
-
-class RunFolderError(RuntimeError):
-    """The output folder holds something that must not be overwritten, does not fit, or cannot be written."""
 
 
 class RunFolder:
@@ -67,14 +64,14 @@ class RunFolder:
         """Whether a run may use the folder; changes nothing.
 
         Raises:
-            RunFolderError: it holds a run, and neither `overwrite` nor `resume` is set; it holds something else; it cannot
+            UserError: it holds a run, and neither `overwrite` nor `resume` is set; it holds something else; it cannot
                 be written; or `resume` is set and the settings differ from those of the run there.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise RunFolderError(f"output_dir: {self.path} is a file, expected a folder")
+            raise UserError(f"output_dir: {self.path} is a file, expected a folder")
         used = self.path.is_dir() and any(path.name != LOCK for path in self.path.iterdir())
         if used and not self.holds_run:
-            raise RunFolderError(f"output_dir: {self.path} is not empty and holds no run; choose another folder")
+            raise UserError(f"output_dir: {self.path} is not empty and holds no run; choose another folder")
         if used and config.resume:
             self._check_same(config)
         elif used and not config.overwrite:
@@ -82,12 +79,12 @@ class RunFolder:
             remedy = (
                 "--overwrite to replace it" if self.finished else "--resume true to go on or --overwrite to start anew"
             )
-            raise RunFolderError(f"output_dir: {self.path} holds {state}; add {remedy}, or choose another folder")
+            raise UserError(f"output_dir: {self.path} holds {state}; add {remedy}, or choose another folder")
         try:
             with tempfile.TemporaryFile(dir=self._existing):
                 pass
         except OSError as error:
-            raise RunFolderError(
+            raise UserError(
                 f"output_dir: {self.path} cannot be written ({error.strerror}: {self._existing})"
             ) from None
 
@@ -104,7 +101,7 @@ class RunFolder:
             hashes: what the run learns from, in words, and its sha256, for data.json.
 
         Raises:
-            RunFolderError: as `check`; or another run is at work in the folder.
+            UserError: as `check`; or another run is at work in the folder.
         """
         self.check(config)
         try:
@@ -117,8 +114,8 @@ class RunFolder:
             write_json(self.data, {"written_by": WRITER, "sha256": hashes or {}})
         except OSError as error:
             self.release()
-            raise RunFolderError(f"output_dir: {self.path} cannot be written ({error})") from None
-        except RunFolderError:
+            raise UserError(f"output_dir: {self.path} cannot be written ({error})") from None
+        except UserError:
             self.release()
             raise
 
@@ -127,7 +124,7 @@ class RunFolder:
         try:
             lock.acquire()
         except Timeout:
-            raise RunFolderError(f"output_dir: another run is at work in {self.path}") from None
+            raise UserError(f"output_dir: another run is at work in {self.path}") from None
         except NotImplementedError:
             warnings.warn(f"the file system of {self.path} has no locks: take care of one run at a time", stacklevel=3)
             return
@@ -145,13 +142,13 @@ class RunFolder:
         changed = differences(stored, config.to_dict())
         if changed:
             listing = ", ".join(f"{key} was {was!r} and is now {now!r}" for key, (was, now) in changed.items())
-            raise RunFolderError(f"resume: the run in {self.path} has other settings: {listing}")
+            raise UserError(f"resume: the run in {self.path} has other settings: {listing}")
 
     def check_data(self, hashes: dict[str, str]) -> None:
-        """Raises RunFolderError where the run learned from other data; `hashes` are those of now, see `prepare`."""
+        """Raises UserError where the run learned from other data; `hashes` are those of now, see `prepare`."""
         changed = self.changed_data(hashes)
         if changed:
-            raise RunFolderError(
+            raise UserError(
                 f"resume: what the run in {self.path} learned from has changed since: {', '.join(changed)}; "
                 "add --overwrite to start anew"
             )
@@ -166,26 +163,29 @@ class RunFolder:
         ]
 
     def check_space(self, needed: int) -> None:
-        """Raises RunFolderError where the disk has less than `needed` bytes left."""
+        """Raises UserError where the disk has less than `needed` bytes left."""
         free = shutil.disk_usage(self._existing).free
         if free < needed:
-            raise RunFolderError(
+            raise UserError(
                 f"output_dir: the disk of {self.path} has {free / 2**20:.0f} MiB left, this run may need {needed / 2**20:.0f} MiB"
             )
 
     def clear(self) -> None:
         """Removes what a run leaves, and nothing else, not from its folders either."""
+        drawn = PICTURES
+        with contextlib.suppress(UserError):
+            drawn += tuple(name for name in self.read_results().get("pictures", ()) if Path(name).name == name)
         for name in (
             self.results,
             self.metrics,
             self.normalizer,
             self.data,
-            *(self.path / picture for picture in PICTURES),
+            *(self.path / picture for picture in drawn),
             *(self.model / file for file in (WEIGHTS_FILE, DESCRIPTION_FILE)),
             self.config,
         ):
             name.unlink(missing_ok=True)
-        Checkpoints(self.checkpoints).clear()
+        Checkpoints.clear_stages(self.checkpoints)
         shutil.rmtree(self.path / "trackers" / WRITER, ignore_errors=True)
         for folder in (self.model, self.path / "trackers"):
             with contextlib.suppress(OSError):  # absent, or somebody else's files are in it
@@ -193,17 +193,16 @@ class RunFolder:
 
     def read_config(self) -> dict[str, Any]:
         """The stored settings, as a plain dictionary."""
-        return read_mapping(self.config)
+        return read_yaml(self.config)
 
     def read_results(self) -> dict[str, Any]:
         """What a finished run found.
 
         Raises:
-            FileNotFoundError: the run is not finished, or there is none.
-            ValueError: the file is damaged.
+            UserError: the run is not finished, or there is none; or the file is damaged.
         """
         if not self.finished:
-            raise FileNotFoundError(f"{self.results}: no results; the run is not finished or {self.path} holds none")
+            raise UserError(f"{self.results}: no results; the run is not finished or {self.path} holds none")
         return read_json(self.results)
 
     def read_metrics(self) -> list[dict[str, Any]]:

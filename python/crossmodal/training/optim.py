@@ -9,21 +9,28 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from crossmodal.errors import UserError
+from crossmodal.models.base import Model
 from crossmodal.settings import OptimizerConfig, ScheduleConfig
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+def build_optimizer(model: Model, objective: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     """The optimizer, with one learning rate for the pretrained parameters and one for the new; frozen ones are left out.
 
     Args:
-        model: a `CrossModalModel` (its `parameter_groups` says which is which).
+        model: its `parameter_groups` says which is which.
+        objective: its parameters are new.
         config: name and numbers.
+
+    Raises:
+        UserError: every parameter is frozen.
     """
-    parameters = model.parameter_groups()
-    groups = [{"params": parameters.encoder, "lr": config.lr}, {"params": parameters.new, "lr": config.new_lr}]
+    encoder, new = model.parameter_groups()
+    new = [*new, *(parameter for parameter in objective.parameters() if parameter.requires_grad)]
+    groups = [{"params": encoder, "lr": config.lr}, {"params": new, "lr": config.new_lr}]
     groups = [group for group in groups if group["params"]]
     if not groups:
-        raise ValueError("nothing to train: every parameter is frozen")
+        raise UserError("nothing to train: every parameter is frozen")
     common = {"weight_decay": config.weight_decay, "fused": config.fused}
     if config.name == "sgd":
         return torch.optim.SGD(groups, momentum=config.momentum, **common)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from typing import Any
@@ -35,26 +34,25 @@ class Progress:
         )
         self._validation: str | None = None
 
-    def step(self, loss: float, lr: float, k: int | None, samples_per_second: float) -> None:
-        """After each optimizer step."""
+    def step(self, loss: float, lr: float, said: dict[str, Any], samples_per_second: float) -> None:
+        """After each optimizer step. said: what the objective says of this epoch; its whole numbers are shown."""
         if self.terminal:
             epoch = self._bar.n * self.epochs // max(self.steps, 1) + 1
-            parts = [f"loss {loss:#.3g}", self._validation, None if k is None else f"k {k}", f"lr {lr:.1e}"]
+            parts = [f"loss {loss:#.3g}", self._validation, *_whole_numbers(said), f"lr {lr:.1e}"]
             parts.append(f"{samples_per_second:.0f} samples/s")
             self._bar.set_description_str(f"epoch {epoch}/{self.epochs}", refresh=False)
             self._bar.set_postfix_str(", ".join(part for part in parts if part), refresh=False)
             self._bar.update()
 
-    def epoch(self, record: dict[str, Any]) -> None:
-        """After each epoch, with its record."""
+    def epoch(self, record: dict[str, Any], said: dict[str, Any]) -> None:
+        """After each epoch, with its record and what the objective says of it."""
         self._validation = f"{self.metric} {record['validation']:#.3g}"
         if not self.enabled or self.terminal:
             return
-        parts = [f"epoch {record['epoch'] + 1}/{self.epochs}", f"loss {record['loss']:#.4g}"]
+        parts = [f"epoch {record['epoch']}/{self.epochs}", f"loss {record['loss']:#.4g}"]
         parts.append(f"validation {self.metric} {record['validation']:#.4g}")
-        if record.get("k") is not None:
-            parts.append(f"k {record['k']}")
         parts += [
+            *_whole_numbers(said),
             f"lr {record['lr']:.1e}",
             f"{record['samples_per_second']:.0f} samples/s",
             f"left {self._left(record['step'])}",
@@ -75,32 +73,12 @@ class Progress:
         return duration((time.perf_counter() - self.began) / done * (self.steps - step))
 
 
+def _whole_numbers(said: dict[str, Any]) -> list[str]:
+    return [f"{name} {value}" for name, value in said.items() if isinstance(value, int)]
+
+
 def duration(seconds: float) -> str:
     """`12 s`, `3.5 min`, `7.2 h`."""
     if seconds >= 3600:
         return f"{seconds / 3600:.1f} h"
     return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
-
-
-def closing_table(results: dict[str, Any], select: str) -> str:
-    """What a run came to, in a few lines: figures of the splits, the epoch that was kept, how long it took.
-
-    Args:
-        results: what `results.json` holds.
-        select: how the epoch was chosen.
-    """
-    rows = {
-        results["metric"]: [f"{results[split]:#.4g}" for split in ("validation", "test")],
-        "loss": [f"{results[split]:#.4g}" for split in ("validation_loss", "test_loss")],
-        "samples": [str(results["samples"][split]) for split in ("validation", "test")],
-    }
-    width = max(map(len, rows))
-    lines = [f"{'':{width}} {'validation':>12} {'test':>12}"]
-    lines += [f"{name:{width}} {validation:>12} {test:>12}" for name, (validation, test) in rows.items()]
-    if select == "metric" and math.isnan(results["validation"]):
-        select = f"loss, because validation {results['metric']} is NaN in every epoch"
-    lines.append(
-        f"weights of epoch {results['best_epoch'] + 1} of {results['epochs']} (select: {select}); "
-        f"{results['steps']} steps in {duration(results['seconds'])}"
-    )
-    return "\n".join(lines)

@@ -11,12 +11,14 @@ from typing import Any
 
 from accelerate import Accelerator, DistributedType, FullyShardedDataParallelPlugin
 from accelerate.state import AcceleratorState, PartialState
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 from torch.distributed.tensor import DTensor
 
-from crossmodal.settings import Config, ConfigError
+from crossmodal.errors import UserError
+from crossmodal.models.base import Model
+from crossmodal.settings import Config
 
 _SWITCH = "ACCELERATE_USE_FSDP"
 
@@ -25,7 +27,7 @@ def make_accelerator(config: Config, **options: Any) -> Accelerator:
     """An `Accelerator` that shards where `shard` is set or `accelerate launch --use_fsdp` asks for it.
 
     Raises:
-        ConfigError: the launcher asks for the first version of FSDP.
+        UserError: the launcher asks for the first version of FSDP.
     """
     launched = os.environ.get(_SWITCH, "false").lower() == "true"
     plugin = None
@@ -34,7 +36,7 @@ def make_accelerator(config: Config, **options: Any) -> Accelerator:
     elif launched:
         plugin = FullyShardedDataParallelPlugin()  # as the launcher's other variables say
         if plugin.fsdp_version != 2:
-            raise ConfigError(
+            raise UserError(
                 f"FSDP version {plugin.fsdp_version}: runs are sharded by version 2; launch with --fsdp_version 2, or set "
                 "--shard true"
             )
@@ -59,13 +61,13 @@ def in_force(accelerator: Accelerator) -> bool:
     return accelerator.distributed_type == DistributedType.FSDP
 
 
-def choose_layers(accelerator: Accelerator, encoder: nn.Module) -> None:
-    """Makes each transformer layer of the encoder a unit of its own; what is left over is one unit."""
+def choose_layers(accelerator: Accelerator, model: Model) -> None:
+    """Makes each layer of the model a unit of its own; what is left over is one unit."""
     if not in_force(accelerator):
         return
     found = accelerator.state.fsdp_plugin
     found.auto_wrap_policy = transformer_auto_wrap_policy
-    found.transformer_cls_names_to_wrap = sorted({type(layer).__name__ for layer in encoder.layers()})
+    found.transformer_cls_names_to_wrap = sorted({type(layer).__name__ for layer in model.layers()})
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The training loop: many processes or one, any precision, interruptible at every step, and the same numbers each time."""
+"""One stage of a run: any model and objective, one process or many, interruptible at every step, the same numbers each time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,111 +26,94 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.fsdp import FSDPModule
 
 from crossmodal import seeds
-from crossmodal.data.loader import BatchPlan, Share, TrainLoader, eval_rows
-from crossmodal.methods import METHODS, Batch, MixPlan, TrainingStep
-from crossmodal.scoring import losses, metrics
+from crossmodal.data.dataset import Batch, Dataset
+from crossmodal.data.loader import BatchPlan, Share, TrainLoader
+from crossmodal.errors import Interrupted, UserError
+from crossmodal.scoring import metrics
 from crossmodal.settings import Config
 from crossmodal.training import sharding
 from crossmodal.training.checkpoint import Checkpoints
-from crossmodal.training.folder import RunFolder, RunFolderError
+from crossmodal.training.evaluation import Evaluation, evaluate
+from crossmodal.training.folder import RunFolder
+from crossmodal.training.objective import Objective, Position, Step, merged
 from crossmodal.training.optim import build_optimizer, build_scheduler
 from crossmodal.training.progress import Progress
 from crossmodal.training.selection import EpochSelection
 
-PARTS = ("loss", "target", "mixed_target", "mixed_source")
 MOST_SKIPPED = 20  # Steps in a row; beyond that the weights themselves are no longer sound.
 SAVE_COST = 0.01  # Share of the time that checkpoints by time may take, beyond one per `every_minutes`.
-PICTURED = 4  # Training samples whose replaced patches are kept for the picture.
 
 
-class NonFiniteLoss(RuntimeError):
+class NonFiniteLoss(UserError):
     """The loss or its gradient became NaN or infinite."""
-
-
-class Interrupted(RuntimeError):
-    """SIGTERM or Ctrl-C; the run was saved. `signum` says which."""
-
-    def __init__(self, signum: int, message: str) -> None:
-        super().__init__(message)
-        self.signum = signum
 
 
 @dataclass
 class State:
-    """Where a run stands, beside weights, optimizer, generators and `EpochSelection`: plain numbers, part of every checkpoint."""
+    """Where a stage stands, beside weights, optimizer, generators and `EpochSelection`: plain numbers, part of every checkpoint."""
 
-    data: str = ""  # sha256 of the task's data
-    epoch: int = 0
-    batch: int = 0  # next batch of that epoch
+    data: str = ""  # fingerprint of the training data
+    epoch: int = 0  # epochs done
+    batch: int = 0  # batches done of the epoch after these
     step: int = 0  # optimizer steps done, skipped ones included
     seconds: float = 0.0
-    totals: list[float] = field(default_factory=lambda: [0.0] * len(PARTS))  # sums over the samples of this epoch
+    totals: dict[str, float] = field(default_factory=dict)  # sums of losses over the samples of this epoch
     samples: int = 0
     gradient: float = 0.0
     skipped: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
-    replaced: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # epoch -> training sample -> slots
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Outputs of a whole split, in its order (normalised, as the model gives them), with loss and metric.
-
-    scores: float64 (n,), what each sample says for the model, higher is better: for classes whether it is right, else minus
-    its loss.
-    """
-
-    outputs: Tensor
-    loss: float
-    metric: float
-    scores: Tensor
 
 
 class Trainer:
-    """Trains one model on one task.
+    """Trains a model on a task by an objective.
 
     Args:
         config: the run's settings.
-        task: data, kind of target, names of loss and metric.
-        source: data of the pretraining modality, or None for a method without mixing.
-        model: `CrossModalModel`.
+        task: data, kind of target, names of loss and metrics.
+        model: an `nn.Module` that takes `Batch.x`; what it may offer beside is in `models.base`.
+        objective: what is minimised.
         accelerator: from accelerate; decides device, processes and precision.
         folder: the run's folder; checkpoints and `metrics.jsonl` go there.
+        stage: name of this stage: of its checkpoints and of its random streams.
+        epochs: of this stage (None: those of the settings).
+        before: records of the stages before this one.
     """
 
     def __init__(
-        self, config: Config, task, source, model: nn.Module, accelerator: Accelerator, folder: RunFolder
+        self,
+        config: Config,
+        task,
+        model: nn.Module,
+        objective: Objective,
+        accelerator: Accelerator,
+        folder: RunFolder,
+        *,
+        stage: str = "train",
+        epochs: int | None = None,
+        before: Sequence[dict[str, Any]] = (),
     ) -> None:
         self.config, self.task, self.accelerator, self.folder = config, task, accelerator, folder
-        self.loss, self.metric = losses.get(task.loss), metrics.get(task.metric)
-        mixes = METHODS[config.method].mixes
-        self.schedule = config.mixing.replace_schedule()
-        self.patches = patches_at_hand(model, source) if mixes else 0
-        self.gumbel_epochs = gumbel_epochs(config, task.ndim)
+        self.stage, self.epochs, self.before = stage, epochs or config.epochs, list(before)
+        self.seed = config.seed if stage == "train" else seeds.derive(config.seed, stage)
+        self.parts = ("loss", *objective.parts)
 
-        sharding.choose_layers(accelerator, model.encoder)
-        step = TrainingStep(model, self.loss, task.normalizer.inverse_y, config.mixing if mixes else None)
-        optimizer = build_optimizer(model, config.optimizer)
+        sharding.choose_layers(accelerator, model)
+        optimizer = build_optimizer(model, objective, config.optimizer)
         rank, world = accelerator.process_index, accelerator.num_processes
+        companions = {name: len(data) for name, data in objective.companions.items()}
         self.plan = BatchPlan(
-            len(task.train),
-            config.batch_size,
-            config.accumulate,
-            config.seed,
-            len(source.inputs) if mixes else 0,
-            rank,
-            world,
+            len(task.train), config.batch_size, config.accumulate, self.seed, companions, rank, world
         )
         # Before the optimizer is prepared: with a loss scaler accelerate exchanges its `step`, which the schedule counts.
-        self.scheduler = build_scheduler(optimizer, config.lr_schedule, self.plan.steps * config.epochs)
-        self.step, self.optimizer = accelerator.prepare(step, optimizer)
+        self.scheduler = build_scheduler(optimizer, config.lr_schedule, self.plan.steps * self.epochs)
+        self.step, self.optimizer = accelerator.prepare(Step(model, objective), optimizer)
         # All of them, frozen ones too: accelerate knows a sharded model by the list of its parameters.
         self._parameters = list(self.step.parameters())
         pin = config.loader.pin_memory and accelerator.device.type == "cuda"
-        self.loader = TrainLoader(task.train, source if mixes else None, self.plan, config.loader.workers, pin)
-        self.checkpoints = Checkpoints(folder.checkpoints, config.keep, rank, accelerator.wait_for_everyone)
-        self.state = State(data=task.sha256)
-        self.selection = EpochSelection(config.select, self.metric)
+        self.loader = TrainLoader(task.train, objective.companions, self.plan, config.loader.workers, pin)
+        self.checkpoints = Checkpoints(folder.checkpoints / stage, config.keep, rank, accelerator.wait_for_everyone)
+        self.state = State(data=task.fingerprint, totals=dict.fromkeys(self.parts, 0.0))
+        self.selection = EpochSelection(config.select, metrics.get(task.metric))
         self.best_weights: dict[str, Tensor] | None = None  # of the epoch that the selection keeps
         self.progress: Progress | None = None  # while `fit` is at work
         self._signal: int | None = None
@@ -150,70 +133,59 @@ class Trainer:
             NonFiniteLoss: the loss is not finite and `on_nan` is `stop`; or every step had to be skipped.
             Interrupted: a signal came; a checkpoint was written.
         """
-        torch.manual_seed(seeds.derive(self.config.seed, "training", self.accelerator.process_index))
+        torch.manual_seed(seeds.derive(self.seed, "training", self.accelerator.process_index))
         self._restore()
-        total = self.plan.steps * self.config.epochs
-        self.progress = Progress(
-            total, self.config.epochs, self.task.metric, self.state.step, self.accelerator.is_main_process
-        )
+        total = self.plan.steps * self.epochs
+        self.progress = Progress(total, self.epochs, self.task.metric, self.state.step, self.accelerator.is_main_process)
         try:
             with self._signals():
-                for epoch in range(self.state.epoch, self.config.epochs):
+                for epoch in range(self.state.epoch, self.epochs):
                     began, done = time.perf_counter(), self.state.seconds
                     self._train_epoch(epoch, began, done)
                     self._end_epoch(epoch, began, done)
                 self._check_trained()
                 path = self._save()  # what is left, the test and the pictures, can fail and is not to cost the training
-                _, stop, _ = self._agree(torch.zeros(len(PARTS), dtype=torch.float64, device=self.accelerator.device))
+                _, stop, _ = self._agree(self._zeros())
                 if stop:
                     raise self._interrupted(stop, path)
         finally:
             self.progress.close()
         self._load_weights(self.best_weights)
 
-    def evaluate(self, split) -> Evaluation:
-        """Outputs, loss and metric of a split, with the weights as they are."""
-        outputs = self._outputs(split)
-        normalizer = self.task.normalizer
-        physical_outputs, physical_y = normalizer.decode(outputs), normalizer.inverse_y(split.y)
-        pair = (physical_outputs, physical_y) if self.loss.physical else (outputs, split.y)
-        per_sample = self.loss.per_sample(*pair).double()
-        scores = outputs.argmax(1) == split.y if self.task.kind == "classification" else -per_sample
-        metric = self.metric(physical_outputs, physical_y)
-        return Evaluation(outputs, per_sample.mean().item(), metric, scores.double())
+    def evaluate(self, split: Dataset) -> Evaluation:
+        """Figures and outputs of a split, with the weights as they are."""
+        self.step.eval()
+        size = self.config.loader.eval_batch_size
+        return evaluate(self._forward, split, self.task, size, self.accelerator)
 
     # ----- one epoch --------------------------------------------------------------------------------------------------
 
     def _train_epoch(self, epoch: int, began: float, done: float) -> None:
         state, config = self.state, self.config
         self.step.train()
-        k = self._k(epoch)
-        pictured = self._pictured_epoch(epoch)
-        group = torch.zeros(len(PARTS), dtype=torch.float64, device=self.accelerator.device)
-        samples: list[tuple[Tensor, Tensor]] = []
+        group, samples = self._zeros(), []
         self._began, self._samples_before, self._waited = began, state.samples, 0.0
         for number, (batch, share) in self._batches(epoch, state.batch):
             last = (number + 1) % config.accumulate == 0 or number + 1 == self.plan.batches
-            step_in_epoch = number // config.accumulate
-            size = self.plan.group_size(step_in_epoch)
+            size = self.plan.group_size(number // config.accumulate)
+            position = Position(epoch, self.epochs, number, self.seed, share.first, share.total)
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.step):
-                parts = self._forward(batch, self._mix_plan(epoch, number, k, share))
+                losses = self._forward(batch, position)
                 # Summed over the samples of the whole group, whatever the batches and processes it is divided into;
                 # data-parallel training averages over the processes.
-                loss = (parts["loss"] * batch.weight).sum() * (self.accelerator.num_processes / size)
+                loss = (losses["loss"] * batch.weight).sum() * (self.accelerator.num_processes / size)
                 self.accelerator.backward(loss)
-            samples.append((batch.index, parts["loss"].detach()))
-            for place, name in enumerate(PARTS):
-                if name in parts:
-                    group[place] += (parts[name].detach().double() * batch.weight).sum()
-            if pictured and "replaced" in parts:
-                self._note_replaced(epoch, batch, parts["replaced"])
+            samples.append((batch.index, losses["loss"].detach()))
+            for place, name in enumerate(self.parts):
+                group[place] += (losses[name].detach().double() * batch.weight).sum()
             if last:
                 state.batch = number + 1
                 state.seconds = done + time.perf_counter() - began
-                self._optimizer_step(epoch, group, samples, size, k)
-                group.zero_()
-                samples.clear()
+                self._optimizer_step(epoch, group, samples, size)
+                group, samples = self._zeros(), []
+
+    def _zeros(self) -> Tensor:
+        return torch.zeros(len(self.parts), dtype=torch.float64, device=self.accelerator.device)
 
     def _forward(self, *arguments) -> Any:
         """The step in the run's precision; accelerate sees to that of its own accord for models that are not sharded."""
@@ -230,9 +202,7 @@ class Trainer:
             self._waited += time.perf_counter() - before
             yield number, (batch, share)
 
-    def _optimizer_step(
-        self, epoch: int, group: Tensor, samples: list[tuple[Tensor, Tensor]], size: int, k: int | None
-    ) -> None:
+    def _optimizer_step(self, epoch: int, group: Tensor, samples: list[tuple[Tensor, Tensor]], size: int) -> None:
         state, config = self.state, self.config
         norm = self.accelerator.clip_grad_norm_(self._parameters, config.optimizer.clip or float("inf"))
         norm = float(sharding.whole(norm))
@@ -240,7 +210,8 @@ class Trainer:
         taken = all(map(math.isfinite, totals)) and math.isfinite(norm)
         lr = self.scheduler.get_last_lr()[0]
         if all(map(math.isfinite, totals)):
-            state.totals = [a + b for a, b in zip(state.totals, totals, strict=True)]
+            for name, total in zip(self.parts, totals, strict=True):
+                state.totals[name] += total
             state.samples += size
         if taken:
             self.optimizer.step()
@@ -254,7 +225,7 @@ class Trainer:
         self.optimizer.zero_grad()
         state.step += 1
         elapsed = max(time.perf_counter() - self._began, 1e-9)
-        self.progress.step(totals[0] / size, lr, k, (state.samples - self._samples_before) / elapsed)
+        self.progress.step(totals[0] / size, lr, self._said(epoch), (state.samples - self._samples_before) / elapsed)
         self._lr = lr
         if stop:
             raise self._interrupted(stop, self._save())
@@ -287,7 +258,7 @@ class Trainer:
         bad_rows = [row for rows, losses in samples for row in rows[~torch.isfinite(losses)].tolist()]
         rows = sorted(set(gather_object(bad_rows) if self.accelerator.num_processes > 1 else bad_rows))
         what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
-        where = f"at step {self.state.step} (epoch {epoch + 1}): {what}"
+        where = f"at step {self.state.step + 1} (epoch {epoch + 1}): {what}"
         where += f", training samples {rows[:20]}" if rows else ""
         self.state.skipped += 1
         self._skipped_in_a_row += 1
@@ -318,19 +289,14 @@ class Trainer:
         state, task = self.state, self.task
         trained = time.perf_counter() - began
         validation = self.evaluate(task.validation)
-        k = self._k(epoch)
-        record: dict[str, Any] = {"epoch": epoch, "step": state.step, "lr": self._lr}
+        means = {name: total / max(state.samples, 1) for name, total in state.totals.items()}
+        record: dict[str, Any] = {"stage": self.stage, "epoch": epoch + 1, "step": state.step, "lr": self._lr}
+        record |= {"loss": means.pop("loss")} | {f"loss_{name}": mean for name, mean in means.items()}
+        record |= self._said(epoch)
         record |= {
-            name: total / max(state.samples, 1)
-            for name, total in zip(PARTS, state.totals, strict=True)
-            if k is not None or name in ("loss", "target")
-        }
-        record |= {
-            "k": k,
-            "lam": None if k is None else k / self.model.encoder.num_tokens,
-            "selection": None if k is None else self._selection(epoch),
             "validation": validation.metric,
             "validation_loss": validation.loss,
+            **{f"validation_{name}": value for name, value in list(validation.metrics.items())[1:]},
             "gradient_norm": state.gradient / max(self.plan.steps - state.skipped, 1),
             "skipped_steps": state.skipped,
             "samples_per_second": (state.samples - self._samples_before) / trained,
@@ -338,51 +304,24 @@ class Trainer:
             "memory_mib": memory_mib(self.accelerator.device),
             "seconds": done + time.perf_counter() - began,
         }
-        if self.selection.consider(epoch, validation.metric, validation.loss, validation.scores):
+        if self.selection.consider(epoch + 1, validation.metric, validation.loss, validation.scores):
             self.best_weights = self._weights()
-        self._gather_replaced(epoch)
+        if self.accelerator.num_processes > 1:
+            self.objective.notes = merged(gather_object([self.objective.notes]))
         state.history.append(record)
         state.epoch, state.batch, state.samples, state.skipped, state.gradient = epoch + 1, 0, 0, 0, 0.0
-        state.totals = [0.0] * len(PARTS)
+        state.totals = dict.fromkeys(self.parts, 0.0)
         state.seconds = record["seconds"]
         if self.accelerator.is_main_process:
             self.folder.append_metrics(record)
         numbers = {name: value for name, value in record.items() if isinstance(value, int | float)}
         self.accelerator.log(numbers, step=state.step)
-        self.progress.epoch(record)
+        self.progress.epoch(record, self._said(epoch))
         if self.config.checkpoint.every_minutes and self._save_seconds is None:
             self._save()  # an early end is not to cost a short run everything, and now it is known what saving costs
 
-    # ----- mixing -----------------------------------------------------------------------------------------------------
-
-    def _k(self, epoch: int) -> int | None:
-        """Patches replaced in an epoch; the same for all its steps. None without mixing."""
-        return self.schedule(epoch / self.config.epochs, self.patches) if self.patches else None
-
-    def _selection(self, epoch: int) -> str:
-        chosen = self.config.mixing.selection
-        return "topk" if chosen == "gumbel" and epoch >= self.gumbel_epochs else chosen
-
-    def _mix_plan(self, epoch: int, batch: int, k: int | None, share: Share) -> MixPlan | None:
-        if k is None:
-            return None
-        seed = seeds.derive(self.config.seed, "mix", epoch, batch)
-        return MixPlan(k, self._selection(epoch), seed, (share.first, share.total))
-
-    def _pictured_epoch(self, epoch: int) -> bool:
-        """Early, midway and late: the first, the middle and the last epoch with anything replaced."""
-        mixing = [e for e in range(self.config.epochs) if self._k(e)]
-        return bool(mixing) and epoch in (mixing[0], mixing[len(mixing) // 2], mixing[-1])
-
-    def _note_replaced(self, epoch: int, batch: Batch, slots: Tensor) -> None:
-        for row, chosen in zip(batch.index.tolist(), slots, strict=True):
-            if row < PICTURED:
-                self.state.replaced.setdefault(str(epoch), {})[str(row)] = chosen.tolist()
-
-    def _gather_replaced(self, epoch: int) -> None:
-        if self._pictured_epoch(epoch) and self.accelerator.num_processes > 1:
-            parts = gather_object([self.state.replaced.get(str(epoch), {})])
-            self.state.replaced[str(epoch)] = {row: slots for part in parts for row, slots in part.items()}
+    def _said(self, epoch: int) -> dict[str, Any]:
+        return self.objective.record(Position(epoch, self.epochs))
 
     # ----- weights and checkpoints ------------------------------------------------------------------------------------
 
@@ -390,6 +329,11 @@ class Trainer:
     def model(self) -> nn.Module:
         """The model, without what the data-parallel wrapper puts around it."""
         return self.accelerator.unwrap_model(self.step).model
+
+    @property
+    def objective(self) -> Objective:
+        """What is minimised."""
+        return self.accelerator.unwrap_model(self.step).objective
 
     def whole_weights(self) -> dict[str, Tensor]:
         """All weights of the model, put together from their shards if there are any (complete on process 0)."""
@@ -422,7 +366,7 @@ class Trainer:
         optimizer = get_optimizer_state_dict(self.step, self.optimizer.optimizer, options=options)
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
         state = {
-            "state": vars(self.state) | self.selection.state() | {"lr": self._lr},
+            "state": vars(self.state) | self.selection.state() | {"lr": self._lr, "notes": self.objective.notes},
             "optimizer": optimizer,
             "scheduler": {"last_epoch": self.scheduler.last_epoch, "last_lr": self.scheduler.get_last_lr()},
             "scaler": scaler,
@@ -437,8 +381,8 @@ class Trainer:
         if found is None:
             if self.accelerator.is_main_process:
                 if self.config.resume:
-                    print(f"no checkpoint in {self.folder.checkpoints}, starting anew", flush=True)
-                self.folder.write_metrics([])
+                    print(f"no checkpoint in {self.checkpoints.folder}, starting anew", flush=True)
+                self.folder.write_metrics(self.before)
             return
         weights, saved, self.best_weights, path = found
         self._load_weights(weights)
@@ -449,27 +393,16 @@ class Trainer:
         )
         if saved["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(saved["scaler"])
-        self._lr = saved["state"].pop("lr")
+        self._lr, self.objective.notes = saved["state"].pop("lr"), saved["state"].pop("notes")
         self.selection.load_state({key: saved["state"].pop(key) for key in self.selection.state()})
         self.state = State(**saved["state"])
-        if self.state.data != self.task.sha256:
-            raise RunFolderError(f"resume: the data of {self.task.name} have changed since {path} was written")
+        if self.state.data != self.task.fingerprint:
+            raise UserError(f"resume: the data of {self.task.name} have changed since {path} was written")
         if self.accelerator.is_main_process:
-            self.folder.write_metrics(self.state.history)
+            self.folder.write_metrics([*self.before, *self.state.history])
             print(f"resumed from {path} (step {self.state.step}, epoch {self.state.epoch + 1})", flush=True)
 
     # ----- the rest ---------------------------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def _outputs(self, split) -> Tensor:
-        self.step.eval()
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        outputs = []
-        for rows in eval_rows(len(split), self.config.loader.eval_batch_size, rank, world):
-            x = split.x[rows].to(self.accelerator.device)
-            weight = torch.ones(len(rows), device=x.device)
-            outputs.append(self._forward(Batch(x, split.y[rows].to(x.device), rows.to(x.device), weight)))
-        return self.accelerator.gather(torch.cat(outputs))[: len(split)].cpu()
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -490,18 +423,6 @@ class Trainer:
         finally:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
-
-
-def gumbel_epochs(config: Config, ndim: int) -> int:
-    """Epochs of noisy selection: as set, else 5 for 1-D inputs and 10 for 2-D, as the method's authors have it."""
-    if config.mixing.gumbel_epochs is not None:
-        return config.mixing.gumbel_epochs
-    return 5 if ndim == 1 else 10
-
-
-def patches_at_hand(model: nn.Module, source) -> int:
-    """How many patches can be replaced at most: tokens of a target or of a source sample, whichever are fewer."""
-    return min(model.encoder.num_tokens, model.embed_source(source.inputs[:1]).shape[1])
 
 
 def memory_mib(device: torch.device) -> float:

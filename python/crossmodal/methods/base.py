@@ -1,0 +1,108 @@
+"""What a method is, and the registry of methods.
+
+A method is a class in a file of this package:
+
+    @register
+    class NaiveFineTuning(Method):
+        name = "nft"
+        description = "one line for --list"
+        Options = ...             # a dataclass: its section of the settings, `--nft.KEY`
+
+        def build(self, task, config): ...            # the model; weights as they are before training
+        def objective(self, task, model, config): ... # what one step minimises (default: the task's loss)
+        def fit(self, run): ...                       # the stages of training (default: one)
+
+It says what it can do with which task (`unsuited`), draws pictures of its own if it wants to, and nothing else knows its name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from crossmodal.errors import UserError
+from crossmodal.naming import unknown
+
+
+@dataclass
+class NoOptions:
+    """A method without settings of its own."""
+
+
+class Method:
+    """A way to learn a task.
+
+    Attributes:
+        name: as in `--method`.
+        description: one line.
+        Options: dataclass of its settings, documented in its docstring; they are `config.options` of a run.
+        unsuited: kinds of target ("classification", "multilabel", "regression", "dense") and shapes of input ("1d", "2d") that it
+            cannot do, each with the reason.
+        pictures: file names of what `draw` writes.
+        seeded: whether runs of different seeds differ.
+    """
+
+    name: ClassVar[str]
+    description: ClassVar[str]
+    Options: ClassVar[type] = NoOptions
+    unsuited: ClassVar[dict[str, str]] = {}
+    pictures: ClassVar[tuple[str, ...]] = ()
+    seeded: ClassVar[bool] = True
+
+    def build(self, task: Any, config: Any) -> Any:
+        """The model, `models.base.Model`, with the weights that training starts from.
+
+        Args:
+            task: `tasks.Task`.
+            config: `settings.Config` of the run.
+
+        Raises:
+            UserError: settings that do not fit the task.
+        """
+        raise NotImplementedError
+
+    def objective(self, task: Any, model: Any, config: Any) -> Any:
+        """What one step minimises, `training.objective.Objective`; by default the task's loss."""
+        from crossmodal.training.objective import Objective
+
+        return Objective(task)
+
+    def fit(self, run: Any) -> Any:
+        """Trains `run.model` and returns it, by default in one stage; see `training.run.Run.train`."""
+        return run.train(run.model, run.objective)
+
+    def draw(self, run: Any) -> dict[str, Any]:
+        """Pictures of the method's own, matplotlib figures by file name."""
+        return {}
+
+
+METHODS: dict[str, Method] = {}
+
+
+def register(cls: type[Method]) -> type[Method]:
+    """Decorator that makes a method known.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if cls.name in METHODS:
+        raise ValueError(f"method {cls.name!r} is registered already")
+    METHODS[cls.name] = cls()
+    return cls
+
+
+def get(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        UserError: there is none; the nearest name is given.
+    """
+    if name not in METHODS:
+        raise UserError(unknown("method", name, METHODS))
+    return METHODS[name]
+
+
+def reason_against(name: str, kind: str, ndim: int) -> str | None:
+    """Why a method cannot do tasks of a kind of target and number of axes; None where it can."""
+    unsuited = get(name).unsuited
+    return unsuited.get(kind) or unsuited.get(f"{ndim}d")

@@ -1,0 +1,51 @@
+"""Fine-tuning of a pretrained encoder, all of it on target samples alone; and the same network without what it learned before."""
+
+from __future__ import annotations
+
+from crossmodal.methods.base import Method, register
+from crossmodal.models import encoders
+from crossmodal.models.finetuned import FineTuned
+
+
+def build(task, config, *, pretrained: bool = True) -> FineTuned:
+    """The encoder that the settings name, with an embedder and a head for the task.
+
+    Args:
+        pretrained: False draws all weights anew.
+
+    Raises:
+        UserError: the encoder cannot be loaded, or does not suit the samples.
+    """
+    encoder = encoders.load(
+        config.encoder,
+        pretrained=pretrained,
+        layers=config.model.layers,
+        dropout=config.model.dropout,
+        image_size=config.model.image_size,
+    )
+    encoder.attach(task.input_shape, config.model.patch_size)
+    if config.model.activation_checkpointing:
+        encoder.enable_activation_checkpointing()
+    return FineTuned(encoder, task.kind, task.num_outputs, task.output_shape if task.kind == "dense" else None)
+
+
+@register
+class NaiveFineTuning(Method):
+    """The baseline of every comparison."""
+
+    name = "nft"
+    description = "naive fine-tuning: pretrained encoder, target samples alone"
+
+    def build(self, task, config) -> FineTuned:
+        return build(task, config)
+
+
+@register
+class Scratch(Method):
+    """What the pretrained weights are worth."""
+
+    name = "scratch"
+    description = "the same network without its pretrained weights"
+
+    def build(self, task, config) -> FineTuned:
+        return build(task, config, pretrained=False)

@@ -1,0 +1,158 @@
+"""What every method leaves: a module that predicts, saved as safetensors with a description from which it is rebuilt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from crossmodal.errors import UserError
+from crossmodal.files import digest, read_json, replacing, write_json, writing
+
+WEIGHTS_FILE = "model.safetensors"
+DESCRIPTION_FILE = "model.json"
+FORMAT = 2
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class ParameterGroups(NamedTuple):
+    """Trainable parameters: ``encoder``, what comes from pretrained weights; ``new``, what does not."""
+
+    encoder: list[nn.Parameter]
+    new: list[nn.Parameter]
+
+
+class Model(nn.Module):
+    """A network from normalised samples ``(B, *input_shape)`` to outputs: logits ``(B, K)`` of classes or labels, normalised
+    values ``(B, R)``, or a normalised field ``(B, Cout, ...)``.
+
+    A subclass gives its name in files (``class FNO(Model, name="fno")``) and :meth:`spec`, the arguments of its constructor.
+
+    Attributes:
+        unsaved: prefixes of tensors that are not needed to predict and stay out of the file.
+    """
+
+    registry: ClassVar[dict[str, type[Model]]] = {}
+    name: ClassVar[str]
+    unsaved: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, name: str, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.name = name
+        Model.registry[name] = cls
+
+    def spec(self) -> dict[str, Any]:
+        """Arguments that rebuild the module, as JSON values."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_spec(cls, spec: dict[str, Any]) -> Model:
+        """The inverse of :meth:`spec`, with weights that are about to be overwritten."""
+        return cls(**spec)
+
+    def parameter_groups(self) -> ParameterGroups:
+        """Trainable parameters for two learning rates."""
+        return ParameterGroups([], [parameter for parameter in self.parameters() if parameter.requires_grad])
+
+    def layers(self) -> list[nn.Module]:
+        """Repeated layers, each a unit where a model is cut into shards."""
+        return []
+
+    def compile_body(self) -> None:
+        """Compile what is worth it with torch.compile."""
+        self.forward = torch.compile(self.forward)
+
+    def facts(self) -> dict[str, Any]:
+        """What results.json says of the model beside its size, as JSON values."""
+        return {}
+
+    def count_parameters(self, *, trainable: bool = False) -> int:
+        """Number of parameters of what predicts, or of those of them that are trained."""
+        return sum(
+            parameter.numel()
+            for name, parameter in self.named_parameters()
+            if not name.startswith(self.unsaved) and (parameter.requires_grad or not trainable)
+        )
+
+    def save(self, folder: str | Path, weights: dict[str, Tensor] | None = None) -> None:
+        """Write ``model.safetensors`` and ``model.json`` into ``folder``, which is made if need be.
+
+        ``weights``: whole tensors by the names of ``state_dict``, where the model itself holds shards of them.
+
+        Files are written aside and renamed; the description holds the hash of the weights, so that a pair torn apart
+        by an interruption is refused when it is loaded.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {
+            key: value.detach().cpu().contiguous()
+            for key, value in self._saved(self.state_dict() if weights is None else weights).items()
+        }
+        with replacing(folder / WEIGHTS_FILE) as aside, writing(folder / WEIGHTS_FILE):
+            save_file(tensors, aside, metadata={"format": "pt"})
+            weights_sha256 = digest(aside)
+        description = {
+            "format": FORMAT,
+            "weights_sha256": weights_sha256,
+            "model": self.name,
+            "dtype": str(next(self.parameters()).dtype).removeprefix("torch."),
+            "spec": self.spec(),
+        }
+        write_json(folder / DESCRIPTION_FILE, description)
+
+    def _saved(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {key: value for key, value in state.items() if not key.startswith(self.unsaved)}
+
+
+def load(folder: str | Path, *, device: str | torch.device = "cpu") -> Model:
+    """Read a model written by :meth:`Model.save`, in eval mode; neither hub nor pretrained checkpoint is needed.
+
+    Raises:
+        UserError: if a file is missing or damaged, or the two do not belong together; the file and the key are named.
+    """
+    folder = Path(folder)
+    description_file, weights_file = folder / DESCRIPTION_FILE, folder / WEIGHTS_FILE
+    for file in (description_file, weights_file):
+        if not file.is_file():
+            raise UserError(f"{file} is missing: {folder} is not the folder of a finished run")
+    description = _read_description(description_file)
+    if digest(weights_file) != description["weights_sha256"]:
+        raise UserError(f"{weights_file} is damaged or does not belong to {description_file} (its hash differs)")
+    try:
+        tensors = load_file(weights_file)
+    except SafetensorError as error:
+        raise UserError(f"{weights_file} is not a readable safetensors file: {error}") from error
+    try:
+        # The random weights that are overwritten at once must not move the caller's random stream.
+        with torch.random.fork_rng(devices=[]):
+            model = Model.registry[description["model"]].from_spec(description["spec"])
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{description_file} does not describe a model: {error}") from error
+    model = model.to(_DTYPES[description["dtype"]])
+    expected = model._saved(model.state_dict())
+    for key in sorted(tensors.keys() ^ expected.keys()):
+        state = "lacks the tensor" if key in expected else "has an unexpected tensor"
+        raise UserError(f"{weights_file} {state} {key!r}")
+    for key, value in tensors.items():
+        if value.shape != expected[key].shape:
+            shapes = f"{tuple(value.shape)}, expected {tuple(expected[key].shape)}"
+            raise UserError(f"{weights_file}: tensor {key!r} has shape {shapes}")
+    model.load_state_dict(tensors)
+    return model.to(device).eval()
+
+
+def _read_description(file: Path) -> dict[str, Any]:
+    description = read_json(file)
+    if description.get("format") != FORMAT:
+        raise UserError(f"{file} must describe a model in format {FORMAT}, got {description.get('format')!r}")
+    for key, valid in (("weights_sha256", None), ("model", Model.registry), ("dtype", _DTYPES), ("spec", None)):
+        if key not in description:
+            raise UserError(f"{file} lacks the key {key!r}")
+        if valid is not None and description[key] not in valid:
+            raise UserError(f"{file}: {key} must be one of {list(valid)}, got {description[key]!r}")
+    return description

@@ -1,0 +1,103 @@
+"""Evaluation of a split, batch after batch, with any number of processes: the figures are those of the whole split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from crossmodal.data.dataset import Batch, Dataset
+from crossmodal.data.loader import eval_rows
+from crossmodal.scoring import losses, metrics
+
+KEPT_VALUES = 2**26  # Outputs are kept, for pictures, where a split has no more values than these,
+KEPT_SAMPLES = 64  # else those of so many samples.
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model makes of a split.
+
+    loss: mean over the samples. metrics: by name, the task's in their order. numbers: what each metric says of every sample, in
+    the split's order. scores: float64 (n,), what each sample says for the model, higher is better: for classes whether it is
+    right, else minus its loss. outputs, targets: of the split, or of some samples where they are many, on the CPU, as
+    metrics take them: logits of classes and labels, else values in the data's own units, float64.
+    """
+
+    loss: float
+    metrics: dict[str, float]
+    numbers: dict[str, metrics.Numbers]
+    scores: Tensor
+    outputs: Tensor
+    targets: Tensor
+
+    @property
+    def metric(self) -> float:
+        """The task's first metric."""
+        return next(iter(self.metrics.values()))
+
+    def intervals(self) -> dict[str, list[float] | None]:
+        """95 % interval of each metric, for the chance by which these samples were drawn; see `metrics.Metric.interval`."""
+        return {name: metrics.get(name).interval(numbers) for name, numbers in self.numbers.items()}
+
+
+def evaluate(
+    predict: Callable[[Batch], Tensor],
+    split: Dataset,
+    task,
+    batch_size: int,
+    accelerator: Accelerator | None = None,
+    processes: int = 1,
+) -> Evaluation:
+    """Goes through a split once.
+
+    Args:
+        predict: outputs of the model for a batch on its device, float32, normalised.
+        split: a split of the task.
+        task: gives loss, metrics, kind and normalizer.
+        batch_size: samples at a time.
+        accelerator: device and processes; None: the CPU, this process alone,
+        processes: in the batches that so many would have: another number of rows in a matrix product may change the last bit.
+    """
+    device = accelerator.device if accelerator else torch.device("cpu")
+    world = accelerator.num_processes if accelerator else processes
+    ranks = [accelerator.process_index] if accelerator else range(processes)
+    chosen = {name: metrics.get(name) for name in task.metrics}
+    parts: dict[tuple[str, str], list[Tensor]] = {}
+    kept = 0
+    for rows in (rows for rank in ranks for rows in eval_rows(len(split), batch_size, rank, world)):
+        batch = split.read(rows).to(device)
+        with torch.no_grad():
+            outputs = predict(batch)
+        per_sample = losses.of_batch(losses.get(task.loss), outputs, batch, task.normalizer).double()
+        score = (outputs.argmax(1) == batch.y).double() if task.kind == "classification" else -per_sample
+        decoded = task.normalizer.decode(outputs)
+        batch = replace(batch, y=task.normalizer.inverse_y(batch.y))
+        found = {("", "loss"): per_sample, ("", "score"): score}
+        for name, metric in chosen.items():
+            found |= {(name, key): values for key, values in metric.measure(decoded, batch).items()}
+        if kept < KEPT_SAMPLES or outputs[0].numel() * len(split) <= KEPT_VALUES:
+            found |= {("", "outputs"): decoded, ("", "targets"): batch.y}
+            kept += len(batch)
+        for key, values in found.items():
+            parts.setdefault(key, []).append(values.cpu())
+    whole = {}
+    for key in list(parts):
+        values = torch.cat(parts.pop(key))
+        if accelerator is not None and world > 1:
+            values = accelerator.gather(values.to(device)).cpu()
+        whole[key] = values[: len(split)]
+    numbers = {
+        name: {key: values.numpy() for (of, key), values in whole.items() if of == name} for name in chosen
+    }
+    return Evaluation(
+        whole["", "loss"].mean().item(),
+        {name: metric.figure(numbers[name]) for name, metric in chosen.items()},
+        numbers,
+        whole["", "score"],
+        whole["", "outputs"],
+        whole["", "targets"],
+    )

@@ -1,0 +1,93 @@
+"""A run as a method sees it: data, settings, and the stages of training that it asks for."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from accelerate import Accelerator
+from torch import Tensor
+
+from crossmodal.data.dataset import Dataset
+from crossmodal.errors import UserError
+from crossmodal.models.base import Model
+from crossmodal.settings import Config
+from crossmodal.training import sharding
+from crossmodal.training.checkpoint import Checkpoints
+from crossmodal.training.evaluation import Evaluation, evaluate
+from crossmodal.training.folder import RunFolder
+from crossmodal.training.objective import Objective
+from crossmodal.training.trainer import Trainer
+
+
+class Run:
+    """Owns folder, seed, processes, checkpoints and resume of every stage.
+
+    Attributes:
+        config, task, accelerator, folder: of the run.
+        model: what the method built, and after `train` what was trained.
+        objective: the method's.
+        best: `epoch`, `metric` and `loss` of the epoch of the last stage whose weights were kept; None without training.
+        history: records of all epochs of all stages.
+        steps, seconds: of all stages.
+    """
+
+    def __init__(
+        self, config: Config, task, model: Model, objective: Objective, accelerator: Accelerator, folder: RunFolder
+    ) -> None:
+        self.config, self.task, self.accelerator, self.folder = config, task, accelerator, folder
+        self.model, self.objective = model, objective
+        self.best: dict[str, Any] | None = None
+        self.history: list[dict[str, Any]] = []
+        self.steps, self.seconds = 0, 0.0
+        self._trainer: Trainer | None = None
+
+    def train(
+        self, model: Model, objective: Objective, *, stage: str = "train", epochs: int | None = None, **optimizer: Any
+    ) -> Model:
+        """One stage: the model with the weights of its best epoch. A stage that is done is not done again on resume.
+
+        Args:
+            model, objective: what is trained, by what.
+            stage: its name, unique in a run.
+            epochs: of this stage (None: those of the settings).
+            optimizer: settings of the optimizer that differ in this stage, e.g. `new_lr`.
+
+        Raises:
+            UserError: shards are asked for in a second stage.
+            NonFiniteLoss, Interrupted: see `Trainer.fit`.
+        """
+        if self._trainer is not None and sharding.in_force(self.accelerator):
+            raise UserError("shard: a method of several stages cannot train in shards; take --shard false")
+        self.accelerator.free_memory()  # forgets model and optimizer of the stage before
+        config = self.config.changed(optimizer=optimizer)
+        trainer = Trainer(
+            config, self.task, model, objective, self.accelerator, self.folder, stage=stage, epochs=epochs, before=self.history
+        )
+        self._trainer = trainer
+        trainer.fit()
+        self.best, self.model, self.objective = trainer.selection.best, trainer.model, trainer.objective
+        self.history += trainer.state.history
+        self.steps += trainer.state.step
+        self.seconds += trainer.state.seconds
+        return self.model
+
+    def evaluate(self, split: Dataset) -> Evaluation:
+        """Figures and outputs of a split, with the weights as they are."""
+        if self._trainer is not None:
+            return self._trainer.evaluate(split)
+        size = self.config.loader.eval_batch_size
+        predict = partial(self.objective.predict, self.model)
+        return evaluate(predict, split, self.task, size, self.accelerator)
+
+    def whole_weights(self) -> dict[str, Tensor]:
+        """All weights of the model (complete on process 0)."""
+        return self.model.state_dict() if self._trainer is None else self._trainer.whole_weights()
+
+    def checkpoints(self) -> list[Any]:
+        """Complete checkpoints of the stage at work, oldest first."""
+        return [] if self._trainer is None else self._trainer.checkpoints.list()
+
+    def clear_checkpoints(self) -> None:
+        """Removes those of every stage."""
+        Checkpoints.clear_stages(self.folder.checkpoints)
