@@ -2,7 +2,7 @@
 
 Two questions, on the encoders of `benchmarks.train_step` with random weights:
 
-    overhead     optimiser steps through `crossmodal.training.trainer.Trainer` beside a bare loop (forward, backward, optimizer) over the
+    overhead     optimiser steps through the training program's `Trainer` beside a bare loop (forward, backward, optimizer) over the
                  same batches with the same model, in turns in one process. Both end with the same weights, bit for bit, which
                  is checked: the loop is the engine's work and nothing else. CPU time of the process.
     processes    samples/s of the same run, same global batch, on one process and on several (gloo), in turns. Wall time, so

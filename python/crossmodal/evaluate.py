@@ -32,8 +32,8 @@ def evaluate(folder: str | Path, split: str = "test", device: str = "cpu") -> di
         `metric` (its name), `value`, `split`, `samples`, and `stored`: what results.json says, None for the training split.
 
     Raises:
-        FileNotFoundError: the folder holds no finished run, or the data are gone.
-        ValueError: unknown split, a damaged file, or data that have changed since the run.
+        UserError: the folder holds no finished run, or the data are gone.
+        UserError: unknown split, a damaged file, or data that have changed since the run.
     """
     if split not in SPLITS:
         raise UserError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")

@@ -66,14 +66,14 @@ def read_json(path: Path | str) -> dict[str, Any]:
     """A JSON file that holds an object.
 
     Raises:
-        ValueError: it holds none, or is damaged.
+        UserError: it holds none, or is damaged.
     """
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: not readable JSON ({error})") from None
+        raise UserError(f"{path}: not readable JSON ({error})") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{path}: expected an object, got {type(value).__name__}")
+        raise UserError(f"{path}: expected an object, got {type(value).__name__}")
     return value
 
 

@@ -13,9 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from crossmodal.data.readers.npy import read_npy, read_npz
-from crossmodal.files import replacing
 from crossmodal import methods  # noqa: F401 - a method's file may hold its model
+from crossmodal.data.readers.npy import read_npy, read_npz
+from crossmodal.errors import UserError
+from crossmodal.files import replacing
 from crossmodal.models import base
 from crossmodal.tasks import Normalizer
 from crossmodal.training.folder import RunFolder
@@ -83,7 +84,7 @@ class Predictor(nn.Module):
         self.eval()
         device = next(self.parameters()).device
         if len(x) == 0:
-            raise ValueError("inputs: no samples")
+            raise UserError("inputs: no samples")
         return torch.cat([self(part.to(device)).cpu() for part in x.split(batch_size)])
 
     def predict(self, raw: np.ndarray | Tensor, batch_size: int = 256, name: str = "inputs") -> Prediction:
@@ -95,7 +96,7 @@ class Predictor(nn.Module):
             name: what errors call the data.
 
         Raises:
-            TypeError, ValueError: the data do not fit the run; sample and value are named.
+            UserError: the data do not fit the run; sample and value are named.
         """
         x = self.normalizer.apply_x(self.normalizer.prepare(raw, name))
         return self.interpret(self.outputs(x, batch_size))
@@ -119,22 +120,22 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Predictor:
         device: where the model shall be.
 
     Raises:
-        FileNotFoundError: the folder holds no finished run.
-        ValueError: a file in it is damaged or lacks what a run writes, or no such device.
+        UserError: the folder holds no finished run.
+        UserError: a file in it is damaged or lacks what a run writes, or no such device.
     """
     folder = RunFolder(run)
     results = folder.read_results()
     missing = [key for key in NEEDED if key not in results]
     if missing:
-        raise ValueError(f"{folder.results}: lacks {', '.join(missing)}")
+        raise UserError(f"{folder.results}: lacks {', '.join(missing)}")
     _check_device(device)
     model = base.load(folder.model, device=device)
     if not folder.normalizer.is_file():
-        raise FileNotFoundError(f"{folder.normalizer}: missing")
+        raise UserError(f"{folder.normalizer}: missing")
     try:
         normalizer = Normalizer.from_state(load_file(folder.normalizer))
     except (SafetensorError, ValueError) as error:
-        raise ValueError(f"{folder.normalizer} is damaged: {error}") from None
+        raise UserError(f"{folder.normalizer} is damaged: {error}") from None
     return Predictor(model, normalizer, results)
 
 
@@ -142,9 +143,9 @@ def _check_device(name: str | torch.device) -> None:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"device: expected a name like cpu or cuda:0, got {name!r}") from None
+        raise UserError(f"device: expected a name like cpu or cuda:0, got {name!r}") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device: {name} is not there, PyTorch sees {torch.cuda.device_count()} CUDA devices")
+        raise UserError(f"device: {name} is not there, PyTorch sees {torch.cuda.device_count()} CUDA devices")
 
 
 def read_inputs(path: Path, key: str | None = None) -> np.ndarray:
@@ -156,11 +157,11 @@ def read_inputs(path: Path, key: str | None = None) -> np.ndarray:
         key: name of the array in a .npz file.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: another kind of file, no such array, or content that is not numbers; line and column are named.
+        UserError: no such file.
+        UserError: another kind of file, no such array, or content that is not numbers; line and column are named.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"input: no such file: {path}")
+        raise UserError(f"input: no such file: {path}")
     suffix = path.suffix.lower()
     if suffix == ".csv":
         return _read_csv(path)
@@ -169,13 +170,13 @@ def read_inputs(path: Path, key: str | None = None) -> np.ndarray:
     if suffix == ".npz":
         (array,) = read_npz(path, lambda names: [_array_name(path, names, key)]).values()
         return array
-    raise ValueError(f"input: expected a .npz, .npy or .csv file, got {path}")
+    raise UserError(f"input: expected a .npz, .npy or .csv file, got {path}")
 
 
 def _array_name(path: Path, names: list[str], key: str | None) -> str:
     wanted = key or (names[0] if len(names) == 1 else "x")
     if wanted not in names:
-        raise ValueError(
+        raise UserError(
             f"input: {path} holds no array {wanted!r} but {', '.join(names) or 'nothing'}; name one with --key"
         )
     return wanted
@@ -196,16 +197,16 @@ def _read_csv(path: Path) -> np.ndarray:
                     continue
                 for column, cell in enumerate(cells):
                     if not _is_number(cell):
-                        raise ValueError(f"{where}: column {column} is not a number: {cell[:40]!r}")
+                        raise UserError(f"{where}: column {column} is not a number: {cell[:40]!r}")
                 if rows and len(cells) != len(rows[0]):
-                    raise ValueError(f"{where}: {len(cells)} columns, but {len(rows[0])} in the first row")
+                    raise UserError(f"{where}: {len(cells)} columns, but {len(rows[0])} in the first row")
                 rows.append([float(cell) for cell in cells])
     except UnicodeDecodeError as error:
-        raise ValueError(f"input: {path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from None
+        raise UserError(f"input: {path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from None
     except csv.Error as error:
-        raise ValueError(f"input: {path}, line {reader.line_num}: {error}") from None
+        raise UserError(f"input: {path}, line {reader.line_num}: {error}") from None
     if not rows:
-        raise ValueError(f"input: {path} has no rows of numbers, separated by commas")
+        raise UserError(f"input: {path} has no rows of numbers, separated by commas")
     if header:
         print(f"{path}: the first line is taken for names of columns")
     return np.array(rows)
@@ -234,17 +235,17 @@ def check_output(path: Path, source: Path | None = None) -> None:
         source: the file they are made from, which must not be overwritten.
 
     Raises:
-        ValueError: another kind of file, or the input itself.
+        UserError: another kind of file, or the input itself.
         OSError: no such folder, or a folder stands there.
     """
     if path.suffix.lower() not in (".npz", ".npy", ".csv"):
-        raise ValueError(f"output: expected a .npz, .npy or .csv file, got {path}")
+        raise UserError(f"output: expected a .npz, .npy or .csv file, got {path}")
     if path.is_dir():
-        raise IsADirectoryError(f"output: {path} is a folder")
+        raise UserError(f"output: {path} is a folder")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"output: no such folder: {path.parent}")
+        raise UserError(f"output: no such folder: {path.parent}")
     if source is not None and path.exists() and source.exists() and path.samefile(source):
-        raise ValueError(f"output: {path} is the input, which would be lost")
+        raise UserError(f"output: {path} is the input, which would be lost")
 
 
 def write_prediction(
@@ -256,7 +257,7 @@ def write_prediction(
     classes are as they were in the data. .csv: a row per sample; classes by name, with the probability of each.
 
     Raises:
-        ValueError, OSError: see `check_output`; or the file cannot be written.
+        UserError: see `check_output`; or the file cannot be written.
     """
     check_output(path)
     suffix = path.suffix.lower()

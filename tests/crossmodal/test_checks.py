@@ -7,7 +7,8 @@ import torch
 from accelerate import DistributedType
 
 from crossmodal import checks
-from crossmodal.settings import Config, ConfigError, MixingConfig
+from crossmodal.errors import UserError
+from crossmodal.settings import Config, MixingConfig
 
 
 def task(**changes):
@@ -31,10 +32,10 @@ def test_values_that_are_not_finite_once_normalised(value):
 
 def test_mixing_and_device():
     config = Config(mixing=MixingConfig(start=3, end=9))
-    with pytest.raises(ConfigError, match=r"mixing.end: 9 patches are more than the 8"):
+    with pytest.raises(UserError, match=r"mixing.end: 9 patches are more than the 8"):
         checks.check_mixing(config, 8)
     checks.check_mixing(config, 9)
-    with pytest.raises(ConfigError, match="precision"):
+    with pytest.raises(UserError, match="precision"):
         checks.check_device(Config(precision="fp16"), torch.device("cpu"))
     checks.check_device(Config(precision="fp16"), torch.device("cuda"))
 
@@ -42,5 +43,5 @@ def test_mixing_and_device():
 def test_ways_of_spreading_a_model():
     for kind in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.FSDP):
         checks.check_distribution(kind)
-    with pytest.raises(ConfigError, match=r"DEEPSPEED: runs are data-parallel; .* --shard true"):
+    with pytest.raises(UserError, match=r"DEEPSPEED: runs are data-parallel; .* --shard true"):
         checks.check_distribution(DistributedType.DEEPSPEED)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from crossmodal import compare
+from crossmodal.errors import UserError
 from crossmodal.report import pictures as plots
-from crossmodal.settings import Config, ConfigError
-from crossmodal.training.folder import RunFolder, RunFolderError
+from crossmodal.settings import Config
+from crossmodal.training.folder import RunFolder
 from tests.crossmodal import runs
 
 
@@ -140,7 +141,7 @@ def test_runs_side_by_side_then_taken_as_they_are(tmp_path, tiny_bert, capsys, m
     assert list(table["methods"]) == ["pare", "nft"]
     names = {path.name for path in (tmp_path / "runs").iterdir()}
     assert {"arrays-comparison.md", "arrays-comparison.png", "arrays-nft-0", "arrays-pare-0"} <= names
-    with pytest.raises(RunFolderError, match=r"other settings \(batch_size was 8 and is now 7\); add --overwrite"):
+    with pytest.raises(UserError, match=r"other settings \(batch_size was 8 and is now 7\); add --overwrite"):
         compare.main([*arguments, "--batch_size", "7"])
 
     with np.load(settings["data"]) as data:
@@ -148,14 +149,14 @@ def test_runs_side_by_side_then_taken_as_they_are(tmp_path, tiny_bert, capsys, m
     refusal = (
         r"arrays-pare-0 holds a run on data that have changed since \(data of arrays \(sha256 .*\)\); add --overwrite"
     )
-    with pytest.raises(RunFolderError, match=refusal):
+    with pytest.raises(UserError, match=refusal):
         compare.main(arguments)
     assert compare.main([*arguments, "--overwrite"]) == 0
     assert "nft seed 0: epoch 1/1" in capsys.readouterr().out
 
     source = Path(settings["source"]["name"])
     source.write_text(source.read_text().replace('raft 0",vessel', 'raft 0",fruit'))  # one label
-    with pytest.raises(RunFolderError, match=r"arrays-pare-0 holds .* since \(source .*source.csv \(sha256 .*\)\)"):
+    with pytest.raises(UserError, match=r"arrays-pare-0 holds .* since \(source .*source.csv \(sha256 .*\)\)"):
         compare.main(arguments)
 
 
@@ -207,9 +208,7 @@ def test_an_interrupted_run_on_other_data_is_replaced_on_demand(tmp_path):
     folder = RunFolder(tmp_path / "a")
     folder.prepare(config, {"data of digits": "12"})
     changed = compare.Job(config, folder, [])
-    with pytest.raises(
-        RunFolderError, match=r"changed since \(data of digits \(sha256 34, then 12\)\); add --overwrite"
-    ):
+    with pytest.raises(UserError, match=r"changed since \(data of digits \(sha256 34, then 12\)\); add --overwrite"):
         changed.prepare(False, lambda: {"data of digits": "34"})
     assert changed.prepare(True, lambda: {"data of digits": "34"})
     assert changed.arguments == ["--overwrite", "true"]
@@ -251,14 +250,14 @@ def test_ctrl_c_ends_the_children(tmp_path, tiny_bert):
     ],
 )
 def test_what_does_not_go_to_every_run_is_refused(tmp_path, arguments, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         compare.main(["--task", "digits", "--runs_dir", str(tmp_path), *arguments])
     assert not list(tmp_path.iterdir())
 
 
 def test_wrong_words(tmp_path):
-    with pytest.raises(ConfigError, match=r"methods: unknown name 'nfd', did you mean 'nft'"):
+    with pytest.raises(UserError, match=r"methods: unknown name 'nfd', did you mean 'nft'"):
         compare.main(["--methods", "nfd"])
-    with pytest.raises(ConfigError, match="seeds: expected whole numbers"):
+    with pytest.raises(UserError, match="seeds: expected whole numbers"):
         compare.main(["--seeds", "a"])
     assert compare.cpu_cores() >= 1

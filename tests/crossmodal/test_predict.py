@@ -8,6 +8,7 @@ import torch
 
 import crossmodal
 from crossmodal import cli, evaluate, predict, run
+from crossmodal.errors import UserError
 from crossmodal.predict import Prediction
 from crossmodal.settings import Config
 from tests.crossmodal import runs
@@ -133,9 +134,9 @@ def test_errors(finished, tmp_path):
     with pytest.raises(ValueError, match="holds no array 'x' but a, b; name one with --key"):
         predict.read_inputs(tmp_path / "two.npz")
     assert predict.read_inputs(tmp_path / "two.npz", "b").shape == (10, 2, 16)
-    with pytest.raises(FileNotFoundError, match="no such file"):
+    with pytest.raises(UserError, match="no such file"):
         predict.read_inputs(tmp_path / "none.npy")
-    with pytest.raises(FileNotFoundError, match="no results"):
+    with pytest.raises(UserError, match="no results"):
         crossmodal.load(tmp_path)
     with pytest.raises(ValueError, match=r"expected a .npz, .npy or .csv"):
         predict.write_prediction(tmp_path / "x.pt", Prediction(torch.zeros(1), None), ())
@@ -191,7 +192,7 @@ def test_a_damaged_run_is_refused(finished, tmp_path):
     with pytest.raises(ValueError, match=r"normalizer.safetensors is damaged"):
         crossmodal.load(copy)
     (copy / "normalizer.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"normalizer.safetensors: missing"):
+    with pytest.raises(UserError, match=r"normalizer.safetensors: missing"):
         crossmodal.load(copy)
     weights = copy / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4])

@@ -11,9 +11,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import crossmodal
 from crossmodal import evaluate, run
+from crossmodal.errors import UserError
 from crossmodal.methods import METHODS
 from crossmodal.settings import Config
-from crossmodal.training.folder import RunFolder, RunFolderError
+from crossmodal.training.folder import RunFolder
 from tests.crossmodal import runs
 
 TIMES = ("seconds", "samples_per_second", "data_share", "memory_mib")
@@ -203,11 +204,11 @@ def test_predictor(tmp_path, tiny_bert):
 def test_existing_folder_is_not_overwritten(tmp_path, tiny_bert):
     values = runs.settings(tmp_path, tiny_bert, epochs=1, method="nft")
     first = run.train(Config.from_dict(values))
-    with pytest.raises(RunFolderError, match=r"holds a finished run; add --overwrite"):
+    with pytest.raises(UserError, match=r"holds a finished run; add --overwrite"):
         run.train(Config.from_dict(values))
     assert run.train(Config.from_dict(values | {"resume": True}))["test"] == first["test"]
     for mistake in ({"epochs": 2}, {"method": "pare"}):
-        with pytest.raises(RunFolderError, match=r"resume: the run in .*run has other settings: "):
+        with pytest.raises(UserError, match=r"resume: the run in .*run has other settings: "):
             run.train(Config.from_dict(values | {"resume": True} | mistake))
     assert run.train(Config.from_dict(values | {"overwrite": True, "epochs": 2}))["epochs"] == 2
     for mistake in ({"model": {"patch_size": 99}}, {"data": "nowhere.npz"}):
@@ -218,7 +219,7 @@ def test_existing_folder_is_not_overwritten(tmp_path, tiny_bert):
         np.savez(values["data"], **dict(data) | {"x_test": data["x_test"] + 1})
     with pytest.raises(ValueError, match=r"classification1.npz: the data have changed since the run"):
         evaluate.evaluate(values["output_dir"])
-    with pytest.raises(RunFolderError, match=r"has changed since: data of arrays \(sha256 .*; add --overwrite"):
+    with pytest.raises(UserError, match=r"has changed since: data of arrays \(sha256 .*; add --overwrite"):
         run.train(Config.from_dict(values | {"resume": True, "epochs": 2}))
 
 
@@ -233,7 +234,7 @@ def test_a_run_is_evaluated_from_any_directory(tmp_path, tiny_bert, monkeypatch)
     assert evaluate.evaluate(project / "run")["value"] == results["test"]
 
     project.rename(moved)
-    with pytest.raises(FileNotFoundError, match=str(project)):
+    with pytest.raises(UserError, match=str(project)):
         evaluate.evaluate(moved / "run")
     monkeypatch.chdir(moved)
     assert evaluate.evaluate("run")["value"] == results["test"]

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from crossmodal import settings as config
-from crossmodal.settings import Config, ConfigError, MixingConfig
+from crossmodal.errors import UserError
+from crossmodal.settings import Config, MixingConfig
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def test_shipped_task_files_are_valid(path):
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_errors_name_the_key(arguments, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         config.parse(arguments)
 
 
@@ -109,7 +110,7 @@ def test_bad_files_are_named(tmp_path, content, message):
     path = tmp_path / "bad.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     for arguments in (["--config", str(path)], [f"--config={path}"]):
-        with pytest.raises(ConfigError, match=rf"bad.yaml: .*{message}"):
+        with pytest.raises(UserError, match=rf"bad.yaml: .*{message}"):
             config.parse(arguments)
 
 
@@ -128,7 +129,7 @@ def test_bad_files_are_named(tmp_path, content, message):
 def test_bad_values_in_a_file(tmp_path, content, message):
     path = tmp_path / "bad.yaml"
     path.write_text(content)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         config.parse(["--config", str(path)])
 
 
@@ -161,13 +162,13 @@ def test_round_trip_and_file(tmp_path):
     path.write_text(yaml.safe_dump(one.to_dict()))
     assert config.load(path) == one
     path.write_text("epoch: 3\n")
-    with pytest.raises(ConfigError, match=r"config.yaml.*'epoch'"):
+    with pytest.raises(UserError, match=r"config.yaml.*'epoch'"):
         config.load(path)
     path.write_text("- 1\n")
-    with pytest.raises(ConfigError, match="a mapping of settings"):
+    with pytest.raises(UserError, match="a mapping of settings"):
         config.load(path)
     path.write_text("a: [\n")
-    with pytest.raises(ConfigError, match="not a YAML file"):
+    with pytest.raises(UserError, match="not a YAML file"):
         config.load(path)
 
 
@@ -186,7 +187,7 @@ def test_the_words_of_mixing_are_in_the_help(capsys):
 
 def test_mixing_made_in_python_is_checked_too():
     for key, wrong in {"schedule": "x", "selection": "x", "replace": "x", "pairing": "x", "start": True}.items():
-        with pytest.raises(ConfigError, match=rf"^mixing\.{key} must be"):
+        with pytest.raises(UserError, match=rf"^mixing\.{key} must be"):
             MixingConfig(**{key: wrong})
 
 

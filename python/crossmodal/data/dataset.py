@@ -32,7 +32,9 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch on `device`."""
-        return self._each(lambda part: part.to(device, non_blocking=True) if isinstance(part, Tensor) else part.to(device))
+        return self._each(
+            lambda part: part.to(device, non_blocking=True) if isinstance(part, Tensor) else part.to(device)
+        )
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory, as DataLoader asks for it."""
@@ -150,4 +152,3 @@ def take(values: ArrayLike, rows: np.ndarray) -> np.ndarray:
         return values[rows]
     ascending, places = np.unique(rows, return_inverse=True)
     return np.asarray(values[ascending])[places]
-

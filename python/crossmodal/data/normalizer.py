@@ -12,6 +12,7 @@ from torch import Tensor
 
 from crossmodal.data.numeric import chunks, real_array, require_finite, require_real
 from crossmodal.data.series import fill_missing, resample
+from crossmodal.errors import UserError
 
 SCALINGS = ("channel", "position", "none")
 
@@ -105,15 +106,15 @@ class Normalizer:
             name: what errors call the data.
 
         Raises:
-            TypeError: not real numbers.
-            ValueError: no samples, a shape that does not fit, NaN or infinity; sample and value are named.
+            UserError: not real numbers.
+            UserError: no samples, a shape that does not fit, NaN or infinity; sample and value are named.
         """
         if isinstance(raw, Tensor):
             raw = raw.detach().cpu().numpy()
         if isinstance(raw, np.ndarray | np.generic) and raw.ndim < 2:
-            raise ValueError(f"{name}: expected samples of shape {self.input_shape}, got an array of shape {raw.shape}")
+            raise UserError(f"{name}: expected samples of shape {self.input_shape}, got an array of shape {raw.shape}")
         if len(raw) == 0:
-            raise ValueError(f"{name}: no samples")
+            raise UserError(f"{name}: no samples")
         if isinstance(raw, np.ndarray):
             return self._prepare_array(raw, name)
         series = [self._prepare_array(np.asarray(one)[None], f"{name}[{i}]") for i, one in enumerate(raw)]
@@ -126,7 +127,7 @@ class Normalizer:
         fits = x.shape[1:2] == self.input_shape[:1] if self.resample else x.shape[1:] == self.input_shape
         if x.ndim != len(self.input_shape) + 1 or not fits or 0 in x.shape[1:]:
             anyhow = " (of any length)" if self.resample else ""
-            raise ValueError(f"{name}: expected samples of shape {self.input_shape}{anyhow}, got {raw.shape[1:]}")
+            raise UserError(f"{name}: expected samples of shape {self.input_shape}{anyhow}, got {raw.shape[1:]}")
         if not self.fill_missing:
             require_finite(x, name)
             filled = x
@@ -157,11 +158,11 @@ class Normalizer:
         """Inverse of :meth:`state`.
 
         Raises:
-            ValueError: an entry is missing.
+            UserError: an entry is missing.
         """
         missing = {"input_shape", "x_mean", "x_std", "resample", "fill_missing", "logits"} - state.keys()
         if missing:
-            raise ValueError(f"state: missing entries {sorted(missing)}")
+            raise UserError(f"state: missing entries {sorted(missing)}")
         return cls(
             input_shape=tuple(state["input_shape"].tolist()),
             x_mean=state["x_mean"],
@@ -183,7 +184,7 @@ def _filled(series: np.ndarray, name: str) -> np.ndarray:
     try:
         return fill_missing(series)
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+        raise UserError(f"{name}: {error}") from None
 
 
 def _scaled(values: np.ndarray | Tensor, rows: np.ndarray | None, mean: Tensor | None, std: Tensor | None) -> Tensor:
@@ -203,7 +204,7 @@ def _scaled(values: np.ndarray | Tensor, rows: np.ndarray | None, mean: Tensor |
 def _statistics(values: np.ndarray, per: str, rows: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
     """Mean and deviation over the samples, and for "channel" over positions, shaped to broadcast to one sample."""
     if per not in SCALINGS:
-        raise ValueError(f"normalisation: expected one of {', '.join(SCALINGS)}, got {per!r}")
+        raise UserError(f"normalisation: expected one of {', '.join(SCALINGS)}, got {per!r}")
     shape = values.shape[1:]
     if per == "none":
         one_per_channel = (shape[0], *(1 for _ in shape[1:]))
@@ -222,7 +223,7 @@ def _statistics(values: np.ndarray, per: str, rows: np.ndarray | None = None) ->
         std = np.sqrt(squares / count)
     if not (np.isfinite(mean).all() and np.isfinite(std).all()):
         largest = max(np.abs(low).max(), np.abs(high).max())
-        raise ValueError(
+        raise UserError(
             f"normalisation: values up to {largest:.3g} in magnitude are so large that their mean or deviation overflows"
         )
     # Asking for equality, not for a small deviation: rounding leaves a deviation above zero in constant data.

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from crossmodal.data.dataset import ArrayLike, take
+from crossmodal.errors import UserError
 
 CHUNK_VALUES = 2**20  # 8 MiB in float64
 
@@ -31,10 +32,10 @@ def require_real(values: ArrayLike, name: str) -> ArrayLike:
     """``values`` as they are.
 
     Raises:
-        TypeError: anything but real numbers or booleans.
+        UserError: anything but real numbers or booleans.
     """
     if values.dtype.kind not in "biuf":
-        raise TypeError(f"{name}: expected real numbers, got dtype {values.dtype}")
+        raise UserError(f"{name}: expected real numbers, got dtype {values.dtype}")
     return values
 
 
@@ -42,7 +43,7 @@ def real_array(values: np.ndarray, name: str) -> np.ndarray:
     """``values`` in their :func:`float_dtype`.
 
     Raises:
-        TypeError: anything but real numbers or booleans.
+        UserError: anything but real numbers or booleans.
     """
     return np.asarray(require_real(values, name), float_dtype(values.dtype))
 
@@ -51,7 +52,7 @@ def require_finite(values: ArrayLike, name: str) -> None:
     """Refuse NaN and infinity.
 
     Raises:
-        ValueError: names the first bad value, its place and how many samples have one.
+        UserError: names the first bad value, its place and how many samples have one.
     """
     if values.dtype.kind in "biu":
         return
@@ -65,4 +66,4 @@ def require_finite(values: ArrayLike, name: str) -> None:
                 place = (done + first, *rest)
         done += len(chunk)
     if place is not None:
-        raise ValueError(f"{name}: value {values[place]} at index {place} ({samples} sample(s) with NaN or infinity)")
+        raise UserError(f"{name}: value {values[place]} at index {place} ({samples} sample(s) with NaN or infinity)")

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from crossmodal.errors import UserError
+
 
 def fill_missing(series: np.ndarray) -> np.ndarray:
     """Replace NaN by linear interpolation along the last axis; before the first and after the last value, repeat it.
@@ -14,7 +16,7 @@ def fill_missing(series: np.ndarray) -> np.ndarray:
         series: float ``(C, L)``.
 
     Raises:
-        ValueError: a channel has no value at all.
+        UserError: a channel has no value at all.
     """
     missing = np.isnan(series)
     if not missing.any():
@@ -23,7 +25,7 @@ def fill_missing(series: np.ndarray) -> np.ndarray:
     positions = np.arange(series.shape[1])
     for channel, holes in enumerate(missing):
         if holes.all():
-            raise ValueError(f"channel {channel} has no value, all {len(holes)} are missing")
+            raise UserError(f"channel {channel} has no value, all {len(holes)} are missing")
         filled[channel, holes] = np.interp(positions[holes], positions[~holes], series[channel, ~holes])
     return filled
 

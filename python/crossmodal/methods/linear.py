@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 
@@ -19,7 +21,7 @@ class LinearModel(Method):
 
     name = "linear"
     description = "logistic or ridge regression on the raw values (scikit-learn)"
-    unsuited = {"dense": "it has one output per sample, not a field; take fno or nft"}
+    unsuited: ClassVar = {"dense": "it has one output per sample, not a field; take fno or nft"}
     seeded = False
 
     def build(self, task, config) -> Linear:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crossmodal.errors import UserError
+
 DEFAULT_TARGET_TOKENS = 64
 
 
@@ -15,11 +17,11 @@ def check_input_shape(input_shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return ``input_shape`` as a tuple after checking that it is ``(C, L)`` or ``(C, H, W)`` with positive sizes.
 
     Raises:
-        ValueError: for any other shape.
+        UserError: for any other shape.
     """
     shape = tuple(input_shape)
     if len(shape) not in (2, 3) or not all(isinstance(size, int) and size > 0 for size in shape):
-        raise ValueError(f"input_shape must be (C, L) or (C, H, W) with positive integers, got {shape}")
+        raise UserError(f"input_shape must be (C, L) or (C, H, W) with positive integers, got {shape}")
     return shape
 
 
@@ -38,10 +40,10 @@ def default_patch_size(size: tuple[int, ...], target_tokens: int = DEFAULT_TARGE
         Patch size per axis, same length as ``size``.
 
     Raises:
-        ValueError: if ``target_tokens`` is not positive.
+        UserError: if ``target_tokens`` is not positive.
     """
     if target_tokens < 1:
-        raise ValueError(f"target_tokens must be at least 1, got {target_tokens}")
+        raise UserError(f"target_tokens must be at least 1, got {target_tokens}")
     finest = next(s for s in range(1, max(size) + 1) if math.prod(-(-length // s) for length in size) <= target_tokens)
     exact = next((s for s in range(finest, 2 * finest + 1) if all(length % s == 0 for length in size)), finest)
     return (exact,) * len(size)
@@ -118,10 +120,10 @@ class PatchEmbedder(nn.Module):
         """Embed samples ``(B, *input_shape)`` as tokens ``(B, N, D)``.
 
         Raises:
-            ValueError: if the samples have another shape than this embedder was built for.
+            UserError: if the samples have another shape than this embedder was built for.
         """
         if x.shape[1:] != self.input_shape:
-            raise ValueError(f"x must have shape (B, {', '.join(map(str, self.input_shape))}), got {tuple(x.shape)}")
+            raise UserError(f"x must have shape (B, {', '.join(map(str, self.input_shape))}), got {tuple(x.shape)}")
         x = x.to(self.projection.weight.dtype)
         x = resize(x, self.canvas_size)
         padding = []

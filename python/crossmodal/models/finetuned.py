@@ -23,7 +23,7 @@ class FineTuned(Model, name="finetuned"):
         output_shape: dense only: ``(num_outputs, L)`` or ``(num_outputs, H, W)``.
 
     Raises:
-        ValueError: if kind, outputs and shape do not fit each other.
+        UserError: if kind, outputs and shape do not fit each other.
     """
 
     unsaved = ("encoder.source_embedder.",)  # a word table, mostly: the pretrained checkpoint has it

@@ -6,6 +6,7 @@ import math
 
 from torch import Tensor, nn
 
+from crossmodal.errors import UserError
 from crossmodal.models.embedders import resize
 
 POOLED_KINDS = ("classification", "multilabel", "regression")
@@ -37,7 +38,7 @@ class DenseHead(nn.Module):
         canvas_size: size per axis of the canvas, at most ``grid * stride``.
 
     Raises:
-        ValueError: if the numbers of axes differ.
+        UserError: if the numbers of axes differ.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class DenseHead(nn.Module):
     ) -> None:
         super().__init__()
         if len(output_shape) != len(grid) + 1:
-            raise ValueError(
+            raise UserError(
                 f"output_shape must have a channel axis and {len(grid)} more, like the input, got {tuple(output_shape)}"
             )
         self.output_shape = tuple(output_shape)
@@ -95,14 +96,14 @@ def build_head(
         grid, stride, canvas_size: see :class:`DenseHead`; unused otherwise.
 
     Raises:
-        ValueError: unknown ``kind``, or a dense head without a fitting ``output_shape``.
+        UserError: unknown ``kind``, or a dense head without a fitting ``output_shape``.
     """
     if num_outputs < 1:
-        raise ValueError(f"num_outputs must be at least 1, got {num_outputs}")
+        raise UserError(f"num_outputs must be at least 1, got {num_outputs}")
     if kind in POOLED_KINDS:
         return PooledHead(feature_width, num_outputs)
     if kind != "dense":
-        raise ValueError(f"kind must be one of {(*POOLED_KINDS, 'dense')}, got {kind!r}")
+        raise UserError(f"kind must be one of {(*POOLED_KINDS, 'dense')}, got {kind!r}")
     if output_shape is None or output_shape[0] != num_outputs:
-        raise ValueError(f"output_shape of a dense head must start with num_outputs={num_outputs}, got {output_shape}")
+        raise UserError(f"output_shape of a dense head must start with num_outputs={num_outputs}, got {output_shape}")
     return DenseHead(feature_width, output_shape, grid=grid, stride=stride, canvas_size=canvas_size)

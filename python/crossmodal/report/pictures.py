@@ -65,7 +65,9 @@ def curves(history: list[dict[str, Any]], metric: str, best: dict[str, Any] | No
     marker = "." if len(epochs) <= MOST_MARKED else ""
     names = [name for name in history[-1] if name == "loss" or name.startswith("loss_")]
     for name in (*names, "validation_loss"):
-        label = {"loss": "minimised", "validation_loss": "validation"}.get(name, name.removeprefix("loss_").replace("_", ", "))
+        label = {"loss": "minimised", "validation_loss": "validation"}.get(
+            name, name.removeprefix("loss_").replace("_", ", ")
+        )
         style = "--" if name == "validation_loss" else "-"
         axes[0].plot(epochs, column(history, name), label=label, linestyle=style, marker=marker)
     axes[0].set(xlabel="epoch", ylabel="loss")
@@ -175,18 +177,17 @@ def examples(outputs: Tensor, targets: Tensor) -> Figure:
 
 
 def comparison(table: dict[str, Any]) -> Figure:
-    """One dot per run, a bar per method, a line for the yardstick; `table` as `compare.summarise` gives it."""
-    methods = table["methods"]
-    figure, axis = plt.subplots(figsize=(1.6 + 1.4 * len(methods), 3.4), layout="constrained")
-    for place, row in enumerate(methods.values()):
+    """One dot per run, a bar per method, a line for what seeds make no difference to; `table` as `tables.summarise` gives it."""
+    seeded = {name: row for name, row in table["methods"].items() if row["seeds"] == table["seeds"]}
+    figure, axis = plt.subplots(figsize=(1.6 + 1.4 * len(seeded), 3.4), layout="constrained")
+    for place, row in enumerate(seeded.values()):
         axis.bar(place, np.nan if row["mean"] is None else row["mean"], width=0.6, color=f"C{place}", alpha=0.35)
         errors = [np.nan if error is None else error for error in row["errors"]]
         axis.plot([place] * len(errors), errors, "o", color=f"C{place}")
-    if table["yardstick"] and table["yardstick"]["error"] is not None:
-        axis.axhline(
-            table["yardstick"]["error"], color="0.4", linestyle="--", linewidth=0.9, label=table["yardstick"]["name"]
-        )
-        axis.legend(fontsize="small")
-    axis.set_xticks(range(len(methods)), list(methods))
+    for name, row in table["methods"].items():
+        if name not in seeded and row["mean"] is not None:
+            axis.axhline(row["mean"], color="0.4", linestyle="--", linewidth=0.9, label=row["label"])
+            axis.legend(fontsize="small")
+    axis.set_xticks(range(len(seeded)), list(seeded))
     axis.set(ylabel=f"test {table['label']}", title=table["task"], ylim=(0, None))
     return figure

@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+from scipy import stats
+
+from crossmodal.files import finite
+from crossmodal.scoring import metrics
 from crossmodal.training.progress import duration
+
+BASELINE = "nft"  # to which others are compared, seed by seed
 
 
 def closing_table(results: dict[str, Any], select: str) -> str:
@@ -16,17 +23,148 @@ def closing_table(results: dict[str, Any], select: str) -> str:
         select: how the epoch was chosen.
     """
     rows = {
-        results["metric"]: [f"{results[split]:#.4g}" for split in ("validation", "test")],
-        "loss": [f"{results[split]:#.4g}" for split in ("validation_loss", "test_loss")],
+        results["metric"]: [_figure(results[split]) for split in ("validation", "test")],
+        **{name: ["", _figure(value)] for name, value in list(results["test_metrics"].items())[1:]},
+        "loss": [_figure(results[split]) for split in ("validation_loss", "test_loss")],
         "samples": [str(results["samples"][split]) for split in ("validation", "test")],
     }
     width = max(map(len, rows))
     lines = [f"{'':{width}} {'validation':>12} {'test':>12}"]
     lines += [f"{name:{width}} {validation:>12} {test:>12}" for name, (validation, test) in rows.items()]
-    if select == "metric" and math.isnan(results["validation"]):
-        select = f"loss, because validation {results['metric']} is NaN in every epoch"
-    lines.append(
-        f"weights of epoch {results['best_epoch']} of {results['epochs']} (select: {select}); "
-        f"{results['steps']} steps in {duration(results['seconds'])}"
-    )
+    if results["test_interval"]:
+        low, high = results["test_interval"]
+        lines.append(f"95 % interval of the test {results['metric']}, over samples: {low:#.4g} to {high:#.4g}")
+    if results["best_epoch"] is not None:
+        if select == "metric" and math.isnan(results["validation"]):
+            select = f"loss, because validation {results['metric']} is NaN in every epoch"
+        lines.append(
+            f"weights of epoch {results['best_epoch']} of {results['epochs']} (select: {select}); "
+            f"{results['steps']} steps in {duration(results['seconds'])}"
+        )
     return "\n".join(lines)
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:#.4g}"
+
+
+def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Every number of the table of a comparison, as test errors (lower is better); None where the metric is NaN.
+
+    Intervals are of 95 %: `interval` over the test samples, the mean of the runs' own; `difference_interval` over the seeds,
+    Student's t. It and the standard error need three seeds whose differences are not all the same: what two seeds, or a
+    small test split, happen to agree on is not known to be exact.
+
+    Args:
+        runs: what results.json of each run holds, of one task.
+    """
+    first, by_method = runs[0], {}
+    for results in runs:
+        by_method.setdefault(results["method"], []).append(results)
+    metric = metrics.get(first["metric"])
+    rows: dict[str, dict[str, Any]] = {}
+    for name, found in by_method.items():
+        # NaN, which JSON has no word for, is null in a file.
+        tests = [float("nan") if results["test"] is None else results["test"] for results in found]
+        errors = [metric.as_error(test)[1] for test in tests]
+        intervals = [_as_errors(metric, results["test_interval"]) for results in found]
+        rows[name] = {
+            "label": found[0].get("called", name),
+            "seeds": [results["seed"] for results in found],
+            "errors": errors,
+            "mean": float(np.mean(errors)),
+            "std": float(np.std(errors, ddof=1)) if len(errors) > 1 else None,
+            "interval": None if None in intervals else np.mean(intervals, axis=0).tolist(),
+            "seconds": float(np.mean([results["seconds"] for results in found])),
+        }
+    for name, row in rows.items():
+        if BASELINE in rows and name != BASELINE and row["seeds"] == rows[BASELINE]["seeds"]:
+            difference = np.subtract(row["errors"], rows[BASELINE]["errors"])
+            mean, error, interval = float(difference.mean()), None, None
+            if len(difference) > 2 and np.ptp(difference) > 1e-9 * np.abs(difference).max():
+                error = float(stats.sem(difference))
+                interval = list(stats.t.interval(0.95, len(difference) - 1, mean, error))
+            row |= {"difference": mean, "standard_error": error, "difference_interval": interval}
+    return finite(
+        {
+            "task": first["task"],
+            "encoder": first["encoder"],
+            "metric": first["metric"],
+            "label": metric.as_error(0.0)[0],
+            "baseline": BASELINE,
+            "seeds": sorted({results["seed"] for results in runs}),
+            "samples": first["samples"]["test"],
+            "methods": rows,
+        }
+    )
+
+
+def _as_errors(metric: metrics.Metric, interval: list[float] | None) -> list[float] | None:
+    return interval and sorted(metric.as_error(bound)[1] for bound in interval)
+
+
+def render(table: dict[str, Any]) -> str:
+    """The table as Markdown, and a second one of intervals."""
+    count, form = len(table["seeds"]), _form(table)
+    lines = [
+        f"{table['task']}: test {table['label']} ({table['metric']}), encoder {table['encoder']}, {count} seed{'s' * (count > 1)}",
+        "",
+        f"| method | mean | std | difference to {table['baseline']}, paired | seconds per run |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for row in table["methods"].values():
+        difference = _plus_minus(row.get("difference"), row.get("standard_error"), form)
+        seconds = "" if len(row["errors"]) < count else f"{row['seconds']:.0f}"
+        cells = (row["label"], _number(row["mean"], form), _number(row["std"], form), difference, seconds)
+        lines.append(f"| {' | '.join(cells)} |".replace("|  |", "| |").replace("|  |", "| |"))
+    lines += ["", "Differences are per seed, with their standard error (from three seeds on); negative is better."]
+    undefined = [name for name, row in table["methods"].items() if None in row["errors"]]
+    if undefined:
+        lines.append(f"No mean of {', '.join(undefined)}: test {table['metric']} is NaN in at least one run.")
+    return "\n".join(lines + _intervals(table, form)) + "\n"
+
+
+def _intervals(table: dict[str, Any], form: str) -> list[str]:
+    """The table of intervals; nothing where there is none."""
+    rows = [
+        (row["label"], _range(row["interval"], form), _range(row.get("difference_interval"), f"+{form}"))
+        for row in table["methods"].values()
+    ]
+    if not any(own or difference for _, own, difference in rows):
+        return []
+    return [
+        "",
+        f"| 95 % interval | over {table['samples']} test samples, mean of the seeds' | of the difference, over seeds |",
+        "| --- | ---: | ---: |",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+
+
+def _range(interval: list[float] | None, form: str) -> str:
+    return "" if interval is None else f"{interval[0]:{form}} to {interval[1]:{form}}"
+
+
+def _form(table: dict[str, Any]) -> str:
+    """How errors are written: per cent with two decimals, others so that the smallest mean has three digits and the smallest
+    deviation or standard error two.
+
+    What is below a thousandth of the largest mean is not waited for; very small ones come with an exponent.
+    """
+    rows = table["methods"].values()
+    sizes = [abs(row["mean"]) for row in rows if row["mean"]]
+    if table["label"] == "error %" or not sizes:
+        return ".2f"
+    spreads = [row.get(key) for row in rows for key in ("std", "standard_error")]
+    sizes += [10 * spread for spread in spreads if spread]
+    decimals = 2 - math.floor(math.log10(max(min(sizes), max(sizes) / 1000)))
+    return f".{max(decimals, 0)}f" if decimals <= 8 else ".2e"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else f"{value:{form}}"
+
+
+def _plus_minus(value: float | None, error: float | None, form: str) -> str:
+    if value is None:
+        return ""
+    return f"{value:+{form}}" + ("" if error is None else f" ± {error:{form}}")

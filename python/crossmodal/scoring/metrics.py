@@ -171,7 +171,9 @@ def _per_column(score: Callable[[np.ndarray, np.ndarray], float]) -> Callable[[N
     def figure(numbers: Numbers) -> float:
         scores = []
         for column in range(numbers["truth"].shape[1]):
-            counts, truth, probability = (numbers[name][:, column].ravel() for name in ("counts", "truth", "probability"))
+            counts, truth, probability = (
+                numbers[name][:, column].ravel() for name in ("counts", "truth", "probability")
+            )
             having, lacking = np.sort(probability[truth & counts]), np.sort(probability[~truth & counts])
             if len(having) and len(lacking):
                 scores.append(score(having, lacking))

@@ -96,8 +96,8 @@ def load(
     A source may be smaller than a training set: whoever draws from it starts over at its end.
 
     Raises:
-        FileNotFoundError: no such file or folder.
-        ValueError: unknown name, a source of the wrong modality, fewer than two classes, or content that cannot be used.
+        UserError: no such file or folder.
+        UserError: unknown name, a source of the wrong modality, fewer than two classes, or content that cannot be used.
     """
     name = str(name_or_path or DEFAULTS[encoder.modality])
     if limit is not None and limit < 1:

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from crossmodal.errors import UserError
 from crossmodal.sources.labelled import Labelled
 
 # Raster formats alone: the others Pillow knows start programs (EPS) or have parsers that few people look at.
@@ -55,11 +56,11 @@ def list_images(path: Path) -> LabelledImages:
     Files and folders whose name starts with a dot are skipped; so are files beside the class folders.
 
     Raises:
-        FileNotFoundError: no such folder.
-        ValueError: a class folder is empty or holds something that is not an image of a known raster format.
+        UserError: no such folder.
+        UserError: a class folder is empty or holds something that is not an image of a known raster format.
     """
     if not path.is_dir():
-        raise FileNotFoundError(f"source.name: no such folder: {path}")
+        raise UserError(f"source.name: no such folder: {path}")
     folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     items: list[Path] = []
     labels: list[str] = []
@@ -67,9 +68,9 @@ def list_images(path: Path) -> LabelledImages:
         found = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
         for entry in found:
             if entry.suffix.lower() not in FORMATS or not entry.is_file():
-                raise ValueError(f"{entry}: not an image file ({', '.join(FORMATS)})")
+                raise UserError(f"{entry}: not an image file ({', '.join(FORMATS)})")
         if not found:
-            raise ValueError(f"{folder}: no images in this class")
+            raise UserError(f"{folder}: no images in this class")
         items += found
         labels += [folder.name] * len(found)
     return LabelledImages(tuple(items), tuple(labels), tuple(folder.name for folder in folders), str(path))
@@ -79,7 +80,7 @@ def read_image(path: Path) -> np.ndarray:
     """Decode an image file to RGB, ``(H, W, 3)`` uint8, turned as its EXIF data say.
 
     Raises:
-        ValueError: the file is damaged, of another format, or claims more pixels than Pillow deems safe.
+        UserError: the file is damaged, of another format, or claims more pixels than Pillow deems safe.
     """
     try:
         with warnings.catch_warnings():
@@ -88,11 +89,11 @@ def read_image(path: Path) -> np.ndarray:
             with Image.open(path, formats=sorted(set(FORMATS.values()))) as image:
                 return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except UnidentifiedImageError:
-        raise ValueError(f"{path}: not an image, or damaged") from None
+        raise UserError(f"{path}: not an image, or damaged") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"{path}: refused: {error}") from None
+        raise UserError(f"{path}: refused: {error}") from None
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
-        raise ValueError(f"{path}: cannot be decoded: {error}") from None
+        raise UserError(f"{path}: cannot be decoded: {error}") from None
 
 
 def to_inputs(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from crossmodal.data.splitting import stratified_sample
+from crossmodal.errors import UserError
 
 T = TypeVar("T", bound="Labelled")
 
@@ -32,7 +33,7 @@ class Labelled:
 
     def __post_init__(self) -> None:
         if len(self.class_names) < 2:
-            raise ValueError(f"{self.origin}: a source needs at least two classes, got {list(self.class_names)}")
+            raise UserError(f"{self.origin}: a source needs at least two classes, got {list(self.class_names)}")
 
     def sample(self: T, per_class: int | None, most: int, seed: int) -> T:
         """A random choice, in the old order, that leaves no class empty.

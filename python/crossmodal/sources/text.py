@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from crossmodal.errors import UserError
 from crossmodal.sources.labelled import Labelled
 
 if TYPE_CHECKING:
@@ -38,11 +39,11 @@ def read_labelled_text(path: Path) -> LabelledTexts:
     Classes are ordered by name.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: names file and line of a row without text or label, with another number of columns, or malformed.
+        UserError: no such file.
+        UserError: names file and line of a row without text or label, with another number of columns, or malformed.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"source.name: no such file: {path}")
+        raise UserError(f"source.name: no such file: {path}")
     texts: list[str] = []
     labels: list[str] = []
     columns: tuple[int, int] | None = None
@@ -62,21 +63,21 @@ def read_labelled_text(path: Path) -> LabelledTexts:
                         continue
                     columns = 0, 1
                     if width < 2:
-                        raise ValueError(f"{where}: expected a text and a label, got {width} column")
+                        raise UserError(f"{where}: expected a text and a label, got {width} column")
                 if len(row) != width:
-                    raise ValueError(
+                    raise UserError(
                         f"{where}: {len(row)} columns, but {width} in the first row (a cell with the delimiter in it "
                         "must be in double quotes)"
                     )
                 text, label = (row[column].strip() for column in columns)
                 if not text or not label:
-                    raise ValueError(f"{where}: the {'label' if text else 'text'} is empty")
+                    raise UserError(f"{where}: the {'label' if text else 'text'} is empty")
                 texts.append(text)
                 labels.append(label)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from None
+        raise UserError(f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from None
     if not texts:
-        raise ValueError(f"{path}: no texts")
+        raise UserError(f"{path}: no texts")
     return LabelledTexts(tuple(texts), tuple(labels), tuple(sorted(set(labels))), str(path))
 
 
@@ -85,7 +86,7 @@ def _rows(rows: Any, path: Path) -> Iterator[list[str]]:
     try:
         yield from rows
     except csv.Error as error:
-        raise ValueError(f"{path}, line {rows.line_num}: {error}") from None
+        raise UserError(f"{path}, line {rows.line_num}: {error}") from None
 
 
 def tokenize(texts: LabelledTexts, tokenizer: PreTrainedTokenizerBase, num_tokens: int) -> Tensor:
@@ -94,7 +95,7 @@ def tokenize(texts: LabelledTexts, tokenizer: PreTrainedTokenizerBase, num_token
     A text with fewer tokens is repeated from its start until there are enough.
 
     Raises:
-        ValueError: a text has no token.
+        UserError: a text has no token.
     """
     encoded = tokenizer(
         list(texts.items),
@@ -108,6 +109,6 @@ def tokenize(texts: LabelledTexts, tokenizer: PreTrainedTokenizerBase, num_token
     rows = []
     for index, ids in enumerate(encoded):
         if not ids:
-            raise ValueError(f"{texts.origin}: text {index} has no token: {texts.items[index][:60]!r}")
+            raise UserError(f"{texts.origin}: text {index} has no token: {texts.items[index][:60]!r}")
         rows.append((ids * -(-num_tokens // len(ids)))[:num_tokens])
     return torch.tensor(rows, dtype=torch.int64)

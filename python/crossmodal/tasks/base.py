@@ -186,7 +186,7 @@ def register(
         protocols: ways in which it can be evaluated, the usual one first.
 
     Raises:
-        ValueError: the name is taken.
+        UserError: the name is taken.
     """
 
     def decorate(loader: Loader) -> Loader:
@@ -454,7 +454,7 @@ def _loss_and_metrics(raw: RawTask, origin: str) -> tuple[str, tuple[str, ...]]:
     """Names of loss and metrics, by default those of the kind.
 
     Raises:
-        ValueError: an unknown name, or one that is not made for the kind of target; those that are follow.
+        UserError: an unknown name, or one that is not made for the kind of target; those that are follow.
     """
 
     def settle(role: str, name: str, kind: str, table: dict) -> str:
@@ -540,7 +540,7 @@ def _zero_targets(parts: dict[str, _Part], loss: str, metric: str, origin: str) 
     """What there is to say about targets of zeros, to which no error can be relative.
 
     Raises:
-        ValueError: the loss is relative and there is one, or the metric is and all of a split's are zero.
+        UserError: the loss is relative and there is one, or the metric is and all of a split's are zero.
     """
     notes = []
     for part, content in parts.items():

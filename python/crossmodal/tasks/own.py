@@ -22,6 +22,7 @@ import numpy as np
 from crossmodal.data.normalizer import SCALINGS
 from crossmodal.data.numeric import require_finite, require_real
 from crossmodal.data.readers.npy import normalised_bytes, read_npy, read_npz
+from crossmodal.errors import UserError
 from crossmodal.naming import nearest
 from crossmodal.tasks.base import Options, RawTask, register
 from crossmodal.tasks.targets import (
@@ -49,16 +50,16 @@ def read_arrays(path: str | Path, required: Iterable[str], optional: Iterable[st
     """Read named arrays from an .npz file or a folder of .npy files, without unpickling anything.
 
     Raises:
-        FileNotFoundError: no such file or folder.
-        ValueError: a required array is missing, one has another name, or one cannot be read; file and array are named.
+        UserError: no such file or folder.
+        UserError: a required array is missing, one has another name, or one cannot be read; file and array are named.
     """
     path, required, optional = Path(path), tuple(required), tuple(optional)
     if not path.exists():
-        raise FileNotFoundError(f"data: no such file or folder: {path}")
+        raise UserError(f"data: no such file or folder: {path}")
     if path.is_dir():
         return _read_folder(path, required, optional)
     if path.suffix != ".npz":
-        raise ValueError(f"data: expected an .npz file, a folder of .npy files or NAME_TRAIN.ts, got {path}")
+        raise UserError(f"data: expected an .npz file, a folder of .npy files or NAME_TRAIN.ts, got {path}")
     return read_npz(path, lambda names: _wanted(required, optional, names, path))
 
 
@@ -75,12 +76,12 @@ def _wanted(required: tuple[str, ...], optional: tuple[str, ...], present: list[
     """The keys to read; ValueError where a required one is missing, or one is there that nobody would read."""
     missing = [key for key in required if key not in present]
     if missing:
-        raise ValueError(f"{path}: missing {', '.join(missing)}; found: {', '.join(present) or 'nothing'}")
+        raise UserError(f"{path}: missing {', '.join(missing)}; found: {', '.join(present) or 'nothing'}")
     valid = (*required, *optional)
     unknown = [key for key in present if key not in valid]
     if unknown:
         named = "; ".join(f"{key!r}{nearest(key.lower(), valid)}" for key in unknown)
-        raise ValueError(f"{path}: holds arrays of unknown name: {named} (expected: {', '.join(valid)})")
+        raise UserError(f"{path}: holds arrays of unknown name: {named} (expected: {', '.join(valid)})")
     return [*required, *(key for key in optional if key in present)]
 
 
@@ -88,17 +89,17 @@ def from_arrays(data: dict[str, np.ndarray], kind: str | None = None, origin: st
     """Check arrays (see the head of this module) and encode their targets.
 
     Raises:
-        TypeError, ValueError: names the array, and index and value where there is one.
+        UserError: names the array, and index and value where there is one.
     """
     if ("x_val" in data) != ("y_val" in data):
         missing = "y_val" if "x_val" in data else "x_val"
-        raise ValueError(f"{origin}: missing {missing}: x_val and y_val come together")
+        raise UserError(f"{origin}: missing {missing}: x_val and y_val come together")
     parts = ("train", "val", "test") if "x_val" in data else ("train", "test")
     x = {part: _inputs(data[f"x_{part}"], f"{origin}: x_{part}") for part in parts}
     y = {part: data[f"y_{part}"] for part in parts}
     for part in parts:
         if y[part].ndim == 0:
-            raise ValueError(f"{origin}: y_{part}: expected a target per sample, got the single value {y[part]}")
+            raise UserError(f"{origin}: y_{part}: expected a target per sample, got the single value {y[part]}")
     spatial = x["train"].shape[2:]
     if kind is None:
         kind, reason = infer_kind(y["train"], spatial, f"{origin}: y_train")
@@ -145,12 +146,12 @@ def from_arrays(data: dict[str, np.ndarray], kind: str | None = None, origin: st
 
 def _inputs(values: np.ndarray, name: str) -> np.ndarray:
     if values.ndim not in (2, 3, 4):
-        raise ValueError(f"{name}: expected shape (n, L), (n, C, L) or (n, C, H, W), got {values.shape}")
+        raise UserError(f"{name}: expected shape (n, L), (n, C, L) or (n, C, H, W), got {values.shape}")
     if 0 in values.shape:
-        raise ValueError(f"{name}: empty, its shape is {values.shape}")
+        raise UserError(f"{name}: empty, its shape is {values.shape}")
     if _channels_last(values.shape):
         high, wide, channels = values.shape[1:]
-        raise ValueError(
+        raise UserError(
             f"{name}: expected shape (n, C, H, W), but {values.shape} looks like images with their channels last: "
             f"transpose(0, 3, 1, 2) makes {(len(values), channels, high, wide)} of them; if these really are {high} channels "
             f"of {wide} x {channels}, swapaxes(2, 3) makes that plain"
@@ -174,7 +175,7 @@ def _class_names(values: np.ndarray | None, origin: str) -> tuple[str, ...]:
     if values is None:
         return ()
     if values.ndim != 1 or values.dtype.kind != "U" or len(set(values.tolist())) != len(values):
-        raise ValueError(
+        raise UserError(
             f"{origin}: class_names must be different strings of shape (K,), got {values.dtype} of shape {values.shape}"
         )
     return tuple(values.tolist())
@@ -184,5 +185,5 @@ def _normalize(value: np.ndarray | None, origin: str) -> str:
     if value is None:
         return "channel"
     if value.ndim != 0 or str(value) not in SCALINGS:
-        raise ValueError(f"{origin}: normalize must be one of the strings {', '.join(SCALINGS)}, got {value!r}")
+        raise UserError(f"{origin}: normalize must be one of the strings {', '.join(SCALINGS)}, got {value!r}")
     return str(value)

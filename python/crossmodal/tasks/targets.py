@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from crossmodal.data.numeric import real_array, require_finite, require_real
+from crossmodal.errors import UserError
 
 
 def infer_kind(y: np.ndarray, spatial: tuple[int, ...], name: str) -> tuple[str, str]:
@@ -24,7 +25,7 @@ def infer_kind(y: np.ndarray, spatial: tuple[int, ...], name: str) -> tuple[str,
         The kind, and a sentence that says why, and what else it could have been.
 
     Raises:
-        ValueError: no rule fits.
+        UserError: no rule fits.
     """
     told = "; --kind has it otherwise"
     one_column = y.ndim == 1 or (y.ndim == 2 and y.shape[1] == 1)
@@ -49,7 +50,7 @@ def infer_kind(y: np.ndarray, spatial: tuple[int, ...], name: str) -> tuple[str,
         if y.dtype.kind == "f" and one_column and np.isfinite(y).all() and (y == np.round(y)).all():
             reason += ", all of them whole: if they are class labels, take --kind classification"
         return "regression", reason + "."
-    raise ValueError(
+    raise UserError(
         f"{name}: cannot tell the kind of target from dtype {y.dtype} and shape {y.shape}; expected labels (n,), zeros "
         f"and ones (n, K), real numbers (n,) or (n, R), or a field of shape (n, *{spatial}) or (n, Cout, *{spatial})"
     )
@@ -64,7 +65,7 @@ def class_values(y: np.ndarray, name: str) -> np.ndarray:
     """Class labels ``(n,)`` as int64 or str, from one column of whole numbers or strings, or from one-hot rows.
 
     Raises:
-        ValueError: not labels; names index and value.
+        UserError: not labels; names index and value.
     """
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
@@ -72,30 +73,28 @@ def class_values(y: np.ndarray, name: str) -> np.ndarray:
         one_hot = np.isin(y, (0, 1)).all(axis=1) & (y.sum(axis=1) == 1)
         if not one_hot.all():
             row = int((~one_hot).argmax())
-            raise ValueError(f"{name}: expected class labels (n,) or one-hot rows, but row {row} is {y[row].tolist()}")
+            raise UserError(f"{name}: expected class labels (n,) or one-hot rows, but row {row} is {y[row].tolist()}")
         return y.argmax(axis=1)
     if y.ndim != 1:
-        raise ValueError(f"{name}: expected class labels of shape (n,), got {y.shape}")
+        raise UserError(f"{name}: expected class labels of shape (n,), got {y.shape}")
     if y.dtype.kind == "S":
         return np.char.decode(y, "utf-8", "replace")
     if y.dtype.kind == "U":
         return y
     if y.dtype.kind not in "biuf":
-        raise TypeError(f"{name}: expected class labels (whole numbers or strings), got dtype {y.dtype}")
+        raise UserError(f"{name}: expected class labels (whole numbers or strings), got dtype {y.dtype}")
     if y.dtype.kind == "f":
         require_finite(y, name)
         whole = y == np.round(y)
         if not whole.all():
             index = int((~whole).argmax())
-            raise ValueError(f"{name}: expected class labels, but the value at index {index} is {y[index]}")
+            raise UserError(f"{name}: expected class labels, but the value at index {index} is {y[index]}")
     if y.dtype.kind in "uf":
         # They would be wrapped round, without a word, to other labels.
         large = y > np.iinfo(np.int64).max if y.dtype.kind == "u" else np.abs(y.astype(np.float64)) >= 2.0**63
         if large.any():
             index = int(large.argmax())
-            raise ValueError(
-                f"{name}: expected class labels within int64, but the value at index {index} is {y[index]}"
-            )
+            raise UserError(f"{name}: expected class labels within int64, but the value at index {index} is {y[index]}")
     return y.astype(np.int64)
 
 
@@ -103,10 +102,10 @@ def encode_classes(y: np.ndarray, classes: np.ndarray, name: str) -> np.ndarray:
     """Index of every label in ``classes`` (in any order), int64 ``(n,)``.
 
     Raises:
-        ValueError: a label is not among the classes; names index and value.
+        UserError: a label is not among the classes; names index and value.
     """
     if (y.dtype.kind == "U") != (classes.dtype.kind == "U"):
-        raise ValueError(f"{name}: labels are {y.dtype}, but the classes of the training part are {classes.dtype}")
+        raise UserError(f"{name}: labels are {y.dtype}, but the classes of the training part are {classes.dtype}")
     order = np.argsort(classes)
     place = np.searchsorted(classes[order], y).clip(max=len(classes) - 1)
     index = order[place]
@@ -114,7 +113,7 @@ def encode_classes(y: np.ndarray, classes: np.ndarray, name: str) -> np.ndarray:
     if unknown.any():
         first = int(unknown.argmax())
         shown = ", ".join(str(c) for c in classes[:12].tolist()) + (", ..." if len(classes) > 12 else "")
-        raise ValueError(
+        raise UserError(
             f"{name}: label {y[first].item()!r} at index {first} is not a class of the training part ({shown})"
             + ("; if these are values, not labels, take --kind regression" if y.dtype.kind != "U" else "")
         )
@@ -125,21 +124,21 @@ def encode_multilabel(y: np.ndarray, name: str) -> np.ndarray:
     """Zeros and ones ``(n, K)`` as float32.
 
     Raises:
-        ValueError: another shape or value; names index and value.
+        UserError: another shape or value; names index and value.
     """
     if y.ndim != 2 or y.shape[1] == 0 or y.dtype.kind not in "biuf":
-        raise ValueError(f"{name}: expected zeros and ones of shape (n, K), got {y.dtype} of shape {y.shape}")
+        raise UserError(f"{name}: expected zeros and ones of shape (n, K), got {y.dtype} of shape {y.shape}")
     valid = np.isin(y, (0, 1))
     if not valid.all():
         place = tuple(int(i) for i in np.argwhere(~valid)[0])
-        raise ValueError(f"{name}: expected zeros and ones, but the value at index {place} is {y[place]}")
+        raise UserError(f"{name}: expected zeros and ones, but the value at index {place} is {y[place]}")
     return y.astype(np.float32)
 
 
 def encode_values(y: np.ndarray, name: str) -> np.ndarray:
     """Regression targets ``(n,)`` or ``(n, R)`` as finite floats ``(n, R)``."""
     if y.ndim not in (1, 2) or 0 in y.shape[1:]:
-        raise ValueError(f"{name}: expected regression targets of shape (n,) or (n, R), got {y.shape}")
+        raise UserError(f"{name}: expected regression targets of shape (n,) or (n, R), got {y.shape}")
     values = real_array(y, name)
     require_finite(values, name)
     return values[:, None] if y.ndim == 1 else values
@@ -148,7 +147,7 @@ def encode_values(y: np.ndarray, name: str) -> np.ndarray:
 def encode_dense(y: np.ndarray, spatial: tuple[int, ...], name: str) -> np.ndarray:
     """Dense targets ``(n, *spatial)`` or ``(n, Cout, *spatial)``, finite, with channel axis, in their own dtype."""
     if not is_dense_shape(y.shape, spatial) or 0 in y.shape[1:]:
-        raise ValueError(
+        raise UserError(
             f"{name}: expected a field with the spatial shape of the inputs, (n, *{spatial}) or (n, Cout, *{spatial}), "
             f"got {y.shape}"
         )

@@ -14,6 +14,7 @@ import numpy as np
 
 from crossmodal.data.readers.ts import TimeSeriesFile, read_ts
 from crossmodal.data.series import stack_series
+from crossmodal.errors import UserError
 from crossmodal.tasks.base import Options, RawTask, register
 from crossmodal.tasks.targets import encode_classes
 
@@ -25,7 +26,7 @@ def find_archive(name: str, data_dir: Path | None) -> Path:
     """Path of ``<name>_TRAIN.ts``: in ``data_dir``, in ``data_dir/<name>``, else among the data files of aeon.
 
     Raises:
-        FileNotFoundError: it is in none of them; the message says how to get it.
+        UserError: it is in none of them; the message says how to get it.
     """
     folders = [] if data_dir is None else [data_dir, data_dir / name]
     package = importlib.util.find_spec("aeon")
@@ -35,7 +36,7 @@ def find_archive(name: str, data_dir: Path | None) -> Path:
         if (folder / f"{name}{TRAIN_SUFFIX}").is_file():
             return folder / f"{name}{TRAIN_SUFFIX}"
     searched = f" (searched: {', '.join(map(str, folders))})" if folders else ""
-    raise FileNotFoundError(
+    raise UserError(
         f"{name}{TRAIN_SUFFIX} not found{searched}. Install the package that carries it with "
         f"`pip install --no-deps aeon`, or put {name}{TRAIN_SUFFIX} and {name}{TEST_SUFFIX} into data_dir"
     )
@@ -50,18 +51,18 @@ def load_ts_pair(train_path: Path, *, kind: str | None = None, length: int | Non
         length: common length of the series; by default that of the longest training series.
 
     Raises:
-        FileNotFoundError: one of the two is missing.
-        ValueError: not NAME_TRAIN.ts, bad content, or the two do not fit together.
+        UserError: one of the two is missing.
+        UserError: not NAME_TRAIN.ts, bad content, or the two do not fit together.
     """
     if not train_path.name.endswith(TRAIN_SUFFIX):
-        raise ValueError(f"data: expected a file NAME{TRAIN_SUFFIX}, got {train_path}")
+        raise UserError(f"data: expected a file NAME{TRAIN_SUFFIX}, got {train_path}")
     test_path = train_path.with_name(train_path.name.removesuffix(TRAIN_SUFFIX) + TEST_SUFFIX)
     for path in (train_path, test_path):
         if not path.is_file():
-            raise FileNotFoundError(f"data: no such file: {path}")
+            raise UserError(f"data: no such file: {path}")
     train, test = read_ts(train_path), read_ts(test_path)
     if train.channels != test.channels:
-        raise ValueError(f"{test_path}: {test.channels} channel(s), but {train.channels} in {train_path.name}")
+        raise UserError(f"{test_path}: {test.channels} channel(s), but {train.channels} in {train_path.name}")
 
     notes = []
     longest, every_length = max(train.lengths), {*train.lengths, *test.lengths}
@@ -76,9 +77,9 @@ def load_ts_pair(train_path: Path, *, kind: str | None = None, length: int | Non
 
     found = "classification" if train.labels is not None else "regression" if train.targets is not None else None
     if found is None:
-        raise ValueError(f"{train_path}: no labels: neither @classLabel true nor @targetLabel true")
+        raise UserError(f"{train_path}: no labels: neither @classLabel true nor @targetLabel true")
     if kind not in (None, "classification", "regression"):
-        raise ValueError(f"kind: a .ts file holds classification or regression targets, not {kind}")
+        raise UserError(f"kind: a .ts file holds classification or regression targets, not {kind}")
     kind = kind or found
     notes.append(f"{kind}: " + (f"the header of {train_path.name} says so." if kind == found else "as told."))
     y_train, y_test, class_names = _targets(train, test, kind)
@@ -102,12 +103,12 @@ def _targets(train: TimeSeriesFile, test: TimeSeriesFile, kind: str) -> tuple[np
         return _numbers(train), _numbers(test), ()
     if train.labels is None or test.labels is None:
         lacking = train if train.labels is None else test
-        raise ValueError(f"{lacking.path}: no class labels (@classLabel true)")
+        raise UserError(f"{lacking.path}: no class labels (@classLabel true)")
     class_names = train.class_names or tuple(sorted(set(train.labels)))
     known = set(class_names)
     for label, line in zip(test.labels, test.lines, strict=True):
         if label not in known:
-            raise ValueError(f"{test.path}, line {line}: class {label!r} does not occur in {train.path.name}")
+            raise UserError(f"{test.path}, line {line}: class {label!r} does not occur in {train.path.name}")
     return (
         encode_classes(np.array(train.labels), np.array(class_names), str(train.path)),
         encode_classes(np.array(test.labels), np.array(class_names), str(test.path)),
@@ -120,11 +121,11 @@ def _numbers(file: TimeSeriesFile) -> np.ndarray:
     if file.targets is not None:
         return file.targets[:, None]
     if file.labels is None:
-        raise ValueError(f"{file.path}: no regression targets (@targetLabel true)")
+        raise UserError(f"{file.path}: no regression targets (@targetLabel true)")
     try:
         return np.array([float(label) for label in file.labels])[:, None]
     except ValueError:
-        raise ValueError(f"{file.path}: class labels are not numbers, so kind cannot be regression") from None
+        raise UserError(f"{file.path}: class labels are not numbers, so kind cannot be regression") from None
 
 
 def _archive_task(name: str, problem: str, summary: str, length: int | None = None) -> None:

@@ -90,9 +90,7 @@ def evaluate(
         if accelerator is not None and world > 1:
             values = accelerator.gather(values.to(device)).cpu()
         whole[key] = values[: len(split)]
-    numbers = {
-        name: {key: values.numpy() for (of, key), values in whole.items() if of == name} for name in chosen
-    }
+    numbers = {name: {key: values.numpy() for (of, key), values in whole.items() if of == name} for name in chosen}
     return Evaluation(
         whole["", "loss"].mean().item(),
         {name: metric.figure(numbers[name]) for name, metric in chosen.items()},

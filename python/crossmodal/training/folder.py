@@ -84,9 +84,7 @@ class RunFolder:
             with tempfile.TemporaryFile(dir=self._existing):
                 pass
         except OSError as error:
-            raise UserError(
-                f"output_dir: {self.path} cannot be written ({error.strerror}: {self._existing})"
-            ) from None
+            raise UserError(f"output_dir: {self.path} cannot be written ({error.strerror}: {self._existing})") from None
 
     @property
     def _existing(self) -> Path:

@@ -98,4 +98,3 @@ def merged(parts: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
         for key, values in part.items():
             whole[key] = whole.get(key, {}) | values
     return whole
-

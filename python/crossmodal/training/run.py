@@ -62,7 +62,15 @@ class Run:
         self.accelerator.free_memory()  # forgets model and optimizer of the stage before
         config = self.config.changed(optimizer=optimizer)
         trainer = Trainer(
-            config, self.task, model, objective, self.accelerator, self.folder, stage=stage, epochs=epochs, before=self.history
+            config,
+            self.task,
+            model,
+            objective,
+            self.accelerator,
+            self.folder,
+            stage=stage,
+            epochs=epochs,
+            before=self.history,
         )
         self._trainer = trainer
         trainer.fit()

@@ -101,9 +101,7 @@ class Trainer:
         optimizer = build_optimizer(model, objective, config.optimizer)
         rank, world = accelerator.process_index, accelerator.num_processes
         companions = {name: len(data) for name, data in objective.companions.items()}
-        self.plan = BatchPlan(
-            len(task.train), config.batch_size, config.accumulate, self.seed, companions, rank, world
-        )
+        self.plan = BatchPlan(len(task.train), config.batch_size, config.accumulate, self.seed, companions, rank, world)
         # Before the optimizer is prepared: with a loss scaler accelerate exchanges its `step`, which the schedule counts.
         self.scheduler = build_scheduler(optimizer, config.lr_schedule, self.plan.steps * self.epochs)
         self.step, self.optimizer = accelerator.prepare(Step(model, objective), optimizer)
@@ -136,7 +134,9 @@ class Trainer:
         torch.manual_seed(seeds.derive(self.seed, "training", self.accelerator.process_index))
         self._restore()
         total = self.plan.steps * self.epochs
-        self.progress = Progress(total, self.epochs, self.task.metric, self.state.step, self.accelerator.is_main_process)
+        self.progress = Progress(
+            total, self.epochs, self.task.metric, self.state.step, self.accelerator.is_main_process
+        )
         try:
             with self._signals():
                 for epoch in range(self.state.epoch, self.epochs):

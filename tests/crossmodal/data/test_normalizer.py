@@ -4,6 +4,7 @@ import torch
 from safetensors.torch import load, save
 
 from crossmodal.data import numeric
+from crossmodal.errors import UserError
 from crossmodal.tasks import Normalizer
 
 RNG = np.random.default_rng(0)
@@ -161,5 +162,5 @@ class TestPrepare:
             self.ragged.prepare(np.array([[[0, 1], [np.nan, np.nan]]]))
 
     def test_refuses_what_is_not_numbers(self):
-        with pytest.raises(TypeError, match="inputs: expected real numbers, got dtype"):
+        with pytest.raises(UserError, match="inputs: expected real numbers, got dtype"):
             self.one_channel.prepare(np.full((2, 4), "a"))

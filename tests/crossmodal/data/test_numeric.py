@@ -3,6 +3,7 @@ import pytest
 
 from crossmodal.data import numeric
 from crossmodal.data.numeric import real_array, require_finite
+from crossmodal.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def test_chunks_are_the_samples_in_order(monkeypatch, rows, limit):
     "values", [np.array([1j]), np.array(["a"]), np.array([None]), np.array(["2020"], dtype="M8[Y]")]
 )
 def test_real_array_refuses_what_is_not_real(values):
-    with pytest.raises(TypeError, match="x: expected real numbers, got dtype"):
+    with pytest.raises(UserError, match="x: expected real numbers, got dtype"):
         real_array(values, "x")
 
 

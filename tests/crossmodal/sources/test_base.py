@@ -4,6 +4,7 @@ import torch
 from PIL import Image
 
 from crossmodal import sources
+from crossmodal.errors import UserError
 from crossmodal.sources import base
 
 
@@ -92,5 +93,5 @@ def test_other_files_and_missing_ones(tmp_path, text_encoder):
         ValueError, match=r"expected a text file \(\.csv, \.tsv\) or a folder of class folders, got .*my\.json"
     ):
         sources.load(tmp_path / "my.json", encoder=text_encoder, num_tokens=4)
-    with pytest.raises(FileNotFoundError, match=r"no such file: .*none\.csv"):
+    with pytest.raises(UserError, match=r"no such file: .*none\.csv"):
         sources.load(tmp_path / "none.csv", encoder=text_encoder, num_tokens=4)

@@ -3,6 +3,7 @@ import hashlib
 import pytest
 import torch
 
+from crossmodal.errors import UserError
 from crossmodal.sources.text import LabelledTexts, read_labelled_text, tokenize
 
 
@@ -57,7 +58,7 @@ class TestReading:
             read_labelled_text(write(content))
 
     def test_no_file(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"source.name: no such file: .*none\.csv"):
+        with pytest.raises(UserError, match=r"source.name: no such file: .*none\.csv"):
             read_labelled_text(tmp_path / "none.csv")
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from crossmodal import tasks
+from crossmodal.errors import UserError
 from crossmodal.tasks.own import from_arrays, read_arrays
 
 from .conftest import arrays
@@ -160,7 +161,7 @@ def with_value(values, index, value):
     ],
 )
 def test_bad_data_is_named(save, data, message):
-    with pytest.raises((ValueError, TypeError), match=r"my\.npz: " + message):
+    with pytest.raises(UserError, match=r"my\.npz: " + message):
         load(save(data))
 
 
@@ -203,7 +204,7 @@ def test_from_arrays_works_without_a_file():
 
 class TestReading:
     def test_nothing_there(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"no such file or folder: .*none\.npz"):
+        with pytest.raises(UserError, match=r"no such file or folder: .*none\.npz"):
             load(tmp_path / "none.npz")
         with pytest.raises(ValueError, match="missing x_train, y_train, x_test, y_test; found: nothing"):
             load(tmp_path)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from crossmodal import tasks
+from crossmodal.errors import UserError
 from crossmodal.tasks.ucr import find_archive, load_ts_pair
 
 TASKS = {
@@ -70,9 +71,9 @@ def test_data_dir_comes_first_and_aeon_after_it(write_ts, tmp_path):
 
 def test_without_aeon_the_error_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(FileNotFoundError, match=r"GunPoint_TRAIN.ts not found\. .*`pip install --no-deps aeon`"):
+    with pytest.raises(UserError, match=r"GunPoint_TRAIN.ts not found\. .*`pip install --no-deps aeon`"):
         tasks.load("gunpoint")
-    with pytest.raises(FileNotFoundError, match=rf"searched: {tmp_path}"):
+    with pytest.raises(UserError, match=rf"searched: {tmp_path}"):
         tasks.load("gunpoint", data_dir=tmp_path)
 
 
@@ -141,7 +142,7 @@ class TestPair:
 
     def test_files_that_are_not_there(self, write_ts):
         path = write_ts(TRAIN)
-        with pytest.raises(FileNotFoundError, match=r"no such file: .*Toy_TEST\.ts"):
+        with pytest.raises(UserError, match=r"no such file: .*Toy_TEST\.ts"):
             load_ts_pair(path)
         with pytest.raises(ValueError, match=r"expected a file NAME_TRAIN\.ts, got .*Toy\.ts"):
             load_ts_pair(path.with_name("Toy.ts"))

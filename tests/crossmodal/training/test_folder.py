@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from crossmodal.errors import UserError
 from crossmodal.settings import Config
-from crossmodal.training.folder import RunFolder, RunFolderError, versions
+from crossmodal.training.folder import RunFolder, versions
 
 
 def test_prepare_makes_a_folder_with_the_settings(tmp_path):
@@ -11,7 +12,7 @@ def test_prepare_makes_a_folder_with_the_settings(tmp_path):
     folder.prepare(Config(seed=3))
     assert folder.read_config()["seed"] == 3
     assert not folder.finished
-    with pytest.raises(FileNotFoundError, match="no results"):
+    with pytest.raises(UserError, match="no results"):
         folder.read_results()
 
 
@@ -45,7 +46,7 @@ def test_a_project_with_a_config_of_its_own_is_not_a_run(tmp_path, files):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
     for settings in (Config(), Config(overwrite=True), Config(resume=True)):
-        with pytest.raises(RunFolderError, match="is not empty and holds no run"):
+        with pytest.raises(UserError, match="is not empty and holds no run"):
             RunFolder(tmp_path).prepare(settings)
     assert {name: (tmp_path / name).read_text() for name in files} == files
 
@@ -79,9 +80,9 @@ def test_a_run_has_settings_and_data_json(tmp_path, name):
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_without_a_run_is_never_touched(tmp_path, overwrite):
     (tmp_path / "thesis.tex").write_text("x")
-    with pytest.raises(RunFolderError, match="is not empty and holds no run"):
+    with pytest.raises(UserError, match="is not empty and holds no run"):
         RunFolder(tmp_path).prepare(Config(overwrite=overwrite))
-    with pytest.raises(RunFolderError, match="is a file"):
+    with pytest.raises(UserError, match="is a file"):
         RunFolder(tmp_path / "thesis.tex").prepare(Config())
 
 
@@ -90,7 +91,7 @@ def test_an_unwritable_place(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("pathlib.Path.mkdir", refuse)
-    with pytest.raises(RunFolderError, match=r"cannot be written .*Permission denied"):
+    with pytest.raises(UserError, match=r"cannot be written .*Permission denied"):
         RunFolder(tmp_path / "x").prepare(Config())
 
 
@@ -102,7 +103,7 @@ def test_check_finds_an_unwritable_place_and_makes_nothing(tmp_path, monkeypatch
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
-    with pytest.raises(RunFolderError, match=r"b cannot be written \(Read-only file system: .*\)"):
+    with pytest.raises(UserError, match=r"b cannot be written \(Read-only file system: .*\)"):
         RunFolder(tmp_path / "a" / "b").check(Config())
 
 
@@ -110,7 +111,7 @@ def test_check_finds_an_unwritable_place_and_makes_nothing(tmp_path, monkeypatch
 def test_one_run_at_a_time(tmp_path, settings):
     one, other = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run")
     one.prepare(Config())
-    with pytest.raises(RunFolderError, match=r"another run is at work in .*run"):
+    with pytest.raises(UserError, match=r"another run is at work in .*run"):
         other.prepare(settings)
     one.release()
     other.prepare(settings)

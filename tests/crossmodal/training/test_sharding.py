@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from crossmodal.errors import UserError
 from crossmodal.models import encoders
-from crossmodal.settings import Config, ConfigError
+from crossmodal.settings import Config
 from crossmodal.training import sharding
 
 
@@ -26,7 +27,7 @@ def test_the_first_version_is_refused(monkeypatch, shard):
     if shard:
         assert sharding.make_accelerator(Config(shard=True), cpu=True).num_processes == 1
     else:
-        with pytest.raises(ConfigError, match=r"FSDP version 1: .*--fsdp_version 2"):
+        with pytest.raises(UserError, match=r"FSDP version 1: .*--fsdp_version 2"):
             sharding.make_accelerator(Config(), cpu=True)
     assert os.environ["ACCELERATE_USE_FSDP"] == "true"
 

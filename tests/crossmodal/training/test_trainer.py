@@ -17,11 +17,12 @@ from safetensors import SafetensorError
 
 import crossmodal
 from crossmodal import evaluate, run
+from crossmodal.errors import UserError
 from crossmodal.settings import Config
 from crossmodal.training import sharding
 from crossmodal.training import trainer as engine
 from crossmodal.training.checkpoint import Checkpoints
-from crossmodal.training.folder import RunFolder, RunFolderError
+from crossmodal.training.folder import RunFolder
 from crossmodal.training.trainer import Interrupted, NonFiniteLoss, Trainer
 from tests.crossmodal import runs
 from tests.crossmodal.runs import stop_at
@@ -86,13 +87,13 @@ def interrupt(values, monkeypatch):
 def test_resume_asks_for_the_same_settings(straight, monkeypatch):
     values, _ = straight
     interrupt(values, monkeypatch)
-    with pytest.raises(RunFolderError, match=r"other settings: batch_size was 4 and is now 5"):
+    with pytest.raises(UserError, match=r"other settings: batch_size was 4 and is now 5"):
         run.train(Config.from_dict(values | {"resume": True, "batch_size": 5}))
-    with pytest.raises(RunFolderError, match="interrupted run; add --resume true"):
+    with pytest.raises(UserError, match="interrupted run; add --resume true"):
         run.train(Config.from_dict(values))
     with np.load(values["data"]) as data:
         np.savez(values["data"], **dict(data) | {"x_test": data["x_test"] + 1})
-    with pytest.raises(RunFolderError, match=r"run learned from has changed since: data of arrays \(sha256 .*, then "):
+    with pytest.raises(UserError, match=r"run learned from has changed since: data of arrays \(sha256 .*, then "):
         run.train(Config.from_dict(values | {"resume": True}))
 
 
@@ -106,7 +107,7 @@ def test_a_checkpoint_of_other_data_is_refused(straight, tmp_path, monkeypatch):
     interrupt(other, monkeypatch)
     shutil.rmtree(tmp_path / "other" / "checkpoints")
     shutil.copytree(Path(values["output_dir"]) / "checkpoints", tmp_path / "other" / "checkpoints")
-    with pytest.raises(RunFolderError, match=r"the data of arrays have changed since .*step-00000004 was written"):
+    with pytest.raises(UserError, match=r"the data of arrays have changed since .*step-00000004 was written"):
         run.train(Config.from_dict(other | {"resume": True}))
 
 
@@ -115,7 +116,7 @@ def test_resume_asks_for_the_same_source(straight, monkeypatch):
     interrupt(values, monkeypatch)
     source = Path(values["source"]["name"])
     source.write_text(source.read_text().replace("plum 1", "kiwi 1"))
-    with pytest.raises(RunFolderError, match=r"has changed since: source .*source.csv \(sha256 .*; add --overwrite"):
+    with pytest.raises(UserError, match=r"has changed since: source .*source.csv \(sha256 .*; add --overwrite"):
         run.train(Config.from_dict(values | {"resume": True}))
 
 
@@ -147,7 +148,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(straight, monkeypatch, writer, e
 
 def test_too_little_space_is_said_before_training(tmp_path, tiny_bert, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
-    with pytest.raises(RunFolderError, match=r"has 0 MiB left, this run may need"):
+    with pytest.raises(UserError, match=r"has 0 MiB left, this run may need"):
         run.train(Config.from_dict(runs.settings(tmp_path, tiny_bert)))
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from crossmodal.errors import UserError
+
 
 @dataclass(frozen=True)
 class TimeSeriesFile:
@@ -64,8 +66,8 @@ def read_ts(path: str | Path) -> TimeSeriesFile:
     """Read a .ts file.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is not what its format or its own header says; file and line are named.
+        UserError: no such file.
+        UserError: the file is not what its format or its own header says; file and line are named.
     """
     path = Path(path)
     header = _Header()
@@ -85,21 +87,21 @@ def read_ts(path: str | Path) -> TimeSeriesFile:
                     continue
                 channels, label = _split_case(line, header, where)
                 if series and len(channels) != series[0].shape[0]:
-                    raise ValueError(f"{where}: {len(channels)} channel(s), but {series[0].shape[0]} before")
+                    raise UserError(f"{where}: {len(channels)} channel(s), but {series[0].shape[0]} before")
                 case = _parse_case(channels, header, where)
                 if header.equal_length and series and case.shape[1] != series[0].shape[1]:
-                    raise ValueError(
+                    raise UserError(
                         f"{where}: length {case.shape[1]}, but {series[0].shape[1]} before and @equalLength is true"
                     )
                 series.append(case)
                 labels.append(label)
                 lines.append(number)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from None
+        raise UserError(f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from None
     if not in_data:
-        raise ValueError(f"{path}: no @data line")
+        raise UserError(f"{path}: no @data line")
     if not series:
-        raise ValueError(f"{path}: no cases after @data")
+        raise UserError(f"{path}: no cases after @data")
     targets = None
     if header.target_label:
         targets = np.array(
@@ -111,15 +113,15 @@ def read_ts(path: str | Path) -> TimeSeriesFile:
 def _read_header_line(line: str, header: _Header, where: str) -> bool:
     """Take in one ``@key value`` line; True once ``@data`` is reached. Keys of no use here are skipped."""
     if not line.startswith("@"):
-        raise ValueError(f"{where}: expected a header line that starts with '@' before @data, got {line[:40]!r}")
+        raise UserError(f"{where}: expected a header line that starts with '@' before @data, got {line[:40]!r}")
     key, *values = line[1:].split() or [""]
     key = key.lower()
     if key == "data":
         if header.class_label and header.target_label:
-            raise ValueError(f"{where}: @classLabel and @targetLabel are both true")
+            raise UserError(f"{where}: @classLabel and @targetLabel are both true")
         return True
     if key == "timestamps" and _boolean(values, key, where):
-        raise ValueError(f"{where}: series with time stamps (@timeStamps true) are not supported")
+        raise UserError(f"{where}: series with time stamps (@timeStamps true) are not supported")
     elif key == "missing":
         header.missing = _boolean(values, key, where)
     elif key == "univariate":
@@ -136,40 +138,40 @@ def _read_header_line(line: str, header: _Header, where: str) -> bool:
         header.class_label = _boolean(values, key, where)
         header.class_names = tuple(values[1:]) if header.class_label else ()
         if len(set(header.class_names)) != len(header.class_names):
-            raise ValueError(f"{where}: a class is listed twice in @classLabel {' '.join(header.class_names)}")
+            raise UserError(f"{where}: a class is listed twice in @classLabel {' '.join(header.class_names)}")
     return False
 
 
 def _boolean(values: list[str], key: str, where: str) -> bool:
     value = values[0].lower() if values else ""
     if value not in ("true", "false"):
-        raise ValueError(f"{where}: @{key} must be true or false, got {value!r}")
+        raise UserError(f"{where}: @{key} must be true or false, got {value!r}")
     return value == "true"
 
 
 def _count(values: list[str], key: str, where: str) -> int:
     if not values or not values[0].isdecimal():
-        raise ValueError(f"{where}: @{key} must be a whole number, got {' '.join(values)!r}")
+        raise UserError(f"{where}: @{key} must be a whole number, got {' '.join(values)!r}")
     return int(values[0])
 
 
 def _split_case(line: str, header: _Header, where: str) -> tuple[list[str], str]:
     if "(" in line:
-        raise ValueError(f"{where}: '(' in a case: series with time stamps are not supported")
+        raise UserError(f"{where}: '(' in a case: series with time stamps are not supported")
     channels = line.split(":")
     label = ""
     if header.class_label or header.target_label:
         label = channels.pop().strip()
         if not channels:
-            raise ValueError(f"{where}: expected values, ':' and a label, got {line[:40]!r}")
+            raise UserError(f"{where}: expected values, ':' and a label, got {line[:40]!r}")
         if not label:
-            raise ValueError(f"{where}: the label after the last ':' is empty")
+            raise UserError(f"{where}: the label after the last ':' is empty")
         if header.class_names and label not in header.class_names:
-            raise ValueError(f"{where}: label {label!r} is not in @classLabel {' '.join(header.class_names)}")
+            raise UserError(f"{where}: label {label!r} is not in @classLabel {' '.join(header.class_names)}")
     if header.univariate and len(channels) != 1:
-        raise ValueError(f"{where}: {len(channels)} channels, but @univariate is true")
+        raise UserError(f"{where}: {len(channels)} channels, but @univariate is true")
     if header.dimensions is not None and len(channels) != header.dimensions:
-        raise ValueError(f"{where}: {len(channels)} channel(s), but @dimensions is {header.dimensions}")
+        raise UserError(f"{where}: {len(channels)} channel(s), but @dimensions is {header.dimensions}")
     return channels, label
 
 
@@ -177,15 +179,15 @@ def _parse_case(channels: list[str], header: _Header, where: str) -> np.ndarray:
     rows = [_parse_values(text, f"{where}, channel {index}") for index, text in enumerate(channels)]
     lengths = [len(row) for row in rows]
     if len(set(lengths)) > 1:
-        raise ValueError(f"{where}: channels of one case differ in length: {lengths}")
+        raise UserError(f"{where}: channels of one case differ in length: {lengths}")
     if header.series_length is not None and header.equal_length and lengths[0] != header.series_length:
-        raise ValueError(f"{where}: length {lengths[0]}, but @seriesLength is {header.series_length}")
+        raise UserError(f"{where}: length {lengths[0]}, but @seriesLength is {header.series_length}")
     case = np.stack(rows)
     missing = np.isnan(case)
     if header.missing is False and missing.any():
-        raise ValueError(f"{where}: a missing value, but @missing is false")
+        raise UserError(f"{where}: a missing value, but @missing is false")
     if missing.all(axis=1).any():
-        raise ValueError(f"{where}, channel {int(missing.all(axis=1).argmax())}: every value is missing")
+        raise UserError(f"{where}, channel {int(missing.all(axis=1).argmax())}: every value is missing")
     return case
 
 
@@ -196,9 +198,9 @@ def _parse_values(text: str, where: str) -> np.ndarray:
         try:
             values[index] = np.nan if word == "?" else float(word)
         except ValueError:
-            raise ValueError(f"{where}, value {index}: expected a number or '?', got {word!r}") from None
+            raise UserError(f"{where}, value {index}: expected a number or '?', got {word!r}") from None
     if np.isinf(values).any():
-        raise ValueError(f"{where}, value {int(np.isinf(values).argmax())}: infinite")
+        raise UserError(f"{where}, value {int(np.isinf(values).argmax())}: infinite")
     return values
 
 
@@ -206,7 +208,7 @@ def _parse_target(text: str, where: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise ValueError(f"{where}: expected a number as regression target, got {text!r}") from None
+        raise UserError(f"{where}: expected a number as regression target, got {text!r}") from None
     if not np.isfinite(value):
-        raise ValueError(f"{where}: the regression target is {text}")
+        raise UserError(f"{where}: the regression target is {text}")
     return value

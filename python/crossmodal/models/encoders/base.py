@@ -102,7 +102,7 @@ class Encoder(nn.Module, ABC):
             patch_size: patch length, or one per axis; None lets the encoder choose.
 
         Raises:
-            ValueError: if the shape or the patch size does not suit the encoder.
+            UserError: if the shape or the patch size does not suit the encoder.
         """
 
     def _install(self, embedder: PatchEmbedder) -> None:
@@ -163,7 +163,7 @@ class Encoder(nn.Module, ABC):
 
         Raises:
             RuntimeError: if the encoder has random weights or comes from a run folder.
-            ValueError: if the inputs have the wrong shape.
+            UserError: if the inputs have the wrong shape.
         """
         if self.source_embedder is None:
             raise RuntimeError(

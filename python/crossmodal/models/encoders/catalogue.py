@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from crossmodal.errors import UserError
 from crossmodal.models.encoders import hub
 from crossmodal.models.encoders._transformers import (
     AutoConfig,
@@ -109,12 +110,12 @@ def load(
         image_size: image encoders: ``(H, W)`` or one number to which samples are resized; None for the pretrained one.
 
     Raises:
-        FileNotFoundError: if the checkpoint is neither on disk nor reachable, or lacks its safetensors weights.
-        ValueError: for a model type without a wrapper, an option that does not fit it, or weights that do not match
+        UserError: if the checkpoint is neither on disk nor reachable, or lacks its safetensors weights.
+        UserError: for a model type without a wrapper, an option that does not fit it, or weights that do not match
             the configuration.
     """
     if not 0.0 <= dropout < 1.0:
-        raise ValueError(f"model.dropout: expected 0 <= dropout < 1, got {dropout}")
+        raise UserError(f"model.dropout: expected 0 <= dropout < 1, got {dropout}")
     source = _resolve(str(name_or_path))
     folder = source if Path(source).is_dir() else str(hub.fetch(source, weights=pretrained))
     with _explain_unreadable(source):
@@ -127,7 +128,7 @@ def load(
         options["image_size"] = _pair(config.image_size if image_size is None else image_size)
         options["image_mean"], options["image_std"] = _image_statistics(folder, config.num_channels)
     elif image_size is not None:
-        raise ValueError(f"model.image_size: an option of image encoders; {str(name_or_path)!r} is a text encoder")
+        raise UserError(f"model.image_size: an option of image encoders; {str(name_or_path)!r} is a text encoder")
     encoder = family.encoder(model, name=source, keep_source=pretrained, **options)
     encoder.folder = folder
     return encoder
@@ -137,7 +138,7 @@ def from_spec(spec: dict[str, Any]) -> Encoder:
     """Rebuild an attached encoder from :meth:`Encoder.spec`, with random weights and without a source embedder.
 
     Raises:
-        ValueError: if an entry is missing or does not fit.
+        UserError: if an entry is missing or does not fit.
     """
     try:
         spec = dict(spec)
@@ -148,9 +149,9 @@ def from_spec(spec: dict[str, Any]) -> Encoder:
         encoder = family.encoder(_random_model(config, family), name=name, keep_source=False, **spec)
         encoder.attach(input_shape, patch_size)
     except KeyError as error:
-        raise ValueError(f"the encoder's description lacks the key {error}") from error
+        raise UserError(f"the encoder's description lacks the key {error}") from error
     except Exception as error:  # whatever transformers says to values it does not expect
-        raise ValueError(f"the encoder's description does not fit: {error}") from error
+        raise UserError(f"the encoder's description does not fit: {error}") from error
     return encoder
 
 
@@ -163,10 +164,10 @@ def _resolve(name: str) -> str:
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise FileNotFoundError(f"encoder folder {name!r} has no config.json")
+            raise UserError(f"encoder folder {name!r} has no config.json")
         return str(path)
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise FileNotFoundError(f"encoder folder {name!r} does not exist")
+        raise UserError(f"encoder folder {name!r} does not exist")
     return name
 
 
@@ -174,9 +175,7 @@ def _minilm_folder() -> Path:
     spec = importlib.util.find_spec(MINILM_PACKAGE)  # finds the package without running its code
     folder = Path(spec.origin).parent / "model" if spec is not None and spec.origin else None
     if folder is None or not (folder / "config.json").is_file():
-        raise FileNotFoundError(
-            f"encoder 'minilm' needs the weights of a package that is not installed: {MINILM_COMMAND}"
-        )
+        raise UserError(f"encoder 'minilm' needs the weights of a package that is not installed: {MINILM_COMMAND}")
     return folder
 
 
@@ -185,21 +184,21 @@ def _explain_unreadable(source: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise FileNotFoundError(f"encoder folder {source!r} cannot be read: {error}") from error
+        raise UserError(f"encoder folder {source!r} cannot be read: {error}") from error
 
 
 def _family(config: PreTrainedConfig, source: str) -> Family:
     if config.model_type not in FAMILIES:
-        raise ValueError(f"encoder {source!r} is a {config.model_type!r} model; supported are {', '.join(FAMILIES)}")
+        raise UserError(f"encoder {source!r} is a {config.model_type!r} model; supported are {', '.join(FAMILIES)}")
     return FAMILIES[config.model_type]
 
 
 def _set_options(config: PreTrainedConfig, *, layers: int | None, dropout: float) -> None:
     if layers is not None:
         if hasattr(config, "depths"):
-            raise ValueError(f"model.layers: not an option of {config.model_type}, its stages differ in width")
+            raise UserError(f"model.layers: not an option of {config.model_type}, its stages differ in width")
         if not 1 <= layers <= config.num_hidden_layers:
-            raise ValueError(f"model.layers: expected 1 to {config.num_hidden_layers}, got {layers}")
+            raise UserError(f"model.layers: expected 1 to {config.num_hidden_layers}, got {layers}")
         config.num_hidden_layers = layers
     if getattr(config, "is_decoder", False):
         config.is_decoder = False  # attention must see all tokens
@@ -225,11 +224,11 @@ def _pretrained_model(source: str, folder: str, config: PreTrainedConfig, family
                 **family.options,
             )
     except (SafetensorError, RuntimeError) as error:
-        raise ValueError(f"the weights of encoder {source!r} cannot be used: {error}") from error
+        raise UserError(f"the weights of encoder {source!r} cannot be used: {error}") from error
     if report["missing_keys"]:
         # transformers would go on with random values in their place.
         missing = sorted(report["missing_keys"])
-        raise ValueError(f"the weights of encoder {source!r} lack {len(missing)} tensors, the first is {missing[0]!r}")
+        raise UserError(f"the weights of encoder {source!r} lack {len(missing)} tensors, the first is {missing[0]!r}")
     return model
 
 
@@ -264,5 +263,5 @@ def _image_statistics(folder: str, channels: int) -> tuple[tuple[float, ...], tu
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
     pair = (size, size) if isinstance(size, int) else tuple(size)
     if len(pair) != 2:
-        raise ValueError(f"model.image_size: expected one number or (H, W), got {size}")
+        raise UserError(f"model.image_size: expected one number or (H, W), got {size}")
     return pair

@@ -11,6 +11,8 @@ from pathlib import Path
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
+from crossmodal.errors import UserError
+
 SMALL_FILES = ("preprocessor_config.json", "tokenizer*", "vocab*", "merges.txt", "*.model")
 SMALL_FILES += ("special_tokens_map.json", "added_tokens.json")
 INDEX = "model.safetensors.index.json"  # which shard holds which tensor
@@ -30,7 +32,7 @@ def fetch(name: str, *, weights: bool = True) -> Path:
         weights: whether the safetensors weights are wanted too; files in other formats never are.
 
     Raises:
-        FileNotFoundError: there is no such checkpoint, or it is neither in the cache nor to be had; says which.
+        UserError: there is no such checkpoint, or it is neither in the cache nor to be had; says which.
     """
     # In this order, so that config.json tells that the small files are there, and whole weights that everything is.
     stages = [SMALL_FILES, ("config.json",), *([WEIGHTS] if weights else [])]
@@ -41,22 +43,20 @@ def fetch(name: str, *, weights: bool = True) -> Path:
             for stage in stages:
                 folder = Path(snapshot_download(name, allow_patterns=list(stage)))
     except (RepositoryNotFoundError, HFValidationError) as error:
-        raise FileNotFoundError(
+        raise UserError(
             f"encoder {name!r} is neither a local folder nor a model of the hub {constants.ENDPOINT}, or one that needs a token "
             f"(HF_TOKEN): {_first_line(error)}"
         ) from error
     except GatedRepoError as error:
-        raise FileNotFoundError(f"encoder {name!r} is open to people with a token alone (HF_TOKEN): {error}") from error
+        raise UserError(f"encoder {name!r} is open to people with a token alone (HF_TOKEN): {error}") from error
     except OSError as error:
         if isinstance(error, FileNotFoundError):
             raise
-        raise FileNotFoundError(
+        raise UserError(
             f"encoder {name!r} is not a local folder and could not be had from the model hub ({_first_line(error)}). {_REMEDY}"
         ) from error
     if weights and not any(folder.glob("*.safetensors")):
-        raise FileNotFoundError(
-            f"encoder {name!r} has no weights in safetensors format on the hub; other formats are not read"
-        )
+        raise UserError(f"encoder {name!r} has no weights in safetensors format on the hub; other formats are not read")
     return folder
 
 
@@ -91,7 +91,7 @@ def _check_connection(name: str) -> None:
         except OSError as error:
             problem = f"{constants.ENDPOINT} cannot be reached: {error}"
     if problem is not None:
-        raise FileNotFoundError(
+        raise UserError(
             f"encoder {name!r} is not a local folder, is not in the cache ({constants.HF_HUB_CACHE}), and could not be had "
             f"from the model hub ({problem}). {_REMEDY}"
         )

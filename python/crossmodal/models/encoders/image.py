@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from crossmodal.errors import UserError
 from crossmodal.models.embedders import PatchEmbedder, check_input_shape, tile_channels
 from crossmodal.models.encoders._transformers import PreTrainedModel
 from crossmodal.models.encoders.base import Encoder
@@ -42,7 +43,7 @@ class ImageEncoder(Encoder):
         super().__init__(model, name=name, keep_source=keep_source)
         self.image_size = tuple(image_size)
         if any(size < patch or size % patch for size, patch in zip(self.image_size, self._kernel, strict=True)):
-            raise ValueError(
+            raise UserError(
                 f"model.image_size: expected a multiple of the patch size {self._kernel}, got {self.image_size}"
             )
         self.image_mean = tuple(image_mean)
@@ -59,12 +60,12 @@ class ImageEncoder(Encoder):
         """Build the embedder; patch size and number of tokens are the pretrained ones."""
         input_shape = check_input_shape(input_shape)
         if len(input_shape) != 3:
-            raise ValueError(
+            raise UserError(
                 f"image encoder {self.name!r} needs samples of shape (C, H, W), got {input_shape}; "
                 "use a text encoder for 1D signals"
             )
         if patch_size is not None and patch_size not in (self._kernel, list(self._kernel), self._kernel[0]):
-            raise ValueError(
+            raise UserError(
                 f"model.patch_size: the weights of {self.name!r} fix it to {self._kernel}, got {patch_size}"
             )
         embedder = self._new_embedder(input_shape)
@@ -93,7 +94,7 @@ class ImageEncoder(Encoder):
     def _check_source(self, images: Tensor) -> None:
         expected = (self._channels, *self.image_size)
         if images.shape[1:] != expected:
-            raise ValueError(f"inputs must be images (B, {', '.join(map(str, expected))}), got {tuple(images.shape)}")
+            raise UserError(f"inputs must be images (B, {', '.join(map(str, expected))}), got {tuple(images.shape)}")
 
     def spec(self) -> dict[str, Any]:
         return super().spec() | {
@@ -117,7 +118,7 @@ class SwinEncoder(ImageEncoder):
         smallest = min(self.image_size) // self._kernel[0] // 2**self._halvings
         # Swin v2 shrinks its windows to the grid, v1 cannot: its table of relative positions has the window's size.
         if self.config.model_type == "swin" and smallest < self.config.window_size:
-            raise ValueError(
+            raise UserError(
                 f"model.image_size: {self.image_size} leaves {smallest} cells per axis in the last stage of {self.name!r}, "
                 f"less than its window of {self.config.window_size}"
             )

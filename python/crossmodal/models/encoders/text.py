@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from crossmodal.errors import UserError
 from crossmodal.models.embedders import DEFAULT_TARGET_TOKENS, PatchEmbedder, check_input_shape, default_patch_size
 from crossmodal.models.encoders._transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from crossmodal.models.encoders.base import Encoder
@@ -38,15 +39,15 @@ class TextEncoder(Encoder):
         """The tokenizer that belongs to the pretrained weights.
 
         Raises:
-            FileNotFoundError: if the checkpoint has none or cannot be reached.
+            UserError: if the checkpoint has none or cannot be reached.
         """
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.folder or self.name, trust_remote_code=False)
         except (OSError, ValueError) as error:
-            raise FileNotFoundError(f"encoder {self.name!r} has no readable tokenizer: {error}") from error
+            raise UserError(f"encoder {self.name!r} has no readable tokenizer: {error}") from error
         # Without its files transformers makes a tokenizer up that maps every word to the unknown token.
         if len(tokenizer) <= len(tokenizer.all_special_tokens):
-            raise FileNotFoundError(f"encoder {self.name!r} has no tokenizer files (tokenizer.json or a vocabulary)")
+            raise UserError(f"encoder {self.name!r} has no tokenizer files (tokenizer.json or a vocabulary)")
         return tokenizer
 
     def attach(self, input_shape: tuple[int, ...], patch_size: int | tuple[int, ...] | None = None) -> None:
@@ -59,10 +60,10 @@ class TextEncoder(Encoder):
         if len(patch_size) != len(size) or not all(
             1 <= p <= length for p, length in zip(patch_size, size, strict=True)
         ):
-            raise ValueError(f"model.patch_size: expected 1 to {size} per axis, got {patch_size}")
+            raise UserError(f"model.patch_size: expected 1 to {size} per axis, got {patch_size}")
         embedder = PatchEmbedder(input_shape, self.width, patch_size, norm_eps=self._norm_eps)
         if embedder.num_tokens > self.max_tokens:
-            raise ValueError(
+            raise UserError(
                 f"model.patch_size: {patch_size} cuts samples of shape {input_shape} into {embedder.num_tokens} tokens, but "
                 f"{self.name!r} has {self.max_tokens} positions: use patches of at least "
                 f"{default_patch_size(size, self.max_tokens)}"
@@ -78,7 +79,7 @@ class TextEncoder(Encoder):
 
     def _embed_source(self, inputs: Tensor) -> Tensor:
         if inputs.ndim != 2 or not 1 <= inputs.shape[1] <= self.max_tokens:
-            raise ValueError(
+            raise UserError(
                 f"inputs must be token ids (B, M) with 1 <= M <= {self.max_tokens}, got {tuple(inputs.shape)}"
             )
         return self.source_embedder(input_ids=inputs)
