@@ -65,6 +65,7 @@ class ArrayLike(Protocol):
     """Rows of numbers that may lie in memory, in a memory-mapped file, in HDF5 or in a folder of files."""
 
     shape: tuple[int, ...]
+    ndim: int
     dtype: np.dtype
 
     def __len__(self) -> int: ...
@@ -148,7 +149,7 @@ def take(values: ArrayLike, rows: np.ndarray) -> np.ndarray:
 
     They are asked for in ascending order and once each: HDF5 takes no other, and files on a disk are read faster so.
     """
-    if isinstance(values, np.ndarray) and not isinstance(values, np.memmap):
+    if type(values) is np.ndarray:
         return values[rows]
     ascending, places = np.unique(rows, return_inverse=True)
     return np.asarray(values[ascending])[places]

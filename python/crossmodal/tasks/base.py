@@ -104,7 +104,7 @@ class RawTask:
         y_train, y_test, y_val: classification whole numbers ``(n,)``; multilabel zeros and ones ``(n, K)``; regression ``(n, R)``;
             dense ``(n, Cout, L)`` or ``(n, Cout, H, W)``, in their own units.
         group_train, group_test, group_val: whole numbers ``(n,)``: samples of one recording, patient or clip have the same. The
-            hold-out then takes whole groups.
+            hold-out then takes whole groups. group_names: of those numbers.
         class_names: required for classification, where label ``i`` is ``class_names[i]``.
         class_values: what label ``i`` was in the data (whole numbers, or strings) where that was not ``i`` itself.
         origin: where the data came from, for descriptions and errors.
@@ -130,6 +130,7 @@ class RawTask:
     group_train: np.ndarray | None = None
     group_test: np.ndarray | None = None
     group_val: np.ndarray | None = None
+    group_names: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
     class_values: tuple[int | str, ...] = ()
     origin: str = ""
@@ -442,10 +443,10 @@ def _hold_out_groups(
             f"{origin}: no group of the {len(names)} in the training part can be set aside for validation (every class keeps a "
             "sample): give more groups, or a validation split of their own"
         )
-    chosen = np.unique(groups[held])
+    chosen = [raw.group_names[one] if raw.group_names else str(one) for one in np.unique(groups[held])]
     notes.append(
         f"validation: {len(chosen)} whole groups of the {len(names)} in the training part (seed {split_seed}): "
-        f"{', '.join(map(str, chosen[:8].tolist()))}{', ...' if len(chosen) > 8 else ''}."
+        f"{', '.join(chosen[:8])}{', ...' if len(chosen) > 8 else ''}."
     )
     return rows[~held], rows[held]
 

@@ -1,9 +1,11 @@
 """Bring your own modality: task "arrays" reads the user's arrays.
 
-``data`` is an ``.npz`` file or a folder of ``.npy`` files with
+``data`` is an ``.npz`` or HDF5 file, or a folder of ``.npy`` files (or of folders with one ``.npy`` file per sample), with
 
 - ``x_train``, ``x_test`` and optionally ``x_val``: real numbers ``(n, L)``, ``(n, C, L)`` or ``(n, C, H, W)``;
 - ``y_train``, ``y_test`` and optionally ``y_val``: see :func:`crossmodal.tasks.targets.infer_kind`;
+- optionally ``group_train``, ``group_test`` (and ``group_val``): a whole number or string per sample, the same for samples of one
+  recording, patient or clip;
 - optionally ``class_names``: strings; labels are then these names or their indices;
 - optionally ``normalize``: the string "channel" (the default), "position" (a table, whose columns have units of their
   own) or "none";
@@ -19,8 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
+from crossmodal.data.arrays import RowFiles, with_channel
+from crossmodal.data.dataset import ArrayLike
 from crossmodal.data.normalizer import SCALINGS
 from crossmodal.data.numeric import require_finite, require_real
+from crossmodal.data.readers.hdf5 import read_hdf5
 from crossmodal.data.readers.npy import normalised_bytes, read_npy, read_npz
 from crossmodal.errors import UserError
 from crossmodal.naming import nearest
@@ -32,11 +37,13 @@ from crossmodal.tasks.targets import (
     encode_multilabel,
     encode_values,
     infer_kind,
+    is_dense_shape,
 )
 from crossmodal.tasks.ucr import load_ts_pair
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
-OPTIONAL = ("x_val", "y_val", "class_names", "normalize")
+OPTIONAL = ("x_val", "y_val", "group_train", "group_test", "group_val", "class_names", "normalize")
+HDF5 = (".h5", ".hdf5")
 
 
 @register("arrays", "your own data: --data my.npz, a folder of .npy files, or NAME_TRAIN.ts", own_data=True)
@@ -46,8 +53,8 @@ def arrays(options: Options) -> RawTask:
     return from_arrays(read_arrays(options.data, REQUIRED, OPTIONAL), options.kind, str(options.data))
 
 
-def read_arrays(path: str | Path, required: Iterable[str], optional: Iterable[str] = ()) -> dict[str, np.ndarray]:
-    """Read named arrays from an .npz file or a folder of .npy files, without unpickling anything.
+def read_arrays(path: str | Path, required: Iterable[str], optional: Iterable[str] = ()) -> dict[str, ArrayLike]:
+    """Read named arrays from an .npz or HDF5 file or a folder of .npy files, without unpickling anything.
 
     Raises:
         UserError: no such file or folder.
@@ -58,15 +65,21 @@ def read_arrays(path: str | Path, required: Iterable[str], optional: Iterable[st
         raise UserError(f"data: no such file or folder: {path}")
     if path.is_dir():
         return _read_folder(path, required, optional)
+    if path.suffix in HDF5:
+        return read_hdf5(path, lambda names: _wanted(required, optional, names, path))
     if path.suffix != ".npz":
-        raise UserError(f"data: expected an .npz file, a folder of .npy files or NAME_TRAIN.ts, got {path}")
+        raise UserError(f"data: expected an .npz or .h5 file, a folder of .npy files or NAME_TRAIN.ts, got {path}")
     return read_npz(path, lambda names: _wanted(required, optional, names, path))
 
 
-def _read_folder(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, np.ndarray]:
+def _read_folder(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, ArrayLike]:
     present = [file.stem for file in sorted(path.glob("*.npy"))]
-    found: dict[str, np.ndarray] = {}
+    present += [entry.name for entry in sorted(path.iterdir()) if entry.is_dir() and any(entry.glob("*.npy"))]
+    found: dict[str, ArrayLike] = {}
     for key in _wanted(required, optional, present, path):
+        if (path / key).is_dir():
+            found[key] = RowFiles(sorted((path / key).glob("*.npy")), read_npy)
+            continue
         reserved = sum(normalised_bytes(array.shape, array.dtype) for array in found.values())
         found[key] = read_npy(path / f"{key}.npy", reserved)
     return found
@@ -85,7 +98,7 @@ def _wanted(required: tuple[str, ...], optional: tuple[str, ...], present: list[
     return [*required, *(key for key in optional if key in present)]
 
 
-def from_arrays(data: dict[str, np.ndarray], kind: str | None = None, origin: str = "arrays") -> RawTask:
+def from_arrays(data: dict[str, ArrayLike], kind: str | None = None, origin: str = "arrays") -> RawTask:
     """Check arrays (see the head of this module) and encode their targets.
 
     Raises:
@@ -96,7 +109,7 @@ def from_arrays(data: dict[str, np.ndarray], kind: str | None = None, origin: st
         raise UserError(f"{origin}: missing {missing}: x_val and y_val come together")
     parts = ("train", "val", "test") if "x_val" in data else ("train", "test")
     x = {part: _inputs(data[f"x_{part}"], f"{origin}: x_{part}") for part in parts}
-    y = {part: data[f"y_{part}"] for part in parts}
+    y = {part: _targets(data[f"y_{part}"], kind, x[part].shape[2:]) for part in parts}
     for part in parts:
         if y[part].ndim == 0:
             raise UserError(f"{origin}: y_{part}: expected a target per sample, got the single value {y[part]}")
@@ -104,8 +117,9 @@ def from_arrays(data: dict[str, np.ndarray], kind: str | None = None, origin: st
     if kind is None:
         kind, reason = infer_kind(y["train"], spatial, f"{origin}: y_train")
     else:
-        reason = f"{kind}: as told."
-    notes, values = [reason], ()
+        reason = f"{kind}: set by --kind."
+    groups, about = _groups(data, parts, origin)
+    notes, values = [reason, *about], ()
     names = _class_names(data.get("class_names"), origin)
 
     if kind == "classification":
@@ -136,6 +150,7 @@ def from_arrays(data: dict[str, np.ndarray], kind: str | None = None, origin: st
         y_test=y["test"],
         x_val=x.get("val"),
         y_val=y.get("val"),
+        **groups,
         class_names=names if kind in ("classification", "multilabel") else (),
         class_values=values,
         origin=origin,
@@ -144,7 +159,43 @@ def from_arrays(data: dict[str, np.ndarray], kind: str | None = None, origin: st
     )
 
 
-def _inputs(values: np.ndarray, name: str) -> np.ndarray:
+def _targets(values: ArrayLike, kind: str | None, spatial: tuple[int, ...]) -> ArrayLike:
+    """Targets in memory, but for fields, which may be as large as the inputs."""
+    field = kind in (None, "dense") and is_dense_shape(values.shape, spatial)
+    return values if field or isinstance(values, np.ndarray) else np.asarray(values[:])
+
+
+def _groups(data: dict[str, ArrayLike], parts: tuple[str, ...], origin: str) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Groups of each part as whole numbers, and what there is to say about them."""
+    given = [part for part in parts if f"group_{part}" in data]
+    if not given:
+        return {}, []
+    if given != list(parts):
+        missing = next(part for part in parts if part not in given)
+        raise UserError(f"{origin}: missing group_{missing}: every part has groups, or none has")
+    found = {part: np.asarray(data[f"group_{part}"][:]) for part in parts}
+    for part, values in found.items():
+        if values.ndim != 1 or values.dtype.kind not in "iuUS":
+            raise UserError(
+                f"{origin}: group_{part}: expected a whole number or string per sample, got {values.dtype} of shape "
+                f"{values.shape}"
+            )
+    names = np.unique(np.concatenate([values.astype(str) for values in found.values()]))
+    codes = {part: np.searchsorted(names, values.astype(str)) for part, values in found.items()}
+    counts = ", ".join(f"{len(np.unique(values))} {part}" for part, values in codes.items())
+    notes = [f"groups: {counts}; samples of one group stay in one part."]
+    for part in parts[1:]:
+        shared = np.intersect1d(codes["train"], codes[part])
+        if len(shared):
+            shown = ", ".join(names[shared[:8]]) + (", ..." if len(shared) > 8 else "")
+            notes.append(
+                f"warning: {len(shared)} groups are in the training part and the {part} part ({shown}): figures of it say "
+                "nothing about new groups."
+            )
+    return {f"group_{part}": values for part, values in codes.items()} | {"group_names": tuple(names.tolist())}, notes
+
+
+def _inputs(values: ArrayLike, name: str) -> ArrayLike:
     if values.ndim not in (2, 3, 4):
         raise UserError(f"{name}: expected shape (n, L), (n, C, L) or (n, C, H, W), got {values.shape}")
     if 0 in values.shape:
@@ -157,7 +208,7 @@ def _inputs(values: np.ndarray, name: str) -> np.ndarray:
             f"of {wide} x {channels}, swapaxes(2, 3) makes that plain"
         )
     require_finite(require_real(values, name), name)
-    return values[:, None] if values.ndim == 2 else values
+    return with_channel(values) if values.ndim == 2 else values
 
 
 def _channels_last(shape: tuple[int, ...]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from crossmodal.data.arrays import with_channel
 from crossmodal.data.numeric import real_array, require_finite, require_real
 from crossmodal.errors import UserError
 
@@ -152,4 +153,4 @@ def encode_dense(y: np.ndarray, spatial: tuple[int, ...], name: str) -> np.ndarr
             f"got {y.shape}"
         )
     require_finite(require_real(y, name), name)
-    return y[:, None] if y.ndim == len(spatial) + 1 else y
+    return with_channel(y) if y.ndim == len(spatial) + 1 else y

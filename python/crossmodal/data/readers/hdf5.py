@@ -1,0 +1,39 @@
+"""Reader of HDF5 files, by h5py: data sets are opened, and their rows read as they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from crossmodal.data.arrays import Hdf5Array
+from crossmodal.errors import UserError
+
+
+def read_hdf5(path: Path, choose: Callable[[list[str]], list[str]]) -> dict[str, Hdf5Array]:
+    """Some data sets at the root of an HDF5 file.
+
+    Args:
+        path: the file.
+        choose: from the names of all data sets to those wanted.
+
+    Raises:
+        UserError: h5py is not installed, no HDF5 file, or a data set that holds anything but numbers or has no rows.
+    """
+    try:
+        import h5py
+    except ImportError:
+        raise UserError(f"{path}: HDF5 files need h5py (pip install h5py)") from None
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    found = {}
+    with file:
+        for name in choose([name for name, item in file.items() if isinstance(item, h5py.Dataset)]):
+            data = file[name]
+            if data.dtype.kind not in "biuf" or not data.shape:
+                raise UserError(f"{path}: {name}: expected numbers with rows, got {data.dtype} of shape {data.shape}")
+            if data.external or data.is_virtual:
+                raise UserError(f"{path}: {name} refers to other files, which are not opened")
+            found[name] = Hdf5Array(path, name, data.shape, data.dtype)
+    return found
