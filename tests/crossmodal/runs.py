@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 import yaml
 from accelerate.state import AcceleratorState
 
+from crossmodal.data.dataset import ArrayDataset
+from crossmodal.tasks import Normalizer, Task
 from crossmodal.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -68,9 +71,10 @@ def settings(folder: Path, encoder: str, kind: str = "classification", ndim: int
         "select": "metric",
         "model": {"patch_size": 2, "layers": 1},
         "source": {"name": str(write_source(folder / "data"))},
-        "mixing": {"gumbel_epochs": 1},
         "optimizer": {"lr": 5e-3, "new_lr": 2e-2},
     }
+    if changes.get("method", "pare") == "pare":
+        values["pare"] = {"gumbel_epochs": 1}
     for key, value in changes.items():
         group, _, name = key.partition("__")
         if name:
@@ -78,6 +82,27 @@ def settings(folder: Path, encoder: str, kind: str = "classification", ndim: int
         else:
             values[key] = value
     return values
+
+
+def toy_task(kind: str = "classification", classes: int = 3, **changes) -> Task:
+    """A task without data, for what asks a task for its loss and shapes."""
+    nothing = ArrayDataset(torch.zeros(0, 2, LENGTH), torch.zeros(0, dtype=torch.int64))
+    one = torch.ones(2, 1, dtype=torch.float64)
+    values = {
+        "name": "toy",
+        "kind": kind,
+        "train": nothing,
+        "validation": nothing,
+        "test": nothing,
+        "input_shape": (2, LENGTH),
+        "output_shape": (classes,),
+        "class_names": tuple("abc"[:classes]) if kind == "classification" else (),
+        "loss": "cross_entropy" if kind == "classification" else "mse",
+        "metrics": ("accuracy",) if kind == "classification" else ("rmse",),
+        "normalizer": Normalizer((2, LENGTH), torch.zeros_like(one), one),
+        "description": "",
+    }
+    return Task(**values | changes)
 
 
 def write_settings(folder: Path, values: dict) -> Path:

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossmodal import seeds
+from crossmodal.data.augment import augmentations
+from crossmodal.data.dataset import ArrayDataset
 from crossmodal.data.loader import BatchPlan, TrainLoader, eval_rows
 
 SIZES = {
@@ -18,21 +18,28 @@ SIZES = {
 }
 
 
+def plan(samples: int, batch_size: int, source: int = 0, **options) -> BatchPlan:
+    return BatchPlan(samples, batch_size, 1, 7, {"source": source} if source else {}, **options)
+
+
+def listed(shares) -> list[tuple]:
+    return [(s.first, s.total, s.counts, s.rows.tolist(), s.companions["source"].tolist(), s.seed) for s in shares]
+
+
 @given(**SIZES)
 @settings(deadline=None, max_examples=60)
 def test_processes_share_every_batch_exactly(samples, batch_size, world, epoch):
-    alone = list(BatchPlan(samples, batch_size, 1, 7, source_samples=11).shares(epoch))
-    shared = [list(BatchPlan(samples, batch_size, 1, 7, 11, rank, world).shares(epoch)) for rank in range(world)]
-    assert sorted(row for share in alone for row in share.rows) == list(range(samples))
+    alone = list(plan(samples, batch_size, 11).shares(epoch))
+    shared = [list(plan(samples, batch_size, 11, rank=rank, world=world).shares(epoch)) for rank in range(world)]
+    assert sorted(torch.cat([share.rows for share in alone]).tolist()) == list(range(samples))
     assert all(len(shares) == len(alone) for shares in shared)
     for number, whole in enumerate(alone):
         parts = [shares[number] for shares in shared]
-        counted = [(part.first, part.rows, part.source_rows) for part in parts if part.weights[0] == 1]
-        counted.sort()
-        assert [row for _, rows, _ in counted for row in rows] == whole.rows
-        assert [row for *_, rows in counted for row in rows] == whole.source_rows
-        assert all(part.rows and len(part.rows) == len(part.source_rows) == len(part.weights) for part in parts)
-        assert {part.total for part in parts} == {len(whole.rows)}
+        counted = sorted((part for part in parts if part.counts), key=lambda part: part.first)
+        assert torch.equal(torch.cat([part.rows for part in counted]), whole.rows)
+        assert torch.equal(torch.cat([part.companions["source"] for part in counted]), whole.companions["source"])
+        assert all(0 < len(part.rows) == len(part.companions["source"]) for part in parts)
+        assert {(part.total, part.seed) for part in parts} == {(len(whole.rows), whole.seed)}
 
 
 def test_group_sizes_count_every_sample_once():
@@ -41,19 +48,22 @@ def test_group_sizes_count_every_sample_once():
     assert [plan.group_size(step) for step in range(3)] == [8, 8, 7]
 
 
-def test_source_is_gone_through_lap_by_lap():
-    plan = BatchPlan(samples=10, batch_size=4, accumulate=1, seed=3, source_samples=7)
-    rows = [row for epoch in range(3) for share in plan.shares(epoch) for row in share.source_rows]
+def test_companions_are_gone_through_lap_by_lap():
+    rows = [
+        row
+        for epoch in range(3)
+        for share in plan(10, 4, 7).shares(epoch)
+        for row in share.companions["source"].tolist()
+    ]
     assert len(rows) == 30
     for lap in range(4):
         assert sorted(rows[7 * lap : 7 * lap + 7]) == list(range(7))
     assert rows[:7] != rows[7:14]
 
 
-def test_a_source_may_be_smaller_than_a_batch():
-    """Seven source samples a batch from three: two whole laps and the start of a third."""
-    plan = BatchPlan(samples=14, batch_size=7, accumulate=1, seed=3, source_samples=3)
-    first, second = (share.source_rows for share in plan.shares(0))
+def test_companions_may_be_fewer_than_a_batch():
+    """Seven of them a batch from three: two whole laps and the start of a third."""
+    first, second = (share.companions["source"].tolist() for share in plan(14, 7, 3).shares(0))
     rows = first + second
     assert len(first) == len(second) == 7
     for lap in range(4):
@@ -61,32 +71,54 @@ def test_a_source_may_be_smaller_than_a_batch():
 
 
 def test_start_in_the_middle_continues_the_epoch():
-    plan = BatchPlan(samples=20, batch_size=3, accumulate=1, seed=0, source_samples=5)
-    assert list(plan.shares(2, start=4)) == list(plan.shares(2))[4:]
-    assert list(plan.shares(0)) != list(plan.shares(1))
+    one = plan(20, 3, 5)
+    assert listed(one.shares(2, start=4)) == listed(one.shares(2))[4:]
+    assert listed(one.shares(0)) != listed(one.shares(1))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_loader_gives_the_planned_samples_and_draws_nothing_from_the_global_stream(workers):
-    split = SimpleNamespace(x=torch.arange(12.0).view(6, 1, 2), y=torch.arange(6))
-    source = SimpleNamespace(inputs=torch.arange(10).view(5, 2), labels=torch.arange(5))
-    plan = BatchPlan(6, 4, 1, 0, 5)
+    split = ArrayDataset(torch.arange(12.0).view(6, 1, 2), torch.arange(6), extras={"group": torch.arange(6) // 2})
+    source = ArrayDataset(torch.arange(10).view(5, 2), torch.arange(5))
+    one = plan(6, 4, 5)
     before = torch.get_rng_state()
-    batches = list(TrainLoader(split, source, plan, workers).epoch(1))
+    batches = list(TrainLoader(split, {"source": source}, one, workers).epoch(1))
     assert torch.equal(torch.get_rng_state(), before)
-    for (batch, share), planned in zip(batches, plan.shares(1), strict=True):
-        assert share == planned
-        assert batch.index.tolist() == planned.rows == batch.y.tolist()
-        assert torch.equal(batch.x, split.x[planned.rows])
-        assert torch.equal(batch.source_inputs, source.inputs[planned.source_rows])
-        assert batch.source_labels.tolist() == planned.source_rows
+    assert listed(share for _, share in batches) == listed(one.shares(1))
+    for batch, share in batches:
+        assert batch.index.tolist() == share.rows.tolist() == batch.y.tolist()
+        assert torch.equal(batch.x, split.x[share.rows])
+        assert batch.extras["group"].tolist() == [row // 2 for row in share.rows.tolist()]
+        companion = batch.to(torch.device("cpu")).extras["source"]
+        assert torch.equal(companion.x, source.x[share.companions["source"]])
+        assert companion.y.tolist() == share.companions["source"].tolist()
+        assert batch.weight.tolist() == [1.0] * len(batch)
 
 
-def test_loader_without_source():
-    split = SimpleNamespace(x=torch.zeros(3, 1, 2), y=torch.zeros(3))
-    batch, _ = next(TrainLoader(split, None, BatchPlan(3, 2, 1, 0)).epoch(0))
-    assert batch.source_inputs is None
-    assert batch.to(torch.device("cpu")).source_labels is None
+def test_stand_ins_do_not_count():
+    batch, share = next(
+        TrainLoader(ArrayDataset(torch.zeros(1, 1, 2), torch.zeros(1)), {}, plan(1, 2, rank=1, world=2)).epoch(0)
+    )
+    assert (batch.weight.tolist(), share.counts) == ([0.0], False)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_augmentation_does_not_depend_on_how_an_epoch_is_divided(world):
+    """The same bytes for one process and for several, for batches from the start and from the middle; others in another epoch."""
+    split = ArrayDataset(torch.randn(7, 2, 9), torch.arange(7)).augmented(augmentations(["shift", "noise"], 1))
+
+    def samples(epoch: int, world: int = 1, start: int = 0) -> dict[int, torch.Tensor]:
+        found = {}
+        for rank in range(world):
+            for batch, _ in TrainLoader(split, {}, plan(7, 3, rank=rank, world=world)).epoch(epoch, start):
+                found |= {int(row): x for row, x in zip(batch.index, batch.x, strict=True)}
+        return found
+
+    whole = samples(0)
+    for row, x in (samples(0, world) | samples(0, world, start=1)).items():
+        assert torch.equal(x, whole[row])
+        assert not torch.equal(x, split.x[row])
+        assert not torch.equal(x, samples(1)[row])
 
 
 @given(st.integers(1, 30), st.integers(1, 8), st.integers(1, 4))
@@ -101,4 +133,4 @@ def test_streams_differ_by_name_and_repeat():
     assert seeds.derive(0, "a", 1) == seeds.derive(0, "a", 1) != seeds.derive(0, "a", 2)
     assert seeds.derive(0, "a") != seeds.derive(1, "a")
     assert 0 <= seeds.derive(5, "b") < 2**63
-    assert sorted(seeds.permutation(9, 0, "x")) == list(range(9))
+    assert sorted(seeds.permutation(9, 0, "x").tolist()) == list(range(9))
