@@ -72,13 +72,15 @@ class State:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Outputs of a whole split, in its order (normalised, as the model gives them), with loss and metric.
+    """What a model says about a whole split, in its order, with loss and metric.
 
+    outputs, targets: as metrics take them: logits of classes and labels, else values in the data's own units, float64.
     scores: float64 (n,), what each sample says for the model, higher is better: for classes whether it is right, else minus
     its loss.
     """
 
     outputs: Tensor
+    targets: Tensor
     loss: float
     metric: float
     scores: Tensor
@@ -178,7 +180,7 @@ class Trainer:
         per_sample = self.loss.per_sample(*pair).double()
         scores = outputs.argmax(1) == split.y if self.task.kind == "classification" else -per_sample
         metric = self.metric(physical_outputs, physical_y)
-        return Evaluation(outputs, per_sample.mean().item(), metric, scores.double())
+        return Evaluation(physical_outputs, physical_y, per_sample.mean().item(), metric, scores.double())
 
     # ----- one epoch --------------------------------------------------------------------------------------------------
 

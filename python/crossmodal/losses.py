@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -16,7 +17,8 @@ class Loss:
     """A loss.
 
     Attributes:
-        per_sample: (output, target), batch first, to losses of shape (B,), float32.
+        per_sample: (output, target), batch first, to losses of shape (B,), float32. Values in the data's own units may lie
+            far from zero and near one another: they come in float64, and their difference is taken in it.
         kinds: kinds of target it is made for.
         physical: whether it is computed on values in the data's own units instead of normalised ones.
         description: one line.
@@ -48,8 +50,9 @@ def relative_l2(output: Tensor, target: Tensor) -> Tensor:
 
     Nothing can be learned relative to a target of zeros: :func:`crossmodal.tasks.load` refuses such data.
     """
-    difference = (output.float() - target.float()).flatten(1).norm(dim=1)
-    return difference / target.float().flatten(1).norm(dim=1)
+    dtype = torch.promote_types(target.dtype, torch.float32)
+    difference = (output.to(dtype) - target.to(dtype)).flatten(1).norm(dim=1)
+    return (difference / target.to(dtype).flatten(1).norm(dim=1)).float()
 
 
 LOSSES: dict[str, Loss] = {

@@ -231,6 +231,4 @@ def write(
     folder.write_results(results)
     trainer.checkpoints.clear()
     # Pictures come last: one that cannot be drawn must not cost the run.
-    task = trainer.task
-    outputs, targets = task.normalizer.decode(test.outputs), task.normalizer.inverse_y(task.test.y)
-    plots.draw_run(folder, task, results, trainer.state.history, outputs, targets)
+    plots.draw_run(folder, trainer.task, results, trainer.state.history, test.outputs, test.targets)

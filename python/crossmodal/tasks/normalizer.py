@@ -74,14 +74,15 @@ class Normalizer:
         return _scaled(y, rows, self.y_mean, self.y_std)
 
     def inverse_y(self, y: Tensor) -> Tensor:
-        """Bring scaled targets ``(n, ...)`` back to their own units, in their dtype and on their device; others stay."""
+        """Bring scaled targets ``(n, ...)`` back to their own units, in float64 on their device; others stay as they are."""
         if self.y_mean is None:
             return y
+        y = _wide(y)
         return y * self.y_std.to(y) + self.y_mean.to(y)
 
     def decode(self, outputs: Tensor) -> Tensor:
-        """Turn a model's outputs ``(n, ...)`` into what the targets hold; logits of classes and labels stay as they are."""
-        return outputs.sigmoid() if self.logits else self.inverse_y(outputs)
+        """Turn a model's outputs ``(n, ...)`` into what the targets hold, float64; logits of classes and labels stay."""
+        return _wide(outputs).sigmoid() if self.logits else self.inverse_y(outputs)
 
     def prepare(self, raw: np.ndarray | Tensor | Sequence[np.ndarray], name: str = "inputs") -> np.ndarray:
         """Turn raw data into an array ``(n, *input_shape)``, checked and in its own units (:meth:`apply_x` scales it).
@@ -159,6 +160,11 @@ class Normalizer:
             fill_missing=bool(state["fill_missing"]),
             logits=bool(state["logits"]),
         )
+
+
+def _wide(values: Tensor) -> Tensor:
+    """In float64, where values far from zero (pascals, time stamps) still differ; MPS has none."""
+    return values.float() if values.device.type == "mps" else values.double()
 
 
 def _filled(series: np.ndarray, name: str) -> np.ndarray:
