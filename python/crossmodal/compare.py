@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import stats
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.multiclass import OneVsRestClassifier
 
@@ -241,8 +242,14 @@ def stop(running: list[Process]) -> None:
 
 
 def summarise(jobs: list[Job]) -> dict[str, Any]:
-    """Every number of the table, as test errors (lower is better); None where the metric is NaN."""
+    """Every number of the table, as test errors (lower is better); None where the metric is NaN.
+
+    Intervals are of 95 %: `interval` over the test samples, the mean of the runs' own; `difference_interval` over the seeds,
+    Student's t. It and the standard error need three seeds whose differences are not all the same: what two seeds, or a
+    small test split, happen to agree on is not known to be exact.
+    """
     errors: dict[str, list[float]] = {}
+    intervals: dict[str, list[list[float] | None]] = {}
     seconds: dict[str, list[float]] = {}
     for job in jobs:
         results = job.folder.read_results()
@@ -250,6 +257,7 @@ def summarise(jobs: list[Job]) -> dict[str, Any]:
         test = float("nan") if results["test"] is None else results["test"]  # NaN, which JSON has no word for
         label, error = metrics.get(metric).as_error(test)
         errors.setdefault(job.config.method, []).append(error)
+        intervals.setdefault(job.config.method, []).append(_as_errors(metric, results.get("test_interval")))
         seconds.setdefault(job.config.method, []).append(results["seconds"])
     rows = {}
     for method, values in errors.items():
@@ -257,13 +265,16 @@ def summarise(jobs: list[Job]) -> dict[str, Any]:
             "errors": values,
             "mean": float(np.mean(values)),
             "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+            "interval": None if None in intervals[method] else np.mean(intervals[method], axis=0).tolist(),
             "seconds": float(np.mean(seconds[method])),
         }
         if BASELINE in errors and method != BASELINE:
             difference = np.subtract(values, errors[BASELINE])
-            rows[method]["difference"] = float(difference.mean())
-            count = len(difference)
-            rows[method]["standard_error"] = float(difference.std(ddof=1) / count**0.5) if count > 1 else None
+            mean, error, interval = float(difference.mean()), None, None
+            if len(difference) > 2 and np.ptp(difference) > 1e-9 * np.abs(difference).max():
+                error = float(stats.sem(difference))
+                interval = list(stats.t.interval(0.95, len(difference) - 1, mean, error))
+            rows[method] |= {"difference": mean, "standard_error": error, "difference_interval": interval}
     first = jobs[0].config
     table = {
         "task": first.task,
@@ -272,14 +283,20 @@ def summarise(jobs: list[Job]) -> dict[str, Any]:
         "label": label,
         "baseline": BASELINE,
         "seeds": sorted({job.config.seed for job in jobs}),
+        "samples": results["samples"]["test"],
         "methods": rows,
         "yardstick": yardstick(first),
     }
     return finite(table)
 
 
+def _as_errors(metric: str, interval: list[float] | None) -> list[float] | None:
+    return interval and sorted(metrics.get(metric).as_error(bound)[1] for bound in interval)
+
+
 def yardstick(settings: Config) -> dict[str, Any] | None:
-    """Error of a linear model on the raw (z-scored) values, fitted on training and validation samples together.
+    """Error of a linear model on the raw (z-scored) values, fitted on training and validation samples together, with its
+    interval over the test samples.
 
     Logistic regression for classes and labels, ridge regression for values; None for dense targets. It chooses no
     epoch, so the validation samples are free to be learned from.
@@ -303,11 +320,12 @@ def yardstick(settings: Config) -> dict[str, Any] | None:
         outputs[:] = scores.reshape(outputs.shape)  # of one label alone scikit-learn gives (n,)
     predicted, targets = (task.normalizer.inverse_y(values) for values in (torch.from_numpy(outputs), task.test.y))
     metric = metrics.get(task.metric)
-    return {"name": name, "error": metric.as_error(metric(predicted, targets))[1]}
+    interval = _as_errors(task.metric, metric.interval(predicted, targets))
+    return {"name": name, "error": metric.as_error(metric(predicted, targets))[1], "interval": interval}
 
 
 def render(table: dict[str, Any]) -> str:
-    """The table as Markdown."""
+    """The table as Markdown, and a second one of intervals."""
     count, form = len(table["seeds"]), _form(table)
     lines = [
         f"{table['task']}: test {table['label']} ({table['metric']}), encoder {table['encoder']}, {count} seed{'s' * (count > 1)}",
@@ -324,16 +342,38 @@ def render(table: dict[str, Any]) -> str:
     if table["yardstick"]:
         error = _number(table["yardstick"]["error"], form)
         lines.append(f"| {table['yardstick']['name']}, raw values | {error} | | | |")
-    lines += ["", "Differences are per seed, with their standard error; negative is better."]
+    lines += ["", "Differences are per seed, with their standard error (from three seeds on); negative is better."]
     undefined = [method for method, row in table["methods"].items() if None in row["errors"]]
     if undefined:
         lines.append(f"No mean of {', '.join(undefined)}: test {table['metric']} is NaN in at least one run.")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + _intervals(table, form)) + "\n"
+
+
+def _intervals(table: dict[str, Any], form: str) -> list[str]:
+    """The table of intervals; nothing where there is none."""
+    rows = [
+        (method, _range(row["interval"], form), _range(row.get("difference_interval"), f"+{form}"))
+        for method, row in table["methods"].items()
+    ]
+    if table["yardstick"]:
+        rows.append((f"{table['yardstick']['name']}, raw values", _range(table["yardstick"]["interval"], form), ""))
+    if not any(own or difference for _, own, difference in rows):
+        return []
+    return [
+        "",
+        f"| 95 % interval | over {table['samples']} test samples, mean of the seeds' | of the difference, over seeds |",
+        "| --- | ---: | ---: |",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+
+
+def _range(interval: list[float] | None, form: str) -> str:
+    return "" if interval is None else f"{interval[0]:{form}} to {interval[1]:{form}}"
 
 
 def _form(table: dict[str, Any]) -> str:
-    """How errors are written: per cent with two decimals, others so that the smallest mean has three digits and the smallest
-    deviation or standard error two.
+    """How errors are written: per cent with two decimals, or more if the smallest standard error needs them, others so that the
+    smallest mean has three digits and the smallest deviation or standard error two.
 
     What is below a thousandth of the largest mean is not waited for; very small ones come with an exponent.
     """
@@ -341,7 +381,8 @@ def _form(table: dict[str, Any]) -> str:
     means = [row["mean"] for row in rows] + ([table["yardstick"]["error"]] if table["yardstick"] else [])
     sizes = [abs(mean) for mean in means if mean]
     if table["label"] == "error %" or not sizes:
-        return ".2f"
+        smallest = min((row["standard_error"] for row in rows if row.get("standard_error")), default=1)
+        return f".{max(2, -math.floor(math.log10(smallest)))}f"
     spreads = [row.get(key) for row in rows for key in ("std", "standard_error")]
     sizes += [10 * spread for spread in spreads if spread]
     decimals = 2 - math.floor(math.log10(max(min(sizes), max(sizes) / 1000)))

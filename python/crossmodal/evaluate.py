@@ -29,7 +29,8 @@ def evaluate(folder: str | Path, split: str = "test", device: str = "cpu") -> di
         device: where to compute.
 
     Returns:
-        `metric` (its name), `value`, `split`, `samples`, and `stored`: what results.json says, None for the training split.
+        `metric` (its name), `value`, its `interval` (see `Metric.interval`), `split`, `samples`, and `stored`: what results.json
+        says, None for the training split.
 
     Raises:
         FileNotFoundError: the folder holds no finished run, or the data are gone.
@@ -52,10 +53,12 @@ def evaluate(folder: str | Path, split: str = "test", device: str = "cpu") -> di
     n, size, world = len(samples), settings.loader.eval_batch_size, predictor.results["processes"]
     batches = [rows for rank in range(world) for rows in eval_rows(n, size, rank, world)]
     outputs = torch.cat([predictor.outputs(samples.x[rows], size) for rows in batches])[:n]
-    value = metrics.get(task.metric)(task.normalizer.decode(outputs), task.normalizer.inverse_y(samples.y))
+    metric, normalizer = metrics.get(task.metric), task.normalizer
+    outputs, targets = normalizer.decode(outputs), normalizer.inverse_y(samples.y)
     return {
         "metric": task.metric,
-        "value": value,
+        "value": metric(outputs, targets),
+        "interval": metric.interval(outputs, targets),
         "split": split,
         "samples": len(samples),
         "stored": None if split == "train" else predictor.results[split],
@@ -84,4 +87,5 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     found = evaluate(arguments.run, arguments.split, arguments.device)
     stored = "" if found["stored"] is None else f"  (stored: {found['stored']!r})"
-    print(f"{found['split']} {found['metric']} {found['value']!r} over {found['samples']} samples{stored}")
+    interval = "" if found["interval"] is None else "  (95 % interval: {:#.4g} to {:#.4g})".format(*found["interval"])
+    print(f"{found['split']} {found['metric']} {found['value']!r} over {found['samples']} samples{interval}{stored}")

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn import metrics as sk
+from scipy import stats
 from torch import Tensor
 
 from crossmodal.naming import unknown
+
+RESAMPLES = 1000  # of a bootstrap; fewer, but at least a tenth, where a split holds many values
+FEWEST = 10  # samples, below which a bootstrap is far too narrow
 
 # Below this part of the typical norm a target is zero: bringing it back to its own units leaves rounding errors.
 ZERO_NORM = 1e-6
@@ -22,7 +25,7 @@ class Metric:
 
     Attributes:
         compute: (outputs, targets) of a whole split to a number. Outputs are logits for classes and labels, values in
-            the data's own units otherwise, which for masks are probabilities (see `Normalizer.decode`).
+            the data's own units otherwise, float64, which for masks are probabilities (see `Normalizer.decode`).
         higher_is_better: direction.
         kinds: kinds of target it is made for; "mask" are dense targets from 0 to 1 with the loss bce_with_logits.
         description: one line.
@@ -40,6 +43,28 @@ class Metric:
             raise ValueError("a metric needs at least one sample, got an empty split")
         return float(self.compute(outputs.detach().cpu(), targets.detach().cpu()))
 
+    def interval(self, outputs: Tensor, targets: Tensor) -> tuple[float, float] | None:
+        """95 % interval of the metric, for the chance by which these samples were drawn and no others.
+
+        Of an accuracy it is Wilson's (1927), else the percentiles of a bootstrap over samples (Efron, 1979), with a fixed seed.
+
+        Returns:
+            Low and high; None where a bootstrap says nothing: for fewer than ten samples, and where all resamples agree.
+        """
+        value, count = self(outputs, targets), len(targets)
+        if self.compute is accuracy:
+            return wilson(value, count)
+        if count < FEWEST:
+            return None
+        outputs, targets, rng = outputs.detach().cpu(), targets.detach().cpu(), np.random.default_rng(0)
+        values = []
+        for _ in range(min(RESAMPLES, max(RESAMPLES // 10, 3 * 10**7 // outputs.numel()))):
+            rows = torch.from_numpy(rng.integers(count, size=count))
+            values.append(self.compute(outputs[rows], targets[rows]))
+        values = [value for value in values if not np.isnan(value)]
+        low, high = np.quantile(values, (0.025, 0.975)).tolist() if values else (0.0, 0.0)
+        return (low, high) if low < high else None
+
     def better(self, one: float, other: float) -> bool:
         """Whether `one` beats `other`."""
         return one > other if self.higher_is_better else one < other
@@ -56,7 +81,9 @@ def accuracy(outputs: Tensor, targets: Tensor) -> float:
 
 def balanced_accuracy(outputs: Tensor, targets: Tensor) -> float:
     """Mean over the classes among the targets of the share found of each; outputs (n, K), targets int64 (n,)."""
-    return sk.recall_score(targets.numpy(), outputs.argmax(1).numpy(), labels=np.unique(targets), average="macro")
+    counts = targets.bincount()
+    found = targets[outputs.argmax(1) == targets].bincount(minlength=len(counts))
+    return (found.double() / counts)[counts > 0].mean().item()
 
 
 def macro_f1(outputs: Tensor, targets: Tensor) -> float:
@@ -83,19 +110,33 @@ def iou(outputs: Tensor, targets: Tensor) -> float:
 
 def auroc(outputs: Tensor, targets: Tensor) -> float:
     """Area under the ROC curve, mean over the labels (classes, one against the rest; channels of masks, over all pixels) that
-    occur and also do not."""
-    return _per_label(sk.roc_auc_score, outputs, targets)
+    occur and also do not: how often one that has the label ranks before one that does not (Mann and Whitney, 1947)."""
+
+    def area(having: np.ndarray, lacking: np.ndarray) -> float:
+        below, upto = (np.searchsorted(lacking, having, side) for side in ("left", "right"))
+        return (below + upto).mean() / (2 * len(lacking))
+
+    return _per_label(area, outputs, targets)
 
 
 def mean_average_precision(outputs: Tensor, targets: Tensor) -> float:
-    """Average precision, mean over the same as `auroc`."""
-    return _per_label(sk.average_precision_score, outputs, targets)
+    """Average precision, mean over the same as `auroc`: precision at the value of each that has the label."""
+
+    def precision(having: np.ndarray, lacking: np.ndarray) -> float:
+        right, wrong = (len(values) - np.searchsorted(values, having) for values in (having, lacking))
+        return (right / (right + wrong)).mean()
+
+    return _per_label(precision, outputs, targets)
 
 
-def _per_label(score: Callable, outputs: Tensor, targets: Tensor) -> float:
-    truth, values = _per_column(outputs, targets)
-    scored = [i for i in range(truth.shape[1]) if 0 < truth[:, i].sum() < len(truth)]
-    return float(np.mean([score(truth[:, i], values[:, i]) for i in scored])) if scored else float("nan")
+def _per_label(score: Callable[[np.ndarray, np.ndarray], float], outputs: Tensor, targets: Tensor) -> float:
+    """Mean of the scores of the sorted probabilities with and without a label."""
+    scores = []
+    for truth, values in zip(*(columns.T for columns in _per_column(outputs, targets)), strict=True):
+        having, lacking = np.sort(values[truth]), np.sort(values[~truth])
+        if len(having) and len(lacking):
+            scores.append(score(having, lacking))
+    return float(np.mean(scores)) if scores else float("nan")
 
 
 def _per_column(outputs: Tensor, targets: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -139,10 +180,25 @@ def relative_l2(outputs: Tensor, targets: Tensor) -> float:
 
 
 def r2(outputs: Tensor, targets: Tensor) -> float:
-    """Coefficient of determination, mean over the values of a sample; NaN for fewer than two samples."""
+    """Coefficient of determination, mean over the values of a sample; NaN for fewer than two samples.
+
+    A value that is the same in all targets counts as 1 where it is met exactly, else as 0.
+    """
     if len(targets) < 2:
         return float("nan")
-    return sk.r2_score(targets.flatten(1).numpy(), outputs.flatten(1).numpy())
+    outputs, targets = outputs.double().flatten(1), targets.double().flatten(1)
+    left = (outputs - targets).square().sum(0)
+    total = (targets - targets.mean(0)).square().sum(0)
+    constant = (targets == targets[0]).all(0)
+    return torch.where(constant, (left == 0).double(), 1 - left / total).mean().item()
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """95 % interval of a share of `count` samples (Wilson, 1927)."""
+    z = stats.norm.ppf(0.975).item()
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * (share * (1 - share) / count + (z / (2 * count)) ** 2) ** 0.5
+    return max(min(centre - half, share), 0.0), min(max(centre + half, share), 1.0)  # whatever rounding does at 0 and 1
 
 
 _CLASSES, _LABELS, _VALUES = (

@@ -97,6 +97,9 @@ def closing_table(results: dict[str, Any], select: str) -> str:
     width = max(map(len, rows))
     lines = [f"{'':{width}} {'validation':>12} {'test':>12}"]
     lines += [f"{name:{width}} {validation:>12} {test:>12}" for name, (validation, test) in rows.items()]
+    if results["test_interval"]:
+        low, high = results["test_interval"]
+        lines.append(f"95 % interval of the test {results['metric']}, over samples: {low:#.4g} to {high:#.4g}")
     if select == "metric" and math.isnan(results["validation"]):
         select = f"loss, because validation {results['metric']} is NaN in every epoch"
     lines.append(

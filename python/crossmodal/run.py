@@ -174,7 +174,7 @@ def build(config: Config, accelerator: Accelerator) -> tuple[Any, Any, CrossModa
 
 def summarise(config: Config, task, source, trainer: Trainer, test: Evaluation) -> dict[str, Any]:
     """What `results.json` holds."""
-    best, model = trainer.selection.best, trainer.model
+    best, model, metric = trainer.selection.best, trainer.model, metrics.get(task.metric)
     results = {
         "task": task.name,
         "method": config.method,
@@ -183,10 +183,11 @@ def summarise(config: Config, task, source, trainer: Trainer, test: Evaluation) 
         "kind": task.kind,
         "loss": task.loss,
         "metric": task.metric,
-        "higher_is_better": metrics.get(task.metric).higher_is_better,
+        "higher_is_better": metric.higher_is_better,
         "validation": best["metric"],
         "validation_loss": best["loss"],
         "test": test.metric,
+        "test_interval": metric.interval(test.outputs, test.targets),  # 95 %, over the samples
         "test_loss": test.loss,
         "best_epoch": best["epoch"],
         "epochs": config.epochs,
