@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -49,12 +50,13 @@ class Metric:
         Of an accuracy it is Wilson's (1927), else the percentiles of a bootstrap over samples (Efron, 1979), with a fixed seed.
 
         Returns:
-            Low and high; None where a bootstrap says nothing: for fewer than ten samples, and where all resamples agree.
+            Low and high; None where a bootstrap says nothing: for fewer than ten samples, where all resamples agree, and
+            where the metric itself is not finite.
         """
         value, count = self(outputs, targets), len(targets)
         if self.compute is accuracy:
             return wilson(value, count)
-        if count < FEWEST:
+        if count < FEWEST or not math.isfinite(value):
             return None
         outputs, targets, rng = outputs.detach().cpu(), targets.detach().cpu(), np.random.default_rng(0)
         values = []
@@ -130,12 +132,12 @@ def mean_average_precision(outputs: Tensor, targets: Tensor) -> float:
 
 
 def _per_label(score: Callable[[np.ndarray, np.ndarray], float], outputs: Tensor, targets: Tensor) -> float:
-    """Mean of the scores of the sorted probabilities with and without a label."""
+    """Mean of the scores of the sorted probabilities with and without a label; NaN where one of them is, as it has no rank."""
     scores = []
     for truth, values in zip(*(columns.T for columns in _per_column(outputs, targets)), strict=True):
         having, lacking = np.sort(values[truth]), np.sort(values[~truth])
         if len(having) and len(lacking):
-            scores.append(score(having, lacking))
+            scores.append(float("nan") if np.isnan(values).any() else score(having, lacking))
     return float(np.mean(scores)) if scores else float("nan")
 
 

@@ -194,6 +194,14 @@ def test_no_interval_where_a_bootstrap_says_nothing():
     assert auroc.interval(torch.sin(torch.arange(12.0))[:, None], one) is not None
 
 
+@pytest.mark.parametrize("name", ["auroc", "mean_average_precision", "r2", "rmse"])
+def test_outputs_that_are_nan_have_neither_figure_nor_interval(name):
+    outputs, targets = torch.randn(40, 1), (torch.arange(40) % 2).float()[:, None]
+    outputs[3] = float("nan")
+    assert math.isnan(metrics.get(name)(outputs, targets))
+    assert metrics.get(name).interval(outputs, targets) is None
+
+
 def test_direction_and_error():
     accuracy, rmse = metrics.get("accuracy"), metrics.get("rmse")
     assert accuracy.better(0.9, 0.8)
