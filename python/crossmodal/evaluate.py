@@ -29,7 +29,8 @@ def evaluate(folder: str | Path, split: str = "test", device: str = "cpu") -> di
         device: where to compute.
 
     Returns:
-        `metric` (its name), `value`, `split`, `samples`, and `stored`: what results.json says, None for the training split.
+        `metric` (the first one's name), `value`, its `interval` (see `Metric.interval`), `metrics` (all by name), `split`,
+        `samples`, and `stored`: what results.json says, None for the training split.
 
     Raises:
         UserError: the folder holds no finished run, or the data are gone.
@@ -59,6 +60,7 @@ def evaluate(folder: str | Path, split: str = "test", device: str = "cpu") -> di
     return {
         "metric": task.metric,
         "value": found.metric,
+        "interval": found.interval,
         "metrics": found.metrics,
         "split": split,
         "samples": len(samples),
@@ -88,4 +90,5 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     found = evaluate(arguments.run, arguments.split, arguments.device)
     stored = "" if found["stored"] is None else f"  (stored: {found['stored']!r})"
-    print(f"{found['split']} {found['metric']} {found['value']!r} over {found['samples']} samples{stored}")
+    interval = "" if found["interval"] is None else "  (95 % interval: {:#.4g} to {:#.4g})".format(*found["interval"])
+    print(f"{found['split']} {found['metric']} {found['value']!r} over {found['samples']} samples{interval}{stored}")

@@ -39,7 +39,7 @@ class Prediction(NamedTuple):
     """What a run says about samples, on the CPU.
 
     predictions: classes: (n,), as they were called in the data of the run: whole numbers as int64, strings as a numpy array
-    of str; labels: bool (n, K); values, dense: float32 (n, ...) in the data's own units (for a run with
+    of str; labels: bool (n, K); values, dense: float64 (n, ...) in the data's own units (for a run with
     `loss: bce_with_logits`: values from 0 to 1).
     probabilities: classes and labels: float32 (n, K); else None.
     """

@@ -190,7 +190,7 @@ def summarise(run: Run, test: Evaluation) -> dict[str, Any]:
         "validation_loss": best.get("loss"),
         "test": test.metric,
         "test_loss": test.loss,
-        "test_interval": metric.interval(test.numbers[task.metric]),  # 95 %, over the samples
+        "test_interval": test.interval,  # 95 %, over the samples
         "test_metrics": test.metrics,
         "best_epoch": best.get("epoch"),
         "epochs": config.epochs if best else 0,

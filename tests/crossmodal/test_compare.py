@@ -21,12 +21,16 @@ def job(tmp_path, method: str, seed: int, test: float, metric: str = "accuracy")
     config = Config(task="digits", method=method, seed=seed)
     folder = RunFolder(tmp_path / f"digits-{method}-{seed}")
     folder.prepare(config)
-    folder.write_results({"metric": metric, "test": test, "seconds": 2.0 + seed})
+    interval = None if test != test else [test - 0.05, test + 0.01]
+    samples = {"samples": {"test": 40}, "test_interval": interval}
+    folder.write_results({"metric": metric, "test": test, "seconds": 2.0 + seed} | samples)
     return compare.Job(config, folder, [])
 
 
 def test_table_by_hand(tmp_path, monkeypatch):
-    monkeypatch.setattr(compare, "yardstick", lambda _: {"name": "logistic regression", "error": 4.0})
+    monkeypatch.setattr(
+        compare, "yardstick", lambda _: {"name": "logistic regression", "error": 4.0, "interval": [1, 9]}
+    )
     jobs = [job(tmp_path, "pare", s, t) for s, t in enumerate((0.9, 0.8, 0.7))]
     jobs += [job(tmp_path, "nft", s, t) for s, t in enumerate((0.8, 0.8, 0.6))]
     table = compare.summarise(jobs)
@@ -39,6 +43,24 @@ def test_table_by_hand(tmp_path, monkeypatch):
     assert "| pare | 20.00 | 10.00 | -6.67 ± 3.33 | 3 |" in text
     assert "| nft | 26.67 | 11.55 |  | 3 |" in text
     assert "| logistic regression, raw values | 4.00 | | | |" in text
+    # 4.3027 standard errors, by Student's t for three seeds; scores, whose best is 1, become errors
+    assert pare["difference_interval"] == pytest.approx([-20 / 3 - 14.342, -20 / 3 + 14.342], abs=1e-3)
+    assert "| 95 % interval | over 40 test samples, mean of the seeds' | of the difference, over seeds |" in text
+    assert "| pare | 19.00 to 25.00 | -21.01 to +7.68 |" in text
+    assert "| nft | 25.67 to 31.67 |  |" in text
+    assert "| logistic regression, raw values | 1.00 to 9.00 |  |" in text
+
+
+@pytest.mark.parametrize("tests", [[(0.8, 0.7), (0.9, 0.8)], [(0.8, 0.7), (0.9, 0.8), (0.7, 0.6)]])
+def test_agreement_by_chance_is_no_precision(tmp_path, monkeypatch, tests):
+    """Two seeds, or three whose differences are the same: nothing, instead of ± 0.00."""
+    monkeypatch.setattr(compare, "yardstick", lambda _: None)
+    jobs = [job(tmp_path, "pare", seed, pare) for seed, (pare, _) in enumerate(tests)]
+    table = compare.summarise(jobs + [job(tmp_path, "nft", seed, nft) for seed, (_, nft) in enumerate(tests)])
+    pare = table["methods"]["pare"]
+    assert pare["difference"] == pytest.approx(-10)
+    assert pare["standard_error"] is pare["difference_interval"] is None
+    assert "| -10.00 |" in compare.render(table)
 
 
 def test_one_seed_has_no_deviation_and_errors_stay_errors(tmp_path, monkeypatch):
@@ -51,27 +73,36 @@ def test_one_seed_has_no_deviation_and_errors_stay_errors(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("errors", "row", "other"),
     [
-        ((0.0006, 0.0008, 0.0021), "| pare | 0.000700 | 0.000141 | -0.001400 ± 0.000100 |", "0.002100"),
-        ((1234.0, 1236.0, 99000.0), "| pare | 1235.0 | 1.4 | -97765.0 ± 1.0 |", "99000.0"),
-        ((11.40, 11.41, 11.52), "| pare | 11.4050 | 0.0071 | -0.1150 ± 0.0050 |", "11.5200"),
-        ((2e-9, 2e-9, 3e-9), "| pare | 2.00e-09 | 0.00e+00 | -1.00e-09 ± 0.00e+00 |", "3.00e-09"),
-        ((0.0, 0.0, 0.5), "| pare | 0.000 | 0.000 | -0.500 ± 0.000 |", "0.500"),
-        ((0.0, 0.0, 0.0), "| pare | 0.00 | 0.00 | +0.00 ± 0.00 |", "0.00"),
+        ((0.0006, 0.0008, 0.0021), "| pare | 0.000700 | 0.000100 | -0.001400 ± 0.000058 |", "0.002100"),
+        ((1234.0, 1236.0, 99000.0), "| pare | 1235.0 | 1.0 | -97765.0 ± 0.6 |", "99000.0"),
+        ((11.40, 11.41, 11.52), "| pare | 11.4050 | 0.0050 | -0.1150 ± 0.0029 |", "11.5200"),
+        ((2e-9, 2e-9, 3e-9), "| pare | 2.00e-09 | 0.00e+00 | -1.00e-09 |", "3.00e-09"),
+        ((0.0, 0.0, 0.5), "| pare | 0.000 | 0.000 | -0.500 |", "0.500"),
+        ((0.0, 0.0, 0.0), "| pare | 0.00 | 0.00 | +0.00 |", "0.00"),
     ],
 )
 def test_errors_have_digits_that_suit_them(tmp_path, monkeypatch, errors, row, other):
     monkeypatch.setattr(compare, "yardstick", lambda _: None)
     one, two, rival = errors
-    jobs = [job(tmp_path, "pare", 0, one, "rmse"), job(tmp_path, "pare", 1, two, "rmse")]
-    jobs += [job(tmp_path, "nft", seed, rival, "rmse") for seed in range(2)]
+    jobs = [job(tmp_path, "pare", seed, test, "rmse") for seed, test in enumerate((one, (one + two) / 2, two))]
+    jobs += [job(tmp_path, "nft", seed, rival, "rmse") for seed in range(3)]
     text = compare.render(compare.summarise(jobs))
     assert row in text
     assert f"| nft | {other} |" in text
 
 
+def test_a_small_standard_error_is_not_written_as_zero(tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "yardstick", lambda _: None)
+    jobs = [job(tmp_path, "pare", seed, test) for seed, test in enumerate((0.90004, 0.90006, 0.90005))]
+    text = compare.render(compare.summarise(jobs + [job(tmp_path, "nft", seed, 0.9) for seed in range(3)]))
+    assert "| pare | 9.9950 | 0.0010 | -0.0050 ± 0.0006 |" in text
+
+
 def test_a_metric_that_is_nan_leaves_a_blank(tmp_path, monkeypatch):
     """results.json holds null for NaN; what depends on it is blank, the rest stands, and the picture is drawn."""
-    monkeypatch.setattr(compare, "yardstick", lambda _: {"name": "logistic regression", "error": float("nan")})
+    monkeypatch.setattr(
+        compare, "yardstick", lambda _: {"name": "logistic regression", "error": float("nan"), "interval": None}
+    )
     jobs = [job(tmp_path, "pare", s, t, "auroc") for s, t in enumerate((0.5, float("nan")))]
     jobs += [job(tmp_path, "nft", s, t, "auroc") for s, t in enumerate((0.5, 0.75))]
     jobs += [job(tmp_path, "scratch", s, float("nan"), "auroc") for s in range(2)]

@@ -6,11 +6,10 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import crossmodal
-from crossmodal import evaluate, run
+from crossmodal import evaluate, predict, run
 from crossmodal.errors import UserError
 from crossmodal.methods import METHODS
 from crossmodal.settings import Config
@@ -191,14 +190,33 @@ def test_variants_of_the_arithmetic_stay_near(tmp_path, tiny_bert, change):
     assert again["value"] == again["stored"]
 
 
-def test_predictor(tmp_path, tiny_bert):
-    train(tmp_path, tiny_bert, "regression")
-    predictor = crossmodal.load(tmp_path / "run")
-    data = np.load(tmp_path / "data" / "regression1.npz")
-    found = predictor.predict(data["x_test"], batch_size=3)
-    assert found.probabilities is None
-    error = torch.from_numpy(data["y_test"]).double() - found.predictions.double()
-    assert error.square().mean().sqrt().item() == pytest.approx(predictor.results["test"], rel=1e-5)
+@pytest.mark.parametrize(
+    ("kind", "loss", "metric", "offset"),
+    [("regression", "mse", "rmse", 0.0), ("regression", "mse", "r2", 3e9), ("dense", "relative_l2", "rmse", 6e8)],
+)
+def test_predictor(tmp_path, tiny_bert, kind, loss, metric, offset):
+    """Also of values a billion deviations away from zero; the figure is that of what `predict.py` writes."""
+    settings = runs.settings(tmp_path, tiny_bert, kind, loss=loss, metric=metric)
+    with np.load(settings["data"]) as data:
+        data = {name: data[name].astype(np.float64) + offset * name.startswith("y") for name in data}
+    np.savez(settings["data"], **data)
+    results = run.train(Config.from_dict(settings))
+    np.save(tmp_path / "in.npy", data["x_test"])
+    predict.main(
+        [settings["output_dir"], str(tmp_path / "in.npy"), "-o", str(tmp_path / "out.npy"), "--batch_size", "3"]
+    )
+    predictions = np.load(tmp_path / "out.npy")
+    error, spread = predictions - data["y_test"], data["y_test"] - data["y_test"].mean(0)
+    by_hand = {
+        "rmse": np.square(error).mean() ** 0.5,
+        "r2": (1 - np.square(error).sum(0) / np.square(spread).sum(0)).mean(),
+    }
+    assert results["test"] == pytest.approx(by_hand[metric], rel=1e-5)
+    assert len(np.unique(predictions)) == predictions.size
+    low, high = results["test_interval"]
+    assert low < results["test"] < high
+    again = evaluate.evaluate(settings["output_dir"])
+    assert (again["value"], again["interval"]) == (results["test"], results["test_interval"])
 
 
 def test_existing_folder_is_not_overwritten(tmp_path, tiny_bert):

@@ -145,15 +145,16 @@ def _range(interval: list[float] | None, form: str) -> str:
 
 
 def _form(table: dict[str, Any]) -> str:
-    """How errors are written: per cent with two decimals, others so that the smallest mean has three digits and the smallest
-    deviation or standard error two.
+    """How errors are written: per cent with two decimals, or more if the smallest standard error needs them, others so that the
+    smallest mean has three digits and the smallest deviation or standard error two.
 
     What is below a thousandth of the largest mean is not waited for; very small ones come with an exponent.
     """
     rows = table["methods"].values()
     sizes = [abs(row["mean"]) for row in rows if row["mean"]]
     if table["label"] == "error %" or not sizes:
-        return ".2f"
+        smallest = min((row["standard_error"] for row in rows if row.get("standard_error")), default=1)
+        return f".{max(2, -math.floor(math.log10(smallest)))}f"
     spreads = [row.get(key) for row in rows for key in ("std", "standard_error")]
     sizes += [10 * spread for spread in spreads if spread]
     decimals = 2 - math.floor(math.log10(max(min(sizes), max(sizes) / 1000)))

@@ -10,6 +10,7 @@ the groups of the figure of each, `NAME_of_groups` scores the mean prediction of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -57,25 +58,31 @@ class Metric:
 
     def __call__(self, outputs: Tensor, targets: Tensor, mask: Tensor | None = None) -> float:
         """The figure of samples that are at hand at once."""
+        return self.figure(self.numbers(outputs, targets, mask))
+
+    def numbers(self, outputs: Tensor, targets: Tensor, mask: Tensor | None = None) -> Numbers:
+        """The numbers of samples that are at hand at once."""
         if len(outputs) != len(targets):
             raise ValueError(f"outputs and targets must hold the same samples, got {len(outputs)} and {len(targets)}")
         if len(targets) == 0:
             raise ValueError("a metric needs at least one sample, got an empty split")
-        numbers = self.of_samples(outputs.detach().cpu(), targets.detach().cpu(), mask)
-        return self.figure({name: values.numpy() for name, values in numbers.items()})
+        found = self.of_samples(outputs.detach().cpu(), targets.detach().cpu(), mask)
+        return {name: values.numpy() for name, values in found.items()}
 
-    def interval(self, numbers: Numbers) -> list[float] | None:
+    def interval(self, numbers: Numbers) -> tuple[float, float] | None:
         """95 % interval of the figure, for the chance by which these samples were drawn and no others.
 
         Of an accuracy it is Wilson's (1927), else the percentiles of a bootstrap (Efron, 1979) over samples, or over groups
         where the metric has them, with a fixed seed.
 
         Returns:
-            Low and high; None where a bootstrap says nothing: for fewer than ten samples or groups, and where all resamples
-            agree.
+            Low and high; None where a bootstrap says nothing: for fewer than ten samples or groups, where all resamples
+            agree, and where the figure itself is not finite.
         """
+        if not math.isfinite(self.figure(numbers)):
+            return None
         if self.figure is _accuracy:
-            return list(wilson(_accuracy(numbers), len(numbers["truth"])))
+            return wilson(_accuracy(numbers), len(numbers["truth"]))
         group = numbers.get("group")
         units = None if group is None else np.unique(group)
         count = len(next(iter(numbers.values()))) if units is None else len(units)
@@ -93,7 +100,7 @@ class Metric:
             figures.append(self.figure(part))
         figures = np.array(figures)[~np.isnan(figures)]
         low, high = np.quantile(figures, (0.025, 0.975)).tolist() if len(figures) else (0.0, 0.0)
-        return [low, high] if low < high else None
+        return (low, high) if low < high else None
 
     def better(self, one: float, other: float) -> bool:
         """Whether `one` beats `other`."""
@@ -118,8 +125,8 @@ def _columns(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _counts(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-    """Per column, how often it is true, found, and both; int64 (B, K). Classes are found by largest logit, labels and pixels
-    by a probability above 1/2."""
+    """Per column, how often it is true, found, and both; float64 (B, K). Classes are found by largest logit, labels and pixels
+    by a probability above 1/2; outputs that are NaN find NaN."""
     truth, probability = _columns(outputs, targets)
     found = probability > 0.5
     if targets.ndim == 1:
@@ -127,7 +134,9 @@ def _counts(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, 
     if mask is not None:
         truth, found = truth & mask.flatten(2), found & mask.flatten(2)
     parts = {"truth": truth, "found": found, "both": truth & found}
-    return {name: part.flatten(2).sum(2) if part.ndim > 2 else part.long() for name, part in parts.items()}
+    counts = {name: (part.sum(2) if part.ndim > 2 else part).double() for name, part in parts.items()}
+    undefined = outputs.flatten(1).isnan().any(1, keepdim=True)
+    return counts | {name: counts[name].masked_fill(undefined, torch.nan) for name in ("found", "both")}
 
 
 def _sums(numbers: Numbers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -150,13 +159,13 @@ def _balanced_accuracy(numbers: Numbers) -> float:
 def _macro_f1(numbers: Numbers) -> float:
     truth, found, both = _sums(numbers)
     total = truth + found
-    return _mean(2 * both[total > 0] / total[total > 0])
+    return _mean(2 * both[total != 0] / total[total != 0])
 
 
 def _iou(numbers: Numbers) -> float:
     truth, found, both = _sums(numbers)
     union = truth + found - both
-    return _mean(both[union > 0] / union[union > 0])
+    return _mean(both[union != 0] / union[union != 0])
 
 
 def _ranks(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
@@ -169,6 +178,8 @@ def _per_column(score: Callable[[np.ndarray, np.ndarray], float]) -> Callable[[N
     """Mean of `score`, given the sorted probabilities of what is true and of what is not, over the columns that have both."""
 
     def figure(numbers: Numbers) -> float:
+        if np.isnan(numbers["probability"]).any():
+            return float("nan")
         scores = []
         for column in range(numbers["truth"].shape[1]):
             counts, truth, probability = (

@@ -39,9 +39,11 @@ class Evaluation:
         """The task's first metric."""
         return next(iter(self.metrics.values()))
 
-    def intervals(self) -> dict[str, list[float] | None]:
-        """95 % interval of each metric, for the chance by which these samples were drawn; see `metrics.Metric.interval`."""
-        return {name: metrics.get(name).interval(numbers) for name, numbers in self.numbers.items()}
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval of the first metric, for the chance by which these samples were drawn; see `Metric.interval`."""
+        name = next(iter(self.metrics))
+        return metrics.get(name).interval(self.numbers[name])
 
 
 def evaluate(

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossmodal.scoring import metrics
-from crossmodal.tasks import KINDS
+from crossmodal.scoring import losses, metrics
+from crossmodal.tasks import KINDS, Normalizer
 
 
 def test_accuracy_and_f1_by_hand():
@@ -85,6 +85,37 @@ def test_values_by_hand():
     assert math.isnan(metrics.get("r2")(targets[:1], targets[:1]))
 
 
+@pytest.mark.parametrize("shape", [(40, 2), (20, 1, 9), (12, 2, 3, 4)], ids=["values", "dense 1D", "dense 2D"])
+@pytest.mark.parametrize(("offset", "scale"), [(0.0, 1.0), (2.46e6, 0.03), (-1e9, 1.0), (1e17, 1e8), (1e-3, 1e-12)])
+def test_figures_of_values_far_from_zero(shape, offset, scale):
+    """By the differences of normalised values, in which there is nothing to cancel."""
+    rng = np.random.default_rng(0)
+    y = offset + scale * rng.normal(size=shape)
+    normalizer = Normalizer.fit(np.zeros((len(y), 1, 2)), y)
+    z = normalizer.apply_y(y)
+    outputs = (z + 0.3 * torch.from_numpy(rng.normal(size=shape)).float()).requires_grad_()
+    error = (outputs.detach().double() - z) * normalizer.y_std
+    relative = error.flatten(1).norm(dim=1) / torch.from_numpy(y).flatten(1).norm(dim=1)
+    spread = (z.double() * normalizer.y_std).flatten(1)
+    left = error.flatten(1).square().sum(0) / (spread - spread.mean(0)).square().sum(0)
+    expected = {
+        "mse": error.square().mean(),
+        "rmse": error.square().mean().sqrt(),
+        "mae": error.abs().mean(),
+        "relative_l2": relative.mean(),
+        "r2": (1 - left).mean(),
+    }
+    found, targets = normalizer.decode(outputs), normalizer.inverse_y(z)
+    for name, value in expected.items():
+        assert metrics.get(name)(found, targets) == pytest.approx(value.item(), rel=2e-6), name
+
+    per_sample = losses.get("relative_l2").per_sample(found, targets)
+    np.testing.assert_allclose(per_sample.detach(), relative, rtol=0, atol=2e-6 * relative.max().item())
+    per_sample.sum().backward()
+    slope = (error * normalizer.y_std).flatten(1) * (relative / error.flatten(1).square().sum(1))[:, None]
+    np.testing.assert_allclose(outputs.grad.flatten(1), slope, rtol=0, atol=1e-5 * slope.abs().max().item())
+
+
 def test_relative_l2_of_a_target_of_zeros_is_relative_to_the_typical_norm():
     targets = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
     outputs = targets + torch.tensor([[0.0, 1.0], [0.5, 0.0]])
@@ -110,6 +141,65 @@ def test_a_split_cut_into_pieces_gives_another_number_but_its_order_does_not(n, 
     for name in ("accuracy", "macro_f1"):
         metric = metrics.get(name)
         assert metric(outputs, targets) == pytest.approx(metric(outputs[order], targets[order]))
+
+
+def test_interval_of_an_accuracy_is_wilson_s():
+    """scipy has it as well. At 0 and 1 it has a width too, and samples may be few."""
+    from scipy.stats import binomtest
+
+    accuracy = metrics.get("accuracy")
+    for right, count in ((0, 1), (1, 1), (7, 10), (10, 10), (0, 40), (1000, 1029)):
+        outputs, targets = torch.eye(2)[torch.ones(count, dtype=int)], (torch.arange(count) < right).long()
+        expected = binomtest(right, count).proportion_ci(method="wilson")
+        low, high = accuracy.interval(accuracy.numbers(outputs, targets))
+        assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+        assert low <= right / count <= high
+
+
+@pytest.mark.parametrize("name", [name for name in metrics.METRICS if name != "accuracy"])
+def test_interval_of_other_metrics_is_a_seeded_bootstrap(name):
+    """Four times the samples make it half as wide; it is the same each time, and draws nothing from torch's generator."""
+    metric, generator = metrics.get(name), torch.Generator().manual_seed(0)
+    widths = []
+    for count in (100, 400):
+        outputs = torch.randn(count, 3, generator=generator)
+        targets = outputs + 4 * torch.rand(count, 3, generator=generator) - 2
+        if "classification" in metric.kinds:
+            targets = targets.argmax(1)
+        elif name == "iou":  # masks of three channels and one pixel
+            outputs, targets = outputs.sigmoid()[..., None], (targets > 0).float()[..., None]
+        before = torch.get_rng_state()
+        low, high = metric.interval(metric.numbers(outputs, targets))
+        assert torch.equal(before, torch.get_rng_state())
+        assert low < metric(outputs, targets) < high
+        assert (low, high) == metric.interval(metric.numbers(outputs, targets))
+        widths.append(high - low)
+    assert widths[0] / widths[1] == pytest.approx(2, rel=0.4)
+
+
+def test_interval_of_a_mean_is_that_of_its_standard_error():
+    errors = torch.randn(400, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mean, error = errors.abs().mean().item(), errors.abs().std().item() / 20
+    found = metrics.get("mae").interval(metrics.get("mae").numbers(errors, torch.zeros(400, 1)))
+    assert found == pytest.approx((mean - 1.96 * error, mean + 1.96 * error), rel=0.02)
+
+
+def test_no_interval_where_a_bootstrap_says_nothing():
+    """Few samples, or figures that do not vary; resamples without a value are left out."""
+    rmse, auroc = metrics.get("rmse"), metrics.get("auroc")
+    assert rmse.interval(rmse.numbers(torch.randn(9, 1), torch.zeros(9, 1))) is None
+    assert rmse.interval(rmse.numbers(torch.ones(50, 1), torch.zeros(50, 1))) is None
+    one = (torch.arange(12) == 5).float()[:, None]
+    assert auroc.interval(auroc.numbers(torch.randn(12, 1), torch.zeros(12, 1))) is None
+    assert auroc.interval(auroc.numbers(torch.sin(torch.arange(12.0))[:, None], one)) is not None
+
+
+@pytest.mark.parametrize("name", ["auroc", "mean_average_precision", "r2", "rmse"])
+def test_outputs_that_are_nan_have_neither_figure_nor_interval(name):
+    outputs, targets = torch.randn(40, 1), (torch.arange(40) % 2).float()[:, None]
+    outputs[3] = float("nan")
+    assert math.isnan(metrics.get(name)(outputs, targets))
+    assert metrics.get(name).interval(metrics.get(name).numbers(outputs, targets)) is None
 
 
 def test_direction_and_error():

@@ -63,19 +63,22 @@ def test_closing_table():
         "test": 0.25,
         "validation_loss": 1.0,
         "test_loss": float("nan"),
+        "test_interval": [0.04559, 0.6994],
         "samples": {"train": 8, "validation": 2, "test": 4},
         "best_epoch": 1,
         "epochs": 3,
         "steps": 12,
         "seconds": 90.0,
     }
-    *table, last = closing_table(results, "metric").splitlines()
+    *table, interval, last = closing_table(results, "metric").splitlines()
     assert [line.split() for line in table] == [
         ["validation", "test"],
         ["accuracy", "0.5000", "0.2500"],
         ["loss", "1.000", "nan"],
         ["samples", "2", "4"],
     ]
+    assert interval == "95 % interval of the test accuracy, over samples: 0.04559 to 0.6994"
+    assert "interval" not in closing_table(results | {"test_interval": None}, "metric")
     assert last == "weights of epoch 2 of 3 (select: metric); 12 steps in 1.5 min"
     *_, last = closing_table(results | {"validation": float("nan")}, "metric").splitlines()
     assert "weights of epoch 2 of 3 (select: loss, because validation accuracy is NaN in every epoch)" in last
