@@ -136,12 +136,12 @@ def fresh_accelerator() -> None:
     AcceleratorState._reset_state(True)
 
 
-def stop_at(monkeypatch, step: int, how) -> None:
-    """Makes training meet `how` right before it would end optimizer step `step`."""
+def stop_at(monkeypatch, step: int, how, stage: str | None = None) -> None:
+    """Makes training meet `how` right before it would end optimizer step `step` (of a stage)."""
     original = Trainer._optimizer_step
 
     def patched(self, *arguments):
-        if self.state.step == step:
+        if self.state.step == step and stage in (None, self.stage):
             how()
         original(self, *arguments)
 

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 import crossmodal
-from crossmodal import cli, evaluate, predict, run
+from crossmodal import cli, evaluate, parsing, predict, run
 from crossmodal.errors import UserError
 from crossmodal.predict import Prediction
-from crossmodal.settings import Config
 from tests.crossmodal import runs
 
 
@@ -18,7 +17,7 @@ from tests.crossmodal import runs
 def finished(tmp_path_factory, tiny_bert):
     """Folder of a run, and its test data."""
     folder = tmp_path_factory.mktemp("finished")
-    run.train(Config.from_dict(runs.settings(folder, tiny_bert, "multilabel", epochs=2)))
+    run.train(parsing.from_dict(runs.settings(folder, tiny_bert, "multilabel", epochs=2)))
     return folder / "run", np.load(folder / "data" / "multilabel1.npz")
 
 
@@ -68,7 +67,7 @@ def test_predictions_are_the_data_s_own_labels(tmp_path, tiny_bert, labels):
     with np.load(values["data"]) as data:
         content = dict(data) | {key: np.array(labels)[data[key]] for key in ("y_train", "y_test")}
     np.savez(values["data"], **content)
-    run.train(Config.from_dict(values))
+    run.train(parsing.from_dict(values))
     np.save(tmp_path / "in.npy", content["x_test"])
     for suffix in ("npz", "npy", "csv"):
         predict.main([values["output_dir"], str(tmp_path / "in.npy"), "-o", str(tmp_path / f"out.{suffix}")])
@@ -199,7 +198,7 @@ def test_a_damaged_run_is_refused(finished, tmp_path):
     with pytest.raises(ValueError, match=r"model.safetensors is damaged"):
         crossmodal.load(copy)
     results = json.loads((copy / "results.json").read_text())
-    for key in ("class_values", "data_sha256", "directory"):
+    for key in ("class_values", "fingerprint", "directory"):
         del results[key]
     (copy / "results.json").write_text(json.dumps(results))
     with pytest.raises(ValueError, match=r"results.json: lacks class_values, data_sha256, directory$"):

@@ -9,10 +9,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import crossmodal
-from crossmodal import evaluate, predict, run
+from crossmodal import evaluate, parsing, predict, run
 from crossmodal.errors import UserError
 from crossmodal.methods import METHODS
-from crossmodal.settings import Config
 from crossmodal.training.folder import RunFolder
 from tests.crossmodal import runs
 
@@ -20,7 +19,7 @@ TIMES = ("seconds", "samples_per_second", "data_share", "memory_mib")
 
 
 def train(folder, encoder, *arguments, **changes):
-    return run.train(Config.from_dict(runs.settings(folder, encoder, *arguments, **changes)))
+    return run.train(parsing.from_dict(runs.settings(folder, encoder, *arguments, **changes)))
 
 
 def numbers(folder) -> list[dict]:
@@ -34,7 +33,7 @@ def numbers(folder) -> list[dict]:
 def test_loss_falls_for_each_kind_of_target(tmp_path, tiny_bert, kind, ndim):
     results = train(tmp_path, tiny_bert, kind, ndim, epochs=8)
     history = numbers(tmp_path)
-    assert history[-1]["target"] < 0.9 * history[0]["target"]
+    assert history[-1]["loss_target"] < 0.9 * history[0]["loss_target"]
     folder = RunFolder(tmp_path / "run")
     pictures = {
         "classification": "confusion.png",
@@ -65,7 +64,7 @@ def test_images_smaller_than_the_canvas_of_an_image_encoder(tmp_path, request, e
     """From the samples through a pretrained image encoder, mixed with images of its source, to the pictures at the end."""
     settings = runs.settings(tmp_path, request.getfixturevalue(encoder), kind, 2, epochs=2)
     settings["source"], settings["model"] = {"name": None, "limit": 2}, {}
-    results = run.train(Config.from_dict(settings))
+    results = run.train(parsing.from_dict(settings))
     assert results["source"]["name"] == "digits"
     assert results["canvas_size"] != results["input_shape"][1:]
     assert (tmp_path / "run" / "mixing.png").is_file()
@@ -77,7 +76,7 @@ def test_a_picture_that_cannot_be_drawn_costs_no_run(tmp_path, tiny_bert, monkey
     def fail(*arguments):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(run.plots, "draw_run", fail)
+    monkeypatch.setattr(run.pictures, "draw_run", fail)
     with pytest.raises(ZeroDivisionError):
         train(tmp_path, tiny_bert, epochs=1)
     assert RunFolder(tmp_path / "run").finished
@@ -100,7 +99,7 @@ def test_loss_and_metric_of_choice(tmp_path, tiny_bert, kind, loss, metric):
         data = dict(np.load(settings["data"]))
         data |= {name: (data[name] > 1).astype(float) for name in ("y_train", "y_test")}
         np.savez(settings["data"], **data)
-    results = run.train(Config.from_dict(settings))
+    results = run.train(parsing.from_dict(settings))
     assert (results["loss"], results["metric"]) == (loss or results["loss"], metric)
     again = evaluate.evaluate(tmp_path / "run")
     assert again["value"] == again["stored"] == results["test"]
@@ -117,10 +116,10 @@ def test_loss_and_metric_of_choice(tmp_path, tiny_bert, kind, loss, metric):
 def test_an_evaluation_takes_the_kind_from_the_results(tmp_path, tiny_bert):
     """Whatever would be inferred today: floats of zeros and ones in columns, learned from as values."""
     settings = runs.settings(tmp_path, tiny_bert, "multilabel", method="nft") | {"kind": "regression"}
-    results = run.train(Config.from_dict(settings))
+    results = run.train(parsing.from_dict(settings))
     path = RunFolder(tmp_path / "run").config
     path.write_text(path.read_text().replace("kind: regression", "kind: null"))
-    assert Config.from_dict(RunFolder(tmp_path / "run").read_config()).kind is None
+    assert parsing.from_dict(RunFolder(tmp_path / "run").read_config()).kind is None
     assert evaluate.evaluate(tmp_path / "run")["value"] == results["test"]
 
 
@@ -200,7 +199,7 @@ def test_predictor(tmp_path, tiny_bert, kind, loss, metric, offset):
     with np.load(settings["data"]) as data:
         data = {name: data[name].astype(np.float64) + offset * name.startswith("y") for name in data}
     np.savez(settings["data"], **data)
-    results = run.train(Config.from_dict(settings))
+    results = run.train(parsing.from_dict(settings))
     np.save(tmp_path / "in.npy", data["x_test"])
     predict.main(
         [settings["output_dir"], str(tmp_path / "in.npy"), "-o", str(tmp_path / "out.npy"), "--batch_size", "3"]
@@ -221,24 +220,24 @@ def test_predictor(tmp_path, tiny_bert, kind, loss, metric, offset):
 
 def test_existing_folder_is_not_overwritten(tmp_path, tiny_bert):
     values = runs.settings(tmp_path, tiny_bert, epochs=1, method="nft")
-    first = run.train(Config.from_dict(values))
+    first = run.train(parsing.from_dict(values))
     with pytest.raises(UserError, match=r"holds a finished run; add --overwrite"):
-        run.train(Config.from_dict(values))
-    assert run.train(Config.from_dict(values | {"resume": True}))["test"] == first["test"]
+        run.train(parsing.from_dict(values))
+    assert run.train(parsing.from_dict(values | {"resume": True}))["test"] == first["test"]
     for mistake in ({"epochs": 2}, {"method": "pare"}):
         with pytest.raises(UserError, match=r"resume: the run in .*run has other settings: "):
-            run.train(Config.from_dict(values | {"resume": True} | mistake))
-    assert run.train(Config.from_dict(values | {"overwrite": True, "epochs": 2}))["epochs"] == 2
+            run.train(parsing.from_dict(values | {"resume": True} | mistake))
+    assert run.train(parsing.from_dict(values | {"overwrite": True, "epochs": 2}))["epochs"] == 2
     for mistake in ({"model": {"patch_size": 99}}, {"data": "nowhere.npz"}):
         with pytest.raises((ValueError, OSError)):
-            run.train(Config.from_dict(values | {"overwrite": True} | mistake))
+            run.train(parsing.from_dict(values | {"overwrite": True} | mistake))
     assert evaluate.evaluate(values["output_dir"])["samples"] == 10
     with np.load(values["data"]) as data:
         np.savez(values["data"], **dict(data) | {"x_test": data["x_test"] + 1})
     with pytest.raises(ValueError, match=r"classification1.npz: the data have changed since the run"):
         evaluate.evaluate(values["output_dir"])
     with pytest.raises(UserError, match=r"has changed since: data of arrays \(sha256 .*; add --overwrite"):
-        run.train(Config.from_dict(values | {"resume": True, "epochs": 2}))
+        run.train(parsing.from_dict(values | {"resume": True, "epochs": 2}))
 
 
 def test_a_run_is_evaluated_from_any_directory(tmp_path, tiny_bert, monkeypatch):
@@ -247,7 +246,7 @@ def test_a_run_is_evaluated_from_any_directory(tmp_path, tiny_bert, monkeypatch)
     values = runs.settings(project, tiny_bert, epochs=1, method="nft", output_dir="run", data_dir="data")
     elsewhere.mkdir()
     monkeypatch.chdir(project)
-    results = run.train(Config.from_dict(values | {"data": "data/classification1.npz"}))
+    results = run.train(parsing.from_dict(values | {"data": "data/classification1.npz"}))
     monkeypatch.chdir(elsewhere)
     assert evaluate.evaluate(project / "run")["value"] == results["test"]
 
@@ -259,7 +258,7 @@ def test_a_run_is_evaluated_from_any_directory(tmp_path, tiny_bert, monkeypatch)
 
 
 def test_tensorboard_gets_the_numbers(tmp_path, tiny_bert):
-    run.train(Config.from_dict(runs.settings(tmp_path, tiny_bert, epochs=2, method="nft", track="tensorboard")))
+    run.train(parsing.from_dict(runs.settings(tmp_path, tiny_bert, epochs=2, method="nft", track="tensorboard")))
     events = EventAccumulator(str(tmp_path / "run" / "trackers" / "crossmodal")).Reload()
     records = RunFolder(tmp_path / "run").read_metrics()
     logged = [event.value for event in events.Scalars("loss")]
@@ -277,7 +276,7 @@ def test_tensorboard_gets_the_numbers(tmp_path, tiny_bert):
         ({"loss": ""}, r"loss: unknown name '' \(available: cross_entropy\)"),
         ({"metric": "F1"}, r"metric: unknown name 'F1' \(available: accuracy, .*macro_f1"),
         ({"metric": "acuracy"}, r"metric: unknown name 'acuracy', did you mean 'accuracy'\?"),
-        ({"mixing__start": 9}, "mixing.start: 9 patches are more than the 8 there are"),
+        ({"pare__start": 9}, "mixing.start: 9 patches are more than the 8 there are"),
         ({"source__name": "digits"}, "source.name: 'digits' is of modality image, but the encoder takes text"),
         ({"model__patch_size": 99}, r"model.patch_size: expected 1 to \(16,\) per axis, got \(99,\)"),
         ({"model__layers": 4}, "model.layers: expected 1 to 3, got 4"),

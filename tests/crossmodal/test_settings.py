@@ -5,9 +5,11 @@ import dataclasses
 import pytest
 import yaml
 
-from crossmodal import settings as config
+from crossmodal import parsing
 from crossmodal.errors import UserError
-from crossmodal.settings import Config, MixingConfig
+from crossmodal.methods import METHODS
+from crossmodal.methods.pare import Options
+from crossmodal.settings import Config, differences
 
 
 @pytest.fixture
@@ -15,7 +17,7 @@ def task_configs(tmp_path, monkeypatch):
     """A folder for configs/<task>.yaml of its own."""
     folder = tmp_path / "configs"
     folder.mkdir()
-    monkeypatch.setattr(config, "TASK_CONFIGS", folder)
+    monkeypatch.setattr(parsing, "TASK_CONFIGS", folder)
     return folder
 
 
@@ -23,7 +25,7 @@ def test_later_sources_win(task_configs, tmp_path):
     (task_configs / "digits.yaml").write_text("epochs: 5\nbatch_size: 7\noptimizer: {lr: 0.5}\n")
     own = tmp_path / "own.yaml"
     own.write_text("task: digits\nbatch_size: 8\noptimizer: {weight_decay: 0.3}\n")
-    found = config.parse(["--config", str(own), "--optimizer.lr", "0.25"])
+    found = parsing.parse(["--config", str(own), "--optimizer.lr", "0.25"])
     assert (found.task, found.epochs, found.batch_size) == ("digits", 5, 8)
     assert (found.optimizer.lr, found.optimizer.weight_decay) == (0.25, 0.3)
     assert found.optimizer.betas == Config().optimizer.betas
@@ -31,14 +33,14 @@ def test_later_sources_win(task_configs, tmp_path):
 
 def test_task_file_is_found_by_the_command_line(task_configs):
     (task_configs / "gunpoint.yaml").write_text("epochs: 6\n")
-    assert config.parse(["--task", "gunpoint"]).epochs == 6
-    assert config.parse(["--task", "digits"]).epochs == Config().epochs
+    assert parsing.parse(["--task", "gunpoint"]).epochs == 6
+    assert parsing.parse(["--task", "digits"]).epochs == Config().epochs
 
 
-@pytest.mark.parametrize("path", sorted(config.TASK_CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(parsing.TASK_CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_task_files_are_valid(path):
     arguments = ["--task", path.stem] + (["--data", "x.npz"] if path.stem == "arrays" else [])
-    found = config.parse(arguments)
+    found = parsing.parse(arguments)
     assert found.task == path.stem
     assert found.epochs == yaml.safe_load(path.read_text())["epochs"]
 
@@ -46,36 +48,49 @@ def test_shipped_task_files_are_valid(path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--methud", "nft"], r"--methud nft, did you mean 'method'\?"),
-        (["--optimizer.lrr", "3"], r"did you mean 'optimizer.lr'\?"),
+        (["--methud", "nft"], r"^unknown key 'methud', did you mean 'method'\?"),
+        (["--optimizer.lrr", "3"], r"^unknown key 'optimizer.lrr', did you mean 'optimizer.lr'\?"),
         (["--method", "nfd"], r"method: unknown name 'nfd', did you mean 'nft'\?"),
         (["--epochs", "2.5"], r"^epochs: expected int, got '2.5'$"),
-        (["--kind", "x"], r"^kind: expected classification, multilabel, regression, dense or null, got 'x'$"),
-        (["--mixing.start", "all"], r"^mixing.start: expected int or float, got 'all'$"),
+        (["--kind", "x"], r"^kind: expected classification or multilabel or regression or dense or null, got 'x'$"),
+        (["--pare.start", "all"], r"^pare.start: expected int or float, got 'all'$"),
         (
-            ["--mixing.selection", "random", "--mixing.straight_through", "true"],
-            r"^mixing.straight_through must be False",
+            ["--pare.selection", "random", "--pare.straight_through", "true"],
+            r"^pare.straight_through must be False",
         ),
         (["--config", "/"], r"^/: expected a YAML file, got a folder"),
         (["--epochs", "0"], r"epochs: expected a positive number, got 0"),
         (["--optimizer.lr", "-1"], r"optimizer.lr: expected a number >= 0, got -1"),
         (["--optimizer.betas", "[0.9, 1.0]"], r"optimizer.betas"),
-        (["--mixing.start", "1.5"], r"^mixing.start .*\[0, 1\], got 1.5$"),
-        (["--mixing.end", "-1"], r"^mixing.end must be .*, got -1$"),
-        (["--mixing.steps", "1"], r"^mixing.steps must be .*, got 1$"),
-        (["--mixing.tau", "0"], r"^mixing.tau must be .*, got 0"),
-        (["--mixing.noise_scale", "-1"], r"^mixing.noise_scale must be .*, got -1"),
-        (["--mixing.exact_steps", "-1"], r"^mixing.exact_steps must be .*, got -1$"),
-        (["--mixing.selection", "gumble"], r"^mixing.selection: expected gumbel, topk, random, got 'gumble'$"),
-        (["--mixing.schedule", "x"], r"^mixing.schedule: expected constant, linear, exponential, piecewise, got 'x'$"),
+        (["--pare.start", "1.5"], r"^pare.start .*\[0, 1\], got 1.5$"),
+        (["--pare.end", "-1"], r"^pare.end must be .*, got -1$"),
+        (["--pare.steps", "1"], r"^pare.steps must be .*, got 1$"),
+        (["--pare.tau", "0"], r"^pare.tau must be .*, got 0"),
+        (["--pare.noise_scale", "-1"], r"^pare.noise_scale must be .*, got -1"),
+        (["--pare.exact_steps", "-1"], r"^pare.exact_steps must be .*, got -1$"),
+        (["--pare.selection", "gumble"], r"^pare.selection: expected gumbel or topk or random, got 'gumble'$"),
+        (
+            ["--pare.schedule", "x"],
+            r"^pare.schedule: expected constant or linear or exponential or piecewise, got 'x'$",
+        ),
         (["--split.validation_fraction", "1"], r"split.validation_fraction"),
         (["--model.dropout", "1"], r"model.dropout"),
         (["--precision", "fp8"], r"precision.*fp8"),
         (["--task", "arrays"], r"data: the task 'arrays' needs --data"),
         (["--resume", "--overwrite"], r"resume and overwrite"),
-        (["--config", "nowhere.yaml"], r"^config: no such file: nowhere.yaml$"),
-        (["--epoch", "3"], r"--epoch 3, did you mean 'epochs'\?"),  # no abbreviations
-        (["--lr", "3"], r"--lr 3, did you mean 'optimizer.lr'\?"),
+        (["--config", "nowhere.yaml"], r"^no such file: nowhere.yaml$"),
+        (["--epoch", "3"], r"^unknown key 'epoch', did you mean 'epochs'\?"),  # no abbreviations
+        (["--lr", "3"], r"^unknown key 'lr', did you mean 'optimizer.lr'\?"),
+        (["--mixing.tau", "3"], r"^mixing.tau: this setting is now called pare.tau$"),
+        (["--lp_ft.probe_lr", "3"], r"^lp_ft.probe_lr: an option of the method lp_ft, but this run's method is pare$"),
+        (["--pare.tauu", "3"], r"^unknown key 'pare.tauu', did you mean 'pare.tau'\?"),
+        (
+            ["--method", "nft", "--pare.tau", "3"],
+            r"^pare.tau: an option of the method pare, but this run's method is nft$",
+        ),
+        (["--epochs"], r"^epochs: expected a value, got none$"),
+        (["train"], r"^unexpected argument 'train': settings are given as --KEY VALUE$"),
+        (["--optimizer", "3"], r"^optimizer: expected a mapping of settings, got "),
         (["--optimizer.learning_rate", "3"], r"\(optimizer has name, lr, new_lr, "),
         (
             ["--lr_schedule.milestones", "0.3,0.4"],
@@ -86,7 +101,7 @@ def test_shipped_task_files_are_valid(path):
 )
 def test_errors_name_the_key(arguments, message):
     with pytest.raises(UserError, match=message):
-        config.parse(arguments)
+        parsing.parse(arguments)
 
 
 @pytest.mark.parametrize(
@@ -94,13 +109,15 @@ def test_errors_name_the_key(arguments, message):
     [
         ("epochs: two\n", r"epochs: expected int, got 'two'"),
         ("epoch: 3\n", r"unknown key 'epoch', did you mean 'epochs'\?"),
-        ("mixing: {tauu: 1.0}\n", r"unknown key 'mixing.tauu', did you mean 'mixing.tau'\?"),
+        ("pare: {tauu: 1.0}\n", r"unknown key 'pare.tauu', did you mean 'pare.tau'\?"),
+        ("mixing: {tau: 1.0}\n", "mixing.tau: this setting is now called pare.tau"),
+        ("lp_ft: {probe_lr: 1.0}\n", "lp_ft.probe_lr: an option of the method lp_ft"),
         ("1: 2\n", r"unknown key '1'"),
-        ("- a\n", "expected a mapping of settings, got 'list'"),
-        ("", "expected a mapping of settings, got 'NoneType'"),
+        ("- a\n", "expected a mapping of settings, got list"),
+        ("", "expected a mapping of settings, got NoneType"),
         ("a: [\n", "not a YAML file"),
         ("epochs: 1\nepochs: 2\n", "key 'epochs' given twice .*line 2"),
-        ("mixing:\n  tau: 1.0\n  tau: 2.0\n", "key 'tau' given twice .*line 3"),
+        ("pare:\n  tau: 1.0\n  tau: 2.0\n", "key 'tau' given twice .*line 3"),
         ("a: !!python/object/apply:os.getcwd []\n", "could not determine a constructor"),
         (b"method: gr\xfc\xdfe\n", "not a text file in UTF-8"),
         (b"\x00\x01", "not a YAML file"),
@@ -111,84 +128,106 @@ def test_bad_files_are_named(tmp_path, content, message):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     for arguments in (["--config", str(path)], [f"--config={path}"]):
         with pytest.raises(UserError, match=rf"bad.yaml: .*{message}"):
-            config.parse(arguments)
+            parsing.parse(arguments)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("optimizer: 3\n", "optimizer: expected a mapping of settings, got 3"),
-        ("mixing: [1]\n", r"mixing: expected a mapping of settings, got \[1\]"),
-        ("split: {seed: {a: 1}}\n", "split.seed: expected int"),
+        ("pare: [1]\n", r"pare: expected a mapping of settings, got \[1\]"),
+        ("split: {seed: {a: 1}}\n", "unknown key 'split.seed.a'"),
         ("epochs: null\n", "epochs: expected"),
-        ("optimizer: {lr: .inf}\n", "optimizer.lr: expected a finite number, got inf"),
-        ("optimizer: {lr: .nan}\n", "optimizer.lr: expected a finite number, got nan"),
-        ("epochs: true\n", "epochs: expected int, got 'True'"),
+        ("optimizer: {lr: .inf}\n", "optimizer.lr: expected float, got inf"),
+        ("optimizer: {lr: .nan}\n", "optimizer.lr: expected float, got nan"),
+        ("epochs: true\n", "epochs: expected int, got True"),
     ],
 )
 def test_bad_values_in_a_file(tmp_path, content, message):
     path = tmp_path / "bad.yaml"
     path.write_text(content)
     with pytest.raises(UserError, match=message):
-        config.parse(["--config", str(path)])
+        parsing.parse(["--config", str(path)])
 
 
 def test_no_arguments_at_all():
-    assert config.parse([]).task == Config().task
+    assert parsing.parse([]).task == Config().task
 
 
 def test_switches_need_no_value():
-    found = config.parse(["--compile", "--model.activation_checkpointing", "--seed", "3"])
+    found = parsing.parse(["--compile", "--model.activation_checkpointing", "--seed", "3"])
     assert found.compile
     assert found.model.activation_checkpointing
     assert found.seed == 3
-    assert not config.parse(["--compile", "false"]).compile
+    assert not parsing.parse(["--compile", "false"]).compile
 
 
 def test_print_config_is_complete_and_can_be_read_back(capsys, tmp_path):
     with pytest.raises(SystemExit):
-        config.parse(["--task", "digits", "--epochs", "2", "--print_config"])
+        parsing.parse(["--task", "digits", "--epochs", "2", "--print_config"])
     path = tmp_path / "printed.yaml"
     path.write_text(capsys.readouterr().out)
     printed = yaml.safe_load(path.read_text())
-    assert set(printed) == {item.name for item in dataclasses.fields(Config)}
-    assert config.parse(["--config", str(path)]) == config.parse(["--task", "digits", "--epochs", "2"])
+    assert set(printed) == {item.name for item in dataclasses.fields(Config)} - {"options"} | {"pare"}
+    assert parsing.parse(["--config", str(path)]) == parsing.parse(["--task", "digits", "--epochs", "2"])
 
 
 def test_round_trip_and_file(tmp_path):
-    one = config.parse(["--optimizer.lr", "1e-3", "--mixing.start", "5", "--lr_schedule.milestones", "[0.2]"])
-    assert Config.from_dict(one.to_dict()) == one
+    one = parsing.parse(["--optimizer.lr", "1e-3", "--pare.start", "5", "--lr_schedule.milestones", "[0.2]"])
+    assert parsing.from_dict(one.to_dict()) == one
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(one.to_dict()))
-    assert config.load(path) == one
+    assert parsing.load(path) == one
     path.write_text("epoch: 3\n")
     with pytest.raises(UserError, match=r"config.yaml.*'epoch'"):
-        config.load(path)
+        parsing.load(path)
     path.write_text("- 1\n")
     with pytest.raises(UserError, match="a mapping of settings"):
-        config.load(path)
+        parsing.load(path)
     path.write_text("a: [\n")
     with pytest.raises(UserError, match="not a YAML file"):
-        config.load(path)
+        parsing.load(path)
 
 
 def test_differences_leave_bookkeeping_out():
     one, other = Config().to_dict(), Config(output_dir="elsewhere", keep=5, resume=True, epochs=31).to_dict()
-    assert config.differences(one, other) == {"epochs": (30, 31)}
+    assert differences(one, other) == {"epochs": (30, 31)}
 
 
-def test_the_words_of_mixing_are_in_the_help(capsys):
+@pytest.mark.parametrize("method", ["pare", "lp_ft"])
+def test_help_shows_the_section_of_the_method_alone(capsys, method):
     with pytest.raises(SystemExit):
-        config.parse(["--help"])
-    printed = capsys.readouterr().out
-    for words in ("constant,linear,exponential,piecewise", "gumbel,topk,random", "lowest,highest", "position,score"):
-        assert words in printed
+        parsing.parse(["--method", method, "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    for words, of in (
+        ("gumbel or topk or random", "pare"),
+        ("lowest or highest", "pare"),
+        ("epochs in which", "lp_ft"),
+    ):
+        assert (words in printed) == (of == method)
+    assert "batch_size" in printed
 
 
-def test_mixing_made_in_python_is_checked_too():
+def test_options_made_in_python_are_checked_too():
     for key, wrong in {"schedule": "x", "selection": "x", "replace": "x", "pairing": "x", "start": True}.items():
-        with pytest.raises(UserError, match=rf"^mixing\.{key} must be"):
-            MixingConfig(**{key: wrong})
+        with pytest.raises(UserError, match=rf"^pare\.{key} must be"):
+            Options(**{key: wrong})
+
+
+def test_every_setting_has_a_sentence_and_a_type_in_words():
+    for section in (Config, *(method.Options for method in METHODS.values())):
+        for name, key in parsing.keys(section).items():
+            assert len(key.help) > 5, name
+            assert parsing._expected(key.type)
+
+
+def test_a_caller_of_several_methods_passes_over_the_options_of_others(tmp_path):
+    path = tmp_path / "both.yaml"
+    path.write_text("pare: {tau: 0.5}\nlp_ft: {probe_lr: 0.25}\n")
+    arguments = ["--config", str(path), "--pare.weight=0.5"]
+    assert parsing.parse(arguments, method="pare").options.weight == 0.5
+    assert parsing.parse(arguments, method="lp_ft").options.probe_lr == 0.25
+    assert parsing.parse(arguments, method="nft").method == "nft"
 
 
 def test_run_dir():

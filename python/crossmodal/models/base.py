@@ -131,7 +131,7 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu") -> Model:
         # The random weights that are overwritten at once must not move the caller's random stream.
         with torch.random.fork_rng(devices=[]):
             model = Model.registry[description["model"]].from_spec(description["spec"])
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{description_file} does not describe a model: {error}") from error
     model = model.to(_DTYPES[description["dtype"]])
     expected = model._saved(model.state_dict())

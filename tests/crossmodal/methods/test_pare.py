@@ -103,6 +103,23 @@ def test_rows_choose_the_same_patches_however_the_batch_is_divided(model, batch,
             torch.testing.assert_close(found, whole[here])
 
 
+@pytest.mark.parametrize("fixture", ["tiny_bert", "tiny_roberta", "tiny_swin", "tiny_vit"])
+def test_a_step_reaches_every_trainable_parameter(request, fixture):
+    shape = (2, 16) if "bert" in fixture else (2, 13, 17)
+    encoder = encoders.load(request.getfixturevalue(fixture))
+    encoder.attach(shape)
+    model = FineTuned(encoder, "classification", 3)
+    inputs = torch.randint(5, 90, (4, 10)) if encoder.modality == "text" else torch.randn(4, 3, *encoder.image_size)
+    source = Source("toy", encoder.modality, inputs, torch.arange(4), tuple("abcd"), "hash", "")
+    objective = PatchReplacement(toy_task(), model, source, Options(schedule="constant", start=0.5))
+    rows = torch.arange(4)
+    batch = Batch(torch.randn(4, *shape), rows % 3, rows, torch.ones(4), {"source": source.read(rows)})
+    objective.losses(model, batch, Position(0, 2, total=4))["loss"].sum().backward()
+    trained = [*model.named_parameters(), *objective.named_parameters()]
+    assert [name for name, p in trained if p.requires_grad and p.grad is None] == []
+    assert all(p.grad is None for p in encoder.source_embedder.parameters())
+
+
 def test_k_selection_and_pictured_epochs_over_a_run(model, batch, mixing):
     objective = mixing(gumbel_epochs=2)
     said = [objective.record(Position(epoch, 4)) for epoch in range(4)]

@@ -12,9 +12,8 @@ from safetensors.torch import load_file, save_file
 import crossmodal
 from crossmodal.errors import UserError
 from crossmodal.files import digest
-from crossmodal.models import encoders
-from crossmodal.models.finetuned import CrossModalModel
-from pare_kernels import PatchGate, patch_replace
+from crossmodal.models import base, encoders
+from crossmodal.models.finetuned import FineTuned
 
 SHAPES = {"tiny_bert": (2, 21), "tiny_roberta": (1, 20), "tiny_swin": (2, 13, 17), "tiny_vit": (1, 16, 16)}
 KINDS = ("classification", "multilabel", "regression", "dense")
@@ -27,7 +26,6 @@ def make_model(request):
         kind,
         *,
         outputs=3,
-        source_classes=None,
         input_shape=None,
         output_shape=None,
         patch_size=None,
@@ -38,7 +36,7 @@ def make_model(request):
         encoder.attach(input_shape, patch_size)
         if kind == "dense" and output_shape is None:
             output_shape = (outputs, *input_shape[1:])
-        return CrossModalModel(encoder, kind, outputs, output_shape, source_classes)
+        return FineTuned(encoder, kind, outputs, output_shape)
 
     return make
 
@@ -85,43 +83,6 @@ def test_a_few_steps_lower_the_loss(make_model, fixture, kind):
     assert losses[-1] < 0.8 * losses[0]
 
 
-@pytest.mark.parametrize("fixture", SHAPES)
-def test_a_mixing_step_reaches_every_trainable_parameter(make_model, fixture):
-    model = make_model(fixture, "classification", source_classes=5).train()
-    encoder = model.encoder
-    inputs = torch.randint(5, 90, (4, 10)) if encoder.modality == "text" else torch.randn(4, 3, *encoder.image_size)
-    tokens, source = model.embed(torch.randn(4, *SHAPES[fixture])), model.embed_source(inputs)
-    mixed = patch_replace(tokens, source, model.gate.weight, model.gate.bias, k=5, seed=torch.tensor(1))
-    features = model.body(torch.cat([tokens, mixed.mixed]))
-    clean, blend = features.chunk(2)
-    assert model.source_head(blend).shape == (4, 5)
-    (
-        model.predict_from(clean).sum() + model.predict_from(blend).sum() + model.source_head(blend).square().sum()
-    ).backward()
-    missing = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
-    assert missing == []
-    assert all(p.grad is None for p in encoder.source_embedder.parameters())
-
-
-def test_parts_without_and_with_a_source(make_model):
-    plain = make_model("tiny_bert", "regression")
-    assert plain.source_head is None
-    assert plain.gate is None
-    mixing = make_model("tiny_bert", "regression", source_classes=7)
-    assert isinstance(mixing.gate, PatchGate)
-    assert mixing.gate.weight.shape == (1, 16)
-    assert mixing.source_head.linear.out_features == 7
-
-
-def test_one_seed_gives_the_same_target_parts_with_and_without_a_source(make_model):
-    torch.manual_seed(3)
-    plain = make_model("tiny_bert", "classification")
-    torch.manual_seed(3)
-    mixing = make_model("tiny_bert", "classification", source_classes=7)
-    other = mixing.state_dict()
-    assert all(value.equal(other[key]) for key, value in plain.state_dict().items())
-
-
 def test_forward_is_the_chain_of_its_parts(make_model):
     model = make_model("tiny_swin", "dense").eval()
     x = torch.randn(2, *SHAPES["tiny_swin"])
@@ -130,12 +91,12 @@ def test_forward_is_the_chain_of_its_parts(make_model):
 
 @pytest.mark.parametrize("fixture", SHAPES)
 def test_parameter_groups_part_pretrained_from_new(make_model, fixture):
-    model = make_model(fixture, "classification", source_classes=5)
+    model = make_model(fixture, "classification")
     groups = model.parameter_groups()
     names = {id(p): name for name, p in model.named_parameters()}
     pretrained, new = ({names[id(p)] for p in group} for group in groups)
     assert all(name.startswith(("encoder.model.", "encoder.prefix")) for name in pretrained)
-    assert all(name.startswith(("encoder.embedder.", "head.", "source_head.", "gate.")) for name in new)
+    assert all(name.startswith(("encoder.embedder.", "head.")) for name in new)
     assert pretrained | new == {name for name in names.values() if not name.startswith("encoder.source_embedder.")}
     assert ("encoder.prefix" in pretrained) == (fixture == "tiny_vit")
     model.encoder.model.requires_grad_(False)
@@ -143,10 +104,10 @@ def test_parameter_groups_part_pretrained_from_new(make_model, fixture):
 
 
 def test_parameters_are_counted_without_the_frozen_source_embedding(make_model):
-    model = make_model("tiny_bert", "classification", source_classes=5, patch_size=3)
+    model = make_model("tiny_bert", "classification", patch_size=3)
     layer = 4 * (16 * 16 + 16) + 2 * 16 * 24 + 24 + 16 + 4 * 16
     embedder = 2 * 3 * 16 + 16 + 2 * 16 + 7 * 16
-    total = 3 * layer + embedder + (16 * 3 + 3) + (16 * 5 + 5) + (16 + 1)
+    total = 3 * layer + embedder + (16 * 3 + 3)
     assert model.count_parameters() == model.count_parameters(trainable=True) == total
     model.encoder.model.requires_grad_(False)
     assert model.count_parameters() == total
@@ -180,16 +141,15 @@ def test_heads_and_task_must_fit(make_model):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("fixture", SHAPES)
 def test_a_saved_model_predicts_the_same(make_model, fixture, kind, tmp_path):
-    model = make_model(fixture, kind, source_classes=4).eval()
+    model = make_model(fixture, kind).eval()
     model.save(tmp_path / "run")
     state = torch.random.get_rng_state()
-    loaded = CrossModalModel.load(tmp_path / "run")
+    loaded = base.load(tmp_path / "run")
     assert torch.random.get_rng_state().equal(state)
     x = torch.randn(3, *SHAPES[fixture])
     assert loaded(x).equal(model(x))
     assert not loaded.training
-    assert (loaded.task_kind, loaded.num_outputs, loaded.source_classes) == (kind, 3, 4)
-    assert loaded.gate.weight.equal(model.gate.weight)
+    assert (loaded.task_kind, loaded.num_outputs) == (kind, 3)
     with pytest.raises(RuntimeError, match="cannot be embedded"):
         loaded.embed_source(torch.zeros(1, 2, dtype=torch.int64))
 
@@ -203,8 +163,8 @@ def test_a_run_folder_needs_no_checkpoint_in_another_process(make_model, tmp_pat
     root = Path(crossmodal.__file__).parents[1]
     code = (
         f"import sys; sys.path[:0] = {[str(root), str(root.parent)]}\n"
-        "import torch; from crossmodal.models.finetuned import CrossModalModel\n"
-        f"torch.set_num_threads(1); model = CrossModalModel.load({str(tmp_path)!r})\n"
+        "import torch; from crossmodal.models import base, finetuned\n"
+        f"torch.set_num_threads(1); model = base.load({str(tmp_path)!r})\n"
         "print(*model(torch.linspace(-1, 1, 42).view(1, 2, 21))[0].tolist())"
     )
     result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
@@ -212,7 +172,7 @@ def test_a_run_folder_needs_no_checkpoint_in_another_process(make_model, tmp_pat
 
 
 def test_the_source_embedding_is_not_saved(make_model, tmp_path):
-    model = make_model("tiny_bert", "classification", source_classes=4)
+    model = make_model("tiny_bert", "classification")
     model.save(tmp_path)
     assert not any(
         "source_embedder" in key or "word_embeddings" in key for key in load_file(tmp_path / "model.safetensors")
@@ -224,7 +184,7 @@ def test_the_precision_is_kept(make_model, tmp_path, dtype):
     model = make_model("tiny_bert", "regression").to(dtype).eval()
     model.save(tmp_path)
     x = torch.randn(2, 2, 21, dtype=dtype)
-    loaded = CrossModalModel.load(tmp_path)
+    loaded = base.load(tmp_path)
     assert loaded(x).dtype == dtype
     assert loaded(x).equal(model(x))
 
@@ -234,7 +194,7 @@ def test_saving_over_an_older_model_replaces_it(make_model, tmp_path):
     model = make_model("tiny_vit", "dense").eval()
     model.save(tmp_path)
     x = torch.randn(1, *SHAPES["tiny_vit"])
-    assert CrossModalModel.load(tmp_path)(x).equal(model(x))
+    assert base.load(tmp_path)(x).equal(model(x))
 
 
 @pytest.fixture
@@ -264,7 +224,7 @@ def rewrite_weights(folder, change):
 def test_a_missing_file_is_named(saved, name):
     (saved / name).unlink()
     with pytest.raises(UserError, match=rf"{name} is missing"):
-        CrossModalModel.load(saved)
+        base.load(saved)
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
@@ -272,7 +232,7 @@ def test_a_truncated_file_is_named(saved, name):
     file = saved / name
     file.write_bytes(file.read_bytes()[:-50])
     with pytest.raises(ValueError, match=name.replace(".", r"\.")):
-        CrossModalModel.load(saved)
+        base.load(saved)
 
 
 def test_weights_that_are_no_safetensors_file_are_refused(saved):
@@ -280,7 +240,7 @@ def test_weights_that_are_no_safetensors_file_are_refused(saved):
     torch.save({"encoder": torch.zeros(1)}, file)
     rewrite(saved, lambda description: description.update(weights_sha256=digest(file)))
     with pytest.raises(ValueError, match=r"model\.safetensors is not a readable safetensors file"):
-        CrossModalModel.load(saved)
+        base.load(saved)
 
 
 def test_weights_of_another_run_are_refused(saved, make_model):
@@ -288,56 +248,61 @@ def test_weights_of_another_run_are_refused(saved, make_model):
     make_model("tiny_bert", "classification").save(other)
     (other / "model.safetensors").replace(saved / "model.safetensors")
     with pytest.raises(ValueError, match="does not belong to"):
-        CrossModalModel.load(saved)
+        base.load(saved)
 
 
 def test_tensors_that_do_not_fit_are_named(saved):
     rewrite_weights(saved, lambda tensors: tensors.update({"head.linear.weight": torch.zeros(2, 16)}))
     with pytest.raises(ValueError, match=r"tensor 'head\.linear\.weight' has shape \(2, 16\), expected \(3, 16\)"):
-        CrossModalModel.load(saved)
+        base.load(saved)
     rewrite_weights(saved, lambda tensors: tensors.pop("head.linear.weight"))
     with pytest.raises(ValueError, match=r"lacks the tensor 'head\.linear\.weight'"):
-        CrossModalModel.load(saved)
+        base.load(saved)
 
 
 def test_a_tensor_too_many_is_named(saved):
     rewrite_weights(saved, lambda tensors: tensors.update(surprise=torch.zeros(1)))
     with pytest.raises(ValueError, match="has an unexpected tensor 'surprise'"):
-        CrossModalModel.load(saved)
+        base.load(saved)
 
 
-@pytest.mark.parametrize("key", ["weights_sha256", "dtype", "task_kind", "num_outputs", "output_shape", "encoder"])
+@pytest.mark.parametrize("key", ["weights_sha256", "model", "dtype", "spec"])
 def test_a_missing_key_is_named(saved, key):
     rewrite(saved, lambda description: description.pop(key))
-    with pytest.raises(ValueError, match=f"lacks the key '{key}'"):
-        CrossModalModel.load(saved)
+    with pytest.raises(UserError, match=f"lacks the key '{key}'"):
+        base.load(saved)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 99}, "format 1"),
+        ({"format": 1}, "in format 2, got 1"),
+        ({"model": "os.system"}, "model must be one of .*, got 'os.system'"),
         ({"dtype": "int8"}, "dtype must be one of"),
+        ({"spec": {}}, "does not describe a model: .*'encoder'"),
+        ({"spec": []}, "does not describe a model"),
         ({"task_kind": "ranking"}, "kind must be one of"),
         ({"num_outputs": "three"}, "does not describe a model"),
         ({"encoder": {"name": "x"}}, "lacks the key 'config'"),
+        ({"surprise": 1}, "does not describe a model: .*'surprise'"),
     ],
 )
 def test_a_wrong_value_is_named(saved, change, message):
-    rewrite(saved, lambda description: description.update(change))
-    with pytest.raises(ValueError, match=message):
-        CrossModalModel.load(saved)
+    outer = change.keys() <= {"format", "model", "dtype", "spec"}
+    rewrite(saved, lambda description: (description if outer else description["spec"]).update(change))
+    with pytest.raises(UserError, match=message):
+        base.load(saved)
 
 
 def test_a_description_cannot_name_code_or_a_backend(saved):
     """A run folder may come from a stranger: what it says must not make transformers fetch anything."""
     rewrite(
         saved,
-        lambda description: description["encoder"]["config"].update(
+        lambda description: description["spec"]["encoder"]["config"].update(
             attn_implementation="stranger/kernel", auto_map={"AutoModel": "stranger/code--model.Model"}
         ),
     )
-    model = CrossModalModel.load(saved)
+    model = base.load(saved)
     assert model.encoder.config._attn_implementation == "sdpa"
 
 
@@ -348,7 +313,7 @@ def test_a_model_on_the_gpu_agrees_with_the_cpu(make_model, fixture, tmp_path):
     model = make_model(fixture, "dense").eval()
     model.save(tmp_path)
     x = torch.randn(2, *SHAPES[fixture])
-    loaded = CrossModalModel.load(tmp_path, device="cuda")
+    loaded = base.load(tmp_path, device="cuda")
     torch.testing.assert_close(loaded(x.cuda()).cpu(), model(x), atol=1e-3, rtol=1e-3)
     moved = model.cuda()
     moved.encoder.attach(SHAPES[fixture])

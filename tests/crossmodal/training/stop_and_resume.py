@@ -6,13 +6,12 @@ import sys
 
 import pytest
 
-from crossmodal import run
-from crossmodal import settings as config
+from crossmodal import parsing, run
 from crossmodal.training.trainer import Interrupted
 from tests.crossmodal.runs import fresh_accelerator, stop_at
 
 if __name__ == "__main__":
-    settings, step = config.load(sys.argv[1]), int(sys.argv[2])
+    settings, step = parsing.load(sys.argv[1]), int(sys.argv[2])
     with pytest.MonkeyPatch.context() as patch:
         stop_at(patch, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Interrupted):

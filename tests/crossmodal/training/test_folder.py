@@ -71,7 +71,7 @@ def test_overwrite_leaves_what_others_put_into_a_run_s_folders(tmp_path):
 def test_a_run_has_settings_and_data_json(tmp_path, name):
     folder = RunFolder(tmp_path)
     folder.prepare(Config())
-    folder.write_results({"data_sha256": "1"})
+    folder.write_results({"fingerprint": "1"})
     assert folder.holds_run
     (tmp_path / name).unlink()
     assert not folder.holds_run

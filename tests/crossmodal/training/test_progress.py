@@ -2,15 +2,16 @@ from __future__ import annotations
 
 import sys
 
-from crossmodal.training.progress import Progress, closing_table, duration
+from crossmodal.training.progress import Progress, duration
 
-RECORD = {"epoch": 0, "step": 2, "loss": 0.5, "validation": 0.75, "k": 3, "lr": 1e-3, "samples_per_second": 10.0}
+RECORD = {"epoch": 1, "step": 2, "loss": 0.5, "validation": 0.75, "lr": 1e-3, "samples_per_second": 10.0}
+SAID = {"k": 3, "lam": 0.5, "selection": "gumbel"}  # of which whole numbers are shown
 
 
 def test_plain_lines_where_there_is_no_terminal(capsys):
     progress = Progress(4, 2, "accuracy")
-    progress.step(0.5, 1e-3, 3, 10.0)
-    progress.epoch(RECORD)
+    progress.step(0.5, 1e-3, SAID, 10.0)
+    progress.epoch(RECORD, SAID)
     progress.say("hello")
     progress.close()
     out, err = capsys.readouterr()
@@ -23,8 +24,8 @@ def test_bar_on_a_terminal(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "200")
     progress = Progress(4, 2, "accuracy", start=1)
-    progress.epoch(RECORD)
-    progress.step(0.5, 1e-3, 3, 10.0)
+    progress.epoch(RECORD, SAID)
+    progress.step(0.5, 1e-3, SAID, 10.0)
     progress.say("hello")
     progress.close()
     out, err = capsys.readouterr()
@@ -35,7 +36,7 @@ def test_bar_on_a_terminal(capsys, monkeypatch):
 
 def test_only_one_process_talks(capsys):
     progress = Progress(4, 2, "accuracy", enabled=False)
-    progress.epoch(RECORD)
+    progress.epoch(RECORD, SAID)
     progress.say("hello")
     progress.close()
     assert capsys.readouterr() == ("", "")
@@ -51,36 +52,6 @@ def test_long_times_are_in_minutes(monkeypatch):
 
 def test_small_errors_keep_their_digits(capsys):
     progress = Progress(4, 2, "mse")
-    progress.epoch(RECORD | {"loss": 1.23456e-5, "validation": 0.000123456})
+    progress.epoch(RECORD | {"loss": 1.23456e-5, "validation": 0.000123456}, {})
     assert "loss 1.235e-05  validation mse 0.0001235" in capsys.readouterr().out
     progress.close()
-
-
-def test_closing_table():
-    results = {
-        "metric": "accuracy",
-        "validation": 0.5,
-        "test": 0.25,
-        "validation_loss": 1.0,
-        "test_loss": float("nan"),
-        "test_interval": [0.04559, 0.6994],
-        "samples": {"train": 8, "validation": 2, "test": 4},
-        "best_epoch": 1,
-        "epochs": 3,
-        "steps": 12,
-        "seconds": 90.0,
-    }
-    *table, interval, last = closing_table(results, "metric").splitlines()
-    assert [line.split() for line in table] == [
-        ["validation", "test"],
-        ["accuracy", "0.5000", "0.2500"],
-        ["loss", "1.000", "nan"],
-        ["samples", "2", "4"],
-    ]
-    assert interval == "95 % interval of the test accuracy, over samples: 0.04559 to 0.6994"
-    assert "interval" not in closing_table(results | {"test_interval": None}, "metric")
-    assert last == "weights of epoch 2 of 3 (select: metric); 12 steps in 1.5 min"
-    *_, last = closing_table(results | {"validation": float("nan")}, "metric").splitlines()
-    assert "weights of epoch 2 of 3 (select: loss, because validation accuracy is NaN in every epoch)" in last
-    *_, last = closing_table(results | {"validation": float("nan")}, "last").splitlines()
-    assert "(select: last)" in last

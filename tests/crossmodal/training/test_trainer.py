@@ -16,11 +16,10 @@ import torch
 from safetensors import SafetensorError
 
 import crossmodal
-from crossmodal import evaluate, run
+from crossmodal import evaluate, parsing, run
 from crossmodal.errors import UserError
 from crossmodal.settings import Config
-from crossmodal.training import sharding
-from crossmodal.training import trainer as engine
+from crossmodal.training import sharding, trainer
 from crossmodal.training.checkpoint import Checkpoints
 from crossmodal.training.folder import RunFolder
 from crossmodal.training.trainer import Interrupted, NonFiniteLoss, Trainer
@@ -45,7 +44,7 @@ def straight(tmp_path, tiny_bert):
     changes = {"epochs": 4, "batch_size": 4, "accumulate": 2, "model__dropout": 0.1, "seed": 5}
     checkpoint = {"every_steps": 2, "every_minutes": 0}
     values = runs.settings(tmp_path, tiny_bert, **changes, checkpoint=checkpoint)
-    run.train(Config.from_dict(values | {"output_dir": str(tmp_path / "straight")}))
+    run.train(parsing.from_dict(values | {"output_dir": str(tmp_path / "straight")}))
     return values, tmp_path / "straight"
 
 
@@ -57,10 +56,10 @@ def test_a_signal_saves_and_resuming_gives_the_same_bits(straight, monkeypatch, 
     with monkeypatch.context() as patch:
         stop_at(patch, step, lambda: os.kill(os.getpid(), signum))
         with pytest.raises(Interrupted, match=rf"stopped after step {step + 1}, saved .*--resume true") as stopped:
-            run.train(Config.from_dict(values))
+            run.train(parsing.from_dict(values))
     assert stopped.value.signum == signum
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    results = run.train(Config.from_dict(values | {"resume": True}))
+    results = run.train(parsing.from_dict(values | {"resume": True}))
     assert results["steps"] == 12
     folder = Path(values["output_dir"])
     assert weights(folder) == weights(expected)
@@ -72,8 +71,8 @@ def test_keep_limits_checkpoints(straight, monkeypatch):
     values, _ = straight
     stop_at(monkeypatch, 9, lambda: (_ for _ in ()).throw(RuntimeError("power cut")))
     with pytest.raises(RuntimeError, match="power cut"):
-        run.train(Config.from_dict(values | {"keep": 3}))
-    saved = Checkpoints(Path(values["output_dir"]) / "checkpoints").list()
+        run.train(parsing.from_dict(values | {"keep": 3}))
+    saved = Checkpoints(Path(values["output_dir"]) / "checkpoints" / "train").list()
     assert [path.name for path in saved] == ["step-00000004", "step-00000006", "step-00000008"]
 
 
@@ -81,20 +80,20 @@ def interrupt(values, monkeypatch):
     with monkeypatch.context() as patch:
         stop_at(patch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Interrupted):
-            run.train(Config.from_dict(values))
+            run.train(parsing.from_dict(values))
 
 
 def test_resume_asks_for_the_same_settings(straight, monkeypatch):
     values, _ = straight
     interrupt(values, monkeypatch)
     with pytest.raises(UserError, match=r"other settings: batch_size was 4 and is now 5"):
-        run.train(Config.from_dict(values | {"resume": True, "batch_size": 5}))
+        run.train(parsing.from_dict(values | {"resume": True, "batch_size": 5}))
     with pytest.raises(UserError, match="interrupted run; add --resume true"):
-        run.train(Config.from_dict(values))
+        run.train(parsing.from_dict(values))
     with np.load(values["data"]) as data:
         np.savez(values["data"], **dict(data) | {"x_test": data["x_test"] + 1})
     with pytest.raises(UserError, match=r"run learned from has changed since: data of arrays \(sha256 .*, then "):
-        run.train(Config.from_dict(values | {"resume": True}))
+        run.train(parsing.from_dict(values | {"resume": True}))
 
 
 def test_a_checkpoint_of_other_data_is_refused(straight, tmp_path, monkeypatch):
@@ -108,7 +107,7 @@ def test_a_checkpoint_of_other_data_is_refused(straight, tmp_path, monkeypatch):
     shutil.rmtree(tmp_path / "other" / "checkpoints")
     shutil.copytree(Path(values["output_dir"]) / "checkpoints", tmp_path / "other" / "checkpoints")
     with pytest.raises(UserError, match=r"the data of arrays have changed since .*step-00000004 was written"):
-        run.train(Config.from_dict(other | {"resume": True}))
+        run.train(parsing.from_dict(other | {"resume": True}))
 
 
 def test_resume_asks_for_the_same_source(straight, monkeypatch):
@@ -117,7 +116,7 @@ def test_resume_asks_for_the_same_source(straight, monkeypatch):
     source = Path(values["source"]["name"])
     source.write_text(source.read_text().replace("plum 1", "kiwi 1"))
     with pytest.raises(UserError, match=r"has changed since: source .*source.csv \(sha256 .*; add --overwrite"):
-        run.train(Config.from_dict(values | {"resume": True}))
+        run.train(parsing.from_dict(values | {"resume": True}))
 
 
 @pytest.mark.parametrize(
@@ -139,17 +138,20 @@ def test_a_full_disk_leaves_the_last_checkpoint(straight, monkeypatch, writer, e
         with pytest.raises(
             OSError, match=r"run cannot be written: .*step-00000006: .* MiB free.*last checkpoint is .*04"
         ):
-            run.train(Config.from_dict(values))
+            run.train(parsing.from_dict(values))
     folder = Path(values["output_dir"])
-    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-00000002", "step-00000004"]
-    run.train(Config.from_dict(values | {"resume": True}))
+    assert sorted(path.name for path in (folder / "checkpoints" / "train").iterdir()) == [
+        "step-00000002",
+        "step-00000004",
+    ]
+    run.train(parsing.from_dict(values | {"resume": True}))
     assert weights(folder) == weights(expected)
 
 
 def test_too_little_space_is_said_before_training(tmp_path, tiny_bert, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(UserError, match=r"has 0 MiB left, this run may need"):
-        run.train(Config.from_dict(runs.settings(tmp_path, tiny_bert)))
+        run.train(parsing.from_dict(runs.settings(tmp_path, tiny_bert)))
 
 
 def test_kill_9_and_resume_give_the_same_bits(straight, tmp_path):
@@ -158,9 +160,12 @@ def test_kill_9_and_resume_give_the_same_bits(straight, tmp_path):
     process = runs.script(Path(__file__).with_name("stop.py"), runs.write_settings(tmp_path, values), 5, "SIGKILL")
     output, _ = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL, output
-    assert [path.name for path in Checkpoints(folder / "checkpoints").list()] == ["step-00000002", "step-00000004"]
+    assert [path.name for path in Checkpoints(folder / "checkpoints" / "train").list()] == [
+        "step-00000002",
+        "step-00000004",
+    ]
     assert not (folder / "results.json").exists()
-    run.train(Config.from_dict(values | {"resume": True}))
+    run.train(parsing.from_dict(values | {"resume": True}))
     assert weights(folder) == weights(expected)
     assert numbers(folder) == numbers(expected)
 
@@ -172,8 +177,8 @@ def test_a_power_cut_after_the_first_epoch_does_not_cost_a_short_run(straight, m
     with monkeypatch.context() as patch:
         stop_at(patch, 11, lambda: (_ for _ in ()).throw(RuntimeError("power cut")))
         with pytest.raises(RuntimeError, match="power cut"):
-            run.train(Config.from_dict(values))
-    run.train(Config.from_dict(values | {"resume": True}))
+            run.train(parsing.from_dict(values))
+    run.train(parsing.from_dict(values | {"resume": True}))
     assert re.search(r"resumed from \S+step-0\S+ \(step [1-9]", capsys.readouterr().out)
     folder = Path(values["output_dir"])
     assert weights(folder) == weights(expected)
@@ -185,9 +190,9 @@ def test_resume_says_where_there_is_no_checkpoint(straight, monkeypatch, capsys)
     with monkeypatch.context() as patch:
         stop_at(patch, 1, lambda: (_ for _ in ()).throw(RuntimeError("power cut")))
         with pytest.raises(RuntimeError, match="power cut"):
-            run.train(Config.from_dict(values))
-    run.train(Config.from_dict(values | {"resume": True}))
-    assert f"no checkpoint in {values['output_dir']}/checkpoints, starting anew" in capsys.readouterr().out
+            run.train(parsing.from_dict(values))
+    run.train(parsing.from_dict(values | {"resume": True}))
+    assert f"no checkpoint in {values['output_dir']}/checkpoints/train, starting anew" in capsys.readouterr().out
     assert weights(Path(values["output_dir"])) == weights(expected)
 
 
@@ -217,13 +222,13 @@ def test_the_end_of_training_is_kept(straight, monkeypatch, moment):
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "evaluate", evaluate_and_stop)
         if moment == "writing":
-            patch.setattr("crossmodal.models.finetuned.save_file", full)
+            patch.setattr("crossmodal.models.base.save_file", full)
         with pytest.raises(failure, match=message):
-            run.train(Config.from_dict(values))
+            run.train(parsing.from_dict(values))
     assert not [path for path in folder.rglob(".*") if path.name != ".lock"]
     with monkeypatch.context() as patch:
         patch.delattr(Trainer, "_optimizer_step")
-        run.train(Config.from_dict(values | {"resume": True}))
+        run.train(parsing.from_dict(values | {"resume": True}))
     assert weights(folder) == weights(expected)
     assert numbers(folder) == numbers(expected)
 
@@ -247,7 +252,7 @@ def test_checkpoints_by_time_cost_a_hundredth_at_most(monkeypatch):
 
 def poison(monkeypatch, steps: set[int]) -> None:
     """Makes the losses of the first sample infinite in those steps."""
-    original = engine.TrainingStep.forward
+    original = trainer.Step.forward
     calls = {"count": -1}
 
     def patched(self, batch, plan=None):
@@ -258,23 +263,23 @@ def poison(monkeypatch, steps: set[int]) -> None:
                 found["loss"] = found["loss"] * torch.where(torch.arange(len(batch.x)) == 0, float("nan"), 1.0)
         return found
 
-    monkeypatch.setattr(engine.TrainingStep, "forward", patched)
+    monkeypatch.setattr(trainer.Step, "forward", patched)
 
 
 def test_nan_stops_and_names_step_samples_and_checkpoint(tmp_path, tiny_bert, monkeypatch):
     poison(monkeypatch, {3})
     values = runs.settings(tmp_path, tiny_bert, checkpoint__every_steps=2)
-    order = engine.BatchPlan(21, 8, 1, 0, 12)
-    sample = next(iter(order.shares(1))).rows[0]
+    order = trainer.BatchPlan(21, 8, 1, 0, {"source": 12})
+    sample = next(iter(order.shares(1))).rows[0].item()
     with pytest.raises(
         NonFiniteLoss, match=rf"step 3 \(epoch 2\): loss nan, training samples \[{sample}\]; .*step-00000002"
     ):
-        run.train(Config.from_dict(values))
+        run.train(parsing.from_dict(values))
 
 
 def test_nan_can_be_skipped(tmp_path, tiny_bert, monkeypatch, capsys):
     poison(monkeypatch, {3})
-    results = run.train(Config.from_dict(runs.settings(tmp_path, tiny_bert, on_nan="skip")))
+    results = run.train(parsing.from_dict(runs.settings(tmp_path, tiny_bert, on_nan="skip")))
     assert results["steps"] == 9
     assert [record["skipped_steps"] for record in numbers(tmp_path / "run")] == [0, 1, 0]
     assert "step skipped at step 3" in capsys.readouterr().out
@@ -292,18 +297,18 @@ def half(monkeypatch):
         return accelerator
 
     monkeypatch.setattr(sharding, "make_accelerator", scaled)
-    monkeypatch.setattr("crossmodal.checks.check_device", lambda *_: None)
+    monkeypatch.setattr("crossmodal.run.check_machine", lambda *_: None)
     return made
 
 
 def test_fp16_stays_near_float32(tmp_path, tiny_bert, half, recwarn):
     """Losses and gradient norms are those of unscaled gradients; the clipping is too."""
     values = runs.settings(tmp_path, tiny_bert, optimizer__clip=0.1)
-    run.train(Config.from_dict(values | {"precision": "fp16"}))
+    run.train(parsing.from_dict(values | {"precision": "fp16"}))
     assert not [str(warning.message) for warning in recwarn if "lr_scheduler" in str(warning.message)]
     runs.fresh_accelerator()
     half.scale = 1.0
-    run.train(Config.from_dict(values | {"output_dir": str(tmp_path / "plain")}))
+    run.train(parsing.from_dict(values | {"output_dir": str(tmp_path / "plain")}))
     for one, other in zip(numbers(tmp_path / "run"), numbers(tmp_path / "plain"), strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=5e-3)
         assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=3e-2)
@@ -312,7 +317,7 @@ def test_fp16_stays_near_float32(tmp_path, tiny_bert, half, recwarn):
 def test_fp16_overflow_is_skipped_counted_and_does_not_move_the_learning_rate(tmp_path, tiny_bert, half):
     half.scale = 2.0**22
     values = runs.settings(tmp_path, tiny_bert, precision="fp16", epochs=5)
-    run.train(Config.from_dict(values))
+    run.train(parsing.from_dict(values))
     records = numbers(tmp_path / "run")
     skipped = sum(record["skipped_steps"] for record in records)
     assert records[0]["skipped_steps"] == 3
@@ -329,7 +334,7 @@ def test_fp16_that_never_gets_a_finite_gradient_is_an_error(tmp_path, tiny_bert,
     half.scale = float("inf")
     values = runs.settings(tmp_path, tiny_bert, precision="fp16", epochs=10)
     with pytest.raises(NonFiniteLoss, match=r"in 21 steps in a row, at step 20 .*gradient norm"):
-        run.train(Config.from_dict(values))
+        run.train(parsing.from_dict(values))
 
 
 @pytest.mark.parametrize("resumed", [False, True])
@@ -340,24 +345,24 @@ def test_fp16_that_skips_every_step_of_a_short_run_is_an_error(tmp_path, tiny_be
         with monkeypatch.context() as patch:
             stop_at(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
             with pytest.raises(Interrupted):
-                run.train(Config.from_dict(values))
+                run.train(parsing.from_dict(values))
     with pytest.raises(
         NonFiniteLoss, match=r"not finite in any of the 9 steps; .* down to 2.47588e\+27, .*precision bf16"
     ):
-        run.train(Config.from_dict(values | {"resume": resumed}))
+        run.train(parsing.from_dict(values | {"resume": resumed}))
     assert not RunFolder(tmp_path / "run").finished
 
 
 def test_nan_in_every_step_of_a_short_run_is_an_error(tmp_path, tiny_bert, monkeypatch):
     poison(monkeypatch, set(range(9)))
     with pytest.raises(NonFiniteLoss, match=r"nothing was learned: .* not finite in any of the 9 steps$"):
-        run.train(Config.from_dict(runs.settings(tmp_path, tiny_bert, on_nan="skip")))
+        run.train(parsing.from_dict(runs.settings(tmp_path, tiny_bert, on_nan="skip")))
 
 
 def test_fp16_skips_nan(tmp_path, tiny_bert, half, monkeypatch):
     poison(monkeypatch, {3})
     values = runs.settings(tmp_path, tiny_bert, precision="fp16", on_nan="skip")
-    run.train(Config.from_dict(values))
+    run.train(parsing.from_dict(values))
     assert [record["skipped_steps"] for record in numbers(tmp_path / "run")] == [0, 1, 0]
     assert half.scalers[0].get_scale() == 512.0, "halved once"
 
@@ -365,12 +370,12 @@ def test_fp16_skips_nan(tmp_path, tiny_bert, half, monkeypatch):
 def test_fp16_resumes_with_the_scale_it_had(tmp_path, tiny_bert, half, monkeypatch):
     half.scale = 2.0**22
     values = runs.settings(tmp_path, tiny_bert, precision="fp16")
-    run.train(Config.from_dict(values | {"output_dir": str(tmp_path / "straight")}))
+    run.train(parsing.from_dict(values | {"output_dir": str(tmp_path / "straight")}))
     with monkeypatch.context() as patch:
         stop_at(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Interrupted):
-            run.train(Config.from_dict(values))
-    run.train(Config.from_dict(values | {"resume": True}))
+            run.train(parsing.from_dict(values))
+    run.train(parsing.from_dict(values | {"resume": True}))
     assert weights(tmp_path / "run") == weights(tmp_path / "straight")
     assert numbers(tmp_path / "run") == numbers(tmp_path / "straight")
     assert half.scalers[0].get_scale() == half.scalers[2].get_scale() < half.scale
@@ -380,7 +385,7 @@ def test_skipping_ends_when_nothing_but_nan_comes(tmp_path, tiny_bert, monkeypat
     poison(monkeypatch, set(range(100)))
     values = runs.settings(tmp_path, tiny_bert, on_nan="skip", epochs=10, checkpoint__every_minutes=0)
     with pytest.raises(NonFiniteLoss, match=r"in 21 steps in a row.*no checkpoint yet"):
-        run.train(Config.from_dict(values))
+        run.train(parsing.from_dict(values))
 
 
 LAUNCH = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
@@ -399,11 +404,11 @@ SHARDED = (*ACCELERATE, "--use_fsdp", "--fsdp_version=2")
 )
 def test_two_processes_make_the_same_curve_as_one(tmp_path, tiny_bert, method, launcher):
     """Short last batches, a last batch of one sample, Gumbel noise, plain top-k, k = 0 in the last epoch."""
-    changes = {"method": method, "epochs": 3, "batch_size": 5, "mixing__end": 0.0, "mixing__start": 3}
+    changes = {"method": method, "epochs": 3, "batch_size": 5, "pare__end": 0.0, "pare__start": 3}
     values = runs.settings(tmp_path, tiny_bert, **changes)
     path = runs.write_settings(tmp_path, values)
     process = runs.script("train.py", "--config", path, "--output_dir", tmp_path / "two", launcher=launcher)
-    run.train(Config.from_dict(values | {"output_dir": str(tmp_path / "one")}))
+    run.train(parsing.from_dict(values | {"output_dir": str(tmp_path / "one")}))
     output = runs.finish(process)
     assert output.count("weights of epoch") == 1  # one process talks
     one, two = numbers(tmp_path / "one"), numbers(tmp_path / "two")
@@ -436,7 +441,7 @@ def test_shards_compute_in_the_run_s_precision_and_go_back_to_the_best_epoch(tmp
     process = runs.script("train.py", "--config", path, *changes, launcher=LAUNCH)
     first = {}
     for precision in ("no", "bf16"):
-        run.train(Config.from_dict(values | {"precision": precision, "output_dir": str(tmp_path / precision)}))
+        run.train(parsing.from_dict(values | {"precision": precision, "output_dir": str(tmp_path / precision)}))
         first[precision] = numbers(tmp_path / precision)[0]["loss"]
         runs.fresh_accelerator()
     runs.finish(process)
@@ -456,15 +461,15 @@ def test_two_processes_stop_together_and_one_goes_on(tmp_path, tiny_bert, shard)
     process = runs.script(Path(__file__).with_name("stop.py"), path, 4, "SIGTERM", launcher=LAUNCH)
     output, _ = process.communicate(timeout=120)
     assert "SIGTERM: stopped after step 5, saved" in output, output
-    saved = Checkpoints(tmp_path / "run" / "checkpoints")
+    saved = Checkpoints(tmp_path / "run" / "checkpoints" / "train")
     assert [path.name for path in saved.list()] == ["step-00000005"]
     assert len(list(saved.list()[-1].glob("random-*.pt"))) == 2
     assert saved.load()[1]["state"]["step"] == 5
     assert not (tmp_path / "run" / "results.json").exists()
 
-    resumed = run.train(Config.from_dict(values | {"resume": True}))
+    resumed = run.train(parsing.from_dict(values | {"resume": True}))
     runs.fresh_accelerator()
-    straight = run.train(Config.from_dict(values | {"output_dir": str(tmp_path / "straight")}))
+    straight = run.train(parsing.from_dict(values | {"output_dir": str(tmp_path / "straight")}))
     assert resumed["steps"] == straight["steps"] == 12
     # Sums in another order.
     for one, other in zip(numbers(tmp_path / "run"), numbers(tmp_path / "straight"), strict=True):
@@ -480,11 +485,11 @@ def test_two_processes_take_over_from_one_and_from_two(tmp_path, tiny_bert, monk
     with monkeypatch.context() as patch:
         stop_at(patch, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Interrupted, match="stopped after step 2"):
-            run.train(Config.from_dict(values | {"shard": shard}))
+            run.train(parsing.from_dict(values | {"shard": shard}))
     path = runs.write_settings(tmp_path, values | {"shard": shard, "resume": True})
     process = runs.script(Path(__file__).with_name("stop_and_resume.py"), path, 4, launcher=LAUNCH)
     runs.fresh_accelerator()
-    run.train(Config.from_dict(values | {"output_dir": str(tmp_path / "straight")}))
+    run.train(parsing.from_dict(values | {"output_dir": str(tmp_path / "straight")}))
     output = runs.finish(process)
     assert re.findall(r"resumed from \S+ \(step (\d)", output) == ["2", "5"]
     found, expected = (RunFolder(tmp_path / name) for name in ("run", "straight"))
@@ -500,7 +505,7 @@ def test_compiled_shards_make_the_same_curve(tmp_path, tiny_bert):
     values = runs.settings(tmp_path, tiny_bert, method="nft", epochs=2, batch_size=26)
     path = runs.write_settings(tmp_path, values | {"shard": True, "compile": True})
     process = runs.script(Path(__file__).with_name("train_compiled.py"), "--config", path, launcher=LAUNCH)
-    run.train(Config.from_dict(values | {"output_dir": str(tmp_path / "plain")}))
+    run.train(parsing.from_dict(values | {"output_dir": str(tmp_path / "plain")}))
     assert re.search("[1-9][0-9]* graphs compiled", runs.finish(process))
     found, expected = (RunFolder(tmp_path / name).read_results() for name in ("run", "plain"))
     assert found["sharded"]
@@ -513,9 +518,9 @@ def test_compiled_shards_make_the_same_curve(tmp_path, tiny_bert):
 @pytest.mark.parametrize(("platform", "factor"), [("linux", 2**10), ("darwin", 2**20)])
 def test_peak_memory_is_in_mib_whatever_the_platform_counts_in(monkeypatch, platform, factor):
     usage = SimpleNamespace(ru_maxrss=300 * factor)
-    monkeypatch.setattr(engine.resource, "getrusage", lambda _: usage)
-    monkeypatch.setattr(engine.sys, "platform", platform)
-    assert engine.memory_mib(torch.device("cpu")) == 300
+    monkeypatch.setattr(trainer.resource, "getrusage", lambda _: usage)
+    monkeypatch.setattr(trainer.sys, "platform", platform)
+    assert trainer.memory_mib(torch.device("cpu")) == 300
 
 
 def test_a_metric_that_is_never_defined_says_so(tmp_path, tiny_bert, capsys):
@@ -524,7 +529,7 @@ def test_a_metric_that_is_never_defined_says_so(tmp_path, tiny_bert, capsys):
     with np.load(values["data"]) as data:
         both = data["y_train"].all(axis=1)
         np.savez(values["data"], **data, x_val=data["x_train"][both], y_val=data["y_train"][both])
-    results = run.train(Config.from_dict(values))
+    results = run.train(parsing.from_dict(values))
     losses = [record["validation_loss"] for record in numbers(tmp_path / "run")]
     assert results["best_epoch"] == losses.index(min(losses)) > 0
     assert "(select: loss, because validation auroc is NaN in every epoch)" in capsys.readouterr().out

@@ -1,0 +1,110 @@
+"""Every method with every kind of task, as the registries have them: a step, an interruption, resume, evaluation, prediction.
+
+A new method or task is walked the day its file exists.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import crossmodal
+from crossmodal import evaluate, methods, parsing, run, tasks
+from crossmodal.errors import Interrupted, UserError
+from crossmodal.training.folder import RunFolder
+from tests.crossmodal import runs
+from tests.crossmodal.runs import stop_at
+
+KINDS = ("classification", "multilabel", "regression", "dense")
+
+
+def settings(folder: Path, encoder: str, method: str, kind: str, ndim: int) -> dict:
+    """The tiniest run of a method; its own options at their defaults."""
+    values = runs.settings(
+        folder, encoder, kind, ndim, method=method, epochs=2, batch_size=16, checkpoint__every_steps=1
+    )
+    values.pop("pare", None)
+    return values
+
+
+@pytest.mark.parametrize("ndim", [1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_a_method_walks_with_a_task(tmp_path, tiny_bert, monkeypatch, method, kind, ndim):
+    values = settings(tmp_path, tiny_bert, method, kind, ndim)
+    reason = methods.reason_against(method, kind, ndim)
+    if reason:
+        with pytest.raises(UserError, match=rf"^method: {method} cannot do arrays: ") as refused:
+            run.train(parsing.from_dict(values))
+        assert reason in str(refused.value)
+        assert not Path(values["output_dir"]).exists()
+        return
+    straight = run.train(parsing.from_dict(values | {"output_dir": str(tmp_path / "straight")}))
+    with monkeypatch.context() as patch:
+        stop_at(patch, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        try:
+            run.train(parsing.from_dict(values))
+        except Interrupted:
+            run.train(parsing.from_dict(values | {"resume": True}))
+    one, other = (RunFolder(tmp_path / name) for name in ("run", "straight"))
+    assert (one.model / "model.safetensors").read_bytes() == (other.model / "model.safetensors").read_bytes()
+    results = one.read_results()
+    assert (results["test"], results["steps"]) == (straight["test"], straight["steps"])
+    assert results["test_metrics"].keys() == json.loads(other.results.read_text())["test_metrics"].keys()
+    assert {path.name for path in one.path.glob("*.png")} >= set(methods.get(method).pictures)
+
+    again = evaluate.evaluate(one.path)
+    assert (again["value"], again["metrics"]) == (results["test"], results["test_metrics"])
+    with np.load(values["data"]) as data:
+        found = crossmodal.load(one.path).predict(data["x_test"])
+        assert len(found.predictions) == len(data["x_test"])
+        if kind == "classification":
+            assert np.mean(found.predictions.numpy() == data["y_test"]) == results["test"]
+        else:
+            assert found.predictions.shape == data["y_test"].shape
+
+
+@pytest.mark.parametrize("stage", ["probe", "train"])
+def test_a_method_of_two_stages_resumes_in_either_to_the_same_bits(tmp_path, tiny_bert, monkeypatch, stage):
+    values = settings(tmp_path, tiny_bert, "lp_ft", "classification", 1) | {"lp_ft": {"probe_epochs": 2}}
+    run.train(parsing.from_dict(values | {"output_dir": str(tmp_path / "straight")}))
+    with monkeypatch.context() as patch:
+        stop_at(patch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM), stage)
+        with pytest.raises(Interrupted, match=rf"saved \S+/{stage}/step-00000003"):
+            run.train(parsing.from_dict(values))
+    run.train(parsing.from_dict(values | {"resume": True}))
+    one, other = (RunFolder(tmp_path / name) for name in ("run", "straight"))
+    assert (one.model / "model.safetensors").read_bytes() == (other.model / "model.safetensors").read_bytes()
+    records = [[(r["stage"], r["epoch"], r["loss"], r["validation"]) for r in f.read_metrics()] for f in (one, other)]
+    assert records[0] == records[1]
+    assert [record[:2] for record in records[0]] == [("probe", 1), ("probe", 2), ("train", 1), ("train", 2)]
+    assert not one.checkpoints.exists()
+
+
+def test_what_cannot_be_is_one_table():
+    """Each entry with a reason that is a sentence for a person; every method can do something."""
+    kinds = {*KINDS, "1d", "2d"}
+    for name, method in methods.METHODS.items():
+        assert set(method.unsuited) <= kinds, name
+        assert all(len(reason) > 15 for reason in method.unsuited.values())
+        assert any(methods.reason_against(name, kind, ndim) is None for kind in KINDS for ndim in (1, 2))
+
+
+@pytest.mark.parametrize("task", [name for name in tasks.available() if name != "arrays"])
+def test_a_task_is_read_and_described(task):
+    """Shapes, parts and metrics of every task that needs no file of the user's."""
+    config = parsing.parse(["--task", task])
+    for protocol in tasks.protocols(task):
+        config.protocol = protocol
+        found = run.load_task(config)
+        batch = found.train.read(torch.arange(2))
+        assert batch.x.shape == (2, *found.input_shape)
+        assert min(len(found.train), len(found.validation), len(found.test)) > 0
+        assert found.description.startswith(f"{task}: ")
+        assert found.protocol == protocol
