@@ -15,7 +15,7 @@ import numpy as np
 from crossmodal.tasks.base import Options, RawTask, register
 from crossmodal.tasks.series import stack_series
 from crossmodal.tasks.targets import encode_classes
-from crossmodal.tasks.ts_format import TimeSeriesFile, read_ts
+from crossmodal.tasks.ts_format import TimeSeriesFile, parse_target, read_ts
 
 TRAIN_SUFFIX = "_TRAIN.ts"
 TEST_SUFFIX = "_TEST.ts"
@@ -121,10 +121,8 @@ def _numbers(file: TimeSeriesFile) -> np.ndarray:
         return file.targets[:, None]
     if file.labels is None:
         raise ValueError(f"{file.path}: no regression targets (@targetLabel true)")
-    try:
-        return np.array([float(label) for label in file.labels])[:, None]
-    except ValueError:
-        raise ValueError(f"{file.path}: class labels are not numbers, so kind cannot be regression") from None
+    pairs = zip(file.labels, file.lines, strict=True)
+    return np.array([parse_target(label, f"{file.path}, line {line}") for label, line in pairs])[:, None]
 
 
 def _archive_task(name: str, problem: str, summary: str, length: int | None = None) -> None:
