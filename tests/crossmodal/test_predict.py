@@ -92,7 +92,7 @@ def test_csv_input_with_and_without_names(tmp_path, capsys):
     capsys.readouterr()
     path.write_text("0,1,2\n5,6,7\n")  # as pandas numbers columns that have no names
     assert predict.read_inputs(path).tolist() == [[5, 6, 7]]
-    assert "the first line is taken for names of columns" in capsys.readouterr().out
+    assert f"{path}: 1 samples of 3 values; the first line is taken for names of columns" in capsys.readouterr().out
     path.write_text("1,2\n3,4\n", encoding="utf-8-sig")
     assert predict.read_inputs(path).tolist() == [[1, 2], [3, 4]]
     path.write_text("1,2\n\n3,nan\n")
@@ -102,13 +102,15 @@ def test_csv_input_with_and_without_names(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", b"1,2\n3\n", "line 2: 1 columns, but 2 in the first row"),
-        ("a.csv", b"1,2\n3,x\n", "line 2: column 1 is not a number: 'x'"),
-        ("a.csv", b"x,2\n3,4\n", "line 1: column 0 is not a number: 'x'"),  # no line of names
-        ("a.csv", b"1,2,\n", "line 1: column 2 is not a number: ''"),
+        ("a.csv", b"1,2\n3\n", "line 1: 2 columns, but 1 in the others"),
+        ("a.csv", b"1,2\n3,x\n", "line 2: column 1: 'x' is not a number"),
+        ("a.csv", b"x,2\n3,4\n", "line 1: column 0: 'x' is not a number"),  # no line of names
+        ("a.csv", b"1,2,\n", "line 1: column 2: '' is not a number"),
         ("a.csv", b"gr\xf6\xdfe\n1\n", "not a text file in UTF-8"),
         ("a.csv", b"1,2\x00\n", "line 1"),
+        ("a.csv", b'1,"2\n', "line 1: unexpected end of data"),
         ("a.csv", b"", "no rows"),
+        ("a.csv", b"a,b\n", "no rows"),
         ("a.csv", b"1;2\n", "no rows of numbers, separated by commas"),
         ("a.txt", b"1", "expected a .npz, .npy or .csv"),
         ("a.npz", b"PK\x03\x04broken", "a.npz: not an .npz file"),

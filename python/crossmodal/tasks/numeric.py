@@ -73,12 +73,15 @@ def parse_number(text: str) -> float:
         ValueError: it is none, or one that Python reads otherwise than it stands there: an underscore, a number that
             overflows, a whole number that float64 does not hold.
     """
-    value = float(text)
+    try:
+        value = float(text.replace("_", "?"))
+    except ValueError:
+        raise ValueError(f"{text[:40]!r} is not a number") from None
     digits = text.strip().lstrip("+-")
-    if "_" in text or (math.isinf(value) and not digits[0].isalpha()):
-        raise ValueError(f"not a number of float64: {text[:40]!r}")
+    if math.isinf(value) and not digits[0].isalpha():
+        raise ValueError(f"{text[:40]!r} is beyond float64")
     if digits.isdecimal() and len(digits) > 15 and int(value) != int(text):
-        raise ValueError(f"a whole number that float64 does not hold: {text[:40]!r}")
+        raise ValueError(f"{text[:40]!r} is a whole number that float64 does not hold")
     return value
 
 

@@ -92,7 +92,7 @@ def test_real_array_refuses_long_doubles():
 )
 def test_numbers_in_text_are_read_as_they_stand(text, value):
     if value is None:
-        with pytest.raises(ValueError, match="float"):
+        with pytest.raises(ValueError, match=r"float64|not a number"):
             parse_number(text)
     else:
         assert parse_number(text) == value
