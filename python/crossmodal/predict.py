@@ -19,6 +19,7 @@ from crossmodal.results import RunFolder
 from crossmodal.tasks import Normalizer
 from crossmodal.tasks.array_files import read_npy, read_npz
 from crossmodal.tasks.csv_files import read_csv
+from crossmodal.tasks.numeric import require_finite
 
 # What predictions and figures are made with, of all that results.json holds.
 NEEDED = (
@@ -95,10 +96,13 @@ class Predictor(nn.Module):
             name: what errors call the data.
 
         Raises:
-            TypeError, ValueError: the data do not fit the run; sample and value are named.
+            TypeError, ValueError: the data do not fit the run, or overflow in it; sample and value are named.
         """
         x = self.normalizer.apply_x(self.normalizer.prepare(raw, name))
-        return self.interpret(self.outputs(x, batch_size))
+        require_finite(x.numpy(), f"{name}, normalised")
+        outputs = self.outputs(x, batch_size)
+        require_finite(outputs.numpy(), f"{name}: outputs of the model")
+        return self.interpret(outputs)
 
     def interpret(self, outputs: Tensor) -> Prediction:
         """Outputs of the model as predictions."""

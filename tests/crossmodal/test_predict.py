@@ -146,6 +146,15 @@ def test_errors(finished, tmp_path):
         predictor.outputs(torch.zeros(0, 2, 16))
     with pytest.raises(ValueError, match=r"expected samples of shape \(2, 16\), got \(5, 16\)"):
         predictor.predict(np.zeros((3, 5, 16)))
+    huge, masked = np.zeros((3, 2, 16)), np.ma.array(np.zeros((2, 16)), mask=False)
+    huge[2, 1, 3], masked[0, 0] = 1e300, np.ma.masked
+    with pytest.raises(ValueError, match=r"inputs, normalised: value inf at index \(2, 1, 3\)"):
+        predictor.predict(huge)
+    with pytest.raises(ValueError, match=r"inputs\[0\]: holds masked values"):
+        predictor.predict([masked])
+    huge[2, 1, 3] = 1e38
+    with pytest.raises(ValueError, match=r"inputs: outputs of the model: value nan at index \(2, 0\)"):
+        predictor.predict(huge)
     for odd in (np.float32(3), np.zeros(16)):
         with pytest.raises(ValueError, match=r"inputs: expected samples of shape \(2, 16\), got an array of shape"):
             predictor.predict(odd)
@@ -167,6 +176,7 @@ def test_mistakes_at_the_command_line_lose_nothing(finished, tmp_path, capsys):
     np.save(tmp_path / "in.npy", x)
     x[3, 1, 5] = np.nan
     np.save(tmp_path / "nan.npy", x)
+    np.savetxt(tmp_path / "short.csv", x[1:, 0, :4], delimiter=",", header="400,410,420,430", comments="")
     (tmp_path / "folder.npz").mkdir()
     before = (tmp_path / "in.npy").read_bytes()
     for name, out, message in (
@@ -174,9 +184,20 @@ def test_mistakes_at_the_command_line_lose_nothing(finished, tmp_path, capsys):
         ("in.npy", "in.npy", "in.npy is the input, which would be lost"),
         ("in.npy", "folder.npz", "folder.npz is a folder"),
         ("in.npy", "nowhere/out.npz", "output: no such folder"),
+        (
+            "short.csv",
+            "out.npz",
+            "short.csv, line 1: 400, 410, 420, 430, ...: names of columns, or a sample? --header yes or",
+        ),
         ("in.npy", "out.txt", "output: expected a .npz, .npy or .csv file"),
     ):
         assert cli.predict([str(folder), str(tmp_path / name), "-o", str(tmp_path / out)]) == 2
+        assert message in capsys.readouterr().err
+    for name, message in (
+        ("short.csv", "expected samples of shape (2, 16), got (4,)"),
+        ("in.npy", "header: only a .csv"),
+    ):
+        assert cli.predict([str(folder), str(tmp_path / name), "-o", str(tmp_path / "o.npy"), "--header", "yes"]) == 2
         assert message in capsys.readouterr().err
     assert (tmp_path / "in.npy").read_bytes() == before
     with pytest.raises(SystemExit):

@@ -109,7 +109,7 @@ def _read_array(file: BinaryIO, size: int, reserved: int = 0) -> np.ndarray:
     if any(length < 0 for length in shape):
         raise ValueError(f"its header says shape {shape}")
     claimed, stored = math.prod(shape) * dtype.itemsize, size - file.tell()
-    if claimed > stored:
+    if claimed != stored:
         raise ValueError(f"its header says shape {shape} of {dtype}, {claimed} bytes, but {stored} bytes follow")
     free = psutil.virtual_memory().available - reserved
     needed = claimed + normalised_bytes(shape, dtype)
