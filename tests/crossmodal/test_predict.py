@@ -187,7 +187,7 @@ def test_mistakes_at_the_command_line_lose_nothing(finished, tmp_path, capsys):
         (
             "short.csv",
             "out.npz",
-            "short.csv, line 1: 400, 410, 420, 430, ...: names of columns, or a sample? --header yes or",
+            "short.csv, line 1: 400, 410, 420, 430: names of columns, or a sample? --header yes or",
         ),
         ("in.npy", "out.txt", "output: expected a .npz, .npy or .csv file"),
     ):
