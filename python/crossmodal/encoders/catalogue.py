@@ -294,9 +294,9 @@ def _image_statistics(folder: str, channels: int) -> tuple[tuple[float, ...], tu
         if (Path(folder) / IMAGE_PROCESSOR_FILE).exists():
             raise ValueError(f"encoder folder {folder!r}: {IMAGE_PROCESSOR_FILE} cannot be read: {error}") from error
         values = {}
-    if not values.get("do_rescale", True) or abs(values.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
+    if values.get("do_rescale") is False or abs((values.get("rescale_factor") or 1 / 255) * 255 - 1) > 1e-6:
         raise ValueError(f"encoder folder {folder!r}: {IMAGE_PROCESSOR_FILE}: images scaled otherwise than to [0, 1]")
-    if not values.get("do_normalize", True):
+    if values.get("do_normalize") is False:
         return (0.0,) * channels, (1.0,) * channels
     statistics = []
     for key, default in (("image_mean", IMAGE_MEAN), ("image_std", IMAGE_STD)):
