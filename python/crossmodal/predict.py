@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from crossmodal import methods  # noqa: F401 - a method's file may hold its model
+from crossmodal.data.numeric import require_finite
+from crossmodal.data.readers.csv import read_csv
 from crossmodal.data.readers.npy import read_npy, read_npz
 from crossmodal.errors import UserError
 from crossmodal.files import replacing
@@ -96,10 +98,13 @@ class Predictor(nn.Module):
             name: what errors call the data.
 
         Raises:
-            UserError: the data do not fit the run; sample and value are named.
+            UserError: the data do not fit the run, or overflow in it; sample and value are named.
         """
         x = self.normalizer.apply_x(self.normalizer.prepare(raw, name))
-        return self.interpret(self.outputs(x, batch_size))
+        require_finite(x.numpy(), f"{name}, normalised")
+        outputs = self.outputs(x, batch_size)
+        require_finite(outputs.numpy(), f"{name}: outputs of the model")
+        return self.interpret(outputs)
 
     def interpret(self, outputs: Tensor) -> Prediction:
         """Outputs of the model as predictions."""
@@ -148,29 +153,40 @@ def _check_device(name: str | torch.device) -> None:
         raise UserError(f"device: {name} is not there, PyTorch sees {torch.cuda.device_count()} CUDA devices")
 
 
-def read_inputs(path: Path, key: str | None = None) -> np.ndarray:
-    """Samples from a file.
+def read_inputs(
+    path: Path, key: str | None = None, length: int | None = None, header: bool | None = None
+) -> np.ndarray:
+    """Samples from a file; prints what was taken for them.
 
     Args:
-        path: .npy (one array), .npz (the array `key`, or `x`, or the only one) or .csv (a sample of one channel per row,
-            with or without a line of names, also 0, 1, 2, ...).
+        path: .npy (one array), .npz (the array `key`, or `x`, or the only one) or .csv (a sample of one channel per row; see
+            `crossmodal.data.readers.csv.read_csv`).
         key: name of the array in a .npz file.
+        length: values in a row of a .csv file, where the run knows it.
+        header: whether the first line of a .csv file is names of columns; None to find out.
 
     Raises:
         UserError: no such file.
-        UserError: another kind of file, no such array, or content that is not numbers; line and column are named.
+        UserError: another kind of file, no such array, or content that is not numbers; line and column are named. Or a
+            first line of numbers that may be names or a sample.
     """
     if not path.is_file():
         raise UserError(f"input: no such file: {path}")
     suffix = path.suffix.lower()
+    if header is not None and suffix != ".csv":
+        raise UserError(f"header: only a .csv file has a line of names, got {path}")
     if suffix == ".csv":
-        return _read_csv(path)
-    if suffix == ".npy":
-        return read_npy(path)
-    if suffix == ".npz":
-        (array,) = read_npz(path, lambda names: [_array_name(path, names, key)]).values()
-        return array
-    raise UserError(f"input: expected a .npz, .npy or .csv file, got {path}")
+        array, said = read_csv(path, length, header)
+    elif suffix == ".npy":
+        array = read_npy(path)
+        said = f"{path}: array of shape {array.shape}"
+    elif suffix == ".npz":
+        ((name, array),) = read_npz(path, lambda names: [_array_name(path, names, key)]).items()
+        said = f"{path}: array {name!r} of shape {array.shape}"
+    else:
+        raise UserError(f"input: expected a .npz, .npy or .csv file, got {path}")
+    print(said)
+    return array
 
 
 def _array_name(path: Path, names: list[str], key: str | None) -> str:
@@ -180,51 +196,6 @@ def _array_name(path: Path, names: list[str], key: str | None) -> str:
             f"input: {path} holds no array {wanted!r} but {', '.join(names) or 'nothing'}; name one with --key"
         )
     return wanted
-
-
-def _read_csv(path: Path) -> np.ndarray:
-    rows: list[list[float]] = []
-    header = False
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            for cells in reader:
-                where = f"input: {path}, line {reader.line_num}"
-                if reader.line_num == 1 and _is_header(cells):
-                    header = True
-                    continue
-                if not cells:
-                    continue
-                for column, cell in enumerate(cells):
-                    if not _is_number(cell):
-                        raise UserError(f"{where}: column {column} is not a number: {cell[:40]!r}")
-                if rows and len(cells) != len(rows[0]):
-                    raise UserError(f"{where}: {len(cells)} columns, but {len(rows[0])} in the first row")
-                rows.append([float(cell) for cell in cells])
-    except UnicodeDecodeError as error:
-        raise UserError(f"input: {path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from None
-    except csv.Error as error:
-        raise UserError(f"input: {path}, line {reader.line_num}: {error}") from None
-    if not rows:
-        raise UserError(f"input: {path} has no rows of numbers, separated by commas")
-    if header:
-        print(f"{path}: the first line is taken for names of columns")
-    return np.array(rows)
-
-
-def _is_header(cells: list[str]) -> bool:
-    """Whether a first line holds names of columns: none is a number, or they are 0, 1, 2, ..., as pandas names columns."""
-    if not any(map(_is_number, cells)):
-        return bool(cells)
-    return len(cells) > 2 and cells == [str(column) for column in range(len(cells))]
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
 
 
 def check_output(path: Path, source: Path | None = None) -> None:
@@ -310,6 +281,11 @@ def main(argv: list[str] | None = None) -> None:
         help=".npz, .npy or .csv to write: classes as they are in the data of the run (.csv: by name), values in their units",
     )
     parser.add_argument("--key", help="name of the array in a .npz input (default: x, or the only one)")
+    parser.add_argument(
+        "--header",
+        choices=("yes", "no"),
+        help="whether the first line of a .csv input is names of columns (default: found out, or asked for where in doubt)",
+    )
     parser.add_argument("--batch_size", type=int, default=256, help="samples at a time (default: 256)")
     parser.add_argument("--device", default="cpu", help="where to compute, e.g. cuda")
     arguments = parser.parse_args(argv)
@@ -317,7 +293,12 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"argument --batch_size: must be at least 1, got {arguments.batch_size}")
     check_output(arguments.output, arguments.input)
     predictor = load(arguments.run, arguments.device)
-    inputs = read_inputs(arguments.input, arguments.key)
+    shape, any_length = predictor.normalizer.input_shape, predictor.normalizer.resample
+    length = shape[-1] if len(shape) == 2 and not any_length else None
+    header = None if arguments.header is None else arguments.header == "yes"
+    inputs = read_inputs(arguments.input, arguments.key, length, header)
+    if any_length and inputs.shape[-1:] != shape[-1:]:
+        print(f"{arguments.input}: samples of length {inputs.shape[-1]} are resampled to {shape[-1]}")
     prediction = predictor.predict(inputs, arguments.batch_size, str(arguments.input))
     write_prediction(arguments.output, prediction, predictor.class_names, predictor.class_values)
     print(f"{len(prediction.predictions)} predictions in {arguments.output}")

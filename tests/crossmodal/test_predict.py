@@ -92,7 +92,7 @@ def test_csv_input_with_and_without_names(tmp_path, capsys):
     capsys.readouterr()
     path.write_text("0,1,2\n5,6,7\n")  # as pandas numbers columns that have no names
     assert predict.read_inputs(path).tolist() == [[5, 6, 7]]
-    assert "the first line is taken for names of columns" in capsys.readouterr().out
+    assert f"{path}: 1 samples of 3 values; the first line is taken for names of columns" in capsys.readouterr().out
     path.write_text("1,2\n3,4\n", encoding="utf-8-sig")
     assert predict.read_inputs(path).tolist() == [[1, 2], [3, 4]]
     path.write_text("1,2\n\n3,nan\n")
@@ -102,13 +102,15 @@ def test_csv_input_with_and_without_names(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", b"1,2\n3\n", "line 2: 1 columns, but 2 in the first row"),
-        ("a.csv", b"1,2\n3,x\n", "line 2: column 1 is not a number: 'x'"),
-        ("a.csv", b"x,2\n3,4\n", "line 1: column 0 is not a number: 'x'"),  # no line of names
-        ("a.csv", b"1,2,\n", "line 1: column 2 is not a number: ''"),
+        ("a.csv", b"1,2\n3\n", "line 1: 2 columns, but 1 in the others"),
+        ("a.csv", b"1,2\n3,x\n", "line 2: column 1: 'x' is not a number"),
+        ("a.csv", b"x,2\n3,4\n", "line 1: column 0: 'x' is not a number"),  # no line of names
+        ("a.csv", b"1,2,\n", "line 1: column 2: '' is not a number"),
         ("a.csv", b"gr\xf6\xdfe\n1\n", "not a text file in UTF-8"),
         ("a.csv", b"1,2\x00\n", "line 1"),
+        ("a.csv", b'1,"2\n', "line 1: unexpected end of data"),
         ("a.csv", b"", "no rows"),
+        ("a.csv", b"a,b\n", "no rows"),
         ("a.csv", b"1;2\n", "no rows of numbers, separated by commas"),
         ("a.txt", b"1", "expected a .npz, .npy or .csv"),
         ("a.npz", b"PK\x03\x04broken", "a.npz: not an .npz file"),
@@ -144,6 +146,15 @@ def test_errors(finished, tmp_path):
         predictor.outputs(torch.zeros(0, 2, 16))
     with pytest.raises(ValueError, match=r"expected samples of shape \(2, 16\), got \(5, 16\)"):
         predictor.predict(np.zeros((3, 5, 16)))
+    huge, masked = np.zeros((3, 2, 16)), np.ma.array(np.zeros((2, 16)), mask=False)
+    huge[2, 1, 3], masked[0, 0] = 1e300, np.ma.masked
+    with pytest.raises(ValueError, match=r"inputs, normalised: value inf at index \(2, 1, 3\)"):
+        predictor.predict(huge)
+    with pytest.raises(ValueError, match=r"inputs\[0\]: holds masked values"):
+        predictor.predict([masked])
+    huge[2, 1, 3] = 1e38
+    with pytest.raises(ValueError, match=r"inputs: outputs of the model: value nan at index \(2, 0\)"):
+        predictor.predict(huge)
     for odd in (np.float32(3), np.zeros(16)):
         with pytest.raises(ValueError, match=r"inputs: expected samples of shape \(2, 16\), got an array of shape"):
             predictor.predict(odd)
@@ -165,6 +176,7 @@ def test_mistakes_at_the_command_line_lose_nothing(finished, tmp_path, capsys):
     np.save(tmp_path / "in.npy", x)
     x[3, 1, 5] = np.nan
     np.save(tmp_path / "nan.npy", x)
+    np.savetxt(tmp_path / "short.csv", x[1:, 0, :4], delimiter=",", header="400,410,420,430", comments="")
     (tmp_path / "folder.npz").mkdir()
     before = (tmp_path / "in.npy").read_bytes()
     for name, out, message in (
@@ -172,9 +184,20 @@ def test_mistakes_at_the_command_line_lose_nothing(finished, tmp_path, capsys):
         ("in.npy", "in.npy", "in.npy is the input, which would be lost"),
         ("in.npy", "folder.npz", "folder.npz is a folder"),
         ("in.npy", "nowhere/out.npz", "output: no such folder"),
+        (
+            "short.csv",
+            "out.npz",
+            "short.csv, line 1: 400, 410, 420, 430: names of columns, or a sample? --header yes or",
+        ),
         ("in.npy", "out.txt", "output: expected a .npz, .npy or .csv file"),
     ):
         assert cli.predict([str(folder), str(tmp_path / name), "-o", str(tmp_path / out)]) == 2
+        assert message in capsys.readouterr().err
+    for name, message in (
+        ("short.csv", "expected samples of shape (2, 16), got (4,)"),
+        ("in.npy", "header: only a .csv"),
+    ):
+        assert cli.predict([str(folder), str(tmp_path / name), "-o", str(tmp_path / "o.npy"), "--header", "yes"]) == 2
         assert message in capsys.readouterr().err
     assert (tmp_path / "in.npy").read_bytes() == before
     with pytest.raises(SystemExit):

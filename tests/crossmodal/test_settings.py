@@ -81,7 +81,7 @@ def test_shipped_task_files_are_valid(path):
         (["--config", "nowhere.yaml"], r"^no such file: nowhere.yaml$"),
         (["--epoch", "3"], r"^unknown key 'epoch', did you mean 'epochs'\?"),  # no abbreviations
         (["--lr", "3"], r"^unknown key 'lr', did you mean 'optimizer.lr'\?"),
-        (["--mixing.tau", "3"], r"^mixing.tau: this setting is now called pare.tau$"),
+        (["--pare.tau", "3"], r"^mixing.tau: this setting is now called pare.tau$"),
         (["--lp_ft.probe_lr", "3"], r"^lp_ft.probe_lr: an option of the method lp_ft, but this run's method is pare$"),
         (["--pare.tauu", "3"], r"^unknown key 'pare.tauu', did you mean 'pare.tau'\?"),
         (

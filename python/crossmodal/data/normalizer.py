@@ -117,7 +117,7 @@ class Normalizer:
             raise UserError(f"{name}: no samples")
         if isinstance(raw, np.ndarray):
             return self._prepare_array(raw, name)
-        series = [self._prepare_array(np.asarray(one)[None], f"{name}[{i}]") for i, one in enumerate(raw)]
+        series = [self._prepare_array(np.asanyarray(one)[None], f"{name}[{i}]") for i, one in enumerate(raw)]
         return np.concatenate(series)
 
     def _prepare_array(self, raw: np.ndarray, name: str) -> np.ndarray:

@@ -118,7 +118,8 @@ def load(
     sha256 = hashlib.sha256(f"{sha256} {labels.tolist()} {class_names}".encode()).hexdigest()
     description = (
         f"source {name}: {len(labels)} {'texts' if modality == 'text' else 'images'} in {len(class_names)} classes "
-        f"({', '.join(class_names[:12])}{', ...' if len(class_names) > 12 else ''}), {detail}; sha256 {sha256[:12]}."
+        f"({', '.join(class_names[:12])}{', ...' if len(class_names) > 12 else ''}), {detail}"
+        f"{f'; {samples.note}' if samples.note else ''}; sha256 {sha256[:12]}."
     )
     return Source(name, modality, inputs, labels, class_names, sha256, description)
 

@@ -24,12 +24,14 @@ class Labelled:
         labels: the class of each.
         class_names: in the order of their indices; at least two.
         origin: where the samples came from, for errors.
+        note: what was taken for what where they were read, for descriptions.
     """
 
     items: tuple
     labels: tuple[str, ...]
     class_names: tuple[str, ...]
     origin: str
+    note: str = ""
 
     def __post_init__(self) -> None:
         if len(self.class_names) < 2:

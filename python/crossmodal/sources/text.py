@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+OFTEN = 3  # where all other labels occur so often, one that occurs in the first line alone is the name of a column
 
 
 @dataclass(frozen=True)
@@ -34,20 +36,22 @@ class LabelledTexts(Labelled):
 def read_labelled_text(path: Path) -> LabelledTexts:
     """Read a CSV (comma) or TSV (tab) file in UTF-8, one text and its label per row.
 
-    A first row that contains both ``text`` and ``label`` (in any case) names the columns; otherwise there is no header,
-    and the first two columns are text and label. Blank lines are skipped; all rows have the same number of columns.
-    Classes are ordered by name.
+    A first row that contains both ``text`` and ``label`` (in any case) names the columns, and others are left out;
+    otherwise there is no line of names, and there are two columns, text and label. Blank lines are skipped; all rows have
+    the same number of columns. Classes are ordered by name.
 
     Raises:
         UserError: no such file.
-        UserError: names file and line of a row without text or label, with another number of columns, or malformed.
+        UserError: names file and line of a row without text or label, with another number of columns, or malformed; or of
+            columns that cannot be told apart: two of one name, more than two without names, or a first row that names
+            them otherwise, it seems, because no other row has its label.
     """
     if not path.is_file():
         raise UserError(f"source.name: no such file: {path}")
     texts: list[str] = []
     labels: list[str] = []
     columns: tuple[int, int] | None = None
-    width = 0
+    width, named = 0, False
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.reader(file, delimiter=DELIMITERS[path.suffix.lower()], strict=True)
@@ -59,11 +63,16 @@ def read_labelled_text(path: Path) -> LabelledTexts:
                     width = len(row)
                     names = [cell.strip().lower() for cell in row]
                     if "text" in names and "label" in names:
-                        columns = names.index("text"), names.index("label")
+                        columns, named = (names.index("text"), names.index("label")), True
+                        if names.count("text") + names.count("label") > 2:
+                            raise UserError(f"{where}: several columns are named text or label")
                         continue
                     columns = 0, 1
-                    if width < 2:
-                        raise UserError(f"{where}: expected a text and a label, got {width} column")
+                    if width != 2:
+                        raise UserError(
+                            f"{where}: expected a text and a label, got {width} column(s); with other columns beside them, "
+                            "the first line has to name these two text and label"
+                        )
                 if len(row) != width:
                     raise UserError(
                         f"{where}: {len(row)} columns, but {width} in the first row (a cell with the delimiter in it "
@@ -78,7 +87,14 @@ def read_labelled_text(path: Path) -> LabelledTexts:
         raise UserError(f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from None
     if not texts:
         raise UserError(f"{path}: no texts")
-    return LabelledTexts(tuple(texts), tuple(labels), tuple(sorted(set(labels))), str(path))
+    first, *others = labels
+    if not named and first not in others and min(Counter(others).values(), default=0) >= OFTEN:
+        raise UserError(
+            f"{path}: the label {first!r} of the first line occurs nowhere else: if the line names the columns, call them "
+            "text and label; if it is a sample, put a line `text` and `label` above it"
+        )
+    note = "columns named in the first line" if named else "no line of names: the columns are text and label"
+    return LabelledTexts(tuple(texts), tuple(labels), tuple(sorted(set(labels))), str(path), note)
 
 
 def _rows(rows: Any, path: Path) -> Iterator[list[str]]:

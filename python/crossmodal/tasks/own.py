@@ -138,6 +138,8 @@ def from_arrays(data: dict[str, ArrayLike], kind: str | None = None, origin: str
         y = {part: encode_values(y[part], f"{origin}: y_{part}") for part in parts}
     else:
         y = {part: encode_dense(y[part], spatial, f"{origin}: y_{part}") for part in parts}
+    if data["x_train"].ndim == 2 and _counts(data["x_train"][:, 0]):
+        notes.append("warning: the first column of x_train counts the samples: if these are row numbers, take it out.")
     if data["x_train"].ndim == 3:
         notes.append(
             f"x_train {data['x_train'].shape} is read as (samples, channels, length); images have shape (n, C, H, W)."
@@ -209,6 +211,10 @@ def _inputs(values: ArrayLike, name: str) -> ArrayLike:
         )
     require_finite(require_real(values, name), name)
     return with_channel(values) if values.ndim == 2 else values
+
+
+def _counts(column: np.ndarray) -> bool:
+    return len(column) > 2 and bool((np.diff(column.astype(np.float64)) == 1).all())
 
 
 def _channels_last(shape: tuple[int, ...]) -> bool:

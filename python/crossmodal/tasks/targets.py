@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from crossmodal.data.arrays import with_channel
-from crossmodal.data.numeric import real_array, require_finite, require_real
+from crossmodal.data.numeric import real_array, require_finite, require_real, require_unmasked
 from crossmodal.errors import UserError
 
 
@@ -66,8 +66,9 @@ def class_values(y: np.ndarray, name: str) -> np.ndarray:
     """Class labels ``(n,)`` as int64 or str, from one column of whole numbers or strings, or from one-hot rows.
 
     Raises:
-        UserError: not labels; names index and value.
+        UserError: not labels, or labels that int64 or UTF-8 do not hold; names index and value.
     """
+    require_unmasked(y, name)
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim == 2 and y.dtype.kind in "biuf":
@@ -79,8 +80,13 @@ def class_values(y: np.ndarray, name: str) -> np.ndarray:
     if y.ndim != 1:
         raise UserError(f"{name}: expected class labels of shape (n,), got {y.shape}")
     if y.dtype.kind == "S":
-        return np.char.decode(y, "utf-8", "replace")
+        y = np.array([_decoded(label, f"{name}: label {index}") for index, label in enumerate(y.tolist())], dtype=str)
     if y.dtype.kind == "U":
+        different = np.unique(y)
+        stripped, counts = np.unique(np.char.strip(different), return_counts=True)
+        if (counts > 1).any():
+            alike = [label for label in different.tolist() if label.strip() == stripped[counts.argmax()]]
+            raise UserError(f"{name}: labels that differ in blanks alone: {', '.join(map(repr, alike))}")
         return y
     if y.dtype.kind not in "biuf":
         raise UserError(f"{name}: expected class labels (whole numbers or strings), got dtype {y.dtype}")
@@ -97,6 +103,13 @@ def class_values(y: np.ndarray, name: str) -> np.ndarray:
             index = int(large.argmax())
             raise UserError(f"{name}: expected class labels within int64, but the value at index {index} is {y[index]}")
     return y.astype(np.int64)
+
+
+def _decoded(label: bytes, name: str) -> str:
+    try:
+        return label.decode()
+    except UnicodeDecodeError:
+        raise UserError(f"{name} is not text in UTF-8: {label!r}; save strings (dtype U) instead of bytes") from None
 
 
 def encode_classes(y: np.ndarray, classes: np.ndarray, name: str) -> np.ndarray:
@@ -129,6 +142,7 @@ def encode_multilabel(y: np.ndarray, name: str) -> np.ndarray:
     """
     if y.ndim != 2 or y.shape[1] == 0 or y.dtype.kind not in "biuf":
         raise UserError(f"{name}: expected zeros and ones of shape (n, K), got {y.dtype} of shape {y.shape}")
+    require_unmasked(y, name)
     valid = np.isin(y, (0, 1))
     if not valid.all():
         place = tuple(int(i) for i in np.argwhere(~valid)[0])

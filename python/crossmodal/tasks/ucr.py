@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crossmodal.data.readers.ts import TimeSeriesFile, read_ts
+from crossmodal.data.readers.ts import TimeSeriesFile, parse_target, read_ts
 from crossmodal.data.series import stack_series
 from crossmodal.errors import UserError
 from crossmodal.tasks.base import Options, RawTask, register
@@ -122,10 +122,8 @@ def _numbers(file: TimeSeriesFile) -> np.ndarray:
         return file.targets[:, None]
     if file.labels is None:
         raise UserError(f"{file.path}: no regression targets (@targetLabel true)")
-    try:
-        return np.array([float(label) for label in file.labels])[:, None]
-    except ValueError:
-        raise UserError(f"{file.path}: class labels are not numbers, so kind cannot be regression") from None
+    pairs = zip(file.labels, file.lines, strict=True)
+    return np.array([parse_target(label, f"{file.path}, line {line}") for label, line in pairs])[:, None]
 
 
 def _archive_task(name: str, problem: str, summary: str, length: int | None = None) -> None:

@@ -38,6 +38,7 @@ CASES = {
     ),
     "claims long strings": (header((2,), "<U100000000"), r"800000000 bytes, but 0 bytes follow"),
     "truncated": (header((4,)) + bytes(12), "16 bytes, but 12 bytes follow"),
+    "a second array behind it": (2 * (header((4,)) + bytes(16)), "16 bytes, but 160 bytes follow"),
     "negative shape": (header((4, -5)) + bytes(80), r"its header says shape \(4, -5\)"),
     "long header": (long_header(), r"its header has 20058 bytes, at most 10000 are read"),
     "pickle": (pickled(), r"holds Python objects \(dtype object\), which are never unpickled"),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from crossmodal.data import numeric
-from crossmodal.data.numeric import real_array, require_finite
+from crossmodal.data.numeric import parse_number, real_array, require_finite
 from crossmodal.errors import UserError
 
 
@@ -37,11 +37,66 @@ def test_chunks_are_the_samples_in_order(monkeypatch, rows, limit):
 
 
 @pytest.mark.parametrize(
-    "values", [np.array([1j]), np.array(["a"]), np.array([None]), np.array(["2020"], dtype="M8[Y]")]
+    "values",
+    [
+        np.array([1j]),
+        np.array(["a"]),
+        np.array([None]),
+        np.array(["2020"], dtype="M8[Y]"),
+        np.array([5], dtype="m8[s]"),
+        np.zeros(2, dtype=[("a", "f4")]),
+    ],
 )
 def test_real_array_refuses_what_is_not_real(values):
     with pytest.raises(UserError, match="x: expected real numbers, got dtype"):
         real_array(values, "x")
+
+
+@pytest.mark.parametrize("limit", [1, 10**6])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.array([[0, 0], [0, 2**53 + 1]]), r"value 9007199254740993 at index \(1, 1\) is beyond 2\*\*53"),
+        (np.array([-(2**63)]), r"value -9223372036854775808 at index \(0,\) is beyond"),
+        (np.array([1, 2**64 - 1], dtype=np.uint64), r"value 18446744073709551615 at index \(1,\) is beyond"),
+        (np.ma.array([1.0, 2.0], mask=[False, True]), "x: holds masked values"),
+    ],
+)
+def test_real_array_refuses_what_float64_does_not_hold(monkeypatch, limit, values, message):
+    monkeypatch.setattr(numeric, "CHUNK_VALUES", limit)
+    with pytest.raises(ValueError, match=message):
+        real_array(values, "x")
+    assert real_array(np.array([2**53, -(2**53)]), "x").tolist() == [2**53, -(2**53)]
+
+
+@pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="long double is float64 here")
+def test_real_array_refuses_long_doubles():
+    with pytest.raises(UserError, match="is wider than float64, in which all is computed"):
+        real_array(np.array([1.0], dtype=np.longdouble), "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("4e1", 40),
+        (" -0.5", -0.5),
+        ("-inf", -np.inf),
+        ("1e-400", 0),
+        ("0.30000000000000000001", 0.3),
+        ("90071992547409920", 90071992547409920),
+        ("1_000", None),
+        ("1e400", None),
+        ("9007199254740993", None),
+        ("", None),
+        ("0x10", None),
+    ],
+)
+def test_numbers_in_text_are_read_as_they_stand(text, value):
+    if value is None:
+        with pytest.raises(ValueError, match=r"float64|not a number"):
+            parse_number(text)
+    else:
+        assert parse_number(text) == value
 
 
 @pytest.mark.parametrize("limit", [1, 10**6])

@@ -233,6 +233,17 @@ def test_image_statistics_come_from_the_checkpoint(tiny_swin, tmp_path):
     encoder = encoders.load(folder)
     assert encoder.image_mean == (0.5, 0.4, 0.3)
     assert encoder.image_std == (0.25, 0.25, 0.25)
+    (folder / "preprocessor_config.json").write_text('{"do_normalize": false, "image_mean": [0.5, 0.4, 0.3]}')
+    assert encoders.load(folder).image_mean == (0.0, 0.0, 0.0)
+    for text, message in (
+        ('{"image_mean": [0.5, 0.4]}', "image_mean has 2 values for 3 channels"),
+        ('{"do_rescale": false}', r"images scaled otherwise than to \[0, 1\]"),
+        ('{"rescale_factor": 0.00784}', "images scaled otherwise"),
+        ('{"image_mean": ', "cannot be read"),
+    ):
+        (folder / "preprocessor_config.json").write_text(text)
+        with pytest.raises(ValueError, match=rf"preprocessor_config\.json:? {message}"):
+            encoders.load(folder)
 
 
 # Options -------------------------------------------------------------------------------------------------------------
@@ -422,6 +433,64 @@ def test_a_checkpoint_with_a_task_head_loads_its_body(tmp_path, tiny_bert):
     theirs, ours = encoders.load(tiny_bert).model.state_dict(), encoders.load(tmp_path).model.state_dict()
     assert theirs.keys() == ours.keys()
     assert all(ours[key].equal(theirs[key]) for key in theirs)
+
+
+def _with_tensors(folder, copy, tensors, **config):
+    """A copy of a checkpoint with more tensors and other settings."""
+    shutil.copytree(folder, copy)
+    save_file(load_file(copy / "model.safetensors") | tensors, copy / "model.safetensors", {"format": "pt"})
+    described = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(described | config))
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("model_type", "extra"),
+    [
+        ("bert", "encoder.layer.0.attention.self.distance_embedding.weight"),  # relative positions
+        ("bert", "bert.encoder.layer.1.adapter.down.weight"),
+        ("roberta", "roberta.embeddings.more.weight"),
+        ("distilbert", "transformer.layer.0.attention.q_lin.lora_A.weight"),
+        ("electra", "embeddings_project.scale"),
+        ("swin", "encoder.layers.0.blocks.0.attention.scale"),
+        ("vit", "vit.layernorm.scale"),
+        ("dinov2", "encoder.layer.0.extra"),
+    ],
+)
+def test_tensors_without_a_place_in_the_model_are_refused(tmp_path, checkpoint, model_type, extra):
+    folder = _with_tensors(checkpoint(model_type), tmp_path / "more", {extra: torch.ones(2)})
+    with pytest.raises(ValueError, match=f"hold 1 tensors that have no place in the model .* the first is '{extra}'"):
+        encoders.load(folder)
+
+
+def test_layers_that_the_configuration_does_not_count_are_refused_unless_they_were_dropped(tmp_path, checkpoint):
+    folder = _with_tensors(checkpoint("bert"), tmp_path / "fewer", {}, num_hidden_layers=1)
+    with pytest.raises(ValueError, match=r"hold 16 tensors .* the first is 'encoder\.layer\.1\.attention"):
+        encoders.load(folder)
+    assert len(encoders.load(checkpoint("bert"), layers=1).layers()) == 1
+
+
+@pytest.mark.parametrize(
+    ("model_type", "extra"),
+    [
+        ("bert", "bert.embeddings.position_ids"),
+        ("bert", "cls.predictions.bias"),
+        ("roberta", "pooler.dense.weight"),
+        ("swinv2", "encoder.layers.0.blocks.0.attention.self.relative_position_index"),
+        ("swin", "swin.embeddings.mask_token"),
+        ("vit", "classifier.bias"),
+    ],
+)
+def test_tensors_on_which_no_feature_depends_are_left_out(tmp_path, checkpoint, model_type, extra):
+    encoders.load(_with_tensors(checkpoint(model_type), tmp_path / "more", {extra: torch.ones(2)}))
+
+
+@pytest.mark.parametrize("kind", ["relative_key", "relative_key_query", "rotary"])
+def test_position_embeddings_of_another_type_are_refused(tmp_path, checkpoint, kind):
+    folder = _with_tensors(checkpoint("roberta"), tmp_path / "other", {}, position_embedding_type=kind)
+    for pretrained in (True, False):
+        with pytest.raises(ValueError, match=f"position_embedding_type '{kind}' is not supported, only 'absolute' is"):
+            encoders.load(folder, pretrained=pretrained)
 
 
 def test_half_precision_checkpoints_are_loaded_as_float32(tmp_path, tiny_bert):

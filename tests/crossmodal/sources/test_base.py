@@ -45,6 +45,7 @@ def test_a_text_file_of_ones_own(tmp_path, text_encoder):
     assert source.class_names == ("animal", "thing")
     assert source.labels.tolist() == [0, 1, 1]
     assert source.inputs.tolist() == [[4, 5, 4], [4, 8, 4], [7, 8, 7]]
+    assert "short texts repeated; no line of names: the columns are text and label; sha256" in source.description
 
 
 def test_a_folder_of_ones_own(tmp_path, image_encoder):

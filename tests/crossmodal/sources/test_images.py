@@ -19,7 +19,7 @@ def folder(tmp_path):
     for name, colour in (("red", RED), ("blue", BLUE)):
         (root / name).mkdir(parents=True)
         Image.new("RGB", (5, 3), colour).save(root / name / "a.png")
-        Image.new("RGBA", (2, 2), (*colour, 128)).save(root / name / "b.webp", lossless=True)
+        Image.new("RGBA", (2, 2), (*colour, 255)).save(root / name / "b.webp", lossless=True)
         (root / name / ".hidden").write_text("")
     (root / ".git").mkdir()
     (root / "README.md").write_text("about")
@@ -51,6 +51,59 @@ def test_grey_palette_and_rotated_images_become_upright_rgb(tmp_path):
     exif[0x0112] = 6  # orientation: turned by a quarter
     Image.new("RGB", (3, 2)).save(tmp_path / "turned.jpg", exif=exif)
     assert read_image(tmp_path / "turned.jpg").shape == (3, 2, 3)
+
+
+RAMP = np.tile(np.linspace(0, 65535, 32).astype(np.uint16), (32, 1))
+
+
+@pytest.mark.parametrize("name", ["ramp.png", "ramp.tif", "ramp.pgm"])
+def test_grey_in_16_bits_is_scaled_like_its_8_bit_file(tmp_path, name):
+    Image.fromarray(RAMP).save(tmp_path / name)
+    found = read_image(tmp_path / name)
+    assert (found == (RAMP // 257)[..., None]).all()
+    assert (found[0, 0].tolist(), found[0, 31].tolist()) == ([0] * 3, [255] * 3)
+
+
+def test_a_pgm_is_scaled_from_its_own_range_and_16_bits_are_turned(tmp_path):
+    (tmp_path / "a.pgm").write_bytes(b"P5 3 1 1000\n" + np.array([0, 500, 1000], ">u2").tobytes())
+    assert read_image(tmp_path / "a.pgm")[0, :, 0].tolist() == [0, 127, 255]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(RAMP[:8]).save(tmp_path / "turned.png", exif=exif)
+    assert read_image(tmp_path / "turned.png")[:, 0, 0].tolist() == (RAMP[0] // 257).tolist()
+
+
+COLOURS = Image.new("RGB", (4, 3), RED)
+
+
+@pytest.mark.parametrize(
+    ("image", "name", "options", "message"),
+    [
+        (Image.fromarray((RAMP / 65535).astype("f4")), "a.tif", {}, r"\(mode F\) are not grey or RGB in 8 or 16 bits"),
+        (Image.fromarray(RAMP.astype("i4")), "a.tif", {}, r"\(mode I\) are not grey or RGB"),
+        (Image.fromarray(RAMP), "a.tif", {"tiffinfo": {262: 0}}, r"grey TIFF of \(16,\) bits, photometric 0"),
+        (COLOURS.convert("CMYK"), "a.jpg", {}, r"\(mode CMYK\) are not"),
+        (Image.new("RGBA", (2, 2), (*RED, 254)), "a.png", {}, "parts of it are transparent"),
+        (Image.new("LA", (2, 2), (7, 0)), "a.png", {}, "parts of it are transparent"),
+        (COLOURS, "a.png", {"transparency": RED}, "parts of it are transparent"),
+        (COLOURS.quantize(4), "a.gif", {"transparency": 0}, "parts of it are transparent"),
+        *(
+            (COLOURS, f"a.{kind}", {"save_all": True, "append_images": [Image.new("RGB", (4, 3))]}, "it has 2 frames")
+            for kind in ("gif", "png", "webp", "tif")
+        ),
+    ],
+)
+def test_what_rgb_in_8_bits_does_not_hold_is_refused(tmp_path, image, name, options, message):
+    image.save(tmp_path / name, **options)
+    with pytest.raises(ValueError, match=rf"{name}: cannot be read as RGB: .*{message}"):
+        read_image(tmp_path / name)
+
+
+def test_of_a_photo_with_further_pictures_the_photo_is_read(tmp_path):
+    Image.new("RGB", (8, 8), BLUE).save(
+        tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[Image.new("RGB", (8, 8), RED)]
+    )
+    assert read_image(tmp_path / "a.jpg")[0, 0].tolist() == pytest.approx(BLUE, abs=2)
 
 
 def test_inputs_are_resized_and_normalised(folder):
@@ -99,7 +152,7 @@ def test_files_that_are_no_images_are_named(tmp_path):
         read_image(path)
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(ValueError, match=r"x\.png: (cannot be decoded|not an image)"):
+    with pytest.raises(ValueError, match=r"x\.png: (cannot be read as RGB|not an image)"):
         read_image(path)
 
 
@@ -118,6 +171,9 @@ def test_folders_that_cannot_be_used(folder, tmp_path):
         list_images(folder)
     (folder / "green" / "notes.txt").write_text("")
     with pytest.raises(ValueError, match=r"notes\.txt: not an image file \(\.bmp, "):
+        list_images(folder)
+    (folder / "loose.PNG").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"loose\.PNG: an image outside of the class folders"):
         list_images(folder)
     with pytest.raises(ValueError, match=r"needs at least two classes, got \[\]"):
         list_images(folder / "red")

@@ -27,11 +27,13 @@ class TestReading:
         assert found.items == ("one, two", "three", "four\nfive")
         assert found.labels == ("b", "a", "b")
         assert found.class_names == ("a", "b")
+        assert found.note == "columns named in the first line"
 
     def test_no_header(self, write):
-        found = read_labelled_text(write("one,b,x\ntwo,a,y\n"))
+        found = read_labelled_text(write("one,b\ntwo,a\n"))
         assert found.items == ("one", "two")
         assert found.labels == ("b", "a")
+        assert found.note == "no line of names: the columns are text and label"
 
     def test_tabs_windows_line_ends_and_a_byte_order_mark(self, write):
         found = read_labelled_text(write("\ufefftext\tlabel\r\none, two\ta\r\nthree\tb\r\n", "my.TSV"))
@@ -45,6 +47,12 @@ class TestReading:
             ("text\none\n", ", line 1: expected a text and a label, got 1 column"),
             ("text,label\none,a\n ,b\n", ", line 3: the text is empty"),
             ("text,label\none,a\ntwo,\n", ", line 3: the label is empty"),
+            (
+                "one,b,x\ntwo,a,y\n",
+                r", line 1: expected a text and a label, got 3 column\(s\); with other columns beside",
+            ),
+            ("text,text,label\none,two,a\n", ", line 1: several columns are named text or label"),
+            ("sentence,class\n" + 3 * "one,a\ntwo,b\n", ": the label 'class' of the first line occurs nowhere else"),
             ("one,a\ntwo, three,b\n", r", line 2: 3 columns, but 2 in the first row \(a cell with the delimiter"),
             ("one,a\ntwo\n", ", line 2: 1 columns, but 2 in the first row"),
             ('text,label\n"one"x,a\n', ", line 2: .*expected"),

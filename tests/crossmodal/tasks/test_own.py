@@ -101,6 +101,10 @@ def test_notes(save):
     task = load(save(arrays((3, 8), lambda n: np.tile([0, 1, 1], (n, 1)) * (np.arange(n) % 2)[:, None])))
     assert "no training sample has the labels [0]." in task.description
     assert "x_train (20, 3, 8) is read as (samples, channels, length)" in task.description
+    table = arrays((4,))
+    assert "warning" not in load(save(table)).description
+    table["x_train"][:, 0] = np.arange(1, 21)
+    assert "warning: the first column of x_train counts the samples" in load(save(table)).description
 
 
 def changed(**changes):

@@ -73,6 +73,7 @@ class TestClasses:
             (np.array([[0, 0, 1], [1, 0, 0]]), [2, 0]),
             (np.array(["b", "a"]), ["b", "a"]),
             (np.array([b"b", b"a"]), ["b", "a"]),
+            (np.array(["é".encode(), b"a"]), ["é", "a"]),
         ],
     )
     def test_values(self, y, expected):
@@ -92,6 +93,11 @@ class TestClasses:
             (np.array([[1, 0], [1, 1]]), ValueError, r"y: expected class labels .* but row 1 is \[1, 1\]"),
             (np.zeros((2, 3, 4)), ValueError, r"y: expected class labels of shape \(n,\), got \(2, 3, 4\)"),
             (np.array([1j]), TypeError, "y: expected class labels .*, got dtype complex128"),
+            (np.array(["2020"], dtype="M8[Y]"), TypeError, "y: expected class labels .*, got dtype datetime64"),
+            (np.array([None, 1]), TypeError, "y: expected class labels .*, got dtype object"),
+            (np.array(["é".encode(), b"gr\xf6n"]), ValueError, r"y: label 1 is not text in UTF-8: b'gr\\xf6n'; save"),
+            (np.array(["cat", "dog", "cat "]), ValueError, "y: labels that differ in blanks alone: 'cat', 'cat '"),
+            (np.ma.array([1, 2], mask=[0, 1]), ValueError, "y: holds masked values"),
         ],
     )
     def test_values_that_are_none(self, y, error, message):

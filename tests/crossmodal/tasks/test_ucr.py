@@ -132,7 +132,7 @@ class TestPair:
             (TRAIN, "@data\n1\n", None, r"Toy_TEST.ts: no class labels \(@classLabel true\)"),
             (TRAIN, "@classLabel true a c\n@data\n1:a\n2:c\n", None, "Toy_TEST.ts, line 4: class 'c' does not occur"),
             (TRAIN, TEST, "dense", "a .ts file holds classification or regression targets, not dense"),
-            (TRAIN, TEST, "regression", "Toy_TRAIN.ts: class labels are not numbers, so kind cannot be regression"),
+            (TRAIN, TEST, "regression", "Toy_TRAIN.ts, line 3: expected a number as regression target"),
             ("@targetLabel true\n@data\n1:2\n", "@data\n1\n", None, "Toy_TEST.ts: no regression targets"),
         ],
     )

@@ -126,7 +126,7 @@ def _read_array(file: BinaryIO, size: int, reserved: int, place: tuple[Path, int
     if any(length < 0 for length in shape):
         raise UserError(f"its header says shape {shape}")
     claimed, stored = math.prod(shape) * dtype.itemsize, size - file.tell()
-    if claimed > stored:
+    if claimed != stored:
         raise UserError(f"its header says shape {shape} of {dtype}, {claimed} bytes, but {stored} bytes follow")
     free = free_memory() - reserved
     needed = claimed + normalised_bytes(shape, dtype)

