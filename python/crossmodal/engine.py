@@ -58,8 +58,8 @@ class State:
     """Where a run stands, beside weights, optimizer, generators and `EpochSelection`: plain numbers, part of every checkpoint."""
 
     data: str = ""  # sha256 of the task's data
-    epoch: int = 0
-    batch: int = 0  # next batch of that epoch
+    epoch: int = 0  # epochs done
+    batch: int = 0  # batches done of the epoch after these
     step: int = 0  # optimizer steps done, skipped ones included
     seconds: float = 0.0
     totals: list[float] = field(default_factory=lambda: [0.0] * len(PARTS))  # sums over the samples of this epoch
@@ -67,7 +67,7 @@ class State:
     gradient: float = 0.0
     skipped: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
-    replaced: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # epoch -> training sample -> slots
+    replaced: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # epoch, from 1 -> training sample -> slots
 
 
 @dataclass(frozen=True)
@@ -285,7 +285,7 @@ class Trainer:
         bad_rows = [row for rows, losses in samples for row in rows[~torch.isfinite(losses)].tolist()]
         rows = sorted(set(gather_object(bad_rows) if self.accelerator.num_processes > 1 else bad_rows))
         what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
-        where = f"at step {self.state.step} (epoch {epoch + 1}): {what}"
+        where = f"at step {self.state.step + 1} (epoch {epoch + 1}): {what}"
         where += f", training samples {rows[:20]}" if rows else ""
         self.state.skipped += 1
         self._skipped_in_a_row += 1
@@ -317,7 +317,7 @@ class Trainer:
         trained = time.perf_counter() - began
         validation = self.evaluate(task.validation)
         k = self._k(epoch)
-        record: dict[str, Any] = {"epoch": epoch, "step": state.step, "lr": self._lr}
+        record: dict[str, Any] = {"epoch": epoch + 1, "step": state.step, "lr": self._lr}
         record |= {
             name: total / max(state.samples, 1)
             for name, total in zip(PARTS, state.totals, strict=True)
@@ -336,7 +336,7 @@ class Trainer:
             "memory_mib": memory_mib(self.accelerator.device),
             "seconds": done + time.perf_counter() - began,
         }
-        if self.selection.consider(epoch, validation.metric, validation.loss, validation.scores):
+        if self.selection.consider(epoch + 1, validation.metric, validation.loss, validation.scores):
             self.best_weights = self._weights()
         self._gather_replaced(epoch)
         state.history.append(record)
@@ -375,12 +375,12 @@ class Trainer:
     def _note_replaced(self, epoch: int, batch: Batch, slots: Tensor) -> None:
         for row, chosen in zip(batch.index.tolist(), slots, strict=True):
             if row < PICTURED:
-                self.state.replaced.setdefault(str(epoch), {})[str(row)] = chosen.tolist()
+                self.state.replaced.setdefault(str(epoch + 1), {})[str(row)] = chosen.tolist()
 
     def _gather_replaced(self, epoch: int) -> None:
         if self._pictured_epoch(epoch) and self.accelerator.num_processes > 1:
-            parts = gather_object([self.state.replaced.get(str(epoch), {})])
-            self.state.replaced[str(epoch)] = {row: slots for part in parts for row, slots in part.items()}
+            parts = gather_object([self.state.replaced.get(str(epoch + 1), {})])
+            self.state.replaced[str(epoch + 1)] = {row: slots for part in parts for row, slots in part.items()}
 
     # ----- weights and checkpoints ------------------------------------------------------------------------------------
 

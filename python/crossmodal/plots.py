@@ -56,7 +56,7 @@ def curves(history: list[dict[str, Any]], metric: str, best_epoch: int | None = 
     """Losses, validation metric, and k and lam, over the epochs; the epoch whose weights were kept is marked."""
     mixed = any(record["k"] is not None for record in history)
     figure, axes = plt.subplots(1, 3 if mixed else 2, figsize=(12 if mixed else 8, 3.2), layout="constrained")
-    epochs = [record["epoch"] + 1 for record in history]
+    epochs = [record["epoch"] for record in history]
     marker = "." if len(epochs) <= MOST_MARKED else ""
     names = {
         "loss": "minimised",
@@ -74,7 +74,7 @@ def curves(history: list[dict[str, Any]], metric: str, best_epoch: int | None = 
     axes[1].plot(epochs, _column(history, "validation"), color="tab:green", marker=marker)
     axes[1].set(xlabel="epoch", ylabel=f"validation {metric}")
     if best_epoch is not None:
-        axes[1].axvline(best_epoch + 1, color="0.5", linestyle=":", label=f"kept: epoch {best_epoch + 1}")
+        axes[1].axvline(best_epoch, color="0.5", linestyle=":", label=f"kept: epoch {best_epoch}")
         axes[1].legend(fontsize="small")
     if mixed:
         k = _column(history, "k")
@@ -84,7 +84,7 @@ def curves(history: list[dict[str, Any]], metric: str, best_epoch: int | None = 
         tokens = next((record["k"] / record["lam"] for record in history if record["lam"]), 1.0)
         right = axes[2].secondary_yaxis("right", functions=(lambda k: k / tokens, lambda lam: lam * tokens))
         right.set_ylabel("lam = k / N")
-        noisy = [record["epoch"] + 1 for record in history if record["selection"] == "gumbel"]
+        noisy = [record["epoch"] for record in history if record["selection"] == "gumbel"]
         if noisy:
             axes[2].axvspan(noisy[0] - 0.5, noisy[-1] + 0.5, color="tab:purple", alpha=0.1, label="Gumbel noise")
             axes[2].legend(fontsize="small")
@@ -126,7 +126,7 @@ def mixing(
                 _draw_series(axis, x[int(sample)].numpy(), slots, cell[0])
             else:
                 _draw_image(axis, x[int(sample)].numpy(), slots, grid, cell)
-            title = f"sample {sample}, epoch {int(epoch) + 1}: {len(slots)} replaced"
+            title = f"sample {sample}, epoch {epoch}: {len(slots)} replaced"
             # Images are narrow.
             axis.set_title(title if series or width > 3 else title.replace(": ", "\n"), fontsize="small")
     return figure

@@ -50,7 +50,7 @@ class Progress:
         self._validation = f"{self.metric} {record['validation']:#.3g}"
         if not self.enabled or self.terminal:
             return
-        parts = [f"epoch {record['epoch'] + 1}/{self.epochs}", f"loss {record['loss']:#.4g}"]
+        parts = [f"epoch {record['epoch']}/{self.epochs}", f"loss {record['loss']:#.4g}"]
         parts.append(f"validation {self.metric} {record['validation']:#.4g}")
         if record.get("k") is not None:
             parts.append(f"k {record['k']}")
@@ -100,7 +100,7 @@ def closing_table(results: dict[str, Any], select: str) -> str:
     if select == "metric" and math.isnan(results["validation"]):
         select = f"loss, because validation {results['metric']} is NaN in every epoch"
     lines.append(
-        f"weights of epoch {results['best_epoch'] + 1} of {results['epochs']} (select: {select}); "
+        f"weights of epoch {results['best_epoch']} of {results['epochs']} (select: {select}); "
         f"{results['steps']} steps in {duration(results['seconds'])}"
     )
     return "\n".join(lines)

@@ -32,7 +32,7 @@ class EpochSelection:
         """Whether to keep this epoch. NaN is worst; the later epoch wins a full tie.
 
         Args:
-            epoch: its number, from 0.
+            epoch: its number, from 1.
             metric, loss: of the validation split.
             scores: float64 (n,), what each validation sample says for the model, higher is better.
         """

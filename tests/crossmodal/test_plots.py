@@ -15,7 +15,7 @@ def _close():
 
 
 def test_mixing_shades_the_replaced_samples_of_a_series():
-    figure = plots.mixing(torch.randn(3, 1, 10), {"0": {"2": [0, 3]}, "7": {"2": []}}, [2], [10])
+    figure = plots.mixing(torch.randn(3, 1, 10), {"1": {"2": [0, 3]}, "8": {"2": []}}, [2], [10])
     early, late = figure.axes
     assert early.get_title() == "sample 2, epoch 1: 2 replaced"
     assert late.get_title() == "sample 2, epoch 8: 0 replaced"
@@ -93,13 +93,13 @@ def history(epochs: int) -> list[dict]:
     k = [
         {"k": 4 - epoch, "lam": (4 - epoch) / 4, "selection": "topk" if epoch else "gumbel"} for epoch in range(epochs)
     ]
-    return [{"epoch": epoch, "validation": 0.5} | losses | k[epoch] for epoch in range(epochs)]
+    return [{"epoch": epoch + 1, "validation": 0.5} | losses | k[epoch] for epoch in range(epochs)]
 
 
 @pytest.mark.parametrize("epochs", [1, 5])
 def test_curves_show_k_and_lam_and_the_epoch_that_was_kept(epochs, tmp_path):
     """A run of one epoch shows its dots; lam = k / N; k = 0 in the last epoch of five."""
-    figure = plots.curves(history(epochs), "accuracy", epochs - 1)
+    figure = plots.curves(history(epochs), "accuracy", epochs)
     losses, validation, mixed = figure.axes
     assert losses.lines[0].get_marker() == "."
     assert validation.get_legend().get_texts()[0].get_text() == f"kept: epoch {epochs}"

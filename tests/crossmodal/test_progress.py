@@ -4,7 +4,7 @@ import sys
 
 from crossmodal.progress import Progress, closing_table, duration
 
-RECORD = {"epoch": 0, "step": 2, "loss": 0.5, "validation": 0.75, "k": 3, "lr": 1e-3, "samples_per_second": 10.0}
+RECORD = {"epoch": 1, "step": 2, "loss": 0.5, "validation": 0.75, "k": 3, "lr": 1e-3, "samples_per_second": 10.0}
 
 
 def test_plain_lines_where_there_is_no_terminal(capsys):
@@ -64,7 +64,7 @@ def test_closing_table():
         "validation_loss": 1.0,
         "test_loss": float("nan"),
         "samples": {"train": 8, "validation": 2, "test": 4},
-        "best_epoch": 1,
+        "best_epoch": 2,
         "epochs": 3,
         "steps": 12,
         "seconds": 90.0,

@@ -138,9 +138,9 @@ def test_changed_data_are_named(tmp_path):
 
 def test_metrics_lines(tmp_path):
     folder = RunFolder(tmp_path)
-    folder.write_metrics([{"epoch": 0, "loss": 1.5}])
-    folder.append_metrics({"epoch": 1, "loss": float("nan")})
-    assert folder.read_metrics() == [{"epoch": 0, "loss": 1.5}, {"epoch": 1, "loss": None}]
+    folder.write_metrics([{"epoch": 1, "loss": 1.5}])
+    folder.append_metrics({"epoch": 2, "loss": float("nan")})
+    assert folder.read_metrics() == [{"epoch": 1, "loss": 1.5}, {"epoch": 2, "loss": None}]
 
 
 def test_versions_say_what_is_missing(monkeypatch):

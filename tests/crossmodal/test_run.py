@@ -137,7 +137,7 @@ def test_every_method_fills_its_record(tmp_path, tiny_bert, method, capsys):
         assert stored[key] is not None, key
     assert ("source" in stored) == METHODS[method].mixes
     history = numbers(tmp_path)
-    assert [record["epoch"] for record in history] == [0, 1, 2]
+    assert [record["epoch"] for record in history] == [1, 2, 3]
     assert (
         stored["best_epoch"]
         == max(history, key=lambda r: (r["validation"], -r["validation_loss"], r["epoch"]))["epoch"]
@@ -149,7 +149,8 @@ def test_every_method_fills_its_record(tmp_path, tiny_bert, method, capsys):
         assert [record["k"] for record in history] == [8, 5, 2]
         assert [record["lam"] for record in history] == [1.0, 0.625, 0.25]
         assert [record["selection"] for record in history] == ["gumbel", "topk", "topk"]
-        slots = stored["replaced"]["1"]["0"]
+        assert list(stored["replaced"]) == ["1", "2", "3"]
+        slots = stored["replaced"]["2"]["0"]
         assert slots == sorted(set(slots))
         assert len(slots) == 5
 
