@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 from accelerate import DistributedType
+from accelerate.utils import get_int_from_env
 
 from crossmodal.config import Config, ConfigError
 from crossmodal.tasks.numeric import require_finite
+
+# How launchers say how many processes they started: torchrun and accelerate, then MPI's.
+WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 
 
 def check_task(task) -> None:
@@ -44,6 +50,33 @@ def check_device(config: Config, device: torch.device) -> None:
     """
     if config.precision == "fp16" and device.type != "cuda":
         raise ConfigError("precision: fp16 needs a GPU; take bf16 or no")
+
+
+def started() -> int:
+    """How many processes a launcher has started for this program, by its variables."""
+    return get_int_from_env(WORLD_SIZES, 1)
+
+
+def check_processes(joined: int) -> None:
+    """Processes that share the run against those that a launcher started.
+
+    Args:
+        joined: how many processes share the run.
+
+    Raises:
+        ConfigError: each of them would be a run of its own, or the launcher started one where several were asked for.
+    """
+    if joined != started():
+        raise ConfigError(
+            f"device: {started()} processes were started, but they do not join into one run on the device that 'auto' takes "
+            "here; start them with torchrun, on a machine without CUDA GPUs with --device cpu"
+        )
+    # `accelerate launch` on a CPU starts one process whatever it is told; these variables it sets for several.
+    if joined == 1 and {"ACCELERATE_USE_CPU", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+        raise ConfigError(
+            "num_processes: `accelerate launch` was asked for several processes and started one, as it does on a CPU; "
+            "start them with `torchrun --nproc_per_node=N`, or one with plain `python`"
+        )
 
 
 def check_distribution(kind: DistributedType) -> None:

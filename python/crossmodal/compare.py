@@ -24,7 +24,7 @@ import torch
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.multiclass import OneVsRestClassifier
 
-from crossmodal import config, metrics, plots, run
+from crossmodal import checks, config, metrics, plots, run
 from crossmodal.config import Config, ConfigError, differences
 from crossmodal.files import finite, write_json, write_text
 from crossmodal.methods import METHODS
@@ -108,6 +108,8 @@ def main(argv: list[str] | None = None) -> int:
         "--overwrite", action="store_true", help="replace runs that were done with other settings or data"
     )
     arguments, rest = parser.parse_known_args(argv)
+    if checks.started() > 1:
+        raise ConfigError("a comparison starts processes of its own (--jobs): start it without torchrun or another launcher")
     methods, seeds = arguments.methods.split(","), [_seed(text) for text in arguments.seeds.split(",")]
     for method in methods:
         if method not in METHODS:

@@ -418,6 +418,8 @@ class Trainer:
         self._reshard()
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         optimizer = get_optimizer_state_dict(self.step, self.optimizer.optimizer, options=options)
+        if self.accelerator.is_main_process and not optimizer:  # torch hands it to its own process 0 alone
+            raise RuntimeError("no state of the optimizer to save: another process is the first one for torch")
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
         state = {
             "state": vars(self.state) | self.selection.state() | {"lr": self._lr},

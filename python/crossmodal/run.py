@@ -37,10 +37,12 @@ def train(config: Config) -> dict[str, Any]:
     accelerator = sharding.make_accelerator(
         config,
         mixed_precision=config.precision,
-        cpu=config.device == "cpu",
+        # Without an accelerator accelerate joins processes only where it is told that there is none.
+        cpu=config.device == "cpu" or not torch.accelerator.is_available(),
         log_with=config.track.split(",") if config.track else None,
         project_dir=str(folder.path / "trackers"),
     )
+    checks.check_processes(accelerator.num_processes)
     checks.check_device(config, accelerator.device)
     checks.check_distribution(accelerator.distributed_type)
     if accelerator.is_main_process:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from accelerate import DistributedType
 
-from crossmodal import checks
+from crossmodal import checks, compare
 from crossmodal.config import Config, ConfigError, MixingConfig
 
 
@@ -37,6 +37,16 @@ def test_mixing_and_device():
     with pytest.raises(ConfigError, match="precision"):
         checks.check_device(Config(precision="fp16"), torch.device("cpu"))
     checks.check_device(Config(precision="fp16"), torch.device("cuda"))
+
+
+@pytest.mark.parametrize("name", checks.WORLD_SIZES)
+def test_processes_that_do_not_join(monkeypatch, name):
+    monkeypatch.setenv(name, "2")
+    checks.check_processes(2)
+    with pytest.raises(ConfigError, match=r"device: 2 processes were started, but they do not join .* --device cpu"):
+        checks.check_processes(1)
+    with pytest.raises(ConfigError, match="a comparison starts processes of its own"):
+        compare.main([])
 
 
 def test_ways_of_spreading_a_model():

@@ -399,7 +399,8 @@ def test_two_processes_make_the_same_curve_as_one(tmp_path, tiny_bert, method, l
     changes = {"method": method, "epochs": 3, "batch_size": 5, "mixing__end": 0.0, "mixing__start": 3}
     values = runs.settings(tmp_path, tiny_bert, **changes)
     path = runs.write_settings(tmp_path, values)
-    process = runs.script("train.py", "--config", path, "--output_dir", tmp_path / "two", launcher=launcher)
+    other = ("--output_dir", tmp_path / "two", "--device", "auto")
+    process = runs.script("train.py", "--config", path, *other, launcher=launcher)
     run.train(Config.from_dict(values | {"output_dir": str(tmp_path / "one")}))
     output = runs.finish(process)
     assert output.count("weights of epoch") == 1  # one process talks
@@ -421,6 +422,16 @@ def test_two_processes_make_the_same_curve_as_one(tmp_path, tiny_bert, method, l
     if method == "pare":
         assert [record["k"] for record in one] == [3, 2, 1]
         assert results[0]["replaced"] == results[1]["replaced"]
+
+
+def test_accelerate_that_starts_one_process_for_two_is_refused(tmp_path, tiny_bert):
+    """What `accelerate launch` does on a CPU."""
+    path = runs.write_settings(tmp_path, runs.settings(tmp_path, tiny_bert, device="auto"))
+    process = runs.script("train.py", "--config", path, launcher=ACCELERATE[:3])
+    output, _ = process.communicate(timeout=120)
+    assert "error: num_processes: `accelerate launch` was asked for several processes and started one" in output
+    assert "torchrun --nproc_per_node" in output
+    assert not (tmp_path / "run").exists()
 
 
 def test_shards_compute_in_the_run_s_precision_and_go_back_to_the_best_epoch(tmp_path, tiny_bert):
