@@ -37,11 +37,11 @@ from benchmarks.train_step import CLASSES, Setting
 from crossmodal.config import CheckpointConfig, Config, MixingConfig, OptimizerConfig, ScheduleConfig
 from crossmodal.encoders.text import TextEncoder
 from crossmodal.engine import Trainer
-from crossmodal.methods import Batch, MixPlan, TrainingStep
 from crossmodal.model import CrossModalModel
 from crossmodal.optim import build_optimizer
 from crossmodal.results import RunFolder
 from crossmodal.sources.base import Source
+from crossmodal.step import Batch, MixPlan, TrainingStep
 from crossmodal.tasks import Normalizer, Split, Task
 
 CPU = torch.device("cpu")

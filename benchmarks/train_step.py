@@ -36,8 +36,8 @@ from crossmodal.config import MixingConfig
 from crossmodal.encoders.base import Encoder
 from crossmodal.encoders.image import SwinEncoder
 from crossmodal.encoders.text import TextEncoder
-from crossmodal.methods import Batch, MixPlan, TrainingStep
 from crossmodal.model import CrossModalModel
+from crossmodal.step import Batch, MixPlan, TrainingStep
 from pare_kernels import PatchReplaceResult
 
 CLASSES = 10

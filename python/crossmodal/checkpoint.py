@@ -26,14 +26,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from crossmodal.errors import CheckpointError
 from crossmodal.files import digest, flush, read_json, write_json, writing
 
 _NAME = re.compile(r"step-(\d{8,})")
 _LEFTOVER = re.compile(r"\.(writing|removing)-step-\d{8,}")
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint that is damaged, or does not fit the run."""
 
 
 class Checkpoints:

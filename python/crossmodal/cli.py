@@ -1,4 +1,7 @@
-"""Entry points of the command line."""
+"""Entry points of the command line.
+
+Whatever imports torch, which takes seconds, is imported inside `_main`: Ctrl-C meanwhile is no defect, and help need not wait.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,13 @@ import re
 import sys
 from collections.abc import Callable
 
+from crossmodal.errors import CheckpointError, Interrupted, NonFiniteLoss, RunFolderError
+
 EXPECTED = 2  # exit code of a mistake that the message explains
 
 
 def _main(action: Callable[[], int | None]) -> int:
     """Runs a command; errors that a person can act on come as one message instead of a traceback."""
-    from crossmodal.checkpoint import CheckpointError
-    from crossmodal.engine import Interrupted, NonFiniteLoss
-    from crossmodal.results import RunFolderError
-
     try:
         return action() or 0
     except Interrupted as stop:
@@ -97,6 +98,9 @@ def predict(argv: list[str] | None = None) -> int:
     """`pare-predict`: predictions of a finished run for new data."""
 
     def action() -> None:
+        from crossmodal import parsers
+
+        parsers.predict().parse_args(argv)  # here as well: torch, which the next line imports, takes seconds
         from crossmodal.predict import main
 
         main(argv)
@@ -108,6 +112,9 @@ def evaluate(argv: list[str] | None = None) -> int:
     """`pare-evaluate`: the figure of a finished run, computed again."""
 
     def action() -> None:
+        from crossmodal import parsers
+
+        parsers.evaluate().parse_args(argv)
         from crossmodal.evaluate import main
 
         main(argv)
@@ -119,6 +126,9 @@ def compare(argv: list[str] | None = None) -> int:
     """`pare-compare`: several methods and seeds, one table."""
 
     def action() -> int:
+        from crossmodal import parsers
+
+        parsers.compare().parse_known_args(argv)
         from crossmodal.compare import main
 
         return main(argv)

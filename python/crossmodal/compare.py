@@ -5,7 +5,6 @@ Each run is a process of its own with one thread. Finished runs whose settings a
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import math
@@ -24,12 +23,13 @@ import torch
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.multiclass import OneVsRestClassifier
 
-from crossmodal import checks, config, metrics, plots, run
+from crossmodal import checks, config, metrics, parsers, plots, run
 from crossmodal.config import Config, ConfigError, differences
+from crossmodal.errors import RunFolderError
 from crossmodal.files import finite, write_json, write_text
 from crossmodal.methods import METHODS
 from crossmodal.naming import unknown
-from crossmodal.results import RunFolder, RunFolderError
+from crossmodal.results import RunFolder
 
 BASELINE = "nft"
 # Without the current directory, which `-c` puts first: a file of the user's there must not pass for a module.
@@ -89,27 +89,11 @@ class Job:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line: see `--help`. Every other option goes to the runs, as `train.py` takes it."""
-    parser = argparse.ArgumentParser(
-        prog="compare.py",
-        description="Run several methods and seeds side by side and print one table.",
-        epilog="All other options are those of train.py, but --method, --seed and --output_dir, and go to every run.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--methods", default="pare,nft,scratch", help="separated by commas")
-    parser.add_argument("--seeds", default="0,1,2", help="separated by commas")
-    parser.add_argument(
-        "--runs_dir",
-        type=Path,
-        default=Path("runs"),
-        help="folder of the runs and of <task>-comparison.md, .json and .png",
-    )
-    parser.add_argument("--jobs", type=int, default=None, help="runs at a time (default: one per CPU core)")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace runs that were done with other settings or data"
-    )
-    arguments, rest = parser.parse_known_args(argv)
+    arguments, rest = parsers.compare().parse_known_args(argv)
     if checks.started() > 1:
-        raise ConfigError("a comparison starts processes of its own (--jobs): start it without torchrun or another launcher")
+        raise ConfigError(
+            "a comparison starts processes of its own (--jobs): start it without torchrun or another launcher"
+        )
     methods, seeds = arguments.methods.split(","), [_seed(text) for text in arguments.seeds.split(",")]
     for method in methods:
         if method not in METHODS:

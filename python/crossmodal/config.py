@@ -12,6 +12,7 @@ import math
 import re
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -22,9 +23,6 @@ from jsonargparse import ArgumentParser, Namespace
 
 from crossmodal.methods import METHODS
 from crossmodal.naming import nearest_key, unknown
-from pare_kernels import ReplaceSchedule
-from pare_kernels._checks import PAIRINGS, REPLACE, SELECTIONS, check_options, check_word
-from pare_kernels.schedule import KINDS as SCHEDULES
 
 TASK_CONFIGS = Path(__file__).parent / "configs"
 
@@ -133,18 +131,18 @@ class MixingConfig:
         weight: factor on the whole loss of the mixed samples.
     """
 
-    schedule: Literal[SCHEDULES] = "linear"
+    schedule: Literal["constant", "linear", "exponential", "piecewise"] = "linear"
     start: int | float = 1.0
     end: int | float = 0.0
     steps: int = 4
-    selection: Literal[SELECTIONS] = "gumbel"
+    selection: Literal["gumbel", "topk", "random"] = "gumbel"
     gumbel_epochs: int | None = None
     tau: float = 0.9
     noise_scale: float = 1.0
     exact_steps: int | None = 8
     straight_through: bool | None = None
-    replace: Literal[REPLACE] = "lowest"
-    pairing: Literal[PAIRINGS] = "position"
+    replace: Literal["lowest", "highest"] = "lowest"
+    pairing: Literal["position", "score"] = "position"
     weight: float = 1.0
 
     def __post_init__(self) -> None:
@@ -155,8 +153,18 @@ class MixingConfig:
             "a number >= 0 or null",
         )
         _require(self.weight >= 0, "mixing.weight", self.weight, "a number >= 0")
+
+    def check(self) -> None:
+        """What the operator checks, which `Config` does for its own.
+
+        Raises:
+            ConfigError: names the key.
+        """
+        from pare_kernels._checks import check_options, check_word  # imports torch: help need not wait for it
+        from pare_kernels.schedule import KINDS
+
         try:
-            check_word("schedule", self.schedule, SCHEDULES)
+            check_word("schedule", self.schedule, KINDS)
             self.replace_schedule()
             check_options(
                 self.tau,
@@ -170,8 +178,10 @@ class MixingConfig:
         except (TypeError, ValueError) as error:
             raise ConfigError(f"mixing.{error}") from None
 
-    def replace_schedule(self) -> ReplaceSchedule:
-        """k over the epochs."""
+    def replace_schedule(self) -> Callable[[float, int], int]:
+        """k over the epochs: a `pare_kernels.ReplaceSchedule`."""
+        from pare_kernels import ReplaceSchedule
+
         return ReplaceSchedule(self.schedule, self.start, self.end, self.steps)
 
 
@@ -357,6 +367,7 @@ class Config:
             raise ConfigError(unknown("method", self.method, METHODS))
         for key in ("epochs", "batch_size", "accumulate", "keep"):
             _require(getattr(self, key) > 0, key, getattr(self, key), "a positive number")
+        self.mixing.check()
         _require(0 <= self.seed < 2**31, "seed", self.seed, "a number from 0 to 2^31 - 1")
         _require(self.threads is None or self.threads > 0, "threads", self.threads, "a positive number or null")
         if self.resume and self.overwrite:

@@ -28,29 +28,19 @@ from torch.distributed.fsdp import FSDPModule
 from crossmodal import losses, metrics, seeds, sharding
 from crossmodal.checkpoint import Checkpoints
 from crossmodal.config import Config
+from crossmodal.errors import Interrupted, NonFiniteLoss, RunFolderError
 from crossmodal.loader import BatchPlan, Share, TrainLoader, eval_rows
-from crossmodal.methods import METHODS, Batch, MixPlan, TrainingStep
+from crossmodal.methods import METHODS
 from crossmodal.optim import build_optimizer, build_scheduler
 from crossmodal.progress import Progress
-from crossmodal.results import RunFolder, RunFolderError
+from crossmodal.results import RunFolder
 from crossmodal.selection import EpochSelection
+from crossmodal.step import Batch, MixPlan, TrainingStep
 
 PARTS = ("loss", "target", "mixed_target", "mixed_source")
 MOST_SKIPPED = 20  # Steps in a row; beyond that the weights themselves are no longer sound.
 SAVE_COST = 0.01  # Share of the time that checkpoints by time may take, beyond one per `every_minutes`.
 PICTURED = 4  # Training samples whose replaced patches are kept for the picture.
-
-
-class NonFiniteLoss(RuntimeError):
-    """The loss or its gradient became NaN or infinite."""
-
-
-class Interrupted(RuntimeError):
-    """SIGTERM or Ctrl-C; the run was saved. `signum` says which."""
-
-    def __init__(self, signum: int, message: str) -> None:
-        super().__init__(message)
-        self.signum = signum
 
 
 @dataclass

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from crossmodal import config, metrics, run
+from crossmodal import config, metrics, parsers, run
 from crossmodal.config import Config
 from crossmodal.loader import eval_rows
+from crossmodal.parsers import SPLITS
 from crossmodal.predict import load
 from crossmodal.results import RunFolder
-
-SPLITS = ("train", "validation", "test")
 
 
 def evaluate(folder: str | Path, split: str = "test", device: str = "cpu") -> dict[str, Any]:
@@ -77,11 +75,7 @@ def _locate(settings: Config, directory: str) -> Config:
 
 def main(argv: list[str] | None = None) -> None:
     """Command line: see `--help`."""
-    parser = argparse.ArgumentParser(prog="evaluate.py", description="Repeat the figure of a finished run.")
-    parser.add_argument("run", type=Path, help="folder of the run")
-    parser.add_argument("--split", choices=SPLITS, default="test")
-    parser.add_argument("--device", default="cpu", help="where to compute, e.g. cuda")
-    arguments = parser.parse_args(argv)
+    arguments = parsers.evaluate().parse_args(argv)
     found = evaluate(arguments.run, arguments.split, arguments.device)
     stored = "" if found["stored"] is None else f"  (stored: {found['stored']!r})"
     print(f"{found['split']} {found['metric']} {found['value']!r} over {found['samples']} samples{stored}")

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from crossmodal import seeds
-from crossmodal.methods import Batch
+from crossmodal.step import Batch
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from crossmodal.checkpoint import Checkpoints
 from crossmodal.config import Config, differences, read_mapping
+from crossmodal.errors import RunFolderError
 from crossmodal.files import finite, read_json, write_json, write_text
 from crossmodal.model import DESCRIPTION_FILE, WEIGHTS_FILE
 
@@ -25,10 +26,6 @@ PICTURES = ("curves.png", "mixing.png", "confusion.png", "labels.png", "scatter.
 
 LOCK = ".lock"  # held while a run is at work
 WRITER = "crossmodal"  # what data.json names, and trackers call the project
-
-
-class RunFolderError(RuntimeError):
-    """The output folder holds something that must not be overwritten, does not fit, or cannot be written."""
 
 
 class RunFolder:

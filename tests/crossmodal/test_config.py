@@ -187,7 +187,7 @@ def test_the_words_of_mixing_are_in_the_help(capsys):
 def test_mixing_made_in_python_is_checked_too():
     for key, wrong in {"schedule": "x", "selection": "x", "replace": "x", "pairing": "x", "start": True}.items():
         with pytest.raises(ConfigError, match=rf"^mixing\.{key} must be"):
-            MixingConfig(**{key: wrong})
+            Config(mixing=MixingConfig(**{key: wrong}))
 
 
 def test_run_dir():

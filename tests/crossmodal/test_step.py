@@ -7,8 +7,8 @@ import torch
 
 from crossmodal import encoders, losses
 from crossmodal.config import MixingConfig
-from crossmodal.methods import Batch, MixPlan, TrainingStep
 from crossmodal.model import CrossModalModel
+from crossmodal.step import Batch, MixPlan, TrainingStep
 
 B, TOKENS = 5, 8
 
