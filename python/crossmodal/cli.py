@@ -1,15 +1,17 @@
 """Entry points of the command line.
 
-Whatever imports torch, which takes seconds, is imported inside `_main`: Ctrl-C meanwhile is no defect, and help need not wait.
+What imports torch, which takes seconds, is imported when it is known to be needed: help and misspelled options do not wait.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from crossmodal.errors import CheckpointError, Interrupted, NonFiniteLoss, RunFolderError
 
@@ -56,19 +58,35 @@ def _ours(error: BaseException) -> bool:
     return stated and frame.f_globals.get("__name__", "").startswith(("crossmodal", "pare_kernels"))
 
 
+@contextlib.contextmanager
+def _importing() -> Iterator[None]:
+    """Ctrl-C ends the process at once: amid an import it would end in a traceback, or in C code be swallowed."""
+    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    try:
+        if interruptible:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+    except ValueError:  # not the main thread, which alone minds signals
+        interruptible = False
+    try:
+        yield
+    finally:
+        if interruptible:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def train(argv: list[str] | None = None) -> int:
     """`pare-train`: one run."""
 
     def action() -> None:
-        from crossmodal import config
-
         arguments = sys.argv[1:] if argv is None else argv
-        if "--list" in arguments:
-            print(listing())
-            return
-        settings = config.parse(arguments)
-        from crossmodal import run
+        with _importing():
+            if "--list" in arguments:
+                print(listing())
+                return
+            from crossmodal import config
 
+            settings = config.parse(arguments)
+            from crossmodal import run
         run.train(settings)
 
     return _main(action)
@@ -100,9 +118,9 @@ def predict(argv: list[str] | None = None) -> int:
     def action() -> None:
         from crossmodal import parsers
 
-        parsers.predict().parse_args(argv)  # here as well: torch, which the next line imports, takes seconds
-        from crossmodal.predict import main
-
+        parsers.predict().parse_args(argv)  # here as well, before torch
+        with _importing():
+            from crossmodal.predict import main
         main(argv)
 
     return _main(action)
@@ -115,8 +133,8 @@ def evaluate(argv: list[str] | None = None) -> int:
         from crossmodal import parsers
 
         parsers.evaluate().parse_args(argv)
-        from crossmodal.evaluate import main
-
+        with _importing():
+            from crossmodal.evaluate import main
         main(argv)
 
     return _main(action)
@@ -129,8 +147,8 @@ def compare(argv: list[str] | None = None) -> int:
         from crossmodal import parsers
 
         parsers.compare().parse_known_args(argv)
-        from crossmodal.compare import main
-
+        with _importing():
+            from crossmodal.compare import main
         return main(argv)
 
     return _main(action)

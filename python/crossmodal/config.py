@@ -292,7 +292,7 @@ class Config:
         encoder: pretrained encoder: a short name, a model hub name, or a local folder.
         seed: of everything random in the run, except which samples it sees: hold-out, `split.train_size` and `source.limit`
             go by `split.seed`.
-        epochs: passes over the training samples.
+        epochs: passes over the training samples; k and the learning rate are scheduled over all of them.
         batch_size: samples per batch, over all processes together: their number does not change the result.
         accumulate: batches per optimizer step.
         data: for `arrays`: file or folder with the data.
@@ -305,7 +305,8 @@ class Config:
             for multilabel and masks, rmse for regression, relative_l2 for dense).
         output_dir: folder of the run (null: `runs/<task>-<method>-<seed>`).
         overwrite: delete what a former run left in `output_dir`.
-        resume: go on from the last checkpoint in `output_dir`, with the same settings and data.
+        resume: go on from the last checkpoint in `output_dir`, with the same data and settings: those that are not given are
+            taken from there. Only `epochs` may grow.
         keep: how many checkpoints stay.
         precision: arithmetic of the forward pass; `fp16` needs a GPU.
         compile: compile the encoder with torch.compile.
@@ -378,7 +379,7 @@ class Config:
     @property
     def run_dir(self) -> Path:
         """Folder of the run."""
-        return Path(self.output_dir or f"runs/{self.task}-{self.method}-{self.seed}")
+        return _run_dir(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dictionary; tuples become lists, as YAML writes them."""
@@ -394,8 +395,10 @@ class Config:
             raise ConfigError(_explain(str(error), parser)) from None
 
 
-# Keys that say where and how long a run is kept, not what it computes.
+# Keys that say where a run and its data lie and how long it is kept, not what it computes; hashes tell whether data are the same.
 BOOKKEEPING = (
+    "data",
+    "data_dir",
     "output_dir",
     "overwrite",
     "resume",
@@ -405,6 +408,10 @@ BOOKKEEPING = (
     "checkpoint.every_minutes",
     "checkpoint.every_steps",
 )
+
+
+def _run_dir(settings: Config | Namespace) -> Path:
+    return Path(settings.output_dir or f"runs/{settings.task}-{settings.method}-{settings.seed}")
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -428,11 +435,25 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def parse(argv: list[str] | None = None, prog: str = "train.py") -> Config:
     """Settings from the command line and the files it names.
 
+    With `resume`, those of the run in its folder stand where nothing else is given.
+
     Raises:
         ConfigError: names the key, what it was, what was expected, and the nearest valid name.
         SystemExit: after `--help` and `--print_config`.
     """
     argv = _bare_flags(list(sys.argv[1:] if argv is None else argv))
+    values = _read(argv, prog)
+    if values.resume:
+        from crossmodal.results import RunFolder
+
+        folder = RunFolder(_run_dir(values))
+        if folder.holds_run:  # which may have been moved since
+            values = _read(["--config", str(folder.config), "--output_dir=null", "--overwrite=false", *argv], prog)
+    return _build(Config, values)
+
+
+def _read(argv: list[str], prog: str) -> Namespace:
+    """Settings from the command line and the files it names, each of the right type."""
     for file in _config_files(argv):
         _check_keys(read_mapping(file), file)
         try:
@@ -443,8 +464,7 @@ def parse(argv: list[str] | None = None, prog: str = "train.py") -> Config:
     asking = {"-h", "--help"}
     plain = [a for a in argv if a not in asking and not a.startswith("--print_config")]
     task = _parse(_parser(prog), plain).task
-    parser = _parser(prog, TASK_CONFIGS / f"{task}.yaml")
-    return _build(Config, _parse(parser, argv))
+    return _parse(_parser(prog, TASK_CONFIGS / f"{task}.yaml"), argv)
 
 
 def load(path: Path | str) -> Config:

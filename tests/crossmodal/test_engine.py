@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 import crossmodal
 from crossmodal import engine, evaluate, run, sharding
-from crossmodal.checkpoint import Checkpoints
+from crossmodal.checkpoint import CheckpointError, Checkpoints
 from crossmodal.config import Config
 from crossmodal.engine import Interrupted, NonFiniteLoss, Trainer
 from crossmodal.results import RunFolder, RunFolderError
@@ -63,6 +63,53 @@ def test_a_signal_saves_and_resuming_gives_the_same_bits(straight, monkeypatch, 
     assert weights(folder) == weights(expected)
     assert numbers(folder) == numbers(expected)
     assert not (folder / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_epochs_may_grow(straight, monkeypatch, tmp_path, capsys, flat):
+    """Where nothing is scheduled over the epochs the run is that of so many from the start; else it goes on as such a run."""
+    values, _ = straight
+    if flat:
+        constant = {"lr_schedule": {"kind": "constant", "warmup": 0.0}}
+        values = values | constant | {"mixing": {"schedule": "constant", "start": 3, "gumbel_epochs": 1}}
+    more = values | {"epochs": 6}
+    run.train(Config.from_dict(more | {"output_dir": str(tmp_path / "more")}))
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted):
+            run.train(Config.from_dict(values))
+    capsys.readouterr()
+    run.train(Config.from_dict(more | {"resume": True}))
+    said = "epochs: 6 instead of 4. From here on the schedules are those of a run of so many: the next step has "
+    # Step 6 of 18 instead of 12, two of which warm up: 5e-3 * (1 - 3 / 16), not 5e-3 * (1 - 3 / 10); epoch 2: 8 * (1 - 1 / 6).
+    said += "learning rate 0.005, k 3\n" if flat else "learning rate 0.0041 instead of 0.0035, k 6\n"
+    assert said in capsys.readouterr().out
+    found, expected = numbers(Path(values["output_dir"])), numbers(tmp_path / "more")
+    assert [record["epoch"] for record in found] == [1, 2, 3, 4, 5, 6]
+    if flat:
+        assert found == expected
+        assert weights(Path(values["output_dir"])) == weights(tmp_path / "more")
+    for one, other in zip(found[2:], expected[2:], strict=True):
+        assert (one["k"], one["lr"]) == (other["k"], other["lr"])
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused(straight, monkeypatch):
+    values, _ = straight
+    with monkeypatch.context() as patch:
+        save = torch.save
+        patch.setattr("torch.save", lambda state, path: save({k: v for k, v in state.items() if k != "epochs"}, path))
+        interrupt(values, monkeypatch)
+    with pytest.raises(CheckpointError, match=r"step-00000004 is of an earlier version, .* --overwrite"):
+        run.train(Config.from_dict(values | {"resume": True}))
+
+
+def test_no_checkpoint_without_the_optimizer(straight, monkeypatch):
+    """What torch gives to a process that is not its first one."""
+    values, _ = straight
+    monkeypatch.setattr(engine, "get_optimizer_state_dict", lambda *_, **__: {})
+    with pytest.raises(RuntimeError, match="no state of the optimizer to save"):
+        run.train(Config.from_dict(values))
+    assert not Checkpoints(Path(values["output_dir"]) / "checkpoints").list()
 
 
 def test_keep_limits_checkpoints(straight, monkeypatch):

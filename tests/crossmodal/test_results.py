@@ -106,6 +106,34 @@ def test_check_finds_an_unwritable_place_and_makes_nothing(tmp_path, monkeypatch
         RunFolder(tmp_path / "a" / "b").check(Config())
 
 
+def test_resume_needs_a_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for name, state in (("gone", "does not exist"), ("empty", "is empty")):
+        with pytest.raises(
+            RunFolderError, match=rf"resume: no run to go on with, {tmp_path}/{name} {state}; .*--output_dir"
+        ):
+            RunFolder(name).check(Config(resume=True))
+    assert not (tmp_path / "gone").exists()
+
+
+def test_only_epochs_may_grow_and_not_of_a_finished_run(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.prepare(Config(data="here", data_dir="there"))
+    folder.check(Config(resume=True, epochs=31))
+    for changes in ({"epochs": 29}, {"epochs": 31, "batch_size": 15}):
+        with pytest.raises(
+            RunFolderError, match="other settings: (epochs was 30 and is now 29|batch_size was 16 and is now 15)$"
+        ):
+            folder.check(Config(resume=True, **changes))
+    folder.write_results({})
+    folder.check(Config(resume=True))
+    with pytest.raises(
+        RunFolderError, match="epochs was 30 and is now 31; it is finished, and its checkpoints are gone"
+    ):
+        folder.check(Config(resume=True, epochs=31))
+
+
 @pytest.mark.parametrize("settings", [Config(resume=True), Config(overwrite=True)])
 def test_one_run_at_a_time(tmp_path, settings):
     one, other = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run")
