@@ -368,13 +368,13 @@ class Config:
             raise ConfigError(unknown("method", self.method, METHODS))
         for key in ("epochs", "batch_size", "accumulate", "keep"):
             _require(getattr(self, key) > 0, key, getattr(self, key), "a positive number")
-        self.mixing.check()
         _require(0 <= self.seed < 2**31, "seed", self.seed, "a number from 0 to 2^31 - 1")
         _require(self.threads is None or self.threads > 0, "threads", self.threads, "a positive number or null")
         if self.resume and self.overwrite:
             raise ConfigError("resume and overwrite: a run is either continued or replaced, set one of the two")
         if self.task == "arrays" and self.data is None:
             raise ConfigError("data: the task 'arrays' needs --data with a .npz or .ts file or a folder of .npy files")
+        self.mixing.check()
 
     @property
     def run_dir(self) -> Path:

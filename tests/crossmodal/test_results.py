@@ -123,7 +123,7 @@ def test_only_epochs_may_grow_and_not_of_a_finished_run(tmp_path):
     folder.check(Config(resume=True, epochs=31))
     for changes in ({"epochs": 29}, {"epochs": 31, "batch_size": 15}):
         with pytest.raises(
-            RunFolderError, match="other settings: (epochs was 30 and is now 29|batch_size was 16 and is now 15)$"
+            RunFolderError, match=r"other settings: (epochs was 30 and is now 29|batch_size was 16 and is now 15)$"
         ):
             folder.check(Config(resume=True, **changes))
     folder.write_results({})
