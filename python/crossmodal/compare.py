@@ -5,7 +5,6 @@ Each run is a process of its own with one thread. Finished runs whose settings a
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import os
@@ -19,11 +18,12 @@ from pathlib import Path
 
 import yaml
 
-from crossmodal import methods, parsing, run
+from crossmodal import methods, parsers, parsing, run
 from crossmodal.errors import UserError
 from crossmodal.files import write_json, write_text
 from crossmodal.report import pictures, tables
 from crossmodal.settings import Config, differences
+from crossmodal.training import sharding
 from crossmodal.training.folder import RunFolder
 
 YARDSTICK = "linear"  # goes with every comparison of a task that it can do
@@ -79,25 +79,11 @@ class Job:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line: see `--help`. Every other option goes to the runs, as `train.py` takes it."""
-    parser = argparse.ArgumentParser(
-        prog="compare.py",
-        description="Run several methods and seeds side by side and print one table.",
-        epilog="All other options are those of train.py, but --method, --seed and --output_dir, and go to every run.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--methods", default="pare,nft,scratch", help="separated by commas")
-    parser.add_argument("--seeds", default="0,1,2", help="separated by commas")
-    parser.add_argument(
-        "--runs_dir",
-        type=Path,
-        default=Path("runs"),
-        help="folder of the runs and of <task>-comparison.md, .json and .png",
-    )
-    parser.add_argument("--jobs", type=int, default=None, help="runs at a time (default: one per CPU core)")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace runs that were done with other settings or data"
-    )
-    arguments, rest = parser.parse_known_args(argv)
+    arguments, rest = parsers.compare().parse_known_args(argv)
+    if sharding.started() > 1:
+        raise UserError(
+            "a comparison starts processes of its own (--jobs): start it without torchrun or another launcher"
+        )
     names, seeds = arguments.methods.split(","), [_seed(text) for text in arguments.seeds.split(",")]
     for name in names:
         methods.get(name)

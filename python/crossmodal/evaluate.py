@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from crossmodal import parsing, run
+from crossmodal import parsers, parsing, run
 from crossmodal.errors import UserError
 from crossmodal.predict import load
 from crossmodal.scoring import protocols
 from crossmodal.settings import Config
 from crossmodal.training import evaluation
 from crossmodal.training.folder import RunFolder
-
-SPLITS = ("train", "validation", "test")
 
 
 def evaluate(folder: str | Path, split: str = "test", device: str = "cpu") -> dict[str, Any]:
@@ -36,8 +33,8 @@ def evaluate(folder: str | Path, split: str = "test", device: str = "cpu") -> di
         UserError: the folder holds no finished run, or the data are gone.
         UserError: unknown split, a damaged file, or data that have changed since the run.
     """
-    if split not in SPLITS:
-        raise UserError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
+    if split not in parsers.SPLITS:
+        raise UserError(f"split: expected one of {', '.join(parsers.SPLITS)}, got {split!r}")
     predictor = load(folder, device)
     settings = _locate(parsing.load(RunFolder(folder).config), predictor.results["directory"])
     if settings.task == "arrays":
@@ -83,11 +80,7 @@ def _locate(settings: Config, directory: str) -> Config:
 
 def main(argv: list[str] | None = None) -> None:
     """Command line: see `--help`."""
-    parser = argparse.ArgumentParser(prog="evaluate.py", description="Repeat the figure of a finished run.")
-    parser.add_argument("run", type=Path, help="folder of the run")
-    parser.add_argument("--split", choices=SPLITS, default="test")
-    parser.add_argument("--device", default="cpu", help="where to compute, e.g. cuda")
-    arguments = parser.parse_args(argv)
+    arguments = parsers.evaluate().parse_args(argv)
     found = evaluate(arguments.run, arguments.split, arguments.device)
     stored = "" if found["stored"] is None else f"  (stored: {found['stored']!r})"
     interval = "" if found["interval"] is None else "  (95 % interval: {:#.4g} to {:#.4g})".format(*found["interval"])

@@ -62,6 +62,8 @@ def _sentences(section: type) -> dict[str, str]:
 def parse(argv: list[str] | None = None, *, method: str | None = None) -> Config:
     """Settings from the command line and the files it names.
 
+    With `resume`, those of the run in its folder stand where nothing else is given.
+
     Args:
         argv: arguments (None: those of the process).
         method: the method, for a caller that runs several by one command line: settings of other methods are then passed over.
@@ -71,10 +73,23 @@ def parse(argv: list[str] | None = None, *, method: str | None = None) -> Config
         SystemExit: after `--help` and `--print_config`.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    config = _read(argv, method)
+    if config.resume:
+        from crossmodal.training.folder import RunFolder
+
+        folder = RunFolder(config.run_dir)
+        if folder.holds_run:  # which may have been moved since
+            config = _read([*argv, "--output_dir", config.output_dir or "null"], method, folder.read_config())
+    return config
+
+
+def _read(argv: list[str], method: str | None, stored: dict[str, Any] | None = None) -> Config:
+    """Settings from the command line and the files it names, after those of a run that is gone on with."""
     parser = _parser({})
     files, told, unknown, asked = _read_arguments(parser, argv)
+    former = flatten({key: value for key, value in (stored or {}).items() if key not in ("output_dir", "overwrite")})
     chosen = {"task": Config.task, "method": Config.method}
-    for values in (*files.values(), told):
+    for values in (former, *files.values(), told):
         chosen |= {name: values[name] for name in chosen if name in values}
     chosen["method"] = method or chosen["method"]
     learner = methods.get(chosen["method"])
@@ -86,6 +101,7 @@ def parse(argv: list[str] | None = None, *, method: str | None = None) -> Config
         raise SystemExit(0)
     defaults = TASK_CONFIGS / f"{chosen['task']}.yaml"
     layers = [("", flatten(read_yaml(defaults)), True)] if defaults.is_file() else []
+    layers += [("", former, True)]
     layers += [(f"{file}: ", values, method is not None) for file, values in files.items()]
     layers += [("", told | dict.fromkeys(unknown), method is not None)]
     values: dict[str, Any] = {}

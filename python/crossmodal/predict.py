@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +12,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from crossmodal import methods  # noqa: F401 - a method's file may hold its model
+from crossmodal import (
+    methods,  # noqa: F401 - a method's file may hold its model
+    parsers,
+)
 from crossmodal.data.numeric import require_finite
 from crossmodal.data.readers.csv import read_csv
 from crossmodal.data.readers.npy import read_npy, read_npz
@@ -270,24 +272,7 @@ def _write_csv(
 
 def main(argv: list[str] | None = None) -> None:
     """Command line: see `--help`."""
-    parser = argparse.ArgumentParser(prog="predict.py", description="Predict with a finished run.")
-    parser.add_argument("run", type=Path, help="folder of the run")
-    parser.add_argument("input", type=Path, help=".npz, .npy or .csv with samples in the units the run was trained on")
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        required=True,
-        help=".npz, .npy or .csv to write: classes as they are in the data of the run (.csv: by name), values in their units",
-    )
-    parser.add_argument("--key", help="name of the array in a .npz input (default: x, or the only one)")
-    parser.add_argument(
-        "--header",
-        choices=("yes", "no"),
-        help="whether the first line of a .csv input is names of columns (default: found out, or asked for where in doubt)",
-    )
-    parser.add_argument("--batch_size", type=int, default=256, help="samples at a time (default: 256)")
-    parser.add_argument("--device", default="cpu", help="where to compute, e.g. cuda")
+    parser = parsers.predict()
     arguments = parser.parse_args(argv)
     if arguments.batch_size < 1:
         parser.error(f"argument --batch_size: must be at least 1, got {arguments.batch_size}")

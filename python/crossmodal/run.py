@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ def train(config: Config) -> dict[str, Any]:
     accelerator = sharding.make_accelerator(
         config,
         mixed_precision=config.precision,
-        cpu=config.device == "cpu",
+        # Without an accelerator accelerate joins processes only where it is told that there is none.
+        cpu=config.device == "cpu" or not torch.accelerator.is_available(),
         log_with=config.track.split(",") if config.track else None,
         project_dir=str(folder.path / "trackers"),
     )
@@ -127,6 +129,18 @@ def check_machine(config: Config, accelerator: Accelerator) -> None:
     Raises:
         UserError: names the key.
     """
+    joined, started = accelerator.num_processes, sharding.started()
+    if joined != started:
+        raise UserError(
+            f"device: {started} processes were started, but they do not join into one run on the device that 'auto' takes "
+            "here; start them with torchrun, on a machine without CUDA GPUs with --device cpu"
+        )
+    # `accelerate launch` on a CPU starts one process whatever it is told; these variables it sets for several.
+    if joined == 1 and {"ACCELERATE_USE_CPU", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+        raise UserError(
+            "num_processes: `accelerate launch` was asked for several processes and started one, as it does on a CPU; "
+            "start them with `torchrun --nproc_per_node=N`, or one with plain `python`"
+        )
     if config.precision == "fp16" and accelerator.device.type != "cuda":
         raise UserError("precision: fp16 needs a GPU; take bf16 or no")
     kind = accelerator.distributed_type

@@ -198,7 +198,7 @@ class Config:
         encoder: pretrained encoder: a short name, a model hub name, or a local folder.
         seed: of everything random in the run, except which samples it sees: hold-out, `split.train_size` and `source.limit`
             go by `split.seed`.
-        epochs: passes over the training samples.
+        epochs: passes over the training samples; k and the learning rate are scheduled over all of them.
         batch_size: samples per batch, over all processes together: their number does not change the result.
         accumulate: batches per optimizer step.
         data: for `arrays`: file or folder with the data.
@@ -214,7 +214,8 @@ class Config:
         augment: changes of training samples, drawn anew in every epoch: `flip` (images), `shift`, `noise`, separated by commas.
         output_dir: folder of the run (null: `runs/<task>-<method>-<seed>`).
         overwrite: delete what a former run left in `output_dir`.
-        resume: go on from the last checkpoint in `output_dir`, with the same settings and data.
+        resume: go on from the last checkpoint in `output_dir`, with the same data and settings: those that are not given are
+            taken from there. Only `epochs` may grow.
         keep: how many checkpoints stay.
         precision: arithmetic of the forward pass; `fp16` needs a GPU.
         compile: compile the encoder with torch.compile.
@@ -299,8 +300,10 @@ class Config:
         return dataclasses.replace(self, **parts)
 
 
-# Keys that say where and how long a run is kept, not what it computes.
+# Keys that say where a run and its data lie and how long it is kept, not what it computes; hashes tell whether data are the same.
 BOOKKEEPING = (
+    "data",
+    "data_dir",
     "output_dir",
     "overwrite",
     "resume",

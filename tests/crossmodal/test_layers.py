@@ -10,7 +10,7 @@ import crossmodal
 ROOT = Path(crossmodal.__file__).parent
 # From the bottom to the top; modules and rooms of one line know nothing of one another.
 LAYERS = [
-    ["errors", "seeds"],
+    ["errors", "seeds", "parsers"],
     ["naming"],
     ["files"],
     ["data"],

@@ -1,19 +1,24 @@
-"""Entry points of the command line, and how errors are told."""
+"""Entry points of the command line, and how errors are told.
+
+What imports torch, which takes seconds, is imported when it is known to be needed: help and misspelled options do not wait.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+from crossmodal.errors import Interrupted, UserError
 
 EXPECTED = 2  # exit code of a mistake that the message explains
 
 
 def _main(action: Callable[[], int | None]) -> int:
     """Runs a command; errors that a person can act on come as one message instead of a traceback."""
-    from crossmodal.errors import Interrupted, UserError
-
     try:
         return action() or 0
     except Interrupted as stop:
@@ -34,19 +39,35 @@ def _main(action: Callable[[], int | None]) -> int:
         return 130
 
 
+@contextlib.contextmanager
+def _importing() -> Iterator[None]:
+    """Ctrl-C ends the process at once: amid an import it would end in a traceback, or in C code be swallowed."""
+    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    try:
+        if interruptible:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+    except ValueError:  # not the main thread, which alone minds signals
+        interruptible = False
+    try:
+        yield
+    finally:
+        if interruptible:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def train(argv: list[str] | None = None) -> int:
     """`pare-train`: one run."""
 
     def action() -> None:
-        from crossmodal import parsing
-
         arguments = sys.argv[1:] if argv is None else argv
-        if "--list" in arguments:
-            print(listing())
-            return
-        settings = parsing.parse(arguments)
-        from crossmodal import run
+        with _importing():
+            if "--list" in arguments:
+                print(listing())
+                return
+            from crossmodal import parsing
 
+            settings = parsing.parse(arguments)
+            from crossmodal import run
         run.train(settings)
 
     return _main(action)
@@ -78,7 +99,11 @@ def predict(argv: list[str] | None = None) -> int:
     """`pare-predict`: predictions of a finished run for new data."""
 
     def action() -> None:
-        from crossmodal.predict import main
+        from crossmodal import parsers
+
+        parsers.predict().parse_args(argv)  # here as well, before torch
+        with _importing():
+            from crossmodal.predict import main
 
         main(argv)
 
@@ -89,7 +114,11 @@ def evaluate(argv: list[str] | None = None) -> int:
     """`pare-evaluate`: the figure of a finished run, computed again."""
 
     def action() -> None:
-        from crossmodal.evaluate import main
+        from crossmodal import parsers
+
+        parsers.evaluate().parse_args(argv)
+        with _importing():
+            from crossmodal.evaluate import main
 
         main(argv)
 
@@ -100,7 +129,11 @@ def compare(argv: list[str] | None = None) -> int:
     """`pare-compare`: several methods and seeds, one table."""
 
     def action() -> int:
-        from crossmodal.compare import main
+        from crossmodal import parsers
+
+        parsers.compare().parse_known_args(argv)
+        with _importing():
+            from crossmodal.compare import main
 
         return main(argv)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from crossmodal.methods.base import Method, register
-from crossmodal.models import encoders
-from crossmodal.models.finetuned import FineTuned
+
+if TYPE_CHECKING:
+    from crossmodal.models.finetuned import FineTuned
 
 
 def build(task, config, *, pretrained: bool = True) -> FineTuned:
@@ -16,6 +19,9 @@ def build(task, config, *, pretrained: bool = True) -> FineTuned:
     Raises:
         UserError: the encoder cannot be loaded, or does not suit the samples.
     """
+    from crossmodal.models import encoders
+    from crossmodal.models.finetuned import FineTuned
+
     encoder = encoders.load(
         config.encoder,
         pretrained=pretrained,

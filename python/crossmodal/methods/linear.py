@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING, ClassVar
 
 from crossmodal.methods.base import Method, register
-from crossmodal.models.linear import Linear
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from crossmodal.models.linear import Linear
 
 
 @register
@@ -25,10 +26,14 @@ class LinearModel(Method):
     seeded = False
 
     def build(self, task, config) -> Linear:
+        from crossmodal.models.linear import Linear
+
         called = "ridge regression" if task.kind == "regression" else "logistic regression"
         return Linear(task.input_shape, task.num_outputs, f"{called}, raw values")
 
     def fit(self, run) -> Linear:
+        import numpy as np
+        import torch
         from sklearn.linear_model import LogisticRegression, RidgeCV
         from sklearn.multiclass import OneVsRestClassifier
 
@@ -54,6 +59,8 @@ class LinearModel(Method):
 
 def _per_label(fitted, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Weights and bias of every label; of one that all samples have, or none, scikit-learn gives a constant."""
+    import numpy as np
+
     weight, bias = np.zeros((len(fitted.estimators_), width)), np.zeros(len(fitted.estimators_))
     for label, one in enumerate(fitted.estimators_):
         if hasattr(one, "coef_"):

@@ -7,11 +7,14 @@ features does not.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from crossmodal.methods.base import Method, register
 from crossmodal.methods.finetuning import build
-from crossmodal.models.finetuned import FineTuned
 from crossmodal.settings import require
+
+if TYPE_CHECKING:
+    from crossmodal.models.finetuned import FineTuned
 
 
 @dataclass

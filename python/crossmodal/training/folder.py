@@ -65,14 +65,21 @@ class RunFolder:
 
         Raises:
             UserError: it holds a run, and neither `overwrite` nor `resume` is set; it holds something else; it cannot
-                be written; or `resume` is set and the settings differ from those of the run there.
+                be written; or `resume` is set, and there is no run or one with other settings (more epochs are none,
+                unless it is finished).
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"output_dir: {self.path} is a file, expected a folder")
         used = self.path.is_dir() and any(path.name != LOCK for path in self.path.iterdir())
         if used and not self.holds_run:
             raise UserError(f"output_dir: {self.path} is not empty and holds no run; choose another folder")
-        if used and config.resume:
+        if config.resume:
+            if not used:
+                state = "is empty" if self.path.is_dir() else "does not exist"
+                raise UserError(
+                    f"resume: no run to go on with, {self.path.absolute()} {state}; name its folder with --output_dir, or "
+                    "leave --resume out to start one"
+                )
             self._check_same(config)
         elif used and not config.overwrite:
             state = "a finished run" if self.finished else "an interrupted run"
@@ -138,9 +145,12 @@ class RunFolder:
     def _check_same(self, config: Config) -> None:
         stored = self.read_config()
         changed = differences(stored, config.to_dict())
+        if not self.finished and isinstance(stored.get("epochs"), int) and stored["epochs"] < config.epochs:
+            changed.pop("epochs")
         if changed:
             listing = ", ".join(f"{key} was {was!r} and is now {now!r}" for key, (was, now) in changed.items())
-            raise UserError(f"resume: the run in {self.path} has other settings: {listing}")
+            remedy = "; it is finished, and its checkpoints are gone" if self.finished else ""
+            raise UserError(f"resume: the run in {self.path} has other settings: {listing}{remedy}")
 
     def check_data(self, hashes: dict[str, str]) -> None:
         """Raises UserError where the run learned from other data; `hashes` are those of now, see `prepare`."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from accelerate import Accelerator, DistributedType, FullyShardedDataParallelPlugin
 from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import get_int_from_env
 from torch import Tensor
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
@@ -21,6 +22,13 @@ from crossmodal.models.base import Model
 from crossmodal.settings import Config
 
 _SWITCH = "ACCELERATE_USE_FSDP"
+# How launchers say how many processes they started: torchrun and accelerate, then MPI's.
+WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+
+
+def started() -> int:
+    """How many processes a launcher has started for this program, by its variables."""
+    return get_int_from_env(WORLD_SIZES, 1)
 
 
 def make_accelerator(config: Config, **options: Any) -> Accelerator:

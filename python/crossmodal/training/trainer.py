@@ -364,11 +364,14 @@ class Trainer:
         self._reshard()
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         optimizer = get_optimizer_state_dict(self.step, self.optimizer.optimizer, options=options)
+        if self.accelerator.is_main_process and not optimizer:  # torch hands it to its own process 0 alone
+            raise RuntimeError("no state of the optimizer to save: another process is the first one for torch")
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
         state = {
             "state": vars(self.state) | self.selection.state() | {"lr": self._lr, "notes": self.objective.notes},
             "optimizer": optimizer,
-            "scheduler": {"last_epoch": self.scheduler.last_epoch, "last_lr": self.scheduler.get_last_lr()},
+            "epochs": self.epochs,
+            "scheduler": {"last_epoch": self.scheduler.last_epoch},
             "scaler": scaler,
         }
         path = self.checkpoints.save(self.state.step, self._weights(), state, self.best_weights)
@@ -385,12 +388,13 @@ class Trainer:
                 self.folder.write_metrics(self.before)
             return
         weights, saved, self.best_weights, path = found
+        if "epochs" not in saved:
+            raise UserError(
+                f"{path} is of an earlier version, which counted epochs from 0; add --overwrite to start anew"
+            )
         self._load_weights(weights)
         set_optimizer_state_dict(self.step, self.optimizer.optimizer, saved["optimizer"], options=self._loading)
-        self.scheduler.load_state_dict(
-            self.scheduler.state_dict()
-            | {"last_epoch": saved["scheduler"]["last_epoch"], "_last_lr": saved["scheduler"]["last_lr"]}
-        )
+        lr_before = self._move_scheduler(saved["scheduler"]["last_epoch"])
         if saved["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(saved["scaler"])
         self._lr, self.objective.notes = saved["state"].pop("lr"), saved["state"].pop("notes")
@@ -400,7 +404,31 @@ class Trainer:
             raise UserError(f"resume: the data of {self.task.name} have changed since {path} was written")
         if self.accelerator.is_main_process:
             self.folder.write_metrics([*self.before, *self.state.history])
-            print(f"resumed from {path} (step {self.state.step}, epoch {self.state.epoch + 1})", flush=True)
+            epoch = min(self.state.epoch + 1, saved["epochs"])
+            print(f"resumed from {path} (step {self.state.step}, epoch {epoch})", flush=True)
+            if saved["epochs"] != self.epochs:
+                print(self._longer(saved["epochs"], lr_before), flush=True)
+
+    def _move_scheduler(self, step: int) -> float:
+        """Sets the learning rates of `step`; returns the first that the optimizer had, from a checkpoint, before."""
+        scheduler, groups = self.scheduler, self.optimizer.optimizer.param_groups
+        before = groups[0]["lr"]
+        rates = [base * factor(step) for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
+        scheduler.load_state_dict(scheduler.state_dict() | {"last_epoch": step, "_last_lr": rates})
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
+        return before
+
+    def _longer(self, epochs: int, lr: float) -> str:
+        """What more epochs than a checkpoint's change about its next step, for which it has the learning rate `lr`."""
+        changes = {"learning rate": (f"{lr:.2g}", f"{self.scheduler.get_last_lr()[0]:.2g}")}
+        was, now = (self.objective.record(Position(self.state.epoch, total)) for total in (epochs, self.epochs))
+        changes |= {name: (was[name], value) for name, value in now.items() if isinstance(value, int)}
+        said = [f"{name} {now}" + (f" instead of {was}" if now != was else "") for name, (was, now) in changes.items()]
+        return (
+            f"epochs: {self.epochs} instead of {epochs}. From here on the schedules are those of a run of so many: "
+            f"the next step has {', '.join(said)}"
+        )
 
     # ----- the rest ---------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,8 @@ import torch
 from crossmodal.data.dataset import ArrayDataset, Batch
 from crossmodal.errors import UserError
 from crossmodal.methods import _pare_pictures as pictures
-from crossmodal.methods.pare import Options, PatchReplacement
+from crossmodal.methods._patch_replacement import PatchReplacement
+from crossmodal.methods.pare import Options
 from crossmodal.models import encoders
 from crossmodal.models.finetuned import FineTuned
 from crossmodal.sources.base import Source
