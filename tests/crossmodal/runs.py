@@ -113,9 +113,9 @@ def write_settings(folder: Path, values: dict) -> Path:
 
 
 def environment() -> dict[str, str]:
-    """Environment of a fresh process that finds both packages."""
-    paths = [str(ROOT / "python"), str(ROOT)]
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths), "PYTHONWARNINGS": "ignore"}
+    """Environment of a fresh process that finds both packages and no GPU."""
+    own = {"PYTHONPATH": os.pathsep.join([str(ROOT / "python"), str(ROOT)]), "CUDA_VISIBLE_DEVICES": ""}
+    return os.environ | own | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 
 def script(name: str | Path, *arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen:

@@ -129,4 +129,44 @@ def test_mistakes_are_one_message(capsys, tmp_path):
 
 
 def test_scripts_work_from_a_plain_checkout():
-    assert "usage" in runs.finish(runs.script("train.py", "--help"))
+    assert "usage" in runs.finish(runs.script("evaluate.py", "--help"))
+
+
+WITHOUT_TORCH = """
+import sys
+
+sys.modules["torch"] = sys.modules["numpy"] = None
+from crossmodal import cli
+
+for command in (cli.train, cli.predict, cli.evaluate, cli.compare):
+    try:
+        command(["--help"])
+    except SystemExit as ended:
+        assert ended.code == 0
+    else:
+        sys.exit(1)
+assert cli.train(["--epochs", "two"]) == 2
+"""
+
+
+def test_help_and_misspelled_options_need_no_torch(tmp_path):
+    """Which takes seconds to import."""
+    path = tmp_path / "without_torch.py"
+    path.write_text(WITHOUT_TORCH)
+    output = runs.finish(runs.script(path))
+    assert output.count("usage: ") == 4
+    assert "error: epochs: expected int, got 'two'" in output
+
+
+@pytest.mark.parametrize("command", ["train", "predict", "evaluate", "compare"])
+def test_ctrl_c_amid_imports_is_quiet(tmp_path, command):
+    """torch as a module that never ends to be imported."""
+    (tmp_path / "torch.py").write_text("import time\n\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    path = tmp_path / "start.py"
+    arguments = {"predict": ["run", "in.npy", "-o", "out.npy"], "evaluate": ["run"]}.get(command, [])
+    path.write_text(f"from crossmodal import cli\n\ncli.{command}({arguments})\n")
+    process = runs.script(path)  # whose folder comes first among those of modules
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert (process.returncode, output) == (-signal.SIGINT, "")

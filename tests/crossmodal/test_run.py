@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from accelerate import DistributedType
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import crossmodal
-from crossmodal import evaluate, parsing, predict, run
+from crossmodal import compare, evaluate, parsing, predict, run
 from crossmodal.errors import UserError
 from crossmodal.methods import METHODS
+from crossmodal.settings import Config
+from crossmodal.training import sharding
 from crossmodal.training.folder import RunFolder
 from tests.crossmodal import runs
 
@@ -136,7 +141,7 @@ def test_every_method_fills_its_record(tmp_path, tiny_bert, method, capsys):
         assert stored[key] is not None, key
     assert ("source" in stored) == METHODS[method].mixes
     history = numbers(tmp_path)
-    assert [record["epoch"] for record in history] == [0, 1, 2]
+    assert [record["epoch"] for record in history] == [1, 2, 3]
     assert (
         stored["best_epoch"]
         == max(history, key=lambda r: (r["validation"], -r["validation_loss"], r["epoch"]))["epoch"]
@@ -148,7 +153,8 @@ def test_every_method_fills_its_record(tmp_path, tiny_bert, method, capsys):
         assert [record["k"] for record in history] == [8, 5, 2]
         assert [record["lam"] for record in history] == [1.0, 0.625, 0.25]
         assert [record["selection"] for record in history] == ["gumbel", "topk", "topk"]
-        slots = stored["replaced"]["1"]["0"]
+        assert list(stored["replaced"]) == ["1", "2", "3"]
+        slots = stored["replaced"]["2"]["0"]
         assert slots == sorted(set(slots))
         assert len(slots) == 5
 
@@ -296,3 +302,28 @@ def test_scratch_starts_from_other_weights(tmp_path, tiny_bert):
     scratch = train(tmp_path / "b", tiny_bert, method="scratch", epochs=1, optimizer__lr=0.0, optimizer__new_lr=0.0)
     assert pretrained["parameters"] == scratch["parameters"]
     assert pretrained["test_loss"] != scratch["test_loss"]
+
+
+@pytest.mark.parametrize("name", sharding.WORLD_SIZES)
+def test_processes_that_do_not_join(monkeypatch, name):
+    monkeypatch.setenv(name, "2")
+    machine = SimpleNamespace(device=torch.device("cpu"), distributed_type=DistributedType.MULTI_CPU, num_processes=2)
+    run.check_machine(Config(), machine)
+    machine.num_processes = 1
+    with pytest.raises(UserError, match=r"device: 2 processes were started, but they do not join .* --device cpu"):
+        run.check_machine(Config(), machine)
+    with pytest.raises(UserError, match="a comparison starts processes of its own"):
+        compare.main([])
+
+
+def test_devices_and_ways_of_spreading_a_model():
+    machine = SimpleNamespace(device=torch.device("cpu"), distributed_type=DistributedType.NO, num_processes=1)
+    with pytest.raises(UserError, match="precision: fp16 needs a GPU"):
+        run.check_machine(Config(precision="fp16"), machine)
+    machine.device = torch.device("cuda")
+    for kind in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.FSDP):
+        machine.distributed_type = kind
+        run.check_machine(Config(precision="fp16"), machine)
+    machine.distributed_type = DistributedType.DEEPSPEED
+    with pytest.raises(UserError, match=r"DEEPSPEED: runs are data-parallel; .* --shard true"):
+        run.check_machine(Config(), machine)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 
 import pytest
 import yaml
@@ -10,6 +11,9 @@ from crossmodal.errors import UserError
 from crossmodal.methods import METHODS
 from crossmodal.methods.pare import Options
 from crossmodal.settings import Config, differences
+from crossmodal.training.folder import RunFolder
+from pare_kernels._checks import PAIRINGS, REPLACE, SELECTIONS
+from pare_kernels.schedule import KINDS
 
 
 @pytest.fixture
@@ -187,6 +191,34 @@ def test_round_trip_and_file(tmp_path):
     path.write_text("a: [\n")
     with pytest.raises(UserError, match="not a YAML file"):
         parsing.load(path)
+
+
+def test_a_run_that_is_resumed_keeps_its_settings(task_configs, tmp_path, monkeypatch):
+    """Also in a folder that was moved, whose defaults have changed since; what is given goes before them."""
+    stored = Config("arrays", "nft", seed=3, epochs=7, data="x.npz", output_dir="elsewhere", overwrite=True)
+    stored.optimizer.betas = (0.5, 0.6)
+    folder = RunFolder(tmp_path / "run")
+    folder.prepare(stored)
+    (task_configs / "arrays.yaml").write_text("epochs: 5\n")
+    here = dataclasses.replace(stored, output_dir=str(folder.path), overwrite=False, resume=True)
+    assert parsing.parse(["--output_dir", str(folder.path), "--resume", "true"]) == here
+    found = parsing.parse(["--resume", "--output_dir", str(folder.path), "--epochs", "9", "--optimizer.lr", "0.5"])
+    assert (found.epochs, found.seed, found.optimizer.lr, found.optimizer.betas) == (9, 3, 0.5, (0.5, 0.6))
+    (tmp_path / "runs").mkdir()
+    folder.path.rename(tmp_path / "runs" / "arrays-nft-3")
+    monkeypatch.chdir(tmp_path)
+    named = parsing.parse(["--task", "arrays", "--method", "nft", "--seed", "3", "--resume"])
+    assert named == dataclasses.replace(here, output_dir=None)
+    folder.path.mkdir()
+    (folder.path / "config.yaml").write_text("task: digits\n")  # of another program
+    assert parsing.parse(["--output_dir", str(folder.path), "--resume"]).task == Config().task
+
+
+def test_the_words_of_mixing_are_those_of_the_operator():
+    """They are written out, because the operator's module imports torch."""
+    hints = typing.get_type_hints(Options)
+    for key, words in (("schedule", KINDS), ("selection", SELECTIONS), ("replace", REPLACE), ("pairing", PAIRINGS)):
+        assert typing.get_args(hints[key]) == words
 
 
 def test_differences_leave_bookkeeping_out():

@@ -107,6 +107,32 @@ def test_check_finds_an_unwritable_place_and_makes_nothing(tmp_path, monkeypatch
         RunFolder(tmp_path / "a" / "b").check(Config())
 
 
+def test_resume_needs_a_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for name, state in (("gone", "does not exist"), ("empty", "is empty")):
+        with pytest.raises(
+            UserError, match=rf"resume: no run to go on with, {tmp_path}/{name} {state}; .*--output_dir"
+        ):
+            RunFolder(name).check(Config(resume=True))
+    assert not (tmp_path / "gone").exists()
+
+
+def test_only_epochs_may_grow_and_not_of_a_finished_run(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.prepare(Config(data="here", data_dir="there"))
+    folder.check(Config(resume=True, epochs=31))
+    for changes in ({"epochs": 29}, {"epochs": 31, "batch_size": 15}):
+        with pytest.raises(
+            UserError, match=r"other settings: (epochs was 30 and is now 29|batch_size was 16 and is now 15)$"
+        ):
+            folder.check(Config(resume=True, **changes))
+    folder.write_results({})
+    folder.check(Config(resume=True))
+    with pytest.raises(UserError, match="epochs was 30 and is now 31; it is finished, and its checkpoints are gone"):
+        folder.check(Config(resume=True, epochs=31))
+
+
 @pytest.mark.parametrize("settings", [Config(resume=True), Config(overwrite=True)])
 def test_one_run_at_a_time(tmp_path, settings):
     one, other = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run")
@@ -139,9 +165,9 @@ def test_changed_data_are_named(tmp_path):
 
 def test_metrics_lines(tmp_path):
     folder = RunFolder(tmp_path)
-    folder.write_metrics([{"epoch": 0, "loss": 1.5}])
-    folder.append_metrics({"epoch": 1, "loss": float("nan")})
-    assert folder.read_metrics() == [{"epoch": 0, "loss": 1.5}, {"epoch": 1, "loss": None}]
+    folder.write_metrics([{"epoch": 1, "loss": 1.5}])
+    folder.append_metrics({"epoch": 2, "loss": float("nan")})
+    assert folder.read_metrics() == [{"epoch": 1, "loss": 1.5}, {"epoch": 2, "loss": None}]
 
 
 def test_versions_say_what_is_missing(monkeypatch):

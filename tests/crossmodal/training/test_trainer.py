@@ -67,6 +67,53 @@ def test_a_signal_saves_and_resuming_gives_the_same_bits(straight, monkeypatch, 
     assert not (folder / "checkpoints").exists()
 
 
+@pytest.mark.parametrize("flat", [True, False])
+def test_epochs_may_grow(straight, monkeypatch, tmp_path, capsys, flat):
+    """Where nothing is scheduled over the epochs the run is that of so many from the start; else it goes on as such a run."""
+    values, _ = straight
+    if flat:
+        constant = {"lr_schedule": {"kind": "constant", "warmup": 0.0}}
+        values = values | constant | {"pare": {"schedule": "constant", "start": 3, "gumbel_epochs": 1}}
+    more = values | {"epochs": 6}
+    run.train(parsing.from_dict(more | {"output_dir": str(tmp_path / "more")}))
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted):
+            run.train(parsing.from_dict(values))
+    capsys.readouterr()
+    run.train(parsing.from_dict(more | {"resume": True}))
+    said = "epochs: 6 instead of 4. From here on the schedules are those of a run of so many: the next step has "
+    # Step 6 of 18 instead of 12, two of which warm up: 5e-3 * (1 - 3 / 16), not 5e-3 * (1 - 3 / 10); epoch 2: 8 * (1 - 1 / 6).
+    said += "learning rate 0.005, k 3\n" if flat else "learning rate 0.0041 instead of 0.0035, k 6\n"
+    assert said in capsys.readouterr().out
+    found, expected = numbers(Path(values["output_dir"])), numbers(tmp_path / "more")
+    assert [record["epoch"] for record in found] == [1, 2, 3, 4, 5, 6]
+    if flat:
+        assert found == expected
+        assert weights(Path(values["output_dir"])) == weights(tmp_path / "more")
+    for one, other in zip(found[2:], expected[2:], strict=True):
+        assert (one["k"], one["lr"]) == (other["k"], other["lr"])
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused(straight, monkeypatch):
+    values, _ = straight
+    with monkeypatch.context() as patch:
+        save = torch.save
+        patch.setattr("torch.save", lambda state, path: save({k: v for k, v in state.items() if k != "epochs"}, path))
+        interrupt(values, monkeypatch)
+    with pytest.raises(UserError, match=r"step-00000004 is of an earlier version, .* --overwrite"):
+        run.train(parsing.from_dict(values | {"resume": True}))
+
+
+def test_no_checkpoint_without_the_optimizer(straight, monkeypatch):
+    """What torch gives to a process that is not its first one."""
+    values, _ = straight
+    monkeypatch.setattr(trainer, "get_optimizer_state_dict", lambda *_, **__: {})
+    with pytest.raises(RuntimeError, match="no state of the optimizer to save"):
+        run.train(parsing.from_dict(values))
+    assert not Checkpoints(Path(values["output_dir"]) / "checkpoints" / "train").list()
+
+
 def test_keep_limits_checkpoints(straight, monkeypatch):
     values, _ = straight
     stop_at(monkeypatch, 9, lambda: (_ for _ in ()).throw(RuntimeError("power cut")))
@@ -272,7 +319,7 @@ def test_nan_stops_and_names_step_samples_and_checkpoint(tmp_path, tiny_bert, mo
     order = trainer.BatchPlan(21, 8, 1, 0, {"source": 12})
     sample = next(iter(order.shares(1))).rows[0].item()
     with pytest.raises(
-        NonFiniteLoss, match=rf"step 3 \(epoch 2\): loss nan, training samples \[{sample}\]; .*step-00000002"
+        NonFiniteLoss, match=rf"step 4 \(epoch 2\): loss nan, training samples \[{sample}\]; .*step-00000002"
     ):
         run.train(parsing.from_dict(values))
 
@@ -282,7 +329,7 @@ def test_nan_can_be_skipped(tmp_path, tiny_bert, monkeypatch, capsys):
     results = run.train(parsing.from_dict(runs.settings(tmp_path, tiny_bert, on_nan="skip")))
     assert results["steps"] == 9
     assert [record["skipped_steps"] for record in numbers(tmp_path / "run")] == [0, 1, 0]
-    assert "step skipped at step 3" in capsys.readouterr().out
+    assert "step skipped at step 4 (epoch 2)" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -333,7 +380,7 @@ def test_fp16_overflow_is_skipped_counted_and_does_not_move_the_learning_rate(tm
 def test_fp16_that_never_gets_a_finite_gradient_is_an_error(tmp_path, tiny_bert, half):
     half.scale = float("inf")
     values = runs.settings(tmp_path, tiny_bert, precision="fp16", epochs=10)
-    with pytest.raises(NonFiniteLoss, match=r"in 21 steps in a row, at step 20 .*gradient norm"):
+    with pytest.raises(NonFiniteLoss, match=r"in 21 steps in a row, at step 21 .*gradient norm"):
         run.train(parsing.from_dict(values))
 
 
@@ -407,7 +454,8 @@ def test_two_processes_make_the_same_curve_as_one(tmp_path, tiny_bert, method, l
     changes = {"method": method, "epochs": 3, "batch_size": 5, "pare__end": 0.0, "pare__start": 3}
     values = runs.settings(tmp_path, tiny_bert, **changes)
     path = runs.write_settings(tmp_path, values)
-    process = runs.script("train.py", "--config", path, "--output_dir", tmp_path / "two", launcher=launcher)
+    other = ("--output_dir", tmp_path / "two", "--device", "auto")
+    process = runs.script("train.py", "--config", path, *other, launcher=launcher)
     run.train(parsing.from_dict(values | {"output_dir": str(tmp_path / "one")}))
     output = runs.finish(process)
     assert output.count("weights of epoch") == 1  # one process talks
@@ -431,6 +479,16 @@ def test_two_processes_make_the_same_curve_as_one(tmp_path, tiny_bert, method, l
         assert results[0]["replaced"] == results[1]["replaced"]
 
 
+def test_accelerate_that_starts_one_process_for_two_is_refused(tmp_path, tiny_bert):
+    """What `accelerate launch` does on a CPU."""
+    path = runs.write_settings(tmp_path, runs.settings(tmp_path, tiny_bert, device="auto"))
+    process = runs.script("train.py", "--config", path, launcher=ACCELERATE[:3])
+    output, _ = process.communicate(timeout=120)
+    assert "error: num_processes: `accelerate launch` was asked for several processes and started one" in output
+    assert "torchrun --nproc_per_node" in output
+    assert not (tmp_path / "run").exists()
+
+
 def test_shards_compute_in_the_run_s_precision_and_go_back_to_the_best_epoch(tmp_path, tiny_bert):
     """bfloat16 with shards is the bfloat16 of one process, not float32. A high learning rate: the last epoch is not the best."""
     values = runs.settings(
@@ -448,7 +506,7 @@ def test_shards_compute_in_the_run_s_precision_and_go_back_to_the_best_epoch(tmp
     shared = numbers(tmp_path / "two")[0]["loss"]
     assert abs(shared - first["bf16"]) < 0.2 * abs(first["no"] - first["bf16"])
     results = RunFolder(tmp_path / "two").read_results()
-    assert results["best_epoch"] < 3
+    assert results["best_epoch"] < 4
     again = evaluate.evaluate(tmp_path / "two", "validation")
     assert again["value"] == again["stored"] == max(record["validation"] for record in numbers(tmp_path / "two"))
 
@@ -531,5 +589,5 @@ def test_a_metric_that_is_never_defined_says_so(tmp_path, tiny_bert, capsys):
         np.savez(values["data"], **data, x_val=data["x_train"][both], y_val=data["y_train"][both])
     results = run.train(parsing.from_dict(values))
     losses = [record["validation_loss"] for record in numbers(tmp_path / "run")]
-    assert results["best_epoch"] == losses.index(min(losses)) > 0
+    assert results["best_epoch"] == losses.index(min(losses)) + 1 > 1
     assert "(select: loss, because validation auroc is NaN in every epoch)" in capsys.readouterr().out
