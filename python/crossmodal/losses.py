@@ -10,6 +10,8 @@ from torch import Tensor
 
 from crossmodal.naming import unknown
 
+__all__ = ["LOSSES", "Loss", "get"]
+
 
 @dataclass(frozen=True)
 class Loss:

@@ -21,6 +21,8 @@ from crossmodal import losses
 from pare_kernels import PatchReplaceResult, patch_replace
 from pare_kernels.reference import SOURCE_STREAM, TARGET_STREAM, gumbel_noise
 
+__all__ = ["METHODS", "Batch", "Method", "MixPlan", "TrainingStep"]
+
 
 @dataclass(frozen=True)
 class Method:

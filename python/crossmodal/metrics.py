@@ -12,6 +12,8 @@ from torch import Tensor
 
 from crossmodal.naming import unknown
 
+__all__ = ["METRICS", "Metric", "get"]
+
 # Below this part of the typical norm a target is zero: bringing it back to its own units leaves rounding errors.
 ZERO_NORM = 1e-6
 

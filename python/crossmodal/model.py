@@ -16,6 +16,8 @@ from crossmodal.files import digest, read_json, replacing, write_json, writing
 from crossmodal.heads import PooledHead, build_head
 from pare_kernels import PatchGate
 
+__all__ = ["CrossModalModel", "ParameterGroups"]
+
 WEIGHTS_FILE = "model.safetensors"
 DESCRIPTION_FILE = "model.json"
 FORMAT = 1
