@@ -1,4 +1,4 @@
-"""What the operator is worth in training: `python -m benchmarks.train_step [--device cpu|cuda] [--size small|base]`.
+"""What the operator is worth in training: `python -m benchmarks.train_step [--device cpu|cuda] [--size tiny|small|base]`.
 
 One whole optimiser step of real encoders with random weights, in three ways:
 
@@ -7,8 +7,8 @@ One whole optimiser step of real encoders with random weights, in three ways:
     pare-paper    the same step with the paper's algorithm in the operator's place
 
 `base` are the shapes of the paper (Swin-base at 224, RoBERTa-base); `small` has the same tokens per sample in shallower encoders,
-for a machine of two cores. Reported: samples/s, peak memory, and the operator's share of the step: its forward and backward pass
-timed alone on tensors of the step's own shape, over the step's time.
+for a machine of two cores; `tiny` only shows that it runs. Reported: samples/s, peak memory, and the operator's share of the step:
+its forward and backward pass timed alone on tensors of the step's own shape, over the step's time.
 """
 
 from __future__ import annotations
@@ -78,6 +78,14 @@ def _roberta(layers: int) -> TextEncoder:
     return encoder
 
 
+def _tiny() -> TextEncoder:
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 100}
+    model = RobertaModel(RobertaConfig(num_hidden_layers=1, **sizes), add_pooling_layer=False)
+    encoder = TextEncoder(model, name="tiny", keep_source=True)
+    encoder.attach((1, 40), patch_size=4)
+    return encoder
+
+
 def _images(count: int) -> Tensor:
     return torch.randn(count, 3, 224, 224)
 
@@ -94,7 +102,16 @@ def _small_images(count: int) -> Tensor:
     return torch.randn(count, 3, 32, 32)
 
 
+def _short_signals(count: int) -> Tensor:
+    return torch.randn(count, 1, 40)
+
+
+def _words(count: int) -> Tensor:
+    return torch.randint(5, 100, (count, 8))
+
+
 SETTINGS = {
+    "tiny": (Setting("tiny", _tiny, _short_signals, _words, 2, 4),),
     "small": (
         Setting("swin-small", lambda: _swin((1, 1), (4, 8)), _small_images, _images, 4, 2000),
         Setting("roberta-small", lambda: _roberta(2), _signals, _sentences, 16, 16),
@@ -236,7 +253,7 @@ def table(setting: Setting, rows: Sequence[Row]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.train_step", description=__doc__.split("\n")[0])
-    parser.add_argument("--size", default="small", metavar="small|base", help="default: small")
+    parser.add_argument("--size", default="small", metavar="tiny|small|base", help="default: small")
     parser.add_argument("--device", default="cpu", metavar="cpu|cuda[:N]", help="default: cpu")
     parser.add_argument("--threads", type=int, default=1, help="default: 1")
     parser.add_argument("--csv", type=Path, metavar="PATH", help="default: benchmarks/results/<device>.csv")

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
 
 from crossmodal.methods import METHODS
 from crossmodal.naming import nearest_key, unknown
@@ -477,7 +476,9 @@ def read_mapping(path: Path | str) -> dict[str, Any]:
     return values
 
 
-def _parser(prog: str = "train.py", defaults: Path | None = None) -> ArgumentParser:
+def _parser(prog: str = "train.py", defaults: Path | None = None) -> argparse.ArgumentParser:
+    from jsonargparse import ArgumentParser  # the settings themselves, which code may make, do not need it
+
     parser = ArgumentParser(
         prog=prog,
         usage="%(prog)s [--list] [--task TASK] [--method METHOD] [--config FILE] [--KEY VALUE ...]",
@@ -494,7 +495,7 @@ def _parser(prog: str = "train.py", defaults: Path | None = None) -> ArgumentPar
     return parser
 
 
-def _parse(parser: ArgumentParser, argv: list[str]) -> Namespace:
+def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -521,7 +522,7 @@ def _config_files(argv: list[str]) -> list[str]:
     return named
 
 
-def _explain(message: str, parser: ArgumentParser) -> str:
+def _explain(message: str, parser: argparse.ArgumentParser) -> str:
     """One line in this program's words, with the nearest valid key for each that is not known."""
     message = " ".join(message.split())
     wrong_type = re.search(r'Parser key "([\w.]+)": (.*)', message)
@@ -567,12 +568,12 @@ def _switches(cls: type, prefix: str = "") -> dict[str, bool]:
     return names
 
 
-def _build(cls: type, values: Namespace, prefix: str = "") -> Any:
+def _build(cls: type, values: argparse.Namespace, prefix: str = "") -> Any:
     arguments = {}
     for item in dataclasses.fields(cls):
         value, key = values[item.name], f"{prefix}{item.name}"
         if dataclasses.is_dataclass(item.default_factory):
-            _require(isinstance(value, Namespace), key, value, "a mapping of settings")
+            _require(isinstance(value, argparse.Namespace), key, value, "a mapping of settings")
             value = _build(item.default_factory, value, f"{key}.")
         elif value is None:
             _require(item.default is None, key, value, "a value")
