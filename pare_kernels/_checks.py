@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -114,7 +114,7 @@ def check_patch_replace(
     gate_weight: Tensor,
     gate_bias: Tensor | None,
     k: int,
-    *options: Any,
+    *options: object,
 ) -> ReplaceOptions:
     """All arguments of `patch_replace` but the randomness; `options` are those of `check_options`, in its order."""
     check_tokens("target", target)
@@ -175,7 +175,7 @@ def check_options(
 _check_options_once = functools.lru_cache(maxsize=64, typed=True)(check_options)
 
 
-def check_noise(name: str, noise: Tensor, shape: tuple[int, ...], like: Tensor) -> Tensor:
+def check_noise(name: str, noise: Tensor, shape: tuple[int, int], like: Tensor) -> Tensor:
     check_floating(name, noise)
     if tuple(noise.shape) != tuple(shape):
         raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(noise.shape)}")
