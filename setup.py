@@ -36,6 +36,7 @@ TRAIN = [
 TEST = [
     "hypothesis>=6.100",
     "mpmath>=1.3",
+    "mypy>=1.13",
     "ninja",
     "pybind11>=2.13",
     "pytest>=8",
@@ -115,7 +116,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["pare_kernels", "pare_kernels.*"]) + find_packages("python"),
     package_dir={"crossmodal": "python/crossmodal"},
-    package_data={"crossmodal": ["configs/*.yaml"]},
+    package_data={"pare_kernels": ["py.typed"], "crossmodal": ["py.typed", "configs/*.yaml"]},
     install_requires=["torch>=2.10", *TRAIN],
     extras_require={"test": TEST, "tensorboard": ["tensorboard>=2.15"]},
     entry_points={

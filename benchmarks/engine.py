@@ -33,14 +33,12 @@ from transformers import RobertaConfig, RobertaModel
 from benchmarks import train_step
 from benchmarks.clock import Quantiles
 from benchmarks.records import ROOT, Provenance, Row, append, results_path
-from benchmarks.train_step import CLASSES, Setting
-from crossmodal.methods import Batch, MixPlan, TrainingStep
+from benchmarks.train_step import Setting
+from crossmodal.data.dataset import Batch
 from crossmodal.models.encoders.text import TextEncoder
-from crossmodal.models.finetuned import CrossModalModel
-from crossmodal.settings import CheckpointConfig, Config, MixingConfig, OptimizerConfig, ScheduleConfig
-from crossmodal.sources.base import Source
-from crossmodal.tasks import Normalizer, Split, Task
+from crossmodal.settings import CheckpointConfig, Config, OptimizerConfig, ScheduleConfig
 from crossmodal.training.folder import RunFolder
+from crossmodal.training.objective import Position, Step
 from crossmodal.training.optim import build_optimizer
 from crossmodal.training.trainer import Trainer
 
@@ -83,38 +81,6 @@ class Times:
     epoch_end: list[float] = field(default_factory=list)
 
 
-def synthetic_task(setting: Setting, steps: int) -> Task:
-    """Random samples: `steps` full batches to train on, one for each of the other splits."""
-
-    def split(count: int) -> Split:
-        return Split(setting.sample(count), torch.arange(count) % CLASSES)
-
-    train = split(steps * setting.batch)
-    normalizer = Normalizer.fit(train.x.numpy(), per_x="none")
-    names = tuple(map(str, range(CLASSES)))
-    one, other = split(setting.batch), split(setting.batch)
-    return Task(
-        setting.name,
-        "classification",
-        train,
-        one,
-        other,
-        CLASSES,
-        names,
-        "cross_entropy",
-        "accuracy",
-        normalizer,
-        "random samples",
-    )
-
-
-def synthetic_source(setting: Setting, modality: str) -> Source:
-    """Random samples of the pretraining modality, two batches of them."""
-    inputs = setting.source(2 * setting.batch)
-    labels = torch.arange(len(inputs)) % CLASSES
-    return Source("random", modality, inputs, labels, tuple(map(str, range(CLASSES))), "", "")
-
-
 def settings(setting: Setting, method: str, folder: Path, epochs: int) -> Config:
     """A run whose arithmetic a bare loop can repeat: constant k and learning rate, no clipping, no checkpoint before the end."""
     return Config(
@@ -125,7 +91,6 @@ def settings(setting: Setting, method: str, folder: Path, epochs: int) -> Config
         output_dir=str(folder),
         select="last",
         device="cpu",
-        mixing=MixingConfig(schedule="constant", start=setting.k, end=setting.k),
         optimizer=OptimizerConfig(lr=1e-5, new_lr=1e-5, clip=0.0),
         lr_schedule=ScheduleConfig(kind="constant", warmup=0.0),
         checkpoint=CheckpointConfig(every_minutes=0.0),
@@ -134,17 +99,14 @@ def settings(setting: Setting, method: str, folder: Path, epochs: int) -> Config
 
 def make_trainer(setting: Setting, method: str, folder: Path, epochs: int, steps: int, kind: type = Trainer) -> Trainer:
     """The engine around the setting's encoder, ready to `fit`."""
-    torch.manual_seed(0)
     config = settings(setting, method, folder, epochs)
-    encoder = setting.make()
-    model = CrossModalModel(encoder, "classification", CLASSES, source_classes=None if method == "nft" else CLASSES)
-    task = synthetic_task(setting, steps)
-    source = None if method == "nft" else synthetic_source(setting, encoder.modality)
+    task = train_step.synthetic_task(setting, steps)
+    step = train_step.make_step(setting, method, task)
     run_folder = RunFolder(folder)
     accelerator = Accelerator(cpu=True)
     if accelerator.is_main_process:
         run_folder.path.mkdir(parents=True, exist_ok=True)
-    return kind(config, task, source, model, accelerator, run_folder)
+    return kind(config, task, step.model, step.objective, accelerator, run_folder)
 
 
 class Interleaved(Trainer):
@@ -152,14 +114,13 @@ class Interleaved(Trainer):
 
     def fit(self) -> None:
         self.times = Times()
-        self.bare: TrainingStep = copy.deepcopy(self.accelerator.unwrap_model(self.step))
-        self.bare_optimizer = build_optimizer(self.bare.model, self.config.optimizer)
+        self.bare: Step = copy.deepcopy(self.accelerator.unwrap_model(self.step))
+        self.bare_optimizer = build_optimizer(self.bare.model, self.bare.objective, self.config.optimizer)
         super().fit()
 
     def _train_epoch(self, epoch: int, began: float, done: float) -> None:
-        k = self._k(epoch)
         batches = [
-            (batch, self._mix_plan(epoch, number, k, share))
+            (batch, Position(epoch, self.epochs, number, self.seed, share.first, share.total))
             for number, (batch, share) in enumerate(self.loader.epoch(epoch))
         ]
         ways = {
@@ -179,12 +140,10 @@ class Interleaved(Trainer):
         self.times.epoch_end.append((time.process_time() - before) * 1e3)
 
 
-def bare_loop(
-    step: TrainingStep, optimizer: torch.optim.Optimizer, batches: Sequence[tuple[Batch, MixPlan | None]]
-) -> None:
+def bare_loop(step: Step, optimizer: torch.optim.Optimizer, batches: Sequence[tuple[Batch, Position]]) -> None:
     """What the engine is compared with."""
-    for batch, plan in batches:
-        loss = step(batch, plan)["loss"].mean()
+    for batch, position in batches:
+        loss = step(batch, position)["loss"].mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

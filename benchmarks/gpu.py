@@ -1,9 +1,13 @@
 """Everything that needs a GPU, in one command of at most nine minutes: `python benchmarks/gpu.py --out DIR` (`make gpu OUT=DIR`).
 
-Uses the Python it is started with, which must have torch and triton; nothing is fetched or installed. Runs the tests of the
-kernels on the device, then the benchmarks, each part in a process of its own with a time limit, and ends with one table: what
-each part came to, and the figures against their bars. Leaves `gpu.csv` (every measurement) and `gpu.log` (everything printed)
-in DIR.
+Uses the Python it is started with, which must have torch and triton; nothing is fetched, installed or built. Compiles the
+kernels, runs their tests on the device, then the benchmarks, each part in a process of its own with a time limit, and ends with
+one table: what each part came to, each kernel, and the figures against their bars. With `--check` (`make gpu-check OUT=DIR`, at
+most two minutes), the first thing to do on a device, one small case of each operator takes the place of tests and benchmarks.
+With `--rehearse` all parts run without a GPU, in Triton's interpreter and at tiny sizes.
+
+Leaves `gpu.log` (everything printed), `kernels.csv` (every compilation) and `gpu.csv` (every measurement) in DIR, each written as
+it comes. Compiled kernels are kept in TRITON_CACHE_DIR, or where Triton keeps them.
 
 Exit code: 0 all tests passed and no part failed; 1 a part failed or ran out of time, or tests could not run (no pytest); 2 there
 is nothing to run on.
@@ -21,21 +25,29 @@ import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BUDGET = 530.0  # seconds for everything
-TEST_LIMIT = 180.0  # of each test process; they run side by side
+BUDGET, CHECK_BUDGET = 530.0, 115.0  # seconds for everything
+COMPILE_LIMIT, CASE_LIMIT = 55.0, 45.0
+TEST_LIMIT = 150.0  # of each test process; they run side by side
 HEADLINE = "swin-2000-B32"
 OURS = "pare", "pare-inplace", "pare-exact"
+RIVALS, COMPILED = ("paper", "eager-closed-manual"), ("compile-closed", "compile-closed-manual")
 # Of these files the tests that are marked `gpu`; of tests/triton/on_device all.
 OPERATOR_TESTS = ("functional", "library", "properties", "backends", "errors", "nn", "transforms")
 MODEL_TESTS = ("model",)
-MODEL_PACKAGES = ("transformers", "accelerate", "jsonargparse")
+CASES = (  # of tests.triton.device_check
+    *("replace", "replace-bf16", "replace-fp64", "replace-by-score", "replace-odd", "replace-topk", "replace-swin"),
+    *("replace-long", "swap", "scores", "topk", "topk-long", "graph"),
+)
+MODEL_PACKAGES = ("transformers", "accelerate", "sklearn", "yaml")
+REHEARSAL = {"TRITON_INTERPRET": "1", "PARE_KERNELS_NO_EXT": "1", "TORCH_COMPILE_DISABLE": "1", "OMP_NUM_THREADS": "1"}
 PASSED, FAILED, LATE, SKIPPED = "passed", "FAILED", "OUT OF TIME", "skipped"
 
 PROBE = """
@@ -74,9 +86,26 @@ class Outcome:
     note: str = ""
 
 
-def parts(out: Path) -> list[Part]:
+def preparation(out: Path) -> list[Part]:
+    """What the machine is, and its kernels compiled: once, before processes that would each do it."""
+    check, limit = (sys.executable, "-m", "tests.triton.device_check"), COMPILE_LIMIT
+    options = "--csv", str(out / "kernels.csv"), "--limit", str(limit - 15)  # it starts with importing torch
+    return [
+        Part("report", (sys.executable, "-m", "pare_kernels.report"), limit, group="preparation"),
+        Part("compile", (*check, "compile", *options), limit, group="preparation"),
+    ]
+
+
+def check_parts(out: Path, rehearse: bool = False) -> list[Part]:
+    check = (sys.executable, "-m", "tests.triton.device_check")
+    names = ("all",) if rehearse else CASES
+    return [*preparation(out), *(Part(f"case: {name}", (*check, name), CASE_LIMIT, group="cases") for name in names)]
+
+
+def parts(out: Path, rehearse: bool = False) -> list[Part]:
     python, file = sys.executable, str(out / "gpu.csv")
-    pytest = (python, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    # By name, so that the log of a process that is cut short says which test it was in.
+    pytest = (python, "-m", "pytest", "-v", "--no-header", "--durations=3", "-p", "no:cacheprovider")
 
     def test(path: Path, *selection: str, needs: tuple[str, ...] = ()) -> Part:
         name = f"tests: {path.parent.name}/{path.stem.removeprefix('test_')}"
@@ -92,24 +121,38 @@ def parts(out: Path) -> list[Part]:
         *(marked("pare_kernels", name, *(("hypothesis",) if name == "properties" else ())) for name in OPERATOR_TESTS),
         *(marked("crossmodal", name, *MODEL_PACKAGES) for name in MODEL_TESTS),
     ]
-    measure = (python, "-m", "benchmarks.run", "--device", "cuda", "--csv", file, "--seconds", "1")
+    device, size, seconds = ("cpu", "tiny", "0.01") if rehearse else ("cuda", "base", "1")
+    measure = (python, "-m", "benchmarks.run", "--device", device, "--csv", file, "--seconds", seconds)
 
     def operator(case: str, limit: float, *providers: str) -> Part:
         chosen = tuple(word for name in providers for word in ("--provider", name))
         name = f"{case}: {', '.join(providers)}"
         return Part(name, (*measure, "--case", case, *chosen), limit=limit, group=name)
 
-    step = (python, "-m", "benchmarks.train_step", "--device", "cuda", "--size", "base", "--csv", file)
+    step = (python, "-m", "benchmarks.train_step", "--device", device, "--size", size, "--csv", file)
+    training = Part("training step", step, limit=80, group="step", needs=MODEL_PACKAGES)
+    if rehearse:
+        imported = "tests/triton/test_gpu.py"  # which is not collected without a GPU
+        files = [part.command[-1] for part in tests if part.command[-1] != imported]
+        needs = tuple(dict.fromkeys(name for part in tests for name in part.needs))
+        return [
+            *preparation(out),
+            Part("tests: collected", (*pytest, "--collect-only", *files), TEST_LIMIT, "tests", needs),
+            Part(f"tests: {imported}", (python, "-c", "import tests.triton.test_gpu"), TEST_LIMIT, "tests", needs),
+            operator("tiny", 80, *OURS, *RIVALS, *COMPILED),
+            training,
+        ]
     # What matters most comes first, and what may hang or be slow (compilers, the paper's thousands of launches) is on its own:
     # a part writes its rows when it ends, and one that is cut short loses no others.
     return [
+        *preparation(out),
         *tests,
         operator(HEADLINE, 60, *OURS),
         operator(HEADLINE, 50, "paper"),
         operator(HEADLINE, 60, "eager-closed-manual", "compile-closed-manual"),
         operator(HEADLINE, 60, "compile-closed"),
-        Part("training step", step, limit=80, group="step", needs=MODEL_PACKAGES),
-        operator("short", 40, *OURS, "paper", "eager-closed-manual"),
+        training,
+        operator("short", 40, *OURS, *RIVALS),
     ]
 
 
@@ -249,41 +292,90 @@ def figures(path: Path) -> list[tuple[str, str, str]]:
     return table
 
 
-def summary(outcomes: Sequence[Outcome], found: Sequence[tuple[str, str, str]]) -> list[str]:
+def kernels(path: Path, outcomes: Sequence[Outcome]) -> list[str]:
+    """A line for each kernel, the worst of its forms: whether it compiled, and whether the cases that launch it passed."""
+    rows = []
+    if path.is_file():
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    wrong = {
+        out.part.removeprefix("case: ") for out in outcomes if out.part.startswith("case: ") and out.result != PASSED
+    }
+    lines = []
+    for kernel in sorted({row["kernel"] for row in rows}):
+        forms = [row for row in rows if row["kernel"] == kernel]
+        broken = [row for row in forms if row["status"] != "ok"]
+        doubtful = [name for name in dict.fromkeys(" ".join(row["cases"] for row in forms).split()) if name in wrong]
+        status = broken[0]["status"] if broken else "IN DOUBT" if doubtful else "ok"
+
+        def most(field: str, forms=forms) -> str:
+            return max((row[field] for row in forms if row[field]), key=int, default="?")
+
+        line = (
+            f"{kernel:32}  {status:11}  {most('registers'):>3} registers, {most('spills')} spilled, {most('shared'):>6} bytes "
+            f"shared, {max(float(row['seconds']) for row in forms):4.1f} s, {len(forms)} forms"
+        )
+        notes = [f"{row['constants']}: {row['note']}" for row in broken[:1]]
+        notes += [f"used by {', '.join(doubtful)}"] if doubtful else []
+        lines.append("; ".join([line, *notes]))
+    return lines
+
+
+def summary(outcomes: Sequence[Outcome], of_kernels: Sequence[str], found: Sequence[tuple[str, str, str]]) -> list[str]:
     width = max(len(outcome.part) for outcome in outcomes)
     lines = [
         f"{outcome.part:{width}}  {outcome.result:11}  {outcome.seconds:4.0f} s  {outcome.note}" for outcome in outcomes
     ]
+    lines += ["", *of_kernels] if of_kernels else []
     if found:
         what, measured = (max(len(row[column]) for row in found) for column in (0, 1))
         lines += ["", *(f"{a:{what}}  {b:{measured}}  {c and 'bar: ' + c}".rstrip() for a, b, c in found)]
     return lines
 
 
+def cache_folder() -> str:
+    """Where all processes keep compiled kernels: said to Triton, which torch.compile would otherwise give a place of its own."""
+    folder = Path(os.environ.get("TRITON_CACHE_DIR") or Path.home() / ".triton" / "cache")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return str(folder)
+    except OSError:
+        return tempfile.mkdtemp(prefix="triton-")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder for gpu.csv and gpu.log"
-    )
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder for what is left")
+    parser.add_argument("--check", action="store_true", help="one small case of each operator, in at most two minutes")
+    parser.add_argument("--rehearse", action="store_true", help="without a GPU, in Triton's interpreter, at tiny sizes")
     options = parser.parse_args(arguments)
-    deadline = time.monotonic() + BUDGET
+    patience = 10 if options.rehearse else 1  # nothing is measured, on a machine that may be slow
+    deadline = time.monotonic() + patience * (CHECK_BUDGET if options.check else BUDGET)
     found = probe()
+    if options.rehearse:
+        os.environ.update(REHEARSAL)
+        found |= {"cuda": True, "devices": ["no GPU, a rehearsal"]}
     reason = missing(found)
     if reason is not None:
         print(f"nothing to run: {reason}", file=sys.stderr)
         return 2
+    os.environ["TRITON_CACHE_DIR"] = cache_folder()
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    log = Log(out / "gpu.log")
+    (out / "kernels.csv").unlink(missing_ok=True)
+    log = Log(out / ("gpu-check.log" if options.check else "gpu.log"))
     try:
         log.line(
-            f"{', '.join(found['devices'])}; torch {found['torch']}, triton {found['triton']}, {sys.version.split()[0]}"
+            f"{', '.join(found['devices'])}; torch {found['torch']}, triton {found['triton']}, {sys.version.split()[0]}; "
+            f"compiled kernels in {os.environ['TRITON_CACHE_DIR']}"
         )
-        everything, outcomes = parts(out), []
+        everything, outcomes = (check_parts if options.check else parts)(out, options.rehearse), []
+        everything = [replace(part, limit=patience * part.limit) for part in everything]
         for name in dict.fromkeys(part.group for part in everything):
             outcomes += run_group([part for part in everything if part.group == name], log, deadline)
         log.line("-" * 100)
-        for line in summary(outcomes, figures(out / "gpu.csv")):
+        for line in summary(outcomes, kernels(out / "kernels.csv", outcomes), figures(out / "gpu.csv")):
             log.line(line)
     finally:
         log.close()

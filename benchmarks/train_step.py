@@ -1,4 +1,4 @@
-"""What the operator is worth in training: `python -m benchmarks.train_step [--device cpu|cuda] [--size small|base]`.
+"""What the operator is worth in training: `python -m benchmarks.train_step [--device cpu|cuda] [--size tiny|small|base]`.
 
 One whole optimiser step of real encoders with random weights, in three ways:
 
@@ -7,8 +7,8 @@ One whole optimiser step of real encoders with random weights, in three ways:
     pare-paper    the same step with the paper's algorithm in the operator's place
 
 `base` are the shapes of the paper (Swin-base at 224, RoBERTa-base); `small` has the same tokens per sample in shallower encoders,
-for a machine of two cores. Reported: samples/s, peak memory, and the operator's share of the step: its forward and backward pass
-timed alone on tensors of the step's own shape, over the step's time.
+for a machine of two cores; `tiny` only shows that it runs. Reported: samples/s, peak memory, and the operator's share of the step:
+its forward and backward pass timed alone on tensors of the step's own shape, over the step's time.
 """
 
 from __future__ import annotations
@@ -31,13 +31,16 @@ from benchmarks.providers.ours import backend
 from benchmarks.providers.rivals import paper_mix
 from benchmarks.records import Provenance, Row, append, results_path
 from benchmarks.run import parse_device
-from crossmodal.methods import Batch, MixPlan, TrainingStep
+from crossmodal.data.dataset import ArrayDataset, Batch
+from crossmodal.methods._patch_replacement import PatchReplacement
+from crossmodal.methods.pare import Options
 from crossmodal.models.encoders.base import Encoder
 from crossmodal.models.encoders.image import SwinEncoder
 from crossmodal.models.encoders.text import TextEncoder
-from crossmodal.models.finetuned import CrossModalModel
-from crossmodal.scoring import losses
-from crossmodal.settings import MixingConfig
+from crossmodal.models.finetuned import FineTuned
+from crossmodal.sources.base import Source
+from crossmodal.tasks import Normalizer, Task
+from crossmodal.training.objective import Objective, Position, Step
 from pare_kernels import PatchReplaceResult
 
 CLASSES = 10
@@ -78,6 +81,14 @@ def _roberta(layers: int) -> TextEncoder:
     return encoder
 
 
+def _tiny() -> TextEncoder:
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 100}
+    model = RobertaModel(RobertaConfig(num_hidden_layers=1, **sizes), add_pooling_layer=False)
+    encoder = TextEncoder(model, name="tiny", keep_source=True)
+    encoder.attach((1, 40), patch_size=4)
+    return encoder
+
+
 def _images(count: int) -> Tensor:
     return torch.randn(count, 3, 224, 224)
 
@@ -94,7 +105,16 @@ def _small_images(count: int) -> Tensor:
     return torch.randn(count, 3, 32, 32)
 
 
+def _short_signals(count: int) -> Tensor:
+    return torch.randn(count, 1, 40)
+
+
+def _words(count: int) -> Tensor:
+    return torch.randint(5, 100, (count, 8))
+
+
 SETTINGS = {
+    "tiny": (Setting("tiny", _tiny, _short_signals, _words, 2, 4),),
     "small": (
         Setting("swin-small", lambda: _swin((1, 1), (4, 8)), _small_images, _images, 4, 2000),
         Setting("roberta-small", lambda: _roberta(2), _signals, _sentences, 16, 16),
@@ -106,36 +126,73 @@ SETTINGS = {
 }
 
 
-class PaperStep(TrainingStep):
-    """The training step with the paper's algorithm in the place of `patch_replace`."""
+def synthetic_task(setting: Setting, steps: int = 1) -> Task:
+    """Random samples: `steps` full batches to train on, one for each of the other splits."""
 
-    def replace(self, tokens: Tensor, source_tokens: Tensor, plan: MixPlan) -> PatchReplaceResult:
-        gate = self.model.gate
-        mixed = paper_mix(tokens, source_tokens, gate.weight[0], gate.bias, None, plan.k, self.mixing.tau)
+    def split(count: int) -> ArrayDataset:
+        return ArrayDataset(setting.sample(count), torch.arange(count) % CLASSES)
+
+    train = split(steps * setting.batch)
+    return Task(
+        name=setting.name,
+        kind="classification",
+        train=train,
+        validation=split(setting.batch),
+        test=split(setting.batch),
+        input_shape=tuple(train.x.shape[1:]),
+        output_shape=(CLASSES,),
+        class_names=tuple(map(str, range(CLASSES))),
+        loss="cross_entropy",
+        metrics=("accuracy",),
+        normalizer=Normalizer.fit(train.x.numpy(), per_x="none"),
+        description="random samples",
+    )
+
+
+def synthetic_source(setting: Setting, modality: str) -> Source:
+    """Random samples of the pretraining modality, two batches of them."""
+    inputs = setting.source(2 * setting.batch)
+    labels = torch.arange(len(inputs)) % CLASSES
+    return Source("random", modality, inputs, labels, tuple(map(str, range(CLASSES))), "", "")
+
+
+class PaperReplacement(PatchReplacement):
+    """PaRe with the paper's algorithm in the place of `patch_replace`."""
+
+    def replace(self, tokens: Tensor, source_tokens: Tensor, position: Position) -> PatchReplaceResult:
+        k = self.k(position.epoch, position.epochs)
+        mixed = paper_mix(tokens, source_tokens, self.gate.weight[0], self.gate.bias, None, k, self.options.tau)
         # The loss asks for lam alone.
         index = torch.empty(len(tokens), 0, dtype=torch.int64, device=tokens.device)
-        return PatchReplaceResult(mixed, plan.k / tokens.shape[1], index, index)
+        return PatchReplaceResult(mixed, k / tokens.shape[1], index, index)
 
 
-def make_step(setting: Setting, way: str, device: torch.device) -> tuple[Callable[[], None], TrainingStep]:
-    """One optimiser step as a function without arguments, and the module behind it. way: "nft", "pare" or "pare-paper"."""
+def make_step(setting: Setting, way: str, task: Task) -> Step:
+    """Model and objective. way: "nft", "pare" or "pare-paper"."""
     torch.manual_seed(0)
     encoder = setting.make()
-    model = CrossModalModel(encoder, "classification", CLASSES, source_classes=None if way == "nft" else CLASSES)
-    model = model.to(device)
-    kind = PaperStep if way == "pare-paper" else TrainingStep
-    step = kind(model, losses.get("cross_entropy"), lambda y: y, None if way == "nft" else MixingConfig()).train()
-    groups = model.parameter_groups()
-    optimizer = torch.optim.AdamW([*groups.encoder, *groups.new], lr=1e-5)
-    labels = torch.randint(0, CLASSES, (setting.batch,))
+    model = FineTuned(encoder, "classification", CLASSES)
+    if way == "nft":
+        return Step(model, Objective(task))
+    kind = PaperReplacement if way == "pare-paper" else PatchReplacement
+    options = Options(schedule="constant", start=setting.k, end=setting.k)
+    objective = kind(task, model, synthetic_source(setting, encoder.modality), options)
+    return Step(model, objective)
+
+
+def make_run(setting: Setting, way: str, device: torch.device) -> tuple[Callable[[], None], Step]:
+    """One optimiser step as a function without arguments, and the module behind it."""
+    step = make_step(setting, way, synthetic_task(setting)).to(device).train()
+    optimizer = torch.optim.AdamW([p for p in step.parameters() if p.requires_grad], lr=1e-5)
+    labels = torch.arange(setting.batch) % CLASSES
     samples, source = setting.sample(setting.batch), setting.source(setting.batch)
     weight, index = torch.ones(setting.batch), torch.arange(setting.batch)
-    batch = Batch(samples, labels, index, weight, source, labels).to(device)
-    plan = None if way == "nft" else MixPlan(setting.k, "gumbel", 0, (0, setting.batch))
+    extras = {"source": Batch(source, labels, index, weight)}
+    batch, position = Batch(samples, labels, index, weight, extras).to(device), at(setting)
 
     def run() -> None:
         optimizer.zero_grad(set_to_none=True)
-        step(batch, plan)["loss"].mean().backward()
+        step(batch, position)["loss"].mean().backward()
         optimizer.step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
@@ -143,21 +200,24 @@ def make_step(setting: Setting, way: str, device: torch.device) -> tuple[Callabl
     return run, step
 
 
-def operator_alone(setting: Setting, step: TrainingStep, device: torch.device) -> Callable[[], None]:
+def at(setting: Setting) -> Position:
+    """A step of a long run, with Gumbel noise; of an epoch that is not pictured."""
+    return Position(1, 100, total=setting.batch)
+
+
+def operator_alone(setting: Setting, step: Step, device: torch.device) -> Callable[[], None]:
     """Forward and backward pass of the step's own replacement on random tokens of its shape."""
-    model = step.model
-    source_count = model.embed_source(setting.source(1).to(device)).shape[1]
-    encoder = model.encoder
+    source_count = step.model.embed_source(setting.source(1).to(device)).shape[1]
+    encoder, objective = step.model.encoder, step.objective
     target = torch.randn(setting.batch, encoder.num_tokens, encoder.width, device=device, requires_grad=True)
     source = torch.randn(
         setting.batch, source_count, encoder.width, device=device
     )  # frozen: no gradient, as in the step
     upstream = torch.randn_like(target)
-    plan = MixPlan(setting.k, "gumbel", 0, (0, setting.batch))
 
     def run() -> None:
-        mixed = step.replace(target, source, plan).mixed
-        torch.autograd.grad(mixed, (target, *model.gate.parameters()), upstream)
+        mixed = objective.replace(target, source, at(setting)).mixed
+        torch.autograd.grad(mixed, (target, *objective.gate.parameters()), upstream)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
@@ -183,7 +243,7 @@ WAYS = {"nft": "ours", "pare": "ours", "pare-paper": "paper"}
 
 def measure(setting: Setting, device: torch.device, *, repeats: int = STEPS_MEASURED) -> list[Row]:
     """A row per way: the whole step in `both_ms`, samples/s, peak memory of a step beyond model, optimizer state and batch."""
-    made = {way: make_step(setting, way, device) for way in WAYS}
+    made = {way: make_run(setting, way, device) for way in WAYS}
     functions = {way: run for way, (run, _) in made.items()}
     operators = {way: operator_alone(setting, made[way][1], device) for way in WAYS if way != "nft"}
     times = seconds_of(functions | {f"operator of {way}": run for way, run in operators.items()}, repeats)
@@ -236,7 +296,7 @@ def table(setting: Setting, rows: Sequence[Row]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.train_step", description=__doc__.split("\n")[0])
-    parser.add_argument("--size", default="small", metavar="small|base", help="default: small")
+    parser.add_argument("--size", default="small", metavar="tiny|small|base", help="default: small")
     parser.add_argument("--device", default="cpu", metavar="cpu|cuda[:N]", help="default: cpu")
     parser.add_argument("--threads", type=int, default=1, help="default: 1")
     parser.add_argument("--csv", type=Path, metavar="PATH", help="default: benchmarks/results/<device>.csv")

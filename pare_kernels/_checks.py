@@ -216,7 +216,15 @@ def draw_seed(generator: torch.Generator | None = None, device: torch.device | s
         return torch.randint(2**63 - 1, (), device=device)
     check_seed(None, generator)
     seed = torch.randint(2**63 - 1, (), device=generator.device, generator=generator)
-    return seed if device is None else seed.to(device)
+    return seed if device is None else _put(seed, torch.device(device))
+
+
+def _put(seed: Tensor, device: torch.device) -> Tensor:
+    """The seed on a device. A CUDA graph keeps one from the CPU as a number, since it cannot capture a copy from there."""
+    crosses = seed.device.type == "cpu" and device.type == "cuda" and not torch.compiler.is_compiling()
+    if crosses and torch.cuda.is_current_stream_capturing():
+        return torch.full((), int(seed), dtype=torch.int64, device=device)
+    return seed.to(device)
 
 
 def settle_seed(seed: int | Tensor | None, generator: torch.Generator | None, device: torch.device) -> Tensor:
@@ -225,7 +233,7 @@ def settle_seed(seed: int | Tensor | None, generator: torch.Generator | None, de
         return draw_seed(generator, device)
     check_seed(seed, generator)
     if isinstance(seed, Tensor):
-        return seed.to(device)
+        return _put(seed, device)
     return torch.full((), seed - 2**64 if seed >= 2**63 else seed, dtype=torch.int64, device=device)
 
 

@@ -194,6 +194,8 @@ def patch_replace(
         `torch.compile`, k, the seed and the shapes may change without another compilation; `tau` and `noise_scale` may change
         too, each value for a compilation of its own.
 
+        A CUDA graph keeps a seed that came from the CPU; one on the device may change between replays.
+
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, device or range; the message names it.
     """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
@@ -22,7 +24,13 @@ class PatchGate(nn.Module):
         bias: (1,) or None.
     """
 
-    def __init__(self, dim: int, bias: bool = True, device=None, dtype=None) -> None:
+    def __init__(
+        self,
+        dim: int,
+        bias: bool = True,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
             raise ValueError(f"dim must be an int >= 1, got {dim!r}")
@@ -39,6 +47,9 @@ class PatchGate(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         return gate_scores(tokens, self.weight, self.bias)
+
+    if TYPE_CHECKING:  # calls of a module are untyped in torch
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, bias={self.bias is not None}"
@@ -106,6 +117,9 @@ class PatchReplace(nn.Module):
             noise=noise,
             straight_through=self.straight_through,
         )
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return (

@@ -25,6 +25,7 @@ def package_versions() -> dict[str, str]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "not installed"
+    versions["torch"] = torch.__version__  # with the build (+cu130, +cpu), which installers may leave out of theirs
     return versions
 
 

@@ -1,14 +1,20 @@
 """What of `make gpu` needs no GPU: refusals, time limits, skipped parts, the table at the end."""
 
 import csv
+import os
+import re
+import subprocess
 import sys
 import time
 
 import pytest
 import torch
 
+pytest.importorskip("triton")
+
 from benchmarks import gpu
 from benchmarks.run import parse, plans_of
+from tests.triton import device_check
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -34,19 +40,32 @@ def test_a_machine_with_everything_lacks_nothing():
     assert gpu.missing({"torch": "2.13.0", "triton": "3.8.0", "cuda": True}) is None
 
 
+def longest_of_groups(parts):
+    """Limits, not expectations: the deadline cuts the last part short."""
+    longest = {}
+    for part in parts:
+        longest[part.group] = max(longest.get(part.group, 0), part.limit)
+    assert len({part.name for part in parts}) == len(parts)
+    return sum(longest.values())
+
+
+def test_the_parts_of_the_check_exist_and_fit_into_two_minutes(tmp_path):
+    parts = gpu.check_parts(tmp_path)
+    assert {part.name for part in parts} == {"report", "compile", *(f"case: {name}" for name in gpu.CASES)}
+    assert {*gpu.CASES} == {*device_check.CASES, "graph"}
+    assert longest_of_groups(parts) <= gpu.CHECK_BUDGET < 120
+    assert not any(part.needs for part in parts)  # torch and triton alone
+
+
 def test_the_parts_exist_and_fit_into_the_budget(tmp_path):
     parts = gpu.parts(tmp_path)
     names = [part.name for part in parts]
-    assert len(set(names)) == len(names)
     kernels = {f"tests: on_device/{name}" for name in ("selection", "relaxation", "gradients")}
     operators = {f"tests: pare_kernels/{name}" for name in gpu.OPERATOR_TESTS}
     models = {f"tests: crossmodal/{name}" for name in gpu.MODEL_TESTS}
     assert kernels | operators | models | {"tests: triton/gpu", "training step"} <= set(names)
-    longest = {}
-    for part in parts:
-        longest[part.group] = max(longest.get(part.group, 0), part.limit)
     assert gpu.BUDGET < 540
-    assert sum(longest.values()) <= 560  # limits, not expectations: the deadline cuts the last part short
+    assert longest_of_groups(parts) <= 560
     for part in parts:
         if "pytest" in part.command:
             assert (gpu.ROOT / part.command[-1]).is_file()
@@ -139,7 +158,7 @@ def test_figures_and_summary(tmp_path):
     found = gpu.figures(path)
     assert found[0][1] == "0.200 ms, 2826 GB/s = 71% of copying"
     assert [row[1] for row in found[1:]] == ["4.5 x", "2000 x", "2.000 ms", "2.0%"]
-    lines = gpu.summary([gpu.Outcome("tests", gpu.PASSED, 12, "40 passed")], found)
+    lines = gpu.summary([gpu.Outcome("tests", gpu.PASSED, 12, "40 passed")], [], found)
     assert "passed" in lines[0]
     assert any(line.endswith("bar: 1000 x") for line in lines)
 
@@ -147,7 +166,8 @@ def test_figures_and_summary(tmp_path):
 def run_main(monkeypatch, folder, *parts):
     found = {"torch": "2.13.0", "triton": "3.8.0", "cuda": True, "devices": ["a device"]}
     monkeypatch.setattr(gpu, "probe", lambda: found)
-    monkeypatch.setattr(gpu, "parts", lambda out: list(parts))
+    monkeypatch.setattr(gpu, "parts", lambda out, rehearse: list(parts))
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(folder / "cache"))
     return gpu.main(["--out", str(folder)])
 
 
@@ -177,3 +197,64 @@ def test_exit_codes(monkeypatch, tmp_path):
     tests = gpu.Part("tests: one", fine.command, 30, "a", needs=("no_such_module",))
     assert run_main(monkeypatch, tmp_path, fine, optional) == 0
     assert run_main(monkeypatch, tmp_path, fine, tests) == 1
+
+
+def test_a_line_for_each_kernel(tmp_path):
+    """The worst of its forms; what launches in a case that did not pass is in doubt."""
+    path = tmp_path / "kernels.csv"
+    assert gpu.kernels(path, []) == []
+    row = {
+        "constants": "BLOCK 16",
+        "status": "ok",
+        "seconds": 1.25,
+        "registers": 32,
+        "spills": 0,
+        "shared": 512,
+        "note": "",
+    }
+    rows = [
+        row | {"kernel": "tokens.swap_kernel", "cases": "swap"},
+        row | {"kernel": "tokens.dots_kernel", "cases": "swap replace"},
+        row | {"kernel": "tokens.dots_kernel", "cases": "long", "registers": 128, "seconds": 3.5},
+        {
+            "kernel": "long_rows.adjoint_kernel",
+            "constants": "BLOCK 2048",
+            "cases": "long",
+            "status": "FAILED",
+            "seconds": 0.0,
+        }
+        | {"note": "PTXASError: no"},
+    ]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    outcomes = [gpu.Outcome("case: swap", gpu.PASSED, 1), gpu.Outcome("case: replace", gpu.LATE, 40)]
+    adjoint, dots, swap = gpu.kernels(path, outcomes)
+    assert "FAILED" in adjoint
+    assert "BLOCK 2048: PTXASError: no" in adjoint
+    assert "IN DOUBT     128 registers, 0 spilled,    512 bytes shared,  3.5 s, 2 forms; used by replace" in dots
+    assert swap.split()[1] == "ok"
+
+
+@pytest.mark.parametrize("mode", [["--check"], []], ids=["check", "whole"])
+def test_a_rehearsal_goes_through_every_part(mode, tmp_path):
+    """From a source tree without anything built and without jsonargparse, as on a machine that is lent."""
+    blocked = tmp_path / "blocked" / "jsonargparse"
+    blocked.mkdir(parents=True)
+    (blocked / "__init__.py").write_text("raise ModuleNotFoundError('not on this machine', name='jsonargparse')")
+    environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(blocked.parent)}
+    command = [sys.executable, "benchmarks/gpu.py", "--rehearse", *mode, "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=gpu.ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    log = (tmp_path / "out" / ("gpu-check.log" if mode else "gpu.log")).read_text()
+    assert log == done.stdout
+    table = log[log.index("-" * 100) :]
+    expected = gpu.check_parts(tmp_path, True) if mode else gpu.parts(tmp_path, True)
+    assert all(re.search(rf"\] {re.escape(part.name)} +passed", table) for part in expected)
+    with (tmp_path / "out" / "kernels.csv").open(newline="") as file:
+        compiled = {row["kernel"] for row in csv.DictReader(file)}
+    assert compiled == set(re.findall(r"(\w+\.\w+_kernel) +ok", table))
+    if not mode:
+        with (tmp_path / "out" / "gpu.csv").open(newline="") as file:
+            assert {"pare", "paper", "compile-closed", "nft"} <= {row["provider"] for row in csv.DictReader(file)}

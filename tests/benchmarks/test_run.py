@@ -180,30 +180,9 @@ def test_base_errors(checkout):
 # Training steps ------------------------------------------------------------------------------------------------------
 
 
-def tiny_setting():
-    from transformers import RobertaConfig, RobertaModel
-
-    def make():
-        config = RobertaConfig(
-            num_hidden_layers=1, hidden_size=16, num_attention_heads=2, intermediate_size=16, vocab_size=100
-        )
-        encoder = train_step.TextEncoder(RobertaModel(config, add_pooling_layer=False), name="tiny", keep_source=True)
-        encoder.attach((1, 40), patch_size=4)
-        return encoder
-
-    return train_step.Setting(
-        "tiny", make, lambda n: torch.randn(n, 1, 40), lambda n: torch.randint(5, 100, (n, 8)), batch=2, k=4
-    )
-
-
-@pytest.fixture
-def tiny_settings(monkeypatch):
-    monkeypatch.setattr(train_step, "SETTINGS", {"small": (tiny_setting(),)})
-
-
-def test_train_step(tiny_settings, tmp_path, capsys):
+def test_train_step(tmp_path, capsys):
     path = tmp_path / "a.csv"
-    assert train_step.main(["--csv", str(path)]) == 0
+    assert train_step.main(["--size", "tiny", "--csv", str(path)]) == 0
     rows = {row.provider: row for row in read(path)}
     assert set(rows) == {"nft", "pare", "pare-paper"}
     assert rows["pare"].samples_per_s > 0
@@ -216,14 +195,14 @@ def test_train_step(tiny_settings, tmp_path, capsys):
 
 def test_ways_differ_in_what_they_compute():
     """The paper's step replaces k patches too, and its gate learns."""
-    setting = tiny_setting()
+    (setting,) = train_step.SETTINGS["tiny"]
     for way in ("pare", "pare-paper"):
-        run_once, step = train_step.make_step(setting, way, CPU)
-        before = step.model.gate.weight.detach().clone()
+        run_once, step = train_step.make_run(setting, way, CPU)
+        before = step.objective.gate.weight.detach().clone()
         run_once()
-        assert not torch.equal(step.model.gate.weight, before)
+        assert not torch.equal(step.objective.gate.weight, before)
         target, source = torch.randn(2, 10, 16), torch.randn(2, 8, 16)
-        result = step.replace(target, source, train_step.MixPlan(4, "gumbel", 0, (0, 2)))
+        result = step.objective.replace(target, source, train_step.at(setting))
         assert ((result.mixed != target).any(-1).sum(1) == 4).all()
         assert result.lam == 0.4
 

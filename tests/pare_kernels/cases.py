@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from pare_kernels import reference
+
 OPTION_WORDS = [
     {"selection": selection, "replace": replace, "pairing": pairing}
     for selection in ("gumbel", "topk", "random")
@@ -40,6 +42,18 @@ def on_host(values):
         moved = [on_host(value) for value in values]
         return type(values)(*moved) if hasattr(values, "_fields") else type(values)(moved)
     return values
+
+
+def choose_again(noisy_target, noisy_source, k, highest=False, by_score=False):
+    """The definition's choice on an operator's own noisy scores: two within rounding of each other make no difference."""
+    words = {"replace": "highest" if highest else "lowest", "pairing": "score" if by_score else "position"}
+    return reference.choose_patches(noisy_target, noisy_source, k, **words)
+
+
+def place(target, source, slots, patches):
+    """The target with the source's `patches` in its `slots`."""
+    slots, patches = (index.unsqueeze(-1).expand(-1, -1, target.shape[2]) for index in (slots, patches))
+    return target.contiguous().scatter(1, slots, source.gather(1, patches))
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

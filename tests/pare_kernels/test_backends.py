@@ -12,7 +12,7 @@ import torch
 from pare_kernels import _fallback, _library, reference
 from pare_kernels._checks import GUMBEL, RANDOM, TOPK, accumulation_dtype
 from pare_kernels._types import ChoiceScores
-from tests.pare_kernels.cases import normal, on_host
+from tests.pare_kernels.cases import choose_again, normal, on_host, place
 from tests.pare_kernels.conftest import DEVICES, INTERPRETED
 from tests.tolerances import RELAXED, SCORES, assert_gradient
 
@@ -125,17 +125,6 @@ def clone(tensor):
     return tensor.clone() if isinstance(tensor, torch.Tensor) else tensor
 
 
-def redo_choice(arguments, noisy_target, noisy_source):
-    """The definition's choice on the kernel's own scores, so that rounding cannot make a difference."""
-    return reference.choose_patches(
-        noisy_target,
-        noisy_source,
-        arguments[7],
-        replace="highest" if arguments[11] else "lowest",
-        pairing="score" if arguments[12] else "position",
-    )
-
-
 def check_forward(arguments):
     dtype = arguments[0].dtype
     results = ops.patch_replace(*arguments)
@@ -144,12 +133,10 @@ def check_forward(arguments):
     target, source = arguments[:2]
     rtol, atol = SCORES[dtype]
     torch.testing.assert_close(scores, _fallback.patch_replace(*arguments)[3], rtol=4 * rtol, atol=4 * atol)
-    slots, patches = redo_choice(arguments, *ChoiceScores.split(scores, target, source)[:2])
+    slots, patches = choose_again(*ChoiceScores.split(scores, target, source)[:2], arguments[7], *arguments[11:13])
     assert torch.equal(target_index, slots)
     assert torch.equal(source_index, patches)
-    rows = (index.unsqueeze(-1).expand(-1, -1, target.shape[2]) for index in (slots, patches))
-    slot_rows, patch_rows = rows
-    assert torch.equal(mixed, target.contiguous().scatter(1, slot_rows, source.gather(1, patch_rows)))
+    assert torch.equal(mixed, place(target, source, slots, patches))
     return results
 
 

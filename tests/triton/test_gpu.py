@@ -4,8 +4,11 @@ import pytest
 import torch
 
 import pare_kernels
-from tests.pare_kernels.cases import OPTION_WORDS, make_inputs, zeros_if_none
-from tests.tolerances import assert_gradient
+from pare_kernels import _fallback
+from pare_kernels._checks import TOPK, check_options
+from pare_kernels._types import ChoiceScores
+from tests.pare_kernels.cases import OPTION_WORDS, choose_again, make_inputs, on_host, place, zeros_if_none
+from tests.tolerances import SCORES, assert_gradient
 
 pytestmark = pytest.mark.gpu
 SHAPE, K = (3, 70, 61, 48), 23
@@ -22,33 +25,46 @@ def step(inputs, operator=pare_kernels.patch_replace, upstream=None, **options):
     return result, torch.autograd.grad((result.mixed * upstream).sum(), inputs, allow_unused=True)
 
 
+def assert_as_on_the_cpu(inputs, k=K, with_gradients=True, **words):
+    """Choice and gradients of the public operator against the definition on the CPU, in float64: on the kernels' own scores, of
+    which two may lie within rounding of each other."""
+    upstream = torch.randn(inputs[0].shape)
+    actual, gradients = step(inputs, upstream=upstream.cuda(), k=k, **words)
+    target, source, weight, bias = (tensor.detach() for tensor in inputs)
+    options = check_options(0.9, 1.0, **words, exact_steps=8, straight_through=None)
+    seed = None if options.selection == TOPK else torch.tensor(11, device="cuda")
+    call = target, source, weight, bias, seed, None, None, k, *options
+    scores = torch.ops.pare_kernels.patch_replace(*call)[3].cpu()
+    *call, target, source = on_host((*call, target, source))
+    rtol, atol = SCORES[target.dtype]
+    torch.testing.assert_close(scores, _fallback.patch_replace(*call)[3], rtol=4 * rtol, atol=4 * atol)
+    noisy = ChoiceScores.split(scores, target, source)[:2]
+    slots, patches = choose_again(*noisy, k, options.highest, options.by_score)
+    assert torch.equal(actual.target_index.cpu(), slots)
+    assert torch.equal(actual.source_index.cpu(), patches)
+    assert torch.equal(actual.mixed.cpu(), place(target, source, slots, patches))
+    if not with_gradients:
+        return
+    wide = [tensor.double() for tensor in (upstream, target, source, weight.cpu())]
+    rest = options.tau, options.exact_steps, options.highest, options.relax, True, True, options.relax
+    exact = _fallback.patch_replace_backward(*wide, slots, patches, scores.double(), *rest)
+    exact = exact if options.relax else (*exact[:2], None, None)
+    for name, one, other, like in zip(("target", "source", "weight", "bias"), gradients, exact, inputs, strict=True):
+        assert_gradient(name, zeros_if_none(one, like), zeros_if_none(other, like), target.dtype)
+
+
 @pytest.mark.parametrize("words", OPTION_WORDS, ids=lambda words: "-".join(words.values()))
 def test_same_choice_and_gradients_as_on_the_cpu(words):
-    ours = inputs_on("cuda")
-    host = [tensor.detach().cpu().double().requires_grad_() for tensor in ours]
-    upstream = torch.randn(SHAPE[0], SHAPE[1], SHAPE[3])
-    actual, gradients = step(ours, upstream=upstream.cuda(), **words)
-    expected, exact = step(host, pare_kernels.reference.patch_replace, upstream=upstream.double(), **words)
-    assert torch.equal(actual.target_index.cpu(), expected.target_index)
-    assert torch.equal(actual.source_index.cpu(), expected.source_index)
-    for name, one, other, like in zip(("target", "source", "weight", "bias"), gradients, exact, ours, strict=True):
-        assert_gradient(name, zeros_if_none(one, like), zeros_if_none(other, like), torch.float32)
+    assert_as_on_the_cpu(inputs_on("cuda"), **words)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("num", [9000, 65536])
 def test_long_rows(num, dtype):
     inputs = inputs_on("cuda", dtype, shape=(1, num, num // 2, 8))
-    host = [tensor.detach().cpu().double().requires_grad_() for tensor in inputs]
-    upstream = torch.randn(1, num, 8, dtype=dtype)
-    actual, gradients = step(inputs, upstream=upstream.cuda(), k=num // 3)
-    expected, exact = step(host, pare_kernels.reference.patch_replace, upstream=upstream.double(), k=num // 3)
-    same = torch.isin(actual.target_index.cpu(), expected.target_index).double().mean()
-    if dtype == torch.float32:
-        assert same > 0.9999  # of so many scores two may lie within rounding of each other
-    else:
-        assert same == 1
-        assert_gradient("weight", gradients[2].cpu(), exact[2], dtype)
+    # Of 65536 noisy scores the first leads so far that float32 keeps five digits of its gradient.
+    with_gradients = dtype == torch.float64 or num < 10000
+    assert_as_on_the_cpu(inputs, num // 3, with_gradients, **OPTION_WORDS[0])
 
 
 @pytest.mark.parametrize("operator", ["patch_replace", "gumbel_topk", "gate_scores", "patch_swap_"])
@@ -74,9 +90,11 @@ def test_torch_compile_keeps_one_graph_and_the_result():
         torch.testing.assert_close(one, other)
 
 
-def test_cuda_graph_replays_with_new_seeds_and_tokens():
+@pytest.mark.parametrize("kind", ["number", "cpu", "cuda"])
+def test_cuda_graph_replays_with_new_tokens_and_a_seed_of_the_device(kind):
+    """A seed from the CPU is kept by the graph."""
     inputs = inputs_on("cuda")
-    seed = torch.tensor(1, device="cuda")
+    seed = 5 if kind == "number" else torch.tensor(5, device=kind)
 
     def both():
         result = pare_kernels.patch_replace(*inputs, k=K, seed=seed)
@@ -91,7 +109,8 @@ def test_cuda_graph_replays_with_new_seeds_and_tokens():
     with torch.cuda.graph(graph):
         mixed, gradients = both()
     for value in (5, 6):
-        seed.fill_(value)
+        if kind == "cuda":
+            seed.fill_(value)
         with torch.no_grad():
             inputs[0].mul_(-1)
         graph.replay()

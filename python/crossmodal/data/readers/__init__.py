@@ -1,0 +1,1 @@
+"""One module per format of file, for training and for prediction alike."""
