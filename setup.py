@@ -21,7 +21,6 @@ TRAIN = [
     "accelerate>=1.10",
     "filelock>=3.16",
     "huggingface_hub>=1.0",
-    "jsonargparse[signatures]>=4.40",
     "matplotlib>=3.8",
     "numpy>=1.26",
     "pillow>=10.1",
@@ -34,6 +33,7 @@ TRAIN = [
     "transformers>=5.0",
 ]
 TEST = [
+    "h5py>=3.11",
     "hypothesis>=6.100",
     "mpmath>=1.3",
     "mypy>=1.13",
@@ -118,7 +118,7 @@ setup(
     package_dir={"crossmodal": "python/crossmodal"},
     package_data={"pare_kernels": ["py.typed"], "crossmodal": ["py.typed", "configs/*.yaml"]},
     install_requires=["torch>=2.10", *TRAIN],
-    extras_require={"test": TEST, "tensorboard": ["tensorboard>=2.15"]},
+    extras_require={"test": TEST, "hdf5": ["h5py>=3.11"], "tensorboard": ["tensorboard>=2.15"]},
     entry_points={
         "console_scripts": [
             "pare-train = crossmodal.cli:train",

@@ -7,6 +7,8 @@ class UserError(ValueError):
     The command line prints it as one message, without a traceback.
     """
 
+    exit_code = 2
+
 
 class Interrupted(RuntimeError):
     """SIGTERM or Ctrl-C; the run was saved. `signum` says which."""

@@ -56,53 +56,21 @@ def test_exit_codes(monkeypatch, capsys, error, code):
     assert capsys.readouterr().err.strip()
 
 
-def test_a_defect_keeps_its_traceback(monkeypatch):
-    def fail(_):
-        int("x")
-
-    monkeypatch.setattr(run, "train", fail)
-    with pytest.raises(ValueError, match="invalid literal"):
-        cli.train([])
-
-
-def in_package(statement: str):
-    """A function of one statement, as if it stood in this package."""
-    names = {"__name__": "crossmodal.made_up", "np": np, "torch": torch}
-    exec(f"def train(settings):\n    {statement}\n", names)
-    return names["train"]
-
-
 @pytest.mark.parametrize(
     "defect",
-    [
-        "np.zeros(3) + np.zeros(4)",
-        "np.zeros(3).reshape(2, 2)",
-        "torch.zeros(2).reshape('a')",
-        "torch.from_numpy(3)",
-        "int('x')",
-        "'a' + 1",
-        "len(3)",
-        "a, b = (1, 2, 3)",
-        "list(map(int, ['x']))",
-    ],
+    [lambda _: np.zeros(3) + np.zeros(4), lambda _: torch.zeros(2).reshape("a"), lambda _: int("x"), lambda _: len(3)],
 )
-def test_a_defect_in_this_package_keeps_its_traceback_where_c_code_raises(monkeypatch, defect):
-    """Such an error has no Python frame of its own: the last one is ours."""
-    monkeypatch.setattr(run, "train", in_package(defect))
-    with pytest.raises(UserError):
+def test_a_defect_keeps_its_traceback_whoever_raises_it(monkeypatch, defect):
+    monkeypatch.setattr(run, "train", defect)
+    with pytest.raises((ValueError, TypeError)):
         cli.train([])
 
 
-@pytest.mark.parametrize(
-    "mistake",
-    [
-        "raise ValueError('seeds: expected numbers')",
-        "raise TypeError('seeds: expected numbers') from None",
-        "error = ValueError('seeds: expected numbers'); raise error",
-    ],
-)
-def test_an_explained_mistake_is_one_message(monkeypatch, capsys, mistake):
-    monkeypatch.setattr(run, "train", in_package(mistake))
+def test_an_explained_mistake_is_one_message(monkeypatch, capsys):
+    def fail(_):
+        raise UserError("seeds: expected numbers")
+
+    monkeypatch.setattr(run, "train", fail)
     assert cli.train([]) == 2
     assert capsys.readouterr().err == "error: seeds: expected numbers\n"
 

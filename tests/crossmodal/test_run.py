@@ -132,7 +132,7 @@ def test_an_evaluation_takes_the_kind_from_the_results(tmp_path, tiny_bert):
 def test_every_method_fills_its_record(tmp_path, tiny_bert, method, capsys):
     results = train(tmp_path, tiny_bert, method=method)
     printed = capsys.readouterr().out
-    assert "classification: as told." in printed
+    assert "classification: set by --kind." in printed
     assert ("12 texts in 2 classes (fruit, vessel)" in printed) == METHODS[method].mixes
     stored = json.loads((tmp_path / "run" / "results.json").read_text())
     assert stored == json.loads(json.dumps(results))

@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator
 
 from crossmodal.errors import Interrupted, UserError
 
-EXPECTED = 2  # exit code of a mistake that the message explains
-
 
 def _main(action: Callable[[], int | None]) -> int:
     """Runs a command; errors that a person can act on come as one message instead of a traceback."""
@@ -26,7 +24,7 @@ def _main(action: Callable[[], int | None]) -> int:
         return 128 + stop.signum
     except (UserError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return EXPECTED
+        return getattr(error, "exit_code", UserError.exit_code)
     except RuntimeError as error:
         # The process that met the mistake has said so; the traceback of one that waited for it would only hide that.
         rank = os.environ.get("RANK", "0")

@@ -116,7 +116,7 @@ def render(table: dict[str, Any]) -> str:
         difference = _plus_minus(row.get("difference"), row.get("standard_error"), form)
         seconds = "" if len(row["errors"]) < count else f"{row['seconds']:.0f}"
         cells = (row["label"], _number(row["mean"], form), _number(row["std"], form), difference, seconds)
-        lines.append(f"| {' | '.join(cells)} |".replace("|  |", "| |").replace("|  |", "| |"))
+        lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "Differences are per seed, with their standard error (from three seeds on); negative is better."]
     undefined = [name for name, row in table["methods"].items() if None in row["errors"]]
     if undefined:

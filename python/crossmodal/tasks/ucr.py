@@ -81,7 +81,7 @@ def load_ts_pair(train_path: Path, *, kind: str | None = None, length: int | Non
     if kind not in (None, "classification", "regression"):
         raise UserError(f"kind: a .ts file holds classification or regression targets, not {kind}")
     kind = kind or found
-    notes.append(f"{kind}: " + (f"the header of {train_path.name} says so." if kind == found else "as told."))
+    notes.append(f"{kind}: " + (f"the header of {train_path.name} says so." if kind == found else "set by --kind."))
     y_train, y_test, class_names = _targets(train, test, kind)
     return RawTask(
         kind=kind,

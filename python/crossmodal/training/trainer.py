@@ -47,6 +47,8 @@ SAVE_COST = 0.01  # Share of the time that checkpoints by time may take, beyond 
 class NonFiniteLoss(UserError):
     """The loss or its gradient became NaN or infinite."""
 
+    exit_code = 1
+
 
 @dataclass
 class State:

@@ -96,9 +96,8 @@ def test_loader_gives_the_planned_samples_and_draws_nothing_from_the_global_stre
 
 
 def test_stand_ins_do_not_count():
-    batch, share = next(
-        TrainLoader(ArrayDataset(torch.zeros(1, 1, 2), torch.zeros(1)), {}, plan(1, 2, rank=1, world=2)).epoch(0)
-    )
+    one = ArrayDataset(torch.zeros(1, 1, 2), torch.zeros(1))
+    batch, share = next(TrainLoader(one, {}, plan(1, 2, rank=0, world=2)).epoch(0))
     assert (batch.weight.tolist(), share.counts) == ([0.0], False)
 
 

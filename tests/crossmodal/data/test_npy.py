@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -64,7 +63,7 @@ def test_bad_arrays(tmp_path, content, message):
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
     """4 MiB of zeros in 4 KiB, on a machine with 1 MiB left."""
     np.savez_compressed(tmp_path / "a.npz", x=np.zeros((1024, 1024), np.float32))
-    monkeypatch.setattr(array_files.psutil, "virtual_memory", lambda: SimpleNamespace(available=2**20))
+    monkeypatch.setattr(array_files, "free_memory", lambda: 2**20)
     monkeypatch.setattr(np.lib.format, "read_array", lambda *_, **__: pytest.fail("it was unpacked"))
     with pytest.raises(
         ValueError,
@@ -76,11 +75,9 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
 def test_the_normalised_copies_are_counted(tmp_path, monkeypatch):
     """1 MiB of uint8 needs 5 MiB with its float32 copy; a second array must leave 4 MiB for the copy of the first."""
     values = np.zeros((1024, 1024), np.uint8)
-    np.savez(tmp_path / "a.npz", x=values, y=values, z=np.array(["a"] * 100))
+    np.savez_compressed(tmp_path / "a.npz", x=values, y=values, z=np.array(["a"] * 100))
     for available, message in ((4, "x cannot be read: shape"), (8, "y cannot be read: .* set aside"), (9, None)):
-        monkeypatch.setattr(
-            array_files.psutil, "virtual_memory", lambda mib=available: SimpleNamespace(available=mib * 2**20)
-        )
+        monkeypatch.setattr(array_files, "free_memory", lambda mib=available: mib * 2**20)
         if message is None:
             assert len(read_npz(tmp_path / "a.npz", lambda names: names)) == 3
         else:

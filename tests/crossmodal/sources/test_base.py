@@ -25,7 +25,7 @@ def test_scipy_docs(text_encoder):
     assert source.inputs.dtype == source.labels.dtype == torch.int64
     assert source.inputs.shape == (len(source), 6)
     assert set(source.labels.tolist()) == set(range(10))
-    assert source.sha256[:12] in source.description
+    assert source.fingerprint[:12] in source.description
 
 
 def test_digits(image_encoder):
@@ -65,8 +65,8 @@ def test_limit_is_a_seeded_choice(text_encoder):
     assert torch.bincount(first.labels).tolist() == [5] * 10
     assert len(first) == len(other) == 50
     assert torch.equal(first.labels, again.labels)
-    assert first.sha256 == again.sha256
-    assert len({first.sha256, other.fingerprint, whole.sha256}) == 3
+    assert first.fingerprint == again.fingerprint
+    assert len({first.fingerprint, other.fingerprint, whole.fingerprint}) == 3
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import io
+import re
 import zipfile
 
 import numpy as np
@@ -68,7 +69,7 @@ def test_kind_is_told(save):
     assert one_hot.test.y.tolist() == [0, 1, 2, 0, 1, 2]
     values = load(save(arrays()), kind="regression")
     assert values.output_shape == (1,)
-    assert "regression: as told." in values.description
+    assert "regression: set by --kind." in values.description
 
 
 def test_class_names(save):
@@ -215,7 +216,9 @@ class TestReading:
 
     def test_another_kind_of_file(self, tmp_path):
         (tmp_path / "my.csv").write_text("1,2")
-        with pytest.raises(ValueError, match=r"expected an \.npz file, a folder of \.npy files or NAME_TRAIN\.ts"):
+        with pytest.raises(
+            ValueError, match=r"expected an \.npz or \.h5 file, a folder of \.npy files or NAME_TRAIN\.ts"
+        ):
             load(tmp_path / "my.csv")
 
     def test_not_a_zip_archive_and_a_truncated_one(self, save):
@@ -291,3 +294,55 @@ class TestReading:
             np.save(tmp_path / f"{name}.npy", values)
         with pytest.raises(ValueError, match=r"unknown name: 'x_vall', did you mean 'x_val'\?"):
             load(tmp_path)
+
+
+def _grouped(names: bool = False) -> dict[str, np.ndarray]:
+    """Twenty training samples of five people, six test samples of two others; both classes in each."""
+    groups = np.repeat(np.arange(7), [4, 4, 4, 4, 4, 3, 3])
+    groups = np.array([f"p{one}" for one in groups]) if names else groups
+    return arrays() | {"group_train": groups[:20], "group_test": groups[20:]}
+
+
+@pytest.mark.parametrize("names", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_whole_groups_are_held_out(save, names, seed):
+    task = tasks.load("arrays", data=save(_grouped(names)), split_seed=seed)
+    groups = [
+        set(getattr(task, part).read(torch.arange(3)).extras["group"].tolist()) for part in ("validation", "test")
+    ]
+    train = set(task.train.read(torch.arange(len(task.train))).extras["group"].tolist())
+    assert (len(task.train), len(task.validation), len(train), len(groups[0])) == (16, 4, 4, 1)
+    assert not train & groups[0] | train & groups[1]
+    assert "groups: 5 train, 2 test; samples of one group stay in one part." in task.description
+    assert re.search(
+        r"validation: 1 whole groups of the 5 in the training part \(seed \d\): " + "p" * names, task.description
+    )
+    assert task.metrics == ("accuracy", "macro_f1", "accuracy_per_group")
+    assert "warning" not in task.description
+
+
+def test_groups_that_are_in_two_parts_are_told(save):
+    data = _grouped(names=True)
+    data["group_test"][0] = "p3"
+    description = tasks.load("arrays", data=save(data)).description
+    assert "warning: 1 groups are in the training part and the test part (p3): figures of it say nothing" in description
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"group_test": None}, "missing group_test: every part has groups, or none has"),
+        ({"group_train": np.zeros(20)}, r"group_train: expected a whole number or string per sample, got float64"),
+        ({"group_train": np.zeros(19, int)}, r"group_train: expected one group per sample, got shape \(19,\)"),
+        ({"group_train": np.zeros(20, int)}, "no group of the 1 in the training part can be set aside"),
+    ],
+)
+def test_groups_that_cannot_be(save, change, message):
+    data = {name: values for name, values in (_grouped() | change).items() if values is not None}
+    with pytest.raises(UserError, match=message):
+        tasks.load("arrays", data=save(data))
+
+
+def test_metrics_of_groups_need_groups(save):
+    with pytest.raises(UserError, match=r"metric: accuracy_of_groups needs groups, which .*my.npz does not have"):
+        tasks.load("arrays", data=save(arrays()), metrics=["accuracy_of_groups"])

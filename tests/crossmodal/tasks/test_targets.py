@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from crossmodal.errors import UserError
 from crossmodal.tasks.targets import (
     class_values,
     encode_classes,
@@ -92,9 +93,9 @@ class TestClasses:
             (np.array([1.0, np.nan]), ValueError, r"y: value nan at index \(1,\)"),
             (np.array([[1, 0], [1, 1]]), ValueError, r"y: expected class labels .* but row 1 is \[1, 1\]"),
             (np.zeros((2, 3, 4)), ValueError, r"y: expected class labels of shape \(n,\), got \(2, 3, 4\)"),
-            (np.array([1j]), TypeError, "y: expected class labels .*, got dtype complex128"),
-            (np.array(["2020"], dtype="M8[Y]"), TypeError, "y: expected class labels .*, got dtype datetime64"),
-            (np.array([None, 1]), TypeError, "y: expected class labels .*, got dtype object"),
+            (np.array([1j]), UserError, "y: expected class labels .*, got dtype complex128"),
+            (np.array(["2020"], dtype="M8[Y]"), UserError, "y: expected class labels .*, got dtype datetime64"),
+            (np.array([None, 1]), UserError, "y: expected class labels .*, got dtype object"),
             (np.array(["é".encode(), b"gr\xf6n"]), ValueError, r"y: label 1 is not text in UTF-8: b'gr\\xf6n'; save"),
             (np.array(["cat", "dog", "cat "]), ValueError, "y: labels that differ in blanks alone: 'cat', 'cat '"),
             (np.ma.array([1, 2], mask=[0, 1]), ValueError, "y: holds masked values"),

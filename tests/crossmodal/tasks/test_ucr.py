@@ -117,7 +117,7 @@ class TestPair:
         header = "@classLabel true 1 2\n@data\n"
         path = write_ts(header + "1,2:1\n3,4:2\n", header + "5,6:2\n")
         raw = load_ts_pair(path, kind="regression")
-        assert (raw.kind, raw.y_test.tolist(), raw.notes[-1]) == ("regression", [[2.0]], "regression: as told.")
+        assert (raw.kind, raw.y_test.tolist(), raw.notes[-1]) == ("regression", [[2.0]], "regression: set by --kind.")
 
     @pytest.mark.parametrize(
         ("train", "test", "kind", "message"),

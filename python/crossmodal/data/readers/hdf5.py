@@ -22,7 +22,7 @@ def read_hdf5(path: Path, choose: Callable[[list[str]], list[str]]) -> dict[str,
     try:
         import h5py
     except ImportError:
-        raise UserError(f"{path}: HDF5 files need h5py (pip install h5py)") from None
+        raise UserError(f"{path}: HDF5 files need h5py (pip install pare-kernels[hdf5])") from None
     try:
         file = h5py.File(path, "r")
     except OSError as error:

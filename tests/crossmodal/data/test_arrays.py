@@ -1,0 +1,146 @@
+"""Arrays that lie in files: the same rows as in memory, in any order, without being read whole."""
+
+from __future__ import annotations
+
+import pickle
+import resource
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from crossmodal import tasks
+from crossmodal.data import arrays
+from crossmodal.data.arrays import Hdf5Array, RowFiles, free_memory, in_memory, manifest, with_channel
+from crossmodal.data.dataset import ArrayDataset, take
+from crossmodal.data.readers import npy
+from crossmodal.data.readers.hdf5 import read_hdf5
+from crossmodal.errors import UserError
+from tests.crossmodal.tasks.conftest import arrays as toy
+
+ROWS = np.array([5, 0, 5, 3])
+
+
+@pytest.fixture
+def values():
+    return np.random.default_rng(0).normal(size=(7, 3, 4)).astype(np.float32)
+
+
+@pytest.fixture(params=["npy", "npz", "npz, Fortran order", "hdf5", "files"])
+def stored(request, values, tmp_path, monkeypatch):
+    """The values in a file, opened without being read."""
+    monkeypatch.setattr(npy, "free_memory", lambda: 10)
+    if request.param == "npy":
+        np.save(tmp_path / "x.npy", values)
+        return npy.read_npy(tmp_path / "x.npy")
+    if request.param.startswith("npz"):
+        order = np.asfortranarray(values) if "Fortran" in request.param else values
+        np.savez(tmp_path / "all.npz", a=np.arange(3), x=order)
+        return npy.read_npz(tmp_path / "all.npz", lambda names: ["x"])["x"]
+    if request.param == "hdf5":
+        with h5py.File(tmp_path / "all.h5", "w") as file:
+            file["x"] = values
+        return read_hdf5(tmp_path / "all.h5", lambda names: ["x"])["x"]
+    paths = [tmp_path / f"{row}.npy" for row in range(len(values))]
+    for path, row in zip(paths, values, strict=True):
+        np.save(path, row)
+    return RowFiles(paths, np.load)
+
+
+def test_rows_are_those_in_memory(stored, values):
+    assert not in_memory(stored)
+    assert (tuple(stored.shape), stored.dtype, stored.ndim, len(stored)) == (values.shape, values.dtype, 3, 7)
+    assert np.array_equal(take(stored, ROWS), values[ROWS])
+    assert np.array_equal(np.asarray(stored[2:4]), values[2:4])
+    again = pickle.loads(pickle.dumps(stored)) if isinstance(stored, Hdf5Array) else stored  # as for a loader's worker
+    assert np.array_equal(take(again, ROWS), values[ROWS])
+    assert manifest(stored) == manifest(values)
+    assert manifest(stored) != manifest(values + (np.arange(7) == 6)[:, None, None].astype(np.float32))
+    split = ArrayDataset(stored, values[:, 0, 0], rows=np.array([6, 5, 4]))
+    batch = split.read(torch.tensor([2, 0]))
+    assert np.array_equal(batch.x.numpy(), values[[4, 6]])
+    assert batch.index.tolist() == [2, 0]
+    assert np.array_equal(split.x.numpy(), values[[6, 5, 4]])
+
+
+def test_a_channel_is_added_without_reading(stored, values):
+    wider = with_channel(stored)
+    assert tuple(wider.shape) == (7, 1, 3, 4)
+    assert not in_memory(wider)
+    assert np.array_equal(take(wider, ROWS), values[ROWS][:, None])
+
+
+def test_compressed_members_that_do_not_fit_are_refused(values, tmp_path, monkeypatch):
+    monkeypatch.setattr(npy, "free_memory", lambda: 10)
+    np.savez_compressed(tmp_path / "all.npz", x=values)
+    with pytest.raises(UserError, match=r"all.npz: x cannot be read: .* of memory are free; saved uncompressed"):
+        npy.read_npz(tmp_path / "all.npz", lambda names: names)
+
+
+def test_a_file_of_another_shape_is_named(values, tmp_path):
+    paths = [tmp_path / f"{row}.npy" for row in range(2)]
+    np.save(paths[0], values[0])
+    np.save(paths[1], values[1, :2])
+    with pytest.raises(UserError, match=r"1.npy: expected float32 of shape \(3, 4\) like 0.npy, got .* \(2, 4\)"):
+        RowFiles(paths, np.load)[:]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda file: file.create_dataset("x", data=["a", "b"]), "x: expected numbers with rows, got object"),
+        (lambda file: file.create_dataset("x", data=1.0), r"x: expected numbers with rows, got float64 of shape \(\)"),
+        (
+            lambda file: file.create_dataset("x", (4,), "f4", external=[("elsewhere.raw", 0, 16)]),
+            "x refers to other files, which are not opened",
+        ),
+    ],
+)
+def test_hdf5_that_is_not_numbers_of_its_own_is_refused(tmp_path, make, message):
+    with h5py.File(tmp_path / "bad.h5", "w") as file:
+        make(file)
+    with pytest.raises(UserError, match=f"bad.h5: {message}"):
+        read_hdf5(tmp_path / "bad.h5", lambda names: names)
+    (tmp_path / "bad.h5").write_bytes(b"no")
+    with pytest.raises(UserError, match=r"bad.h5 cannot be read"):
+        read_hdf5(tmp_path / "bad.h5", lambda names: names)
+
+
+def test_free_memory_minds_limits(monkeypatch):
+    plenty = free_memory()
+    used = arrays.psutil.Process().memory_info().vms
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (used + 2**20 if kind == resource.RLIMIT_AS else -1, -1))
+    assert free_memory() <= min(plenty, 2**20)
+
+
+@pytest.mark.parametrize("kind", ["classification", "dense"])
+@pytest.mark.parametrize("form", ["folder", "hdf5", "files"])
+def test_a_task_from_files_equals_the_task_in_memory(tmp_path, monkeypatch, form, kind):
+    data = toy((2, 6), (lambda n: np.random.default_rng(n).normal(size=(n, 1, 6))) if kind == "dense" else None)
+    np.savez(tmp_path / "all.npz", **data)
+    expected = tasks.load("arrays", data=tmp_path / "all.npz")
+    place = tmp_path / "data"
+    if form == "hdf5":
+        place = tmp_path / "data.h5"
+        with h5py.File(place, "w") as file:
+            for name, values in data.items():
+                file[name] = values
+    else:
+        place.mkdir()
+        for name, values in data.items():
+            if form == "files" and name.startswith("x"):
+                (place / name).mkdir()
+                for row, one in enumerate(values):
+                    np.save(place / name / f"{row:03}.npy", one)
+            else:
+                np.save(place / f"{name}.npy", values)
+        monkeypatch.setattr(npy, "free_memory", lambda: 1000 if form == "folder" else 10**9)
+    found = tasks.load("arrays", data=place)
+    assert not in_memory(found.train._x)
+    for part in ("train", "validation", "test"):
+        one, other = getattr(found, part), getattr(expected, part)
+        rows = torch.tensor([3, 0, 1])
+        assert torch.equal(one.read(rows).x, other.read(rows).x)
+        assert torch.equal(one.read(rows).y, other.read(rows).y)
+        assert torch.equal(one.y, other.y)
