@@ -37,6 +37,7 @@ class SplitConfig:
     train_size: int | None = None
 
     def __post_init__(self) -> None:
+        require(self.seed >= 0, "split.seed", self.seed, "a number >= 0")
         require(
             0.0 < self.validation_fraction < 1.0,
             "split.validation_fraction",

@@ -224,5 +224,5 @@ def test_a_damaged_run_is_refused(finished, tmp_path):
     for key in ("class_values", "fingerprint", "directory"):
         del results[key]
     (copy / "results.json").write_text(json.dumps(results))
-    with pytest.raises(ValueError, match=r"results.json: lacks class_values, data_sha256, directory$"):
+    with pytest.raises(ValueError, match=r"results.json: lacks class_values, fingerprint, directory$"):
         crossmodal.load(copy)

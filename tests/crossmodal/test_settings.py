@@ -9,6 +9,7 @@ import yaml
 from crossmodal import parsing
 from crossmodal.errors import UserError
 from crossmodal.methods import METHODS
+from crossmodal.methods.base import NoOptions
 from crossmodal.methods.pare import Options
 from crossmodal.settings import Config, differences
 from crossmodal.training.folder import RunFolder
@@ -85,7 +86,7 @@ def test_shipped_task_files_are_valid(path):
         (["--config", "nowhere.yaml"], r"^no such file: nowhere.yaml$"),
         (["--epoch", "3"], r"^unknown key 'epoch', did you mean 'epochs'\?"),  # no abbreviations
         (["--lr", "3"], r"^unknown key 'lr', did you mean 'optimizer.lr'\?"),
-        (["--pare.tau", "3"], r"^mixing.tau: this setting is now called pare.tau$"),
+        (["--mixing.tau", "3"], r"^mixing.tau: this setting is now called pare.tau$"),
         (["--lp_ft.probe_lr", "3"], r"^lp_ft.probe_lr: an option of the method lp_ft, but this run's method is pare$"),
         (["--pare.tauu", "3"], r"^unknown key 'pare.tauu', did you mean 'pare.tau'\?"),
         (
@@ -196,6 +197,7 @@ def test_round_trip_and_file(tmp_path):
 def test_a_run_that_is_resumed_keeps_its_settings(task_configs, tmp_path, monkeypatch):
     """Also in a folder that was moved, whose defaults have changed since; what is given goes before them."""
     stored = Config("arrays", "nft", seed=3, epochs=7, data="x.npz", output_dir="elsewhere", overwrite=True)
+    stored.options = NoOptions()
     stored.optimizer.betas = (0.5, 0.6)
     folder = RunFolder(tmp_path / "run")
     folder.prepare(stored)

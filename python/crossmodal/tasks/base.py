@@ -267,8 +267,8 @@ def load(
 
     def read() -> RawTask:
         raw = entry.loader(options)
-        told = {"loss": loss, "metrics": tuple(metrics)}
-        return replace(raw, **{key: value for key, value in told.items() if value})
+        told = {"loss": loss, "metrics": tuple(metrics) or None}
+        return replace(raw, **{key: value for key, value in told.items() if value is not None})
 
     task = _assemble(name, read, validation_fraction, split_seed, train_size)
     if augment:
@@ -473,7 +473,7 @@ def _loss_and_metrics(raw: RawTask, origin: str) -> tuple[str, tuple[str, ...]]:
             raise UserError(f"metric: {name} needs groups, which {origin} does not have (group_train, group_test)")
         return name
 
-    loss = settle("loss", raw.loss or DEFAULTS[raw.kind][0], raw.kind, losses.LOSSES)
+    loss = settle("loss", DEFAULTS[raw.kind][0] if raw.loss is None else raw.loss, raw.kind, losses.LOSSES)
     scored_as = _scored_as(raw.kind, loss)
     names = raw.metrics or DEFAULTS[scored_as][1]
     if not raw.metrics and raw.group_train is not None:
