@@ -118,7 +118,12 @@ setup(
     package_dir={"crossmodal": "python/crossmodal"},
     package_data={"pare_kernels": ["py.typed"], "crossmodal": ["py.typed", "configs/*.yaml"]},
     install_requires=["torch>=2.10", *TRAIN],
-    extras_require={"test": TEST, "hdf5": ["h5py>=3.11"], "tensorboard": ["tensorboard>=2.15"]},
+    extras_require={
+        "test": TEST,
+        "fno": ["neuraloperator>=2.0"],
+        "hdf5": ["h5py>=3.11"],
+        "tensorboard": ["tensorboard>=2.15"],
+    },
     entry_points={
         "console_scripts": [
             "pare-train = crossmodal.cli:train",

@@ -10,6 +10,15 @@ class UserError(ValueError):
     exit_code = 2
 
 
+class MissingPackage(UserError):
+    """What was asked for needs a package of an extra that is not installed."""
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(
+            f"{what}: needs the package {package}, which is not installed; pip install 'pare-kernels[{extra}]'"
+        )
+
+
 class Interrupted(RuntimeError):
     """SIGTERM or Ctrl-C; the run was saved. `signum` says which."""
 

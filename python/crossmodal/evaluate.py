@@ -22,7 +22,7 @@ def evaluate(folder: str | Path, split: str = "test", device: str = "cpu") -> di
 
     Args:
         folder: the run's folder.
-        split: train, validation or test.
+        split: train, validation or test; where the task is a roll-out, train is scored step by step.
         device: where to compute.
 
     Returns:
@@ -46,9 +46,10 @@ def evaluate(folder: str | Path, split: str = "test", device: str = "cpu") -> di
             f"{predictor.results['fingerprint'][:12]}), so its figure cannot be repeated"
         )
     samples = getattr(task, split)
+    steps = 0 if split == "train" else task.steps  # what is learned from is one step
     # In precision and batches of the run: the last bits of its outputs depend on them.
     found = evaluation.evaluate(
-        lambda batch: protocols.predict(predictor, batch.x.to(device), task.steps, task.normalizer).cpu(),
+        lambda batch: protocols.predict(predictor, batch.x.to(device), steps, task.normalizer).cpu(),
         samples,
         task,
         settings.loader.eval_batch_size,

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import yaml
 
-from crossmodal import methods
+from crossmodal import methods, settings
 from crossmodal.errors import UserError
 from crossmodal.files import read_yaml
 from crossmodal.naming import nearest_key
@@ -73,18 +73,21 @@ def parse(argv: list[str] | None = None, *, method: str | None = None) -> Config
         SystemExit: after `--help` and `--print_config`.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    config = _read(argv, method)
-    if config.resume:
+    values, learner = _read(argv, method)
+    if values.get("resume"):
         from crossmodal.training.folder import RunFolder
 
-        folder = RunFolder(config.run_dir)
+        told = {key: values[key] for key in ("task", "method", "seed", "output_dir") if key in values}
+        folder = RunFolder(settings.run_dir(**told))
         if folder.holds_run:  # which may have been moved since
-            config = _read([*argv, "--output_dir", config.output_dir or "null"], method, folder.read_config())
-    return config
+            values, learner = _read(argv, method, folder.read_config())
+    return _build(values, learner)
 
 
-def _read(argv: list[str], method: str | None, stored: dict[str, Any] | None = None) -> Config:
-    """Settings from the command line and the files it names, after those of a run that is gone on with."""
+def _read(
+    argv: list[str], method: str | None, stored: dict[str, Any] | None = None
+) -> tuple[dict[str, Any], methods.Method]:
+    """Values by key, and the method, from the command line and the files it names, after those of a run that is gone on with."""
     parser = _parser({})
     files, told, unknown, asked = _read_arguments(parser, argv)
     former = flatten({key: value for key, value in (stored or {}).items() if key not in ("output_dir", "overwrite")})
@@ -112,11 +115,10 @@ def _read(argv: list[str], method: str | None, stored: dict[str, Any] | None = N
                 continue
             values[name] = _checked(name, value, known, learner.name, where)
     values["method"] = learner.name
-    config = _build(values, learner)
     if asked == "print_config":
-        print(yaml.safe_dump(config.to_dict(), sort_keys=False), end="")
+        print(yaml.safe_dump(_build(values, learner).to_dict(), sort_keys=False), end="")
         raise SystemExit(0)
-    return config
+    return values, learner
 
 
 def from_dict(values: dict[str, Any], where: str = "") -> Config:

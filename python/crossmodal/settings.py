@@ -287,7 +287,7 @@ class Config:
     @property
     def run_dir(self) -> Path:
         """Folder of the run."""
-        return Path(self.output_dir or f"runs/{self.task}-{self.method}-{self.seed}")
+        return run_dir(self.task, self.method, self.seed, self.output_dir)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dictionary; tuples become lists, as YAML writes them. The method's options are under its name."""
@@ -299,6 +299,13 @@ class Config:
         """The same settings with some keys of some groups changed: `changed(optimizer={"new_lr": 1e-2})`."""
         parts = {name: dataclasses.replace(getattr(self, name), **values) for name, values in groups.items() if values}
         return dataclasses.replace(self, **parts)
+
+
+def run_dir(
+    task: str = Config.task, method: str = Config.method, seed: int = Config.seed, output_dir: str | None = None
+) -> Path:
+    """Where a run with these settings lies."""
+    return Path(output_dir or f"runs/{task}-{method}-{seed}")
 
 
 # Keys that say where a run and its data lie and how long it is kept, not what it computes; hashes tell whether data are the same.

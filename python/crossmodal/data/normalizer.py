@@ -71,22 +71,24 @@ class Normalizer:
         return _scaled(x, rows, self.x_mean, self.x_std)
 
     def apply_y(self, y: np.ndarray | Tensor, rows: np.ndarray | None = None) -> Tensor:
-        """The same for targets, which keep their values where targets are not scaled."""
-        return _scaled(y, rows, self.y_mean, self.y_std)
+        """The same for targets, which keep their values where targets are not scaled; of a roll-out, frame after frame along
+        the channels, each frame is scaled alike."""
+        return _scaled(y, rows, *self._y_scale(y.shape[1]))
 
     def inverse_y(self, y: Tensor) -> Tensor:
-        """Bring scaled targets ``(n, ...)`` back to their own units, in float64 on their device; others stay as they are.
-
-        Of a roll-out, frame after frame along the channels, each frame is brought back alike.
-        """
+        """The inverse of :meth:`apply_y`, in float64 on the targets' device; those that are not scaled stay as they are."""
         if self.y_mean is None:
             return y
         y = _wide(y)
-        mean, std = self.y_mean.to(y), self.y_std.to(y)
-        if len(mean) > 1 and y.shape[1] != len(mean):
-            frames = [y.shape[1] // len(mean), *[1] * (mean.ndim - 1)]
-            mean, std = mean.repeat(frames), std.repeat(frames)
-        return y * std + mean
+        mean, std = self._y_scale(y.shape[1])
+        return y * std.to(y) + mean.to(y)
+
+    def _y_scale(self, channels: int) -> tuple[Tensor | None, Tensor | None]:
+        """Mean and deviation of targets with so many channels, which are one frame's or several frames'."""
+        if self.y_mean is None:
+            return None, None
+        frames = [channels // len(self.y_mean), *[1] * (self.y_mean.ndim - 1)]
+        return self.y_mean.repeat(frames), self.y_std.repeat(frames)
 
     def decode(self, outputs: Tensor) -> Tensor:
         """Turn a model's outputs ``(n, ...)`` into what the targets hold, float64; logits of classes and labels stay."""

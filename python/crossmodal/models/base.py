@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -10,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from crossmodal.errors import UserError
+from crossmodal.errors import MissingPackage, UserError
 from crossmodal.files import digest, read_json, replacing, write_json, writing
 
 WEIGHTS_FILE = "model.safetensors"
@@ -114,12 +116,15 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu") -> Model:
 
     Raises:
         UserError: if a file is missing or damaged, or the two do not belong together; the file and the key are named.
+        MissingPackage: the network comes from a package that is not installed.
     """
     folder = Path(folder)
     description_file, weights_file = folder / DESCRIPTION_FILE, folder / WEIGHTS_FILE
     for file in (description_file, weights_file):
         if not file.is_file():
             raise UserError(f"{file} is missing: {folder} is not the folder of a finished run")
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):  # methods import their models on first use only
+        importlib.import_module(f"{__package__}.{module.name}")
     description = _read_description(description_file)
     if digest(weights_file) != description["weights_sha256"]:
         raise UserError(f"{weights_file} is damaged or does not belong to {description_file} (its hash differs)")
@@ -131,6 +136,8 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu") -> Model:
         # The random weights that are overwritten at once must not move the caller's random stream.
         with torch.random.fork_rng(devices=[]):
             model = Model.registry[description["model"]].from_spec(description["spec"])
+    except MissingPackage:
+        raise
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{description_file} does not describe a model: {error}") from error
     model = model.to(_DTYPES[description["dtype"]])

@@ -39,7 +39,8 @@ def draw_run(run: Run, test: Evaluation) -> None:
     elif task.kind == "regression":
         drawn["scatter.png"] = scatter(outputs, targets)
     elif task.kind == "dense":
-        drawn["examples.png"] = examples(outputs, targets)
+        last = slice(-task.num_outputs, None)  # frame of a roll-out
+        drawn["examples.png"] = examples(outputs[:, last], targets[:, last])
     save_all(drawn, run.folder.path)
 
 

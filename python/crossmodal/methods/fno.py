@@ -1,0 +1,55 @@
+"""A Fourier neural operator trained from scratch: the network made for fields that a pretrained encoder is measured against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from crossmodal.errors import UserError
+from crossmodal.methods.base import Method, register
+from crossmodal.settings import require
+
+if TYPE_CHECKING:
+    from crossmodal.models.fno import FNO
+
+_NO_FIELD = "its output is a field on the grid of the input; take nft, or linear"
+
+
+@dataclass
+class Options:
+    """The network.
+
+    Args:
+        modes: Fourier modes kept along each axis (all of them where the grid has no more).
+        width: channels of the hidden fields.
+        layers: Fourier layers.
+    """
+
+    modes: int = 12
+    width: int = 20
+    layers: int = 4
+
+    def __post_init__(self) -> None:
+        for key in ("modes", "width", "layers"):
+            require(getattr(self, key) > 0, f"fno.{key}", getattr(self, key), "a positive number")
+
+
+@register
+class FourierNeuralOperator(Method):
+    """All its weights are new: `optimizer.new_lr` is their learning rate. The settings of the encoder are not used."""
+
+    name = "fno"
+    description = "Fourier neural operator, from scratch (neuraloperator)"
+    Options = Options
+    unsuited: ClassVar = dict.fromkeys(("classification", "multilabel", "regression"), _NO_FIELD)
+
+    def build(self, task, config) -> FNO:
+        from crossmodal.models.fno import FNO
+
+        if task.output_shape[1:] != task.input_shape[1:]:
+            raise UserError(
+                f"method: fno predicts on the grid of its input {task.input_shape[1:]}, but targets of {task.name} lie on "
+                f"{task.output_shape[1:]}; take nft"
+            )
+        options = config.options
+        return FNO(task.input_shape, task.num_outputs, options.modes, options.width, options.layers)
