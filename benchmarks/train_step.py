@@ -14,6 +14,7 @@ timed alone on tensors of the step's own shape, over the step's time.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -126,7 +127,7 @@ def make_step(setting: Setting, way: str, device: torch.device) -> tuple[Callabl
     kind = PaperStep if way == "pare-paper" else TrainingStep
     step = kind(model, losses.get("cross_entropy"), lambda y: y, None if way == "nft" else MixingConfig()).train()
     groups = model.parameter_groups()
-    optimizer = torch.optim.AdamW([*groups.encoder, *groups.new], lr=1e-5)
+    optimizer = torch.optim.AdamW([*itertools.chain(*groups.encoder), *groups.new], lr=1e-5)
     labels = torch.randint(0, CLASSES, (setting.batch,))
     samples, source = setting.sample(setting.batch), setting.source(setting.batch)
     weight, index = torch.ones(setting.batch), torch.arange(setting.batch)

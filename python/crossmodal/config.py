@@ -1,7 +1,7 @@
 """What a run is made of: typed settings, read from defaults, a task's file, a user's file and the command line.
 
-Later sources win: the defaults below, then `configs/<task>.yaml`, then `--config FILE`, then the command line
-(`--optimizer.lr 3e-4`). Every key is known and typed; a wrong one is an error that names it.
+Later sources win: the defaults below, then `configs/<task>.yaml`, then what suits an image encoder (`IMAGE_ENCODERS`), then
+`--config FILE`, then the command line (`--optimizer.lr 3e-4`). Every key is known and typed; a wrong one is an error that names it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ from pare_kernels._checks import PAIRINGS, REPLACE, SELECTIONS, check_options, c
 from pare_kernels.schedule import KINDS as SCHEDULES
 
 TASK_CONFIGS = Path(__file__).parent / "configs"
+
+# Defaults and the files of the tasks were measured with a text encoder. Image encoders cut patches of their own size, and
+# unlearn what they know at the learning rate of a text encoder; at a lower one small sets need more epochs.
+LEAST_EPOCHS, LEAST_STEPS = 30, 500  # where `epochs` is null
+IMAGE_ENCODERS = {"epochs": None, "model.layers": None, "model.patch_size": None, "optimizer.lr": 3e-5}
 
 
 class ConfigError(ValueError):
@@ -181,8 +186,9 @@ class OptimizerConfig:
 
     Args:
         name: AdamW (decoupled weight decay), Adam (weight decay as L2) or SGD with momentum.
-        lr: peak learning rate of the pretrained encoder.
-        new_lr: peak learning rate of the new parts: embedder, heads, gate.
+        lr: peak learning rate of the encoder, with what its embedder copied from the pretrained one (image encoders: 3e-5).
+        layer_decay: factor on `lr` from each layer to the one below it (1: all layers learn at `lr`).
+        new_lr: peak learning rate of the new parts: heads, gate, what the embedder did not copy.
         betas: decay rates of Adam's moments.
         momentum: of SGD.
         weight_decay: weight decay.
@@ -192,6 +198,7 @@ class OptimizerConfig:
 
     name: Literal["adamw", "adam", "sgd"] = "adamw"
     lr: float = 1e-4
+    layer_decay: float = 1.0
     new_lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.98)
     momentum: float = 0.9
@@ -201,6 +208,7 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         _require(self.lr >= 0, "optimizer.lr", self.lr, "a number >= 0")
+        _require(0.0 < self.layer_decay <= 1.0, "optimizer.layer_decay", self.layer_decay, "0 < factor <= 1")
         _require(self.new_lr >= 0, "optimizer.new_lr", self.new_lr, "a number >= 0")
         _require(all(0.0 <= b < 1.0 for b in self.betas), "optimizer.betas", self.betas, "two numbers, 0 <= beta < 1")
         _require(0.0 <= self.momentum < 1.0, "optimizer.momentum", self.momentum, "0 <= momentum < 1")
@@ -282,7 +290,7 @@ class Config:
         encoder: pretrained encoder: a short name, a model hub name, or a local folder.
         seed: of everything random in the run, except which samples it sees: hold-out, `split.train_size` and `source.limit`
             go by `split.seed`.
-        epochs: passes over the training samples.
+        epochs: passes over the training samples (null: 30, and of few samples as many as make 500 optimizer steps).
         batch_size: samples per batch, over all processes together: their number does not change the result.
         accumulate: batches per optimizer step.
         data: for `arrays`: file or folder with the data.
@@ -323,7 +331,7 @@ class Config:
     method: str = "pare"
     encoder: str = "minilm"
     seed: int = 0
-    epochs: int = 30
+    epochs: int | None = None
     batch_size: int = 16
     accumulate: int = 1
     data: str | None = None
@@ -355,7 +363,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ConfigError(unknown("method", self.method, METHODS))
-        for key in ("epochs", "batch_size", "accumulate", "keep"):
+        _require(self.epochs is None or self.epochs > 0, "epochs", self.epochs, "a positive number or null")
+        for key in ("batch_size", "accumulate", "keep"):
             _require(getattr(self, key) > 0, key, getattr(self, key), "a positive number")
         _require(0 <= self.seed < 2**31, "seed", self.seed, "a number from 0 to 2^31 - 1")
         _require(self.threads is None or self.threads > 0, "threads", self.threads, "a positive number or null")
@@ -363,6 +372,11 @@ class Config:
             raise ConfigError("resume and overwrite: a run is either continued or replaced, set one of the two")
         if self.task == "arrays" and self.data is None:
             raise ConfigError("data: the task 'arrays' needs --data with a .npz or .ts file or a folder of .npy files")
+
+    def epochs_for(self, samples: int) -> int:
+        """Epochs of a run that learns from so many samples."""
+        steps = math.ceil(samples / (self.batch_size * self.accumulate))
+        return self.epochs or max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / steps))
 
     @property
     def run_dir(self) -> Path:
@@ -428,11 +442,16 @@ def parse(argv: list[str] | None = None, prog: str = "train.py") -> Config:
             _parse(_parser(prog), ["--config", file])
         except ConfigError as error:
             raise ConfigError(f"{file}: {error}") from None
-    # The task decides which file holds its defaults, so it is looked up first, by the same rules.
+    # Task and encoder decide about defaults, so they are looked up first, by the same rules.
     asking = {"-h", "--help"}
     plain = [a for a in argv if a not in asking and not a.startswith("--print_config")]
-    task = _parse(_parser(prog), plain).task
-    parser = _parser(prog, TASK_CONFIGS / f"{task}.yaml")
+    first = _parse(_parser(prog), plain)
+    parser = _parser(prog, TASK_CONFIGS / f"{first.task}.yaml")
+    if asking.isdisjoint(argv):
+        from crossmodal import encoders  # imports torch and transformers: help need not wait for them
+
+        if encoders.modality(first.encoder) == "image":
+            parser.set_defaults(IMAGE_ENCODERS)
     return _build(Config, _parse(parser, argv))
 
 

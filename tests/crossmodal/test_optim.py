@@ -44,7 +44,7 @@ class TwoParts(nn.Module):
 
     def parameter_groups(self):
         chosen = [[p for p in part.parameters() if p.requires_grad] for part in (self.old, self.new)]
-        return SimpleNamespace(encoder=chosen[0], new=chosen[1])
+        return SimpleNamespace(encoder=[chosen[0][:1], chosen[0][1:]], new=chosen[1])
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,13 @@ def test_two_learning_rates(name, cls):
     optimizer.step()
     scheduler.step()
     assert scheduler.get_last_lr() == [0.05, 0.1]
+
+
+def test_learning_rate_falls_from_layer_to_layer_towards_the_embedding():
+    model = TwoParts()
+    groups = build_optimizer(model, OptimizerConfig(lr=0.4, layer_decay=0.5, new_lr=0.1)).param_groups
+    assert [(group["lr"], len(group["params"])) for group in groups] == [(0.4, 1), (0.2, 1), (0.1, 2)]
+    assert groups[0]["params"][0] is model.old.bias  # of the upper one of the two layers
 
 
 def test_frozen_parts_are_left_out():

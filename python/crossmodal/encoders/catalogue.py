@@ -116,10 +116,7 @@ def load(
     """
     if not 0.0 <= dropout < 1.0:
         raise ValueError(f"model.dropout: expected 0 <= dropout < 1, got {dropout}")
-    source = _resolve(str(name_or_path))
-    folder = source if Path(source).is_dir() else str(hub.fetch(source, weights=pretrained))
-    with _explain_unreadable(source):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    source, folder, config = _configuration(name_or_path, weights=pretrained)
     family = _family(config, source)
     _set_options(config, layers=layers, dropout=dropout)
     model = _pretrained_model(source, folder, config, family) if pretrained else _random_model(config, family)
@@ -132,6 +129,16 @@ def load(
     encoder = family.encoder(model, name=source, keep_source=pretrained, **options)
     encoder.folder = folder
     return encoder
+
+
+def modality(name_or_path: str | Path) -> str:
+    """What an encoder was pretrained on, ``"text"`` or ``"image"``; its weights are not needed for that.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`load`.
+    """
+    source, _, config = _configuration(name_or_path, weights=False)
+    return _family(config, source).encoder.modality
 
 
 def from_spec(spec: dict[str, Any]) -> Encoder:
@@ -153,6 +160,15 @@ def from_spec(spec: dict[str, Any]) -> Encoder:
     except Exception as error:  # whatever transformers says to values it does not expect
         raise ValueError(f"the encoder's description does not fit: {error}") from error
     return encoder
+
+
+def _configuration(name_or_path: str | Path, *, weights: bool) -> tuple[str, str, PreTrainedConfig]:
+    """Hub name or folder, the folder in which the files lie, and the configuration in it."""
+    source = _resolve(str(name_or_path))
+    folder = source if Path(source).is_dir() else str(hub.fetch(source, weights=weights))
+    with _explain_unreadable(source):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    return source, folder, config
 
 
 def _resolve(name: str) -> str:
