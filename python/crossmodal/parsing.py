@@ -1,4 +1,5 @@
-"""Settings from defaults, a task's file, a user's files and the command line; later ones win. Every key is known and typed.
+"""Settings from defaults, a task's file, what suits an image encoder, a user's files and the command line; later ones win. Every
+key is known and typed.
 
 A method brings a section of its own: `--pare.tau 0.5`, or `pare: {tau: 0.5}` in a file, is a setting of runs by that method alone.
 """
@@ -91,7 +92,7 @@ def _read(
     parser = _parser({})
     files, told, unknown, asked = _read_arguments(parser, argv)
     former = flatten({key: value for key, value in (stored or {}).items() if key not in ("output_dir", "overwrite")})
-    chosen = {"task": Config.task, "method": Config.method}
+    chosen = {"task": Config.task, "method": Config.method, "encoder": Config.encoder}
     for values in (former, *files.values(), told):
         chosen |= {name: values[name] for name in chosen if name in values}
     chosen["method"] = method or chosen["method"]
@@ -103,8 +104,8 @@ def _read(
         _parser(section, learner.name).print_help()
         raise SystemExit(0)
     defaults = TASK_CONFIGS / f"{chosen['task']}.yaml"
-    layers = [("", flatten(read_yaml(defaults)), True)] if defaults.is_file() else []
-    layers += [("", former, True)]
+    from_task = flatten(read_yaml(defaults)) if defaults.is_file() else {}
+    layers = [("", from_task, True), ("", former, True)]
     layers += [(f"{file}: ", values, method is not None) for file, values in files.items()]
     layers += [("", told | dict.fromkeys(unknown), method is not None)]
     values: dict[str, Any] = {}
@@ -115,6 +116,12 @@ def _read(
                 continue
             values[name] = _checked(name, value, known, learner.name, where)
     values["method"] = learner.name
+    if learner.uses_encoder:  # which is looked at when all else is known to be good: it takes seconds
+        from crossmodal.models import encoders
+
+        if encoders.modality(chosen["encoder"]) == "image":
+            told = {name for _, layer, _ in layers if layer is not from_task for name in layer}
+            values |= {name: value for name, value in settings.IMAGE_ENCODERS.items() if name not in told}
     if asked == "print_config":
         print(yaml.safe_dump(_build(values, learner).to_dict(), sort_keys=False), end="")
         raise SystemExit(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from pathlib import Path
@@ -68,6 +69,9 @@ def train(config: Config) -> dict[str, Any]:
         folder.check_space(4 * size * (config.keep + 1) + size)
         folder.prepare(config, hashes)
     accelerator.wait_for_everyone()
+    if config.epochs is None:
+        config = dataclasses.replace(config, epochs=config.epochs_for(len(task.train)))
+        accelerator.print(f"epochs: {config.epochs}, as none are set (--epochs)")
     try:
         return _train(Run(config, task, model, objective, accelerator, folder))
     finally:
@@ -193,7 +197,7 @@ def summarise(run: Run, test: Evaluation) -> dict[str, Any]:
     return {
         "task": task.name,
         "method": config.method,
-        "encoder": config.encoder,
+        "encoder": config.encoder if method.uses_encoder else None,
         "seed": config.seed,
         "kind": task.kind,
         "protocol": task.protocol,

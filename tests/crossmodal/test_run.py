@@ -70,7 +70,7 @@ def test_images_smaller_than_the_canvas_of_an_image_encoder(tmp_path, request, e
     settings = runs.settings(tmp_path, request.getfixturevalue(encoder), kind, 2, epochs=2)
     settings["source"], settings["model"] = {"name": None, "limit": 2}, {}
     results = run.train(parsing.from_dict(settings))
-    assert results["source"]["name"] == "digits"
+    assert results["source"]["name"] == "photographs"
     assert results["canvas_size"] != results["input_shape"][1:]
     assert (tmp_path / "run" / "mixing.png").is_file()
     again = evaluate.evaluate(tmp_path / "run")

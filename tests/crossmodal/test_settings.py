@@ -56,7 +56,7 @@ def test_shipped_task_files_are_valid(path):
         (["--methud", "nft"], r"^unknown key 'methud', did you mean 'method'\?"),
         (["--optimizer.lrr", "3"], r"^unknown key 'optimizer.lrr', did you mean 'optimizer.lr'\?"),
         (["--method", "nfd"], r"method: unknown name 'nfd', did you mean 'nft'\?"),
-        (["--epochs", "2.5"], r"^epochs: expected int, got '2.5'$"),
+        (["--epochs", "2.5"], r"^epochs: expected int or null, got '2.5'$"),
         (["--kind", "x"], r"^kind: expected classification or multilabel or regression or dense or null, got 'x'$"),
         (["--pare.start", "all"], r"^pare.start: expected int or float, got 'all'$"),
         (
@@ -64,7 +64,7 @@ def test_shipped_task_files_are_valid(path):
             r"^pare.straight_through must be False",
         ),
         (["--config", "/"], r"^/: expected a YAML file, got a folder"),
-        (["--epochs", "0"], r"epochs: expected a positive number, got 0"),
+        (["--epochs", "0"], r"epochs: expected a positive number or null, got 0"),
         (["--optimizer.lr", "-1"], r"optimizer.lr: expected a number >= 0, got -1"),
         (["--optimizer.betas", "[0.9, 1.0]"], r"optimizer.betas"),
         (["--pare.start", "1.5"], r"^pare.start .*\[0, 1\], got 1.5$"),
@@ -83,6 +83,7 @@ def test_shipped_task_files_are_valid(path):
         (["--precision", "fp8"], r"precision.*fp8"),
         (["--task", "arrays"], r"data: the task 'arrays' needs --data"),
         (["--resume", "--overwrite"], r"resume and overwrite"),
+        (["--optimizer.layer_decay", "0"], r"optimizer.layer_decay: expected 0 < factor <= 1, got 0"),
         (["--config", "nowhere.yaml"], r"^no such file: nowhere.yaml$"),
         (["--epoch", "3"], r"^unknown key 'epoch', did you mean 'epochs'\?"),  # no abbreviations
         (["--lr", "3"], r"^unknown key 'lr', did you mean 'optimizer.lr'\?"),
@@ -96,7 +97,7 @@ def test_shipped_task_files_are_valid(path):
         (["--epochs"], r"^epochs: expected a value, got none$"),
         (["train"], r"^unexpected argument 'train': settings are given as --KEY VALUE$"),
         (["--optimizer", "3"], r"^optimizer: expected a mapping of settings, got "),
-        (["--optimizer.learning_rate", "3"], r"\(optimizer has name, lr, new_lr, "),
+        (["--optimizer.learning_rate", "3"], r"\(optimizer has name, lr, layer_decay, new_lr, "),
         (
             ["--lr_schedule.milestones", "0.3,0.4"],
             r"^lr_schedule.milestones: expected a list in brackets, like \[0.5,0.9\], got",
@@ -112,7 +113,7 @@ def test_errors_name_the_key(arguments, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("epochs: two\n", r"epochs: expected int, got 'two'"),
+        ("epochs: two\n", r"epochs: expected int or null, got 'two'"),
         ("epoch: 3\n", r"unknown key 'epoch', did you mean 'epochs'\?"),
         ("pare: {tauu: 1.0}\n", r"unknown key 'pare.tauu', did you mean 'pare.tau'\?"),
         ("mixing: {tau: 1.0}\n", "mixing.tau: this setting is now called pare.tau"),
@@ -142,10 +143,10 @@ def test_bad_files_are_named(tmp_path, content, message):
         ("optimizer: 3\n", "optimizer: expected a mapping of settings, got 3"),
         ("pare: [1]\n", r"pare: expected a mapping of settings, got \[1\]"),
         ("split: {seed: {a: 1}}\n", "unknown key 'split.seed.a'"),
-        ("epochs: null\n", "epochs: expected"),
+        ("batch_size: null\n", "batch_size: expected"),
         ("optimizer: {lr: .inf}\n", "optimizer.lr: expected float, got inf"),
         ("optimizer: {lr: .nan}\n", "optimizer.lr: expected float, got nan"),
-        ("epochs: true\n", "epochs: expected int, got True"),
+        ("epochs: true\n", "epochs: expected int or null, got True"),
     ],
 )
 def test_bad_values_in_a_file(tmp_path, content, message):
@@ -225,7 +226,7 @@ def test_the_words_of_mixing_are_those_of_the_operator():
 
 def test_differences_leave_bookkeeping_out():
     one, other = Config().to_dict(), Config(output_dir="elsewhere", keep=5, resume=True, epochs=31).to_dict()
-    assert differences(one, other) == {"epochs": (30, 31)}
+    assert differences(one, other) == {"epochs": (None, 31)}
 
 
 @pytest.mark.parametrize("method", ["pare", "lp_ft"])
@@ -262,6 +263,28 @@ def test_a_caller_of_several_methods_passes_over_the_options_of_others(tmp_path)
     assert parsing.parse(arguments, method="pare").options.weight == 0.5
     assert parsing.parse(arguments, method="lp_ft").options.probe_lr == 0.25
     assert parsing.parse(arguments, method="nft").method == "nft"
+
+
+def test_an_image_encoder_has_defaults_of_its_own(capsys, tiny_bert, tiny_vit, tmp_path):
+    text, image = (parsing.parse(["--task", "digits", "--encoder", encoder]) for encoder in (tiny_bert, tiny_vit))
+    assert (text.epochs, text.optimizer.lr, text.model.layers, text.model.patch_size) == (25, 1e-4, 3, 2)
+    assert (image.epochs, image.optimizer.lr, image.model.layers, image.model.patch_size) == (None, 3e-5, None, None)
+    own = tmp_path / "own.yaml"
+    own.write_text(f"encoder: {tiny_vit}\nepochs: 7\n")
+    found = parsing.parse(["--config", str(own), "--optimizer.lr", "1e-4"])
+    assert (found.epochs, found.optimizer.lr) == (7, 1e-4)
+    with pytest.raises(SystemExit):
+        parsing.parse(["--config", str(own), "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out)["optimizer"]["lr"] == 3e-5
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch", "accumulate", "epochs"), [(100, 16, 1, 72), (5, 16, 4, 500), (1600, 16, 1, 30)]
+)
+def test_without_epochs_small_sets_get_a_least_number_of_steps(samples, batch, accumulate, epochs):
+    one = Config(batch_size=batch, accumulate=accumulate)
+    assert one.epochs_for(samples) == epochs
+    assert dataclasses.replace(one, epochs=2).epochs_for(samples) == 2
 
 
 def test_run_dir():

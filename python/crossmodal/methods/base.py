@@ -40,6 +40,7 @@ class Method:
             cannot do, each with the reason.
         pictures: file names of what `draw` writes.
         seeded: whether runs of different seeds differ.
+        uses_encoder: whether it starts from the encoder of the settings.
     """
 
     name: ClassVar[str]
@@ -48,6 +49,7 @@ class Method:
     unsuited: ClassVar[dict[str, str]] = {}
     pictures: ClassVar[tuple[str, ...]] = ()
     seeded: ClassVar[bool] = True
+    uses_encoder: ClassVar[bool] = True
 
     def build(self, task: Any, config: Any) -> Any:
         """The model, `models.base.Model`, with the weights that training starts from.

@@ -40,6 +40,7 @@ class FourierNeuralOperator(Method):
 
     name = "fno"
     description = "Fourier neural operator, from scratch (neuraloperator)"
+    uses_encoder = False
     Options = Options
     unsuited: ClassVar = dict.fromkeys(("classification", "multilabel", "regression"), _NO_FIELD)
 

@@ -22,6 +22,7 @@ class LinearModel(Method):
 
     name = "linear"
     description = "logistic or ridge regression on the raw values (scikit-learn)"
+    uses_encoder = False
     unsuited: ClassVar = {"dense": "it has one output per sample, not a field; take fno or nft"}
     seeded = False
 

@@ -23,9 +23,13 @@ _DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.
 
 
 class ParameterGroups(NamedTuple):
-    """Trainable parameters: ``encoder``, what comes from pretrained weights; ``new``, what does not."""
+    """Trainable parameters: ``encoder``, what comes from pretrained weights, by layer; ``new``, what does not.
 
-    encoder: list[nn.Parameter]
+    ``encoder[0]`` is the embedding (class tokens, and what the embedder copied), ``encoder[i]`` layer i with what follows it up to
+    the next one.
+    """
+
+    encoder: list[list[nn.Parameter]]
     new: list[nn.Parameter]
 
 

@@ -67,11 +67,22 @@ class FineTuned(Model, name="finetuned"):
         return self.predict_from(self.body(self.embed(x)))
 
     def parameter_groups(self) -> ParameterGroups:
-        groups = ParameterGroups([], [])
+        """With random weights nothing is copied, and the embedder is new."""
+        layers = self.encoder.layers()
+        layer_of = {id(p): number for number, layer in enumerate(layers, 1) for p in layer.parameters()}
+        groups = ParameterGroups([[] for _ in range(len(layers) + 1)], [])
+        copied = tuple(f"encoder.embedder.{part}" for part in self.encoder.copied)
+        number = 0
         for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                pretrained = name.startswith("encoder.") and not name.startswith("encoder.embedder.")
-                (groups.encoder if pretrained else groups.new).append(parameter)
+            number = layer_of.get(id(parameter), number)
+            if not parameter.requires_grad:
+                continue
+            if name.startswith(copied):
+                groups.encoder[0].append(parameter)
+            elif name.startswith("encoder.") and not name.startswith("encoder.embedder."):
+                groups.encoder[number].append(parameter)
+            else:
+                groups.new.append(parameter)
         return groups
 
     def layers(self) -> list[nn.Module]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from crossmodal import naming
 from crossmodal.data.dataset import Batch
 from crossmodal.errors import UserError
-from crossmodal.sources import images, scipy_docs, text
+from crossmodal.sources import images, photographs, scipy_docs, text
 from crossmodal.sources.labelled import Labelled
 
 MAX_SAMPLES = 5000
@@ -62,9 +62,14 @@ SOURCES = {
     "scipy_docs": BuiltIn(
         "text", "documentation of scipy's functions, by subpackage (10 classes); for text encoders", scipy_docs.load
     ),
+    "photographs": BuiltIn(
+        "image",
+        f"crops of scikit-image's photographs, by photograph (11 classes); for image encoders ({photographs.COMMAND})",
+        photographs.load,
+    ),
     "digits": BuiltIn("image", "scikit-learn's handwritten digits (10 classes); for image encoders", images.digits),
 }
-DEFAULTS = {"text": "scipy_docs", "image": "digits"}  # by the modality of the encoder
+DEFAULTS = {"text": "scipy_docs", "image": "photographs"}  # by the modality of the encoder
 
 
 def available() -> dict[str, str]:

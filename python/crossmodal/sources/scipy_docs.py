@@ -16,7 +16,7 @@ from pathlib import Path
 
 import scipy
 
-from crossmodal.sources import cache
+from crossmodal import cache
 from crossmodal.sources.text import LabelledTexts
 
 # Ten subpackages with enough functions, each with the modules whose public functions it is known by.

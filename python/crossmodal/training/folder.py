@@ -145,8 +145,8 @@ class RunFolder:
     def _check_same(self, config: Config) -> None:
         stored = self.read_config()
         changed = differences(stored, config.to_dict())
-        if not self.finished and isinstance(stored.get("epochs"), int) and stored["epochs"] < config.epochs:
-            changed.pop("epochs")
+        if not self.finished and config.epochs is not None and (stored.get("epochs") or 0) < config.epochs:
+            changed.pop("epochs", None)
         if changed:
             listing = ", ".join(f"{key} was {was!r} and is now {now!r}" for key, (was, now) in changed.items())
             remedy = "; it is finished, and its checkpoints are gone" if self.finished else ""

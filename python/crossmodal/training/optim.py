@@ -15,7 +15,7 @@ from crossmodal.settings import OptimizerConfig, ScheduleConfig
 
 
 def build_optimizer(model: Model, objective: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """The optimizer, with one learning rate for the pretrained parameters and one for the new; frozen ones are left out.
+    """The optimizer, with a learning rate for each layer of the encoder and one for what is new; frozen ones are left out.
 
     Args:
         model: its `parameter_groups` says which is which.
@@ -26,8 +26,12 @@ def build_optimizer(model: Model, objective: nn.Module, config: OptimizerConfig)
         UserError: every parameter is frozen.
     """
     encoder, new = model.parameter_groups()
+    by_rate: dict[float, list[nn.Parameter]] = {}
+    for below, layer in enumerate(reversed(encoder)):  # from the last layer down to the embedding
+        by_rate.setdefault(config.lr * config.layer_decay**below, []).extend(layer)
+    groups = [{"params": layers, "lr": rate} for rate, layers in by_rate.items()]
     new = [*new, *(parameter for parameter in objective.parameters() if parameter.requires_grad)]
-    groups = [{"params": encoder, "lr": config.lr}, {"params": new, "lr": config.new_lr}]
+    groups.append({"params": new, "lr": config.new_lr})
     groups = [group for group in groups if group["params"]]
     if not groups:
         raise UserError("nothing to train: every parameter is frozen")

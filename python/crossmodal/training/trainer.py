@@ -394,6 +394,10 @@ class Trainer:
             raise UserError(
                 f"{path} is of an earlier version, which counted epochs from 0; add --overwrite to start anew"
             )
+        if saved["epochs"] > self.epochs:
+            raise UserError(
+                f"epochs: {path} is of a run of {saved['epochs']}, which may grow but not shrink to {self.epochs}"
+            )
         self._load_weights(weights)
         set_optimizer_state_dict(self.step, self.optimizer.optimizer, saved["optimizer"], options=self._loading)
         lr_before = self._move_scheduler(saved["scheduler"]["last_epoch"])

@@ -246,6 +246,17 @@ def test_image_statistics_come_from_the_checkpoint(tiny_swin, tmp_path):
             encoders.load(folder)
 
 
+@pytest.mark.parametrize(
+    ("entry", "size"),
+    [({}, (16, 16)), ({"crop_size": 8}, (8, 8)), ({"crop_size": {"height": 8, "width": 12}}, (8, 12))],
+)
+def test_image_size_is_the_one_the_checkpoint_is_used_at(tiny_vit, tmp_path, entry, size):
+    folder = shutil.copytree(tiny_vit, tmp_path / "vit")
+    (folder / "preprocessor_config.json").write_text(json.dumps(entry))
+    assert encoders.load(folder).image_size == size
+    assert encoders.load(folder, image_size=20).image_size == (20, 20)
+
+
 # Options -------------------------------------------------------------------------------------------------------------
 
 
@@ -344,7 +355,7 @@ def test_bad_options_are_refused(tiny_bert, tiny_swin):
 
 def test_available_names_have_one_line_each():
     names = encoders.available()
-    assert {"minilm", "roberta-base", "swin-base", "vit-base"} <= names.keys()
+    assert {"minilm", "dinov2-small", "roberta-base", "swin-base", "vit-base"} <= names.keys()
     assert all(line and "\n" not in line for line in names.values())
 
 

@@ -94,13 +94,37 @@ def test_parameter_groups_part_pretrained_from_new(make_model, fixture):
     model = make_model(fixture, "classification")
     groups = model.parameter_groups()
     names = {id(p): name for name, p in model.named_parameters()}
-    pretrained, new = ({names[id(p)] for p in group} for group in groups)
-    assert all(name.startswith(("encoder.model.", "encoder.prefix")) for name in pretrained)
-    assert all(name.startswith(("encoder.embedder.", "head.")) for name in new)
-    assert pretrained | new == {name for name in names.values() if not name.startswith("encoder.source_embedder.")}
-    assert ("encoder.prefix" in pretrained) == (fixture == "tiny_vit")
+    new = {names[id(p)] for p in groups.new}
+    embedding, *layers = ({names[id(p)] for p in group} for group in groups.encoder)
+    everything = [names[id(p)] for group in (*groups.encoder, groups.new) for p in group]
+    assert sorted(everything) == sorted(n for n in names.values() if not n.startswith("encoder.source_embedder."))
+    assert all(name.startswith(("encoder.embedder.", "encoder.prefix")) for name in embedding)
+    assert ("encoder.prefix" in embedding) == (fixture == "tiny_vit")
+    for number, layer in enumerate(model.encoder.layers()):
+        assert {names[id(p)] for p in layer.parameters()} <= layers[number]
+    assert all(name.startswith("encoder.model.") for layer in layers for name in layer)
+    # All of an image encoder's embedder is copied; a text encoder's is new, though two of its parts start as copies.
+    of_embedder = {names[id(p)] for p in model.encoder.embedder.parameters()}
+    assert of_embedder & new == (of_embedder if "bert" in fixture else set())
+    assert all(name.startswith("head.") for name in new - of_embedder)
     model.encoder.model.requires_grad_(False)
-    assert {names[id(p)] for p in model.parameter_groups().encoder} <= {"encoder.prefix"}
+    assert not any(model.parameter_groups().encoder[1:])
+
+
+@pytest.mark.parametrize("fixture", SHAPES)
+def test_with_random_weights_the_whole_embedder_is_new(request, fixture):
+    encoder = encoders.load(request.getfixturevalue(fixture), pretrained=False)
+    encoder.attach(SHAPES[fixture])
+    groups = FineTuned(encoder, "classification", 3).parameter_groups()
+    assert {id(p) for p in encoder.embedder.parameters()} <= {id(p) for p in groups.new}
+
+
+def test_swin_merges_go_with_the_layer_before_them(make_model):
+    model = make_model("tiny_swin", "classification")
+    names = {id(p): name for name, p in model.named_parameters()}
+    layers = [{names[id(p)] for p in group} for group in model.parameter_groups().encoder[1:]]
+    assert [any(".downsample." in name for name in layer) for layer in layers] == [False, True, False, False]
+    assert "encoder.model.layernorm.weight" in layers[3]
 
 
 def test_parameters_are_counted_without_the_frozen_source_embedding(make_model):

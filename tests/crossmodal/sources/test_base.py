@@ -9,7 +9,7 @@ from crossmodal.sources import base
 
 
 def test_available():
-    assert set(sources.available()) == {"scipy_docs", "digits"}
+    assert set(sources.available()) == {"scipy_docs", "photographs", "digits"}
 
 
 def test_every_modality_has_a_default(text_encoder, image_encoder):

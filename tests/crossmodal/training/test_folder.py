@@ -120,15 +120,15 @@ def test_resume_needs_a_run(tmp_path, monkeypatch):
 
 def test_only_epochs_may_grow_and_not_of_a_finished_run(tmp_path):
     folder = RunFolder(tmp_path)
-    folder.prepare(Config(data="here", data_dir="there"))
+    folder.prepare(Config(data="here", data_dir="there", epochs=30))
     folder.check(Config(resume=True, epochs=31))
     for changes in ({"epochs": 29}, {"epochs": 31, "batch_size": 15}):
         with pytest.raises(
             UserError, match=r"other settings: (epochs was 30 and is now 29|batch_size was 16 and is now 15)$"
         ):
-            folder.check(Config(resume=True, **changes))
+            folder.check(Config(**{"resume": True, "epochs": 30} | changes))
     folder.write_results({})
-    folder.check(Config(resume=True))
+    folder.check(Config(resume=True, epochs=30))
     with pytest.raises(UserError, match="epochs was 30 and is now 31; it is finished, and its checkpoints are gone"):
         folder.check(Config(resume=True, epochs=31))
 

@@ -44,7 +44,7 @@ class TwoParts(nn.Module):
 
     def parameter_groups(self):
         chosen = [[p for p in part.parameters() if p.requires_grad] for part in (self.old, self.new)]
-        return SimpleNamespace(encoder=chosen[0], new=chosen[1])
+        return SimpleNamespace(encoder=[chosen[0][:1], chosen[0][1:]], new=chosen[1])
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ class TwoParts(nn.Module):
 )
 def test_two_learning_rates(name, cls):
     model = TwoParts()
-    optimizer = build_optimizer(model, OptimizerConfig(name=name, lr=0.1, new_lr=0.2, weight_decay=0.3))
+    optimizer = build_optimizer(model, nn.Module(), OptimizerConfig(name=name, lr=0.1, new_lr=0.2, weight_decay=0.3))
     assert type(optimizer) is cls
     assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.2]
     assert all(group["weight_decay"] == 0.3 for group in optimizer.param_groups)
@@ -63,10 +63,24 @@ def test_two_learning_rates(name, cls):
     assert scheduler.get_last_lr() == [0.05, 0.1]
 
 
+def test_learning_rate_falls_from_layer_to_layer_towards_the_embedding():
+    model = TwoParts()
+    groups = build_optimizer(model, nn.Module(), OptimizerConfig(lr=0.4, layer_decay=0.5, new_lr=0.1)).param_groups
+    assert [(group["lr"], len(group["params"])) for group in groups] == [(0.4, 1), (0.2, 1), (0.1, 2)]
+    assert groups[0]["params"][0] is model.old.bias  # of the upper one of the two layers
+
+
 def test_frozen_parts_are_left_out():
     model = TwoParts()
     model.old.requires_grad_(False)
-    assert len(build_optimizer(model, OptimizerConfig()).param_groups) == 1
+    assert len(build_optimizer(model, nn.Module(), OptimizerConfig()).param_groups) == 1
     model.new.requires_grad_(False)
     with pytest.raises(ValueError, match="every parameter is frozen"):
-        build_optimizer(model, OptimizerConfig())
+        build_optimizer(model, nn.Module(), OptimizerConfig())
+
+
+def test_parameters_of_the_objective_are_new():
+    model, objective = TwoParts(), nn.Linear(3, 1)
+    groups = build_optimizer(model, objective, OptimizerConfig(lr=0.1, new_lr=0.2)).param_groups
+    assert [len(group["params"]) for group in groups] == [2, 4]
+    assert groups[1]["params"][2] is objective.weight

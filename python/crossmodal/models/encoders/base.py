@@ -40,6 +40,8 @@ class Encoder(nn.Module, ABC):
     Attributes:
         modality: what the encoder was pretrained on, ``"text"`` or ``"image"``.
         folder: where the pretrained checkpoint lies; None for an encoder that was rebuilt without it.
+        copied: parts of ``embedder`` that :meth:`attach` copied from the pretrained embedding and that go on as parts of the
+            encoder; its other parts are new.
         width: token width D at the input of :meth:`body`.
         feature_width: feature width F at its output.
         max_tokens: most tokens a sample may have; None without a limit.
@@ -51,6 +53,7 @@ class Encoder(nn.Module, ABC):
     feature_width: int
     max_tokens: int | None = None
     folder: str | None = None
+    copied: tuple[str, ...] = ()
 
     def __init__(self, model: PreTrainedModel, *, name: str, keep_source: bool) -> None:
         """Take over a transformers base model.
@@ -84,7 +87,7 @@ class Encoder(nn.Module, ABC):
             layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
 
     def layers(self) -> list[nn.Module]:
-        """The transformer layers, the innermost of nested ones (Swin has them within stages)."""
+        """The transformer layers from the first to the last, the innermost of nested ones (Swin has them within stages)."""
         return [
             module
             for module in self.model.modules()

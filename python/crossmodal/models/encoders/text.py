@@ -17,7 +17,8 @@ class TextEncoder(Encoder):
     """BERT-shaped encoder over patches of a signal ``(C, L)``, or of an image ``(C, H, W)`` in row-major order.
 
     Target embedding, as in ORCA and PaRe: convolution, LayerNorm (copied), then position embeddings (the first N,
-    copied, trainable) on top; no token-type embedding and no dropout. Note that BERT itself normalises *after* adding
+    copied, trainable) on top; no token-type embedding and no dropout. The two copies serve a new modality behind a new
+    convolution, and learn at the rate of new parts. Note that BERT itself normalises *after* adding
     positions and types; that is what :meth:`embed_source` does for text.
     """
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from crossmodal.sources import cache
+from crossmodal import cache
 
 
 def test_the_folder_follows_the_environment(monkeypatch):
@@ -17,10 +17,10 @@ def test_the_folder_follows_the_environment(monkeypatch):
     assert cache.folder() == Path("/home/somebody/.cache/pare_kernels")
 
 
-def test_write_makes_the_folder_and_leaves_nothing_else(cache_dir):
-    cache.write(cache_dir / "deep" / "x.json", "[]")
-    assert [entry.name for entry in (cache_dir / "deep").iterdir()] == ["x.json"]
-    assert (cache_dir / "deep" / "x.json").read_text() == "[]"
+def test_write_makes_the_folder_and_leaves_nothing_else(tmp_path):
+    cache.write(tmp_path / "deep" / "x.json", "[]")
+    assert [entry.name for entry in (tmp_path / "deep").iterdir()] == ["x.json"]
+    assert (tmp_path / "deep" / "x.json").read_text() == "[]"
 
 
 def test_a_cache_that_cannot_be_written_is_mentioned_once(tmp_path):

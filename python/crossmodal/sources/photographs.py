@@ -1,0 +1,60 @@
+"""Source "photographs": crops of photographs, labelled by the photograph they are from.
+
+Natural images, which is what image encoders were pretrained on. The photographs lie in scikit-image's wheel; those are
+taken whose page says that they are in the public domain or under CC0.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+
+from crossmodal.errors import UserError
+from crossmodal.sources.images import LabelledImages, read_image
+
+COMMAND = "pip install --no-deps scikit-image"
+FILES = (
+    "astronaut.png",
+    "brick.png",
+    "camera.png",
+    "chelsea.png",
+    "clock_motion.png",
+    "coffee.png",
+    "grass.png",
+    "gravel.png",
+    "hubble_deep_field.jpg",
+    "retina.jpg",
+    "rocket.jpg",
+)
+CROPS = 50  # of each
+SHORTEST, LONGEST = 0.25, 0.75  # side of a crop, as a part of the photograph's shorter side
+
+
+def load() -> LabelledImages:
+    """The crops, squares of random size and place; always the same ones.
+
+    Raises:
+        UserError: scikit-image is not installed.
+    """
+    folder = _folder()
+    rng = np.random.default_rng(0)
+    names = tuple(Path(file).stem for file in FILES)
+    items = []
+    for file in FILES:
+        photograph = read_image(folder / file)
+        height, width = photograph.shape[:2]
+        for _ in range(CROPS):
+            side = int(rng.uniform(SHORTEST, LONGEST) * min(height, width))
+            top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
+            items.append(photograph[top : top + side, left : left + side])
+    return LabelledImages(tuple(items), tuple(np.repeat(names, CROPS).tolist()), names, "photographs")
+
+
+def _folder() -> Path:
+    spec = importlib.util.find_spec("skimage")  # finds the package without running its code
+    folder = Path(spec.origin).parent / "data" if spec is not None and spec.origin else None
+    if folder is None or not all((folder / file).is_file() for file in FILES):
+        raise UserError(f"source 'photographs' needs the files of a package that is not installed: {COMMAND}")
+    return folder
