@@ -17,6 +17,7 @@ from pathlib import Path
 import scipy
 
 from crossmodal import cache
+from crossmodal.errors import UserError
 from crossmodal.sources.text import LabelledTexts
 
 # Ten subpackages with enough functions, each with the modules whose public functions it is known by.
@@ -88,7 +89,7 @@ def extract() -> LabelledTexts:
     for label, modules in MODULES.items():
         texts = {text: None for module in modules for text in _texts(module)}  # a dictionary: once each, in order
         if not texts:
-            raise RuntimeError(f"scipy.{label} has no docstrings; they are missing when Python runs with -OO")
+            raise UserError(f"scipy.{label} has no docstrings; they are missing when Python runs with -OO")
         chosen = _spread(list(texts), TEXTS_PER_CLASS)
         items += chosen
         labels += [label] * len(chosen)

@@ -147,10 +147,7 @@ def test_what_an_interruption_left_is_fetched_again(hub, tmp_path):
 def test_what_cannot_be_had_is_said_at_once(hub, tmp_path):
     endpoint = f"http://127.0.0.1:{hub.server_port}"
     unknown = load("tests/no-such-model", endpoint, tmp_path / "home")
-    assert (
-        "FileNotFoundError: encoder 'tests/no-such-model' is neither a local folder nor a model of the hub"
-        in unknown.stderr
-    )
+    assert "UserError: encoder 'tests/no-such-model' is neither a local folder nor a model of the hub" in unknown.stderr
 
     closed = load("tests/tiny", "http://127.0.0.1:9", tmp_path / "other")
     assert "encoder 'tests/tiny' is not a local folder, is not in the cache" in closed.stderr

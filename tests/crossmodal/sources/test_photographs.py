@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 
+from crossmodal.errors import UserError
 from crossmodal.sources import photographs
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("skimage") is None, reason="scikit-image is not installed")
@@ -23,7 +24,5 @@ def test_crops_are_squares_of_each_photograph_and_always_the_same():
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(photographs.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(
-        FileNotFoundError, match=r"'photographs' needs the files .*: pip install --no-deps scikit-image"
-    ):
+    with pytest.raises(UserError, match=r"'photographs' needs the files .*: pip install --no-deps scikit-image"):
         photographs.load()

@@ -55,8 +55,13 @@ def test_overwrite_leaves_what_others_put_into_a_run_s_folders(tmp_path):
     folder = RunFolder(tmp_path)
     folder.prepare(Config())
     folder.release()
-    own = ("model/model.safetensors", "model/model.json", "checkpoints/step-00000001/state.pt", "trackers/crossmodal/x")
-    own += ("checkpoints/.writing-step-00000002/state.pt", "curves.png", "results.json")
+    own = (
+        "model/model.safetensors",
+        "model/model.json",
+        "checkpoints/train/step-00000001/state.pt",
+        "trackers/crossmodal/x",
+    )
+    own += ("checkpoints/probe/.writing-step-00000002/state.pt", "curves.png", "results.json")
     foreign = ("model/weights.bin", "checkpoints/a/b", "trackers/c")
     for name in own + foreign:
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)

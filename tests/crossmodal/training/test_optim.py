@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch import nn
 
+from crossmodal.models.base import ParameterGroups
 from crossmodal.settings import OptimizerConfig, ScheduleConfig
 from crossmodal.training.optim import build_optimizer, build_scheduler, learning_rate_factor
 
@@ -44,7 +43,7 @@ class TwoParts(nn.Module):
 
     def parameter_groups(self):
         chosen = [[p for p in part.parameters() if p.requires_grad] for part in (self.old, self.new)]
-        return SimpleNamespace(encoder=[chosen[0][:1], chosen[0][1:]], new=chosen[1])
+        return ParameterGroups([chosen[0][:1], chosen[0][1:]], chosen[1])
 
 
 @pytest.mark.parametrize(

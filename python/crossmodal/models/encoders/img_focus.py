@@ -54,7 +54,7 @@ def folder() -> Path:
             files.write_json(converted / "preprocessor_config.json", PREPROCESSOR)
             files.write_json(converted / "config.json", CONFIG)
         except OSError as error:
-            raise OSError(
+            raise UserError(
                 f"encoder 'dinov2-small' cannot be converted into {converted} ({error}); set PARE_CACHE_DIR to a folder that "
                 "can be written"
             ) from error
