@@ -4,6 +4,7 @@ import json
 import pytest
 import scipy
 
+from crossmodal.errors import UserError
 from crossmodal.sources import scipy_docs
 from crossmodal.sources.scipy_docs import prose
 
@@ -119,5 +120,5 @@ def test_a_damaged_cache_is_made_anew(monkeypatch, cache_dir, extracted, damage)
 
 def test_without_docstrings_the_error_says_why(monkeypatch):
     monkeypatch.setattr(scipy_docs, "_texts", lambda module: iter(()))
-    with pytest.raises(RuntimeError, match=r"scipy\.fft has no docstrings; .* -OO"):
+    with pytest.raises(UserError, match=r"scipy\.fft has no docstrings; .* -OO"):
         scipy_docs.extract()
