@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import SupportsIndex
+
 import torch
 from torch import Tensor, nn
 
-from pare_kernels._checks import check_options
+from pare_kernels._checks import as_int, check_options
 from pare_kernels._types import PatchReplaceResult
 from pare_kernels.functional import gate_scores, patch_replace
 
@@ -22,12 +24,12 @@ class PatchGate(nn.Module):
         bias: (1,) or None.
     """
 
-    def __init__(self, dim: int, bias: bool = True, device=None, dtype=None) -> None:
+    def __init__(self, dim: SupportsIndex, bias: bool = True, device=None, dtype=None) -> None:
         super().__init__()
-        if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
+        self.dim = as_int(dim)
+        if self.dim is None or self.dim < 1:
             raise ValueError(f"dim must be an int >= 1, got {dim!r}")
-        self.dim = dim
-        self.weight = nn.Parameter(torch.empty(1, dim, device=device, dtype=dtype))
+        self.weight = nn.Parameter(torch.empty(1, self.dim, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(1, device=device, dtype=dtype)) if bias else None
         self.reset_parameters()
 
@@ -57,14 +59,14 @@ class PatchReplace(nn.Module):
 
     def __init__(
         self,
-        dim: int | PatchGate,
+        dim: SupportsIndex | PatchGate,
         *,
         tau: float = 0.9,
         noise_scale: float = 1.0,
         selection: str = "gumbel",
         replace: str = "lowest",
         pairing: str = "position",
-        exact_steps: int | None = 8,
+        exact_steps: SupportsIndex | None = 8,
         straight_through: bool | None = None,
     ) -> None:
         super().__init__()
@@ -83,8 +85,8 @@ class PatchReplace(nn.Module):
         target: Tensor,
         source: Tensor,
         *,
-        k: int,
-        seed: int | Tensor | None = None,
+        k: SupportsIndex,
+        seed: SupportsIndex | Tensor | None = None,
         generator: torch.Generator | None = None,
         noise: tuple[Tensor, Tensor] | None = None,
     ) -> PatchReplaceResult:
