@@ -214,7 +214,9 @@ def check_changeable(name: str, tensor: Tensor) -> None:
             f"{name} is an inference tensor, which must not be changed in place outside torch.inference_mode(): clone() it"
         )
     if tensor.requires_grad and torch.is_grad_enabled() and (tensor._base if tensor._is_view() else tensor).is_leaf:
-        raise RuntimeError(f"{name} is a leaf Variable that requires grad, or a view of one, and must not be changed in place")
+        raise RuntimeError(
+            f"{name} is a leaf Variable that requires grad, or a view of one, and must not be changed in place"
+        )
 
 
 def check_noise(name: str, noise: Tensor, shape: tuple[int, int], like: Tensor) -> Tensor:

@@ -229,7 +229,9 @@ def _differentiate(name: str, save, formula) -> None:
         def backward(ctx, *grads):
             tensors = [tensor for tensor in (*grads, *ctx.saved_tensors) if tensor is not None]
             return tuple(
-                gradient if gradient is None else RefuseSecondDerivative.apply(f"{NAMESPACE}::{name}", gradient, *tensors)
+                gradient
+                if gradient is None
+                else RefuseSecondDerivative.apply(f"{NAMESPACE}::{name}", gradient, *tensors)
                 for gradient in formula(ctx, *grads)
             )
 

@@ -180,8 +180,9 @@ def patch_replace(
         pairing: "position": the j-th free slot takes the j-th chosen source patch, both ascending; "score": the free slots from
             the lowest noisy score up take the chosen source patches from the highest down.
         exact_steps: how many steps of the relaxation run one by one, the rest follows in closed form; None: all, the paper's form.
-        seed: 64-bit seed of the Philox noise, an int or an int64 tensor of one element. The same seed makes the same noise on
-            every device.
+        seed: 64-bit seed of the Philox noise, an int or an int64 tensor of one element. The same seed draws the same random
+            integers on every device and noise that is equal to within rounding (about 1e-6, for float64 tokens 1e-15): the same
+            patches, unless two scores are that close.
         generator: draws the seed; without seed, generator and noise the default generator of the tensors' device does.
         noise: (noise_target, noise_source) of shapes (B, Nt) and (B, Ns): Gumbel values used as they are, before `noise_scale`;
             -inf excludes a patch: a source patch from being chosen, a target patch from being kept (with `replace="highest"`: from
@@ -191,8 +192,9 @@ def patch_replace(
     Returns:
         `PatchReplaceResult(mixed, lam, target_index, source_index)`. `mixed` (B, Nt, D) is differentiable in `target`, `source`,
         `gate_weight` and `gate_bias`. Scores are computed in float32 (float64 for float64 tokens), under autocast too. Under
-        `torch.compile`, k, the seed and the shapes may change without another compilation; `tau` and `noise_scale` may change
-        too, each value for a compilation of its own.
+        `torch.compile`, k, the seed and each dimension may change: the first change of each compiles once more, later ones do not
+        (but for sizes of 0 and 1, k among them, which PyTorch compiles by themselves). `tau` and `noise_scale` may change too,
+        each value for a compilation of its own. Numbers must be Python's there: Dynamo takes NumPy's for tensors.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, device or range; the message names it.
@@ -317,8 +319,11 @@ def _check_in_place(written: dict[str, Tensor], read: dict[str, Tensor | None]) 
 
 
 def _memory(tensor: Tensor) -> tuple[object, int, int]:
-    """The memory that a tensor's storage lies in, and its first and last byte plus one there. Two storages may lie in the same, over
-    one array of NumPy, say; one without an address (of fake and meta tensors, on other devices) is a memory of its own."""
+    """The memory that a tensor's storage lies in, and where it begins and ends there, in bytes.
+
+    Two storages may lie in one memory, over an array of NumPy, say. One without an address (of fake and meta tensors, on other
+    devices) is a memory of its own.
+    """
     storage = tensor.untyped_storage()
     if (tensor.is_cpu or tensor.is_cuda) and not isinstance(tensor, FakeTensor) and (address := storage.data_ptr()):
         return tensor.device, address, address + storage.nbytes()
@@ -326,7 +331,7 @@ def _memory(tensor: Tensor) -> tuple[object, int, int]:
 
 
 def _overlap(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors in one memory, each without overlaps of its own, have a byte in common.
+    """Whether two tensors in one memory have a byte in common.
 
     Exact where the last dimension of both lies side by side; else whether the ranges of their addresses meet.
     """
@@ -339,13 +344,13 @@ def _overlap(a: Tensor, b: Tensor) -> bool:
 
 
 def _runs(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """First byte, and last plus one, of each stretch of memory that a tensor covers; where its last dimension has gaps, of all that
-    it reaches over."""
+    """Where each stretch of memory that a tensor covers begins and ends; where its last dimension has gaps, all that it reaches over
+    is one stretch."""
     shape, strides, size = tensor.shape or (1,), tensor.stride() or (1,), tensor.element_size()
     starts = torch.tensor([_memory(tensor)[1] + tensor.storage_offset() * size], device="cpu")
     if shape[-1] > 1 and strides[-1] != 1:
         reach = 1 + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
         return starts, starts + reach * size
     for length, stride in zip(shape[:-1], strides[:-1], strict=True):
-        starts = (starts[:, None] + torch.arange(length, device="cpu") * (stride * size)).flatten()
+        starts = (starts[:, None] + torch.arange(length, device="cpu") * (stride * size)).unique()
     return starts, starts + shape[-1] * size
