@@ -1,4 +1,5 @@
-# `make train` and `make test` each stand alone on a fresh clone: they need Python 3.10 or later, nothing else.
+# `make train` and `make test` each stand alone on a fresh clone: they need Python 3.11 or later, nothing else. (The packages themselves
+# run on 3.10; several versions of constraints.txt do not.)
 # The environment is made once in .venv, with the versions of constraints.txt, and remade when what it depends on changes.
 
 PYTHON ?= python3
@@ -32,7 +33,7 @@ help:
 # The two data packages come without their own requirements: only their files are read (weights; time series).
 $(VENV)/made: constraints.txt
 	@echo "making $(VENV) with $$($(PYTHON) --version) (about two minutes)"
-	@$(PYTHON) -c "import sys; sys.exit('Python 3.10 or later is needed, this is ' + sys.version.split()[0] if sys.version_info < (3, 10) else 0)"
+	@$(PYTHON) -c "import sys; sys.exit('Python 3.11 or later is needed, this is ' + sys.version.split()[0] if sys.version_info < (3, 11) else 0)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install -c constraints.txt torch
 	@$(PIP) install -c constraints.txt setuptools wheel ninja
@@ -68,7 +69,7 @@ $(OLDEST)/made: requirements-oldest.txt
 
 oldest: $(OLDEST)/made $(VENV)/test
 	@rm -rf $(OLDEST)/tree && mkdir $(OLDEST)/tree
-	@cp -R setup.py pyproject.toml README.md csrc pare_kernels python tests benchmarks $(OLDEST)/tree
+	@cp -R setup.py pyproject.toml requirements-oldest.txt README.md csrc pare_kernels python tests benchmarks $(OLDEST)/tree
 	@rm -f $(OLDEST)/tree/pare_kernels/*.so
 	@cd $(OLDEST)/tree && ../bin/pip --disable-pip-version-check --quiet wheel --no-deps --no-build-isolation . && ../bin/python -m zipfile -e *.whl .
 	@cd $(OLDEST)/tree && test_with() { \

@@ -344,7 +344,7 @@ def _overlap(a: Tensor, b: Tensor) -> bool:
 
 
 def _runs(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each stretch of memory that a tensor covers begins and ends; where its last dimension has gaps, all that it reaches over
+    """Where each stretch of memory that a tensor covers begins and ends; where its last dimension has gaps, all it reaches over
     is one stretch."""
     shape, strides, size = tensor.shape or (1,), tensor.stride() or (1,), tensor.element_size()
     starts = torch.tensor([_memory(tensor)[1] + tensor.storage_offset() * size], device="cpu")
