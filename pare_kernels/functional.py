@@ -269,7 +269,9 @@ def patch_swap_(
         straight_through,
     )
     randomness = settle_randomness(target, source, selection, seed, generator, noise)
-    read = {"gate_weight": gate_weight, "gate_bias": gate_bias}
+    read = {"gate_weight": gate_weight}
+    if gate_bias is not None:
+        read["gate_bias"] = gate_bias
     if noise is not None:
         read |= {"noise[0] (target)": noise[0], "noise[1] (source)": noise[1]}
     _check_in_place({"target": target, "source": source}, read)
@@ -289,7 +291,7 @@ def patch_swap_(
     return PatchReplaceResult(target, replaced_share(k, target.shape[1]), target_index, source_index)
 
 
-def _check_in_place(written: dict[str, Tensor], read: dict[str, Tensor | None]) -> None:
+def _check_in_place(written: dict[str, Tensor], read: dict[str, Tensor]) -> None:
     for name, tensor in written.items():
         extent = 1  # of the inner dimensions in memory; a dimension that steps over all of it meets none of its elements twice
         for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
@@ -307,7 +309,7 @@ def _check_in_place(written: dict[str, Tensor], read: dict[str, Tensor | None]) 
             raise ValueError(
                 f"{name} must hold its own numbers to be changed in place, but is a negated view: resolve_neg() it"
             )
-    memories = [(name, tensor, *_memory(tensor)) for name, tensor in (written | read).items() if tensor is not None]
+    memories = [(name, tensor, *_memory(tensor)) for name, tensor in (written | read).items()]
     for index, (name, tensor, memory, begin, end) in enumerate(memories[: len(written)]):
         for other_name, other, other_memory, other_begin, other_end in memories[index + 1 :]:
             together = begin < other_end and other_begin < end and memory == other_memory

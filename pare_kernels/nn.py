@@ -26,10 +26,11 @@ class PatchGate(nn.Module):
 
     def __init__(self, dim: SupportsIndex, bias: bool = True, device=None, dtype=None) -> None:
         super().__init__()
-        self.dim = as_int(dim)
-        if self.dim is None or self.dim < 1:
+        features = as_int(dim)
+        if features is None or features < 1:
             raise ValueError(f"dim must be an int >= 1, got {dim!r}")
-        self.weight = nn.Parameter(torch.empty(1, self.dim, device=device, dtype=dtype))
+        self.dim = features
+        self.weight = nn.Parameter(torch.empty(1, features, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(1, device=device, dtype=dtype)) if bias else None
         self.reset_parameters()
 
