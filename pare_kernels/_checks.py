@@ -6,7 +6,7 @@ import functools
 import math
 import numbers
 import operator
-from typing import NamedTuple, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -131,7 +131,7 @@ def check_patch_replace(
     gate_weight: Tensor,
     gate_bias: Tensor | None,
     k: SupportsIndex,
-    *options: object,
+    *options: Any,
 ) -> tuple[int, ReplaceOptions]:
     """k and the options, of all arguments of `patch_replace` but the randomness; those of `check_options` in its order."""
     check_tokens("target", target)
@@ -192,34 +192,7 @@ def check_options(
 _check_options_once = functools.lru_cache(maxsize=64, typed=True)(check_options)
 
 
-def second_derivative_refused(operator_name: str) -> RuntimeError:
-    return RuntimeError(
-        f"{operator_name} has first derivatives only: its gradient cannot be differentiated (create_graph=True)"
-    )
-
-
-def first_derivative_only(operator_name: str) -> None:
-    """For the start of a backward pass: with `create_graph=True`, and only then, it is recorded to be differentiated again.
-
-    `torch.autograd.function.once_differentiable` takes the gradient for a constant where the incoming one is.
-    """
-    if torch.is_grad_enabled():
-        raise second_derivative_refused(operator_name)
-
-
-def check_changeable(name: str, tensor: Tensor) -> None:
-    """What PyTorch's own in-place operations refuse before they change anything."""
-    if tensor.is_inference() and not torch.is_inference_mode_enabled():
-        raise RuntimeError(
-            f"{name} is an inference tensor, which must not be changed in place outside torch.inference_mode(): clone() it"
-        )
-    if tensor.requires_grad and torch.is_grad_enabled() and (tensor._base if tensor._is_view() else tensor).is_leaf:
-        raise RuntimeError(
-            f"{name} is a leaf Variable that requires grad, or a view of one, and must not be changed in place"
-        )
-
-
-def check_noise(name: str, noise: Tensor, shape: tuple[int, int], like: Tensor) -> Tensor:
+def check_noise(name: str, noise: Tensor, shape: tuple[int, ...], like: Tensor) -> Tensor:
     check_floating(name, noise)
     if tuple(noise.shape) != tuple(shape):
         raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(noise.shape)}")
@@ -298,3 +271,30 @@ def settle_randomness(
         check_seed(seed, generator)
         return None, None, None
     return settle_seed(seed, generator, target.device), None, None
+
+
+def second_derivative_refused(operator_name: str) -> RuntimeError:
+    return RuntimeError(
+        f"{operator_name} has first derivatives only: its gradient cannot be differentiated (create_graph=True)"
+    )
+
+
+def first_derivative_only(operator_name: str) -> None:
+    """For the start of a backward pass: with `create_graph=True`, and only then, it is recorded to be differentiated again.
+
+    `torch.autograd.function.once_differentiable` takes the gradient for a constant where the incoming one is.
+    """
+    if torch.is_grad_enabled():
+        raise second_derivative_refused(operator_name)
+
+
+def check_changeable(name: str, tensor: Tensor) -> None:
+    """What PyTorch's own in-place operations refuse before they change anything."""
+    if tensor.is_inference() and not torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            f"{name} is an inference tensor, which must not be changed in place outside torch.inference_mode(): clone() it"
+        )
+    if tensor.requires_grad and torch.is_grad_enabled() and (tensor._base if tensor._is_view() else tensor).is_leaf:
+        raise RuntimeError(
+            f"{name} is a leaf Variable that requires grad, or a view of one, and must not be changed in place"
+        )
