@@ -79,10 +79,10 @@ def check_gate(weight: Tensor, bias: Tensor | None, tokens_name: str, tokens: Te
         raise wrong_device("gate_bias", bias, tokens_name, tokens)
 
 
-def as_int(value: object) -> int | None:
+def as_int(value: Any) -> int | None:
     """The int that `value` is or stands for (an integer of NumPy, say), None where it is none; bools are none."""
     if isinstance(value, (int, torch.SymInt)):  # in a traced graph a number may be a symbol, and stays one
-        return None if isinstance(value, bool) else value
+        return None if isinstance(value, bool) else value  # type: ignore[return-value]
     if "bool" in str(getattr(value, "dtype", "")):
         return None
     try:
@@ -242,9 +242,9 @@ def draw_seed(generator: torch.Generator | None = None, device: torch.device | s
 
 def settle_seed(seed: SupportsIndex | Tensor | None, generator: torch.Generator | None, device: torch.device) -> Tensor:
     """One int64 seed on `device`, from whichever of `seed` and `generator` was given, or from the default generator."""
+    seed = check_seed(seed, generator)
     if seed is None:
         return draw_seed(generator, device)
-    seed = check_seed(seed, generator)
     if isinstance(seed, Tensor):
         return seed.to(device)
     return torch.full((), seed - 2**64 if seed >= 2**63 else seed, dtype=torch.int64, device=device)
@@ -294,7 +294,8 @@ def check_changeable(name: str, tensor: Tensor) -> None:
         raise RuntimeError(
             f"{name} is an inference tensor, which must not be changed in place outside torch.inference_mode(): clone() it"
         )
-    if tensor.requires_grad and torch.is_grad_enabled() and (tensor._base if tensor._is_view() else tensor).is_leaf:
+    base = tensor._base
+    if tensor.requires_grad and torch.is_grad_enabled() and (tensor if base is None else base).is_leaf:
         raise RuntimeError(
             f"{name} is a leaf Variable that requires grad, or a view of one, and must not be changed in place"
         )

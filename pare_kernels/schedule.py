@@ -41,7 +41,7 @@ class ReplaceSchedule:
         check_word("kind", self.kind, KINDS)
         for name in ("start", "end"):
             given = getattr(self, name)
-            value = as_int(given)
+            value: int | float | None = as_int(given)
             if value is None and isinstance(given, numbers.Real) and not isinstance(given, bool):
                 value = float(given)
             if value is None:
