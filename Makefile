@@ -57,7 +57,8 @@ test: $(VENV)/test
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/triton tests -n $(JOBS) --cov --cov-report=term --cov-fail-under=90 $(ARGS)
 
 # The wheel that the oldest torch builds serves every later one, so the tests of the operator run it twice, under the oldest versions
-# and under the newest. They run in a copy of the sources beside the unpacked wheel, without what was built here.
+# and under the newest. They run in a copy of the sources beside the unpacked wheel, without what was built here. Whether kernels spill is
+# asked of the newest Triton alone.
 $(OLDEST)/made: requirements-oldest.txt
 	@$(OLDEST_PYTHON) -c "" 2>/dev/null || { echo "make oldest needs Python 3.10, the oldest that is promised, and '$(OLDEST_PYTHON)' does not run: \
 	name one, make oldest OLDEST_PYTHON=/path/to/python3.10"; exit 1; }
@@ -75,7 +76,8 @@ oldest: $(OLDEST)/made $(VENV)/test
 	@cd $(OLDEST)/tree && test_with() { \
 	    "$$1" -c "import sys, torch; from pare_kernels import _library; sys.exit(_library.EXTENSION_PROBLEM or print('$$(echo *.whl) with Python', sys.version.split()[0], 'and torch', torch.__version__))" \
 	    && OMP_NUM_THREADS=1 "$$@" -n $(JOBS) $(ARGS); }; \
-	test_with ../bin/python -m pytest -q tests/pare_kernels tests/csrc tests/triton && test_with $(abspath $(BIN))/python -m pytest -q tests/pare_kernels
+	test_with ../bin/python -m pytest -q tests/pare_kernels tests/csrc tests/triton --deselect tests/triton/test_aot.py::test_nothing_spills \
+	    && test_with $(abspath $(BIN))/python -m pytest -q tests/pare_kernels
 
 lint: $(VENV)/test
 	@$(BIN)/ruff check .
