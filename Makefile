@@ -1,4 +1,5 @@
-# `make train` and `make test` each stand alone on a fresh clone: they need Python 3.10 or later, nothing else.
+# `make train` and `make test` each stand alone on a fresh clone: they need Python 3.11 or later, nothing else. (The packages themselves
+# run on 3.10; several versions of constraints.txt do not.)
 # The environment is made once in .venv, with the versions of constraints.txt, and remade when what it depends on changes.
 
 PYTHON ?= python3
@@ -7,17 +8,22 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 JOBS ?= $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())")
 SECONDS ?= 120
+OLDEST_PYTHON ?= python3.10
 OUT ?= benchmarks/results
+
+OLDEST := .venv-oldest
 
 BUILD := setup.py pyproject.toml pare_kernels/_version.py $(wildcard csrc/*.* csrc/*/*.*)
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint bench gpu-check gpu fuzz report clean
+.PHONY: help train test test-all oldest lint bench gpu-check gpu fuzz report clean
 
 help:
 	@echo "make train   fine-tune a pretrained text encoder on daily load curves by PaRe, by naive fine-tuning and from scratch,"
 	@echo "             three seeds each; one table and pictures at the end (runs/)"
-	@echo "make test    the test suite"
+	@echo "make test    the test suite without its slow tests;  make test-all  all of them"
+	@echo "make oldest  the operator built and tested with the oldest Python, torch and Triton that are promised, in .venv-oldest;"
+	@echo "             then that build under the newest ones"
 	@echo "make bench   throughput on the CPU against every rival (benchmarks/results/)"
 	@echo "make gpu-check  the first thing to do on a CUDA GPU: every kernel compiled, a small case of each operator (2 minutes)"
 	@echo "make gpu     tests and benchmarks on a CUDA GPU (9 minutes); both with an existing Python: PYTHON=python3 OUT=DIR"
@@ -29,7 +35,7 @@ help:
 # photographs).
 $(VENV)/made: constraints.txt
 	@echo "making $(VENV) with $$($(PYTHON) --version) (about two minutes)"
-	@$(PYTHON) -c "import sys; sys.exit('Python 3.10 or later is needed, this is ' + sys.version.split()[0] if sys.version_info < (3, 10) else 0)"
+	@$(PYTHON) -c "import sys; sys.exit('Python 3.11 or later is needed, this is ' + sys.version.split()[0] if sys.version_info < (3, 11) else 0)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install -c constraints.txt torch
 	@$(PIP) install -c constraints.txt setuptools wheel ninja
@@ -51,8 +57,36 @@ train: $(VENV)/train
 	@$(BIN)/python python/compare.py --task italy_power_demand --methods pare,nft,scratch --seeds 0,1,2
 
 # The slowest tests (GPU kernels in the interpreter and compiled ahead of time) go first, so that no core waits for them at the end.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/triton tests -n $(JOBS)
+
 test: $(VENV)/test
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/triton tests -n $(JOBS) --cov --cov-report=term --cov-fail-under=90 $(ARGS)
+	@$(PYTEST) -m "not slow" --cov --cov-report=term --cov-fail-under=90 $(ARGS)
+
+test-all: $(VENV)/test
+	@$(PYTEST) $(ARGS)
+
+# The wheel that the oldest torch builds serves every later one, so the tests of the operator run it twice, under the oldest versions
+# and under the newest. They run in a copy of the sources beside the unpacked wheel, without what was built here. Whether kernels spill is
+# asked of the newest Triton alone.
+$(OLDEST)/made: requirements-oldest.txt
+	@$(OLDEST_PYTHON) -c "" 2>/dev/null || { echo "make oldest needs Python 3.10, the oldest that is promised, and '$(OLDEST_PYTHON)' does not run: \
+	name one, make oldest OLDEST_PYTHON=/path/to/python3.10"; exit 1; }
+	@$(OLDEST_PYTHON) -c "import sys; sys.exit(None if sys.version_info[:2] == (3, 10) else 'make oldest needs Python 3.10, this is ' + sys.version.split()[0])"
+	@echo "making $(OLDEST) (several minutes: torch for Linux brings CUDA)"
+	@$(OLDEST_PYTHON) -m venv --clear $(OLDEST)
+	@$(OLDEST)/bin/pip --disable-pip-version-check --quiet install -r requirements-oldest.txt
+	@touch $@
+
+oldest: $(OLDEST)/made $(VENV)/test
+	@rm -rf $(OLDEST)/tree && mkdir $(OLDEST)/tree
+	@cp -R setup.py pyproject.toml requirements-oldest.txt README.md csrc pare_kernels python tests benchmarks $(OLDEST)/tree
+	@rm -f $(OLDEST)/tree/pare_kernels/*.so
+	@cd $(OLDEST)/tree && ../bin/pip --disable-pip-version-check --quiet wheel --no-deps --no-build-isolation . && ../bin/python -m zipfile -e *.whl .
+	@cd $(OLDEST)/tree && test_with() { \
+	    "$$1" -c "import sys, torch; from pare_kernels import _library; sys.exit(_library.EXTENSION_PROBLEM or print('$$(echo *.whl) with Python', sys.version.split()[0], 'and torch', torch.__version__))" \
+	    && OMP_NUM_THREADS=1 "$$@" -n $(JOBS) $(ARGS); }; \
+	test_with ../bin/python -m pytest -q tests/pare_kernels tests/csrc tests/triton --deselect tests/triton/test_aot.py::test_nothing_spills \
+	    && test_with $(abspath $(BIN))/python -m pytest -q tests/pare_kernels
 
 lint: $(VENV)/test
 	@$(BIN)/ruff check .

@@ -47,7 +47,7 @@ Tensor empty(std::initializer_list<std::int64_t> sizes, ScalarType dtype) {
     stride *= std::max<std::int64_t>(1, sizes.begin()[i]);
   }
   AtenTensorHandle handle;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
       static_cast<std::int64_t>(sizes.size()), sizes.begin(), strides,
       torch::stable::detail::to<std::int32_t>(torch::stable::detail::from(dtype)), aoti_torch_device_type_cpu(), 0,
       &handle));

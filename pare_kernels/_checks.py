@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import NamedTuple
+import numbers
+import operator
+from typing import Any, NamedTuple, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -77,12 +79,24 @@ def check_gate(weight: Tensor, bias: Tensor | None, tokens_name: str, tokens: Te
         raise wrong_device("gate_bias", bias, tokens_name, tokens)
 
 
+def as_int(value: Any) -> int | None:
+    """The int that `value` is or stands for (an integer of NumPy, say), None where it is none; bools are none."""
+    if isinstance(value, (int, torch.SymInt)):  # in a traced graph a number may be a symbol, and stays one
+        return None if isinstance(value, bool) else value  # type: ignore[return-value]
+    if "bool" in str(getattr(value, "dtype", "")):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
 def check_number(name: str, value: float, least: float = 0.0) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, torch.SymInt, torch.SymFloat)):
+    if isinstance(value, bool) or not isinstance(value, (int, float, torch.SymInt, torch.SymFloat, numbers.Real)):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     if not least <= value < math.inf:  # NaN neither
         raise ValueError("{} must be finite and >= {:g}, got {}".format(name, least, value))  # noqa: UP032 (traced graphs)
-    return value if isinstance(value, torch.SymFloat) else float(value)  # in a traced graph a number may be a symbol
+    return value if isinstance(value, torch.SymFloat) else float(value)
 
 
 def check_word(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -90,22 +104,25 @@ def check_word(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
-def check_exact_steps(exact_steps: int | None) -> int:
+def check_exact_steps(exact_steps: SupportsIndex | None) -> int:
     if exact_steps is None:
         return ALL_EXACT
-    if isinstance(exact_steps, bool) or not isinstance(exact_steps, int):
+    steps = as_int(exact_steps)
+    if steps is None:
         raise TypeError(f"exact_steps must be an int >= 0, or None for all steps, got {type(exact_steps).__name__}")
-    if exact_steps < 0:
-        raise ValueError(f"exact_steps must be >= 0, or None for all steps, got {exact_steps}")
-    return min(exact_steps, 2**63 - 1)  # which no number of steps reaches
+    if steps < 0:
+        raise ValueError(f"exact_steps must be >= 0, or None for all steps, got {steps}")
+    return min(steps, 2**63 - 1)  # which no number of steps reaches
 
 
-def check_k(k: int, meaning: str, *sizes: int) -> None:
+def check_k(k: SupportsIndex, meaning: str, *sizes: int) -> int:
     """0 <= k <= min(sizes). `meaning` is filled in with the sizes only on failure: in a traced graph that would fix them."""
-    if isinstance(k, bool) or not isinstance(k, (int, torch.SymInt)):
+    number = as_int(k)
+    if number is None:
         raise TypeError(f"k must be an int, got {type(k).__name__}")
-    if k < 0 or k > min(sizes):
-        raise ValueError(f"k must be between 0 and {min(sizes)} ({meaning.format(*sizes)}), got {k}")
+    if number < 0 or number > min(sizes):
+        raise ValueError(f"k must be between 0 and {min(sizes)} ({meaning.format(*sizes)}), got {number}")
+    return number
 
 
 def check_patch_replace(
@@ -113,10 +130,10 @@ def check_patch_replace(
     source: Tensor,
     gate_weight: Tensor,
     gate_bias: Tensor | None,
-    k: int,
-    *options: object,
-) -> ReplaceOptions:
-    """All arguments of `patch_replace` but the randomness; `options` are those of `check_options`, in its order."""
+    k: SupportsIndex,
+    *options: Any,
+) -> tuple[int, ReplaceOptions]:
+    """k and the options, of all arguments of `patch_replace` but the randomness; those of `check_options` in its order."""
     check_tokens("target", target)
     check_tokens("source", source)
     if source.dtype != target.dtype:
@@ -131,13 +148,13 @@ def check_patch_replace(
             f"got {tuple(source.shape)}"
         )
     check_gate(gate_weight, gate_bias, "target", target)
-    check_k(k, "{} target and {} source patches", num_target, num_source)
+    k = check_k(k, "{} target and {} source patches", num_target, num_source)
     if torch.compiler.is_compiling():
-        return check_options(*options)
+        return k, check_options(*options)
     try:
-        return _check_options_once(*options)
+        return k, _check_options_once(*options)
     except TypeError:  # a wrong type, or one that cannot be remembered
-        return check_options(*options)
+        return k, check_options(*options)
 
 
 def check_options(
@@ -146,7 +163,7 @@ def check_options(
     selection: str,
     replace: str,
     pairing: str,
-    exact_steps: int | None,
+    exact_steps: SupportsIndex | None,
     straight_through: bool | None,
 ) -> ReplaceOptions:
     """The options that do not depend on the tensors, as the numbers and flags that the operators take."""
@@ -175,7 +192,7 @@ def check_options(
 _check_options_once = functools.lru_cache(maxsize=64, typed=True)(check_options)
 
 
-def check_noise(name: str, noise: Tensor, shape: tuple[int, int], like: Tensor) -> Tensor:
+def check_noise(name: str, noise: Tensor, shape: tuple[int, ...], like: Tensor) -> Tensor:
     check_floating(name, noise)
     if tuple(noise.shape) != tuple(shape):
         raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(noise.shape)}")
@@ -184,11 +201,12 @@ def check_noise(name: str, noise: Tensor, shape: tuple[int, int], like: Tensor) 
     return noise.detach().to(accumulation_dtype(like.dtype))
 
 
-def check_seed(seed: int | Tensor | None, generator: torch.Generator | None) -> None:
+def check_seed(seed: SupportsIndex | Tensor | None, generator: torch.Generator | None) -> int | Tensor | None:
+    """The seed, as an int where it is no tensor."""
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(f"generator must be a torch.Generator or None, got {type(generator).__name__}")
     if seed is None:
-        return
+        return None
     if generator is not None:
         raise ValueError("seed and generator must not both be given: each alone decides the noise")
     if isinstance(seed, Tensor):
@@ -196,10 +214,13 @@ def check_seed(seed: int | Tensor | None, generator: torch.Generator | None) -> 
             raise ValueError(
                 f"seed must be an int or an int64 tensor of one element, got {seed.dtype} of shape {tuple(seed.shape)}"
             )
-    elif isinstance(seed, bool) or not isinstance(seed, (int, torch.SymInt)):
+        return seed
+    number = as_int(seed)
+    if number is None:
         raise TypeError(f"seed must be an int or an int64 tensor of one element, got {type(seed).__name__}")
-    elif not -(2**63) <= seed < 2**64:
-        raise ValueError(f"seed must fit into 64 bits, got {seed}")
+    if not -(2**63) <= number < 2**64:
+        raise ValueError(f"seed must fit into 64 bits, got {number}")
+    return number
 
 
 def draw_seed(generator: torch.Generator | None = None, device: torch.device | str | None = None) -> Tensor:
@@ -227,11 +248,11 @@ def _put(seed: Tensor, device: torch.device) -> Tensor:
     return seed.to(device)
 
 
-def settle_seed(seed: int | Tensor | None, generator: torch.Generator | None, device: torch.device) -> Tensor:
+def settle_seed(seed: SupportsIndex | Tensor | None, generator: torch.Generator | None, device: torch.device) -> Tensor:
     """One int64 seed on `device`, from whichever of `seed` and `generator` was given, or from the default generator."""
+    seed = check_seed(seed, generator)
     if seed is None:
         return draw_seed(generator, device)
-    check_seed(seed, generator)
     if isinstance(seed, Tensor):
         return _put(seed, device)
     return torch.full((), seed - 2**64 if seed >= 2**63 else seed, dtype=torch.int64, device=device)
@@ -241,7 +262,7 @@ def settle_randomness(
     target: Tensor,
     source: Tensor,
     selection: str,
-    seed: int | Tensor | None,
+    seed: SupportsIndex | Tensor | None,
     generator: torch.Generator | None,
     noise: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -258,3 +279,31 @@ def settle_randomness(
         check_seed(seed, generator)
         return None, None, None
     return settle_seed(seed, generator, target.device), None, None
+
+
+def second_derivative_refused(operator_name: str) -> RuntimeError:
+    return RuntimeError(
+        f"{operator_name} has first derivatives only: its gradient cannot be differentiated (create_graph=True)"
+    )
+
+
+def first_derivative_only(operator_name: str) -> None:
+    """For the start of a backward pass: with `create_graph=True`, and only then, it is recorded to be differentiated again.
+
+    `torch.autograd.function.once_differentiable` takes the gradient for a constant where the incoming one is.
+    """
+    if torch.is_grad_enabled():
+        raise second_derivative_refused(operator_name)
+
+
+def check_changeable(name: str, tensor: Tensor) -> None:
+    """What PyTorch's own in-place operations refuse before they change anything."""
+    if tensor.is_inference() and not torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            f"{name} is an inference tensor, which must not be changed in place outside torch.inference_mode(): clone() it"
+        )
+    base = tensor._base
+    if tensor.requires_grad and torch.is_grad_enabled() and (tensor if base is None else base).is_leaf:
+        raise RuntimeError(
+            f"{name} is a leaf Variable that requires grad, or a view of one, and must not be changed in place"
+        )

@@ -18,7 +18,13 @@ import warnings
 import torch
 
 from pare_kernels import _fallback, _triton
-from pare_kernels._checks import RANDOM, accumulation_dtype
+from pare_kernels._checks import (
+    RANDOM,
+    accumulation_dtype,
+    check_changeable,
+    first_derivative_only,
+    second_derivative_refused,
+)
 from pare_kernels._types import ChoiceScores
 
 NAMESPACE = "pare_kernels"
@@ -162,7 +168,7 @@ TRANSFORMABLE: dict[str, type[torch.autograd.Function]] = {}
 class RefuseSecondDerivative(torch.autograd.Function):
     """A gradient as it is, with an error where it is differentiated again with respect to what it was computed from.
 
-    `once_differentiable` does this for autograd, but is blind to nested transforms of torch.func.
+    For torch.func, which records every backward pass, so that a second derivative shows only where it is taken.
     """
 
     generate_vmap_rule = True
@@ -177,17 +183,13 @@ class RefuseSecondDerivative(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *grads):
-        raise RuntimeError(
-            f"pare_kernels::{ctx.name} has first derivatives only: its gradient cannot be differentiated"
-        )
+        raise second_derivative_refused(ctx.name)
 
 
-def _once_differentiable(formula):
-    """`torch.autograd.function.once_differentiable`, at no cost where no second derivative is asked for."""
-    refusing = torch.autograd.function.once_differentiable(formula)
-
+def _once_differentiable(name, formula):
     def backward(ctx, *grads):
-        return refusing(ctx, *grads) if torch.is_grad_enabled() else formula(ctx, *grads)
+        first_derivative_only(name)
+        return formula(ctx, *grads)
 
     return backward
 
@@ -195,6 +197,7 @@ def _once_differentiable(formula):
 def _differentiate(name: str, save, formula) -> None:
     """Gives an operator its autograd formula: `save(ctx, inputs, output)` after the forward pass, `formula(ctx, *grads)`."""
     operator = getattr(_ops, name).default
+    once = _once_differentiable(f"{NAMESPACE}::{name}", formula)
 
     def no_forward_mode(ctx, *tangents):
         raise NotImplementedError(
@@ -209,7 +212,7 @@ def _differentiate(name: str, save, formula) -> None:
             save(ctx, inputs, output)
             return output
 
-        backward = staticmethod(_once_differentiable(formula))
+        backward = staticmethod(once)
         jvp = staticmethod(no_forward_mode)
 
     class Transformable(torch.autograd.Function):
@@ -226,14 +229,16 @@ def _differentiate(name: str, save, formula) -> None:
         def backward(ctx, *grads):
             tensors = [tensor for tensor in (*grads, *ctx.saved_tensors) if tensor is not None]
             return tuple(
-                gradient if gradient is None else RefuseSecondDerivative.apply(name, gradient, *tensors)
+                gradient
+                if gradient is None
+                else RefuseSecondDerivative.apply(f"{NAMESPACE}::{name}", gradient, *tensors)
                 for gradient in formula(ctx, *grads)
             )
 
     for functions, function in ((EAGER, Eager), (TRANSFORMABLE, Transformable)):
         function.__name__ = function.__qualname__ = name
         functions[name] = function
-    torch.library.register_autograd(f"{NAMESPACE}::{name}", formula, setup_context=save, lib=_library)
+    torch.library.register_autograd(f"{NAMESPACE}::{name}", once, setup_context=save, lib=_library)
 
 
 def _gate_scores_context(ctx, inputs, output):
@@ -266,16 +271,16 @@ _differentiate("gate_scores", _gate_scores_context, _gate_scores_backward)
 
 
 def _gumbel_topk_context(ctx, inputs, output):
-    *_, ctx.k, ctx.tau, _, ctx.exact_steps = inputs
+    scores, *_, ctx.k, ctx.tau, _, ctx.exact_steps = inputs
     _, _, noisy, indices = output
     ctx.mark_non_differentiable(indices, noisy)
-    ctx.save_for_backward(noisy)
+    ctx.save_for_backward(noisy, scores)  # the scores are what a second derivative would be with respect to
     ctx.set_materialize_grads(False)
 
 
 def _gumbel_topk_backward(ctx, grad_mask, grad_relaxed, _noisy, _indices):
     """Straight-through: the mask's gradient is that of h."""
-    (noisy,) = ctx.saved_tensors
+    noisy, _ = ctx.saved_tensors
     given = [grad for grad in (grad_mask, grad_relaxed) if grad is not None]
     dscores = None
     if given:
@@ -373,12 +378,14 @@ class PatchSwap(torch.autograd.Function):
         _save_choice(ctx, inputs, output, target, source)
         return target, source, *output
 
-    backward = staticmethod(_once_differentiable(_patch_swap_backward))
+    backward = staticmethod(_once_differentiable(f"{NAMESPACE}::patch_swap_", _patch_swap_backward))
     jvp = EAGER["patch_swap"].jvp
 
 
 def _count_versions(keyset, target, source, *arguments):
     """What PyTorch's own in-place operators do in between: autograd must notice that what it saved has changed."""
+    check_changeable("target", target)
+    check_changeable("source", source)
     torch.autograd.graph.increment_version((target, source))
     with torch._C._AutoDispatchBelowADInplaceOrView():
         return _ops.patch_swap_.default.redispatch(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import SupportsIndex
+
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.autograd import forward_ad
 
 from pare_kernels import _library
 from pare_kernels._checks import (
     LEAST_TAU,
     accumulation_dtype,
+    as_int,
+    check_changeable,
     check_exact_steps,
     check_floating,
     check_gate,
@@ -42,11 +46,6 @@ def _call(name: str, differentiable: tuple[Tensor | None, ...], *others):
         return _library.EAGER[name].apply(*differentiable, *others)
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*differentiable, *others)
-
-
-def _is_transformed() -> bool:
-    """Whether torch.func (grad, vmap, ...) is at work, outside of traced graphs, which do their own."""
-    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def _needs_gradient(*tensors: Tensor | None) -> bool:
@@ -82,15 +81,15 @@ def gate_scores(tokens: Tensor, gate_weight: Tensor, gate_bias: Tensor | None = 
 
 def gumbel_topk(
     scores: Tensor,
-    k: int,
+    k: SupportsIndex,
     *,
     tau: float = 0.9,
     noise_scale: float = 1.0,
-    exact_steps: int | None = 8,
-    seed: int | Tensor | None = None,
+    exact_steps: SupportsIndex | None = 8,
+    seed: SupportsIndex | Tensor | None = None,
     generator: torch.Generator | None = None,
     noise: Tensor | None = None,
-    stream: int = 0,
+    stream: SupportsIndex = 0,
 ) -> TopKResult:
     """A random k-subset of each row, with the straight-through gradient of the relaxed subset sampler.
 
@@ -118,11 +117,12 @@ def gumbel_topk(
     check_floating("scores", scores)
     if scores.ndim == 0:
         raise ValueError("scores must have shape (..., items), got a tensor of shape ()")
-    check_k(k, "{} items per row", scores.shape[-1])
+    k = check_k(k, "{} items per row", scores.shape[-1])
     tau = check_number("tau", tau, LEAST_TAU)
     noise_scale = check_number("noise_scale", noise_scale)
     steps = check_exact_steps(exact_steps)
-    if isinstance(stream, bool) or not isinstance(stream, int) or not 0 <= stream < 2**32:
+    number = as_int(stream)
+    if number is None or not 0 <= number < 2**32:
         raise ValueError(f"stream must be an int in [0, 2^32), got {stream!r}")
     if noise is not None:
         if seed is not None or generator is not None:
@@ -135,7 +135,7 @@ def gumbel_topk(
         noise = noise.reshape(rows.shape)
     # The cast stays outside the operator, so that autograd brings the gradient back in the type of the scores.
     rows = rows.to(accumulation_dtype(scores.dtype))
-    mask, relaxed, _, indices = _call("gumbel_topk", (rows,), noise, seed, stream, k, tau, noise_scale, steps)
+    mask, relaxed, _, indices = _call("gumbel_topk", (rows,), noise, seed, number, k, tau, noise_scale, steps)
     leading = scores.shape[:-1]
     return TopKResult(
         indices.reshape(*leading, k), mask.to(scores.dtype).reshape(scores.shape), relaxed.reshape(scores.shape)
@@ -148,14 +148,14 @@ def patch_replace(
     gate_weight: Tensor,
     gate_bias: Tensor | None = None,
     *,
-    k: int,
+    k: SupportsIndex,
     tau: float = 0.9,
     noise_scale: float = 1.0,
     selection: str = "gumbel",
     replace: str = "lowest",
     pairing: str = "position",
-    exact_steps: int | None = 8,
-    seed: int | Tensor | None = None,
+    exact_steps: SupportsIndex | None = 8,
+    seed: SupportsIndex | Tensor | None = None,
     generator: torch.Generator | None = None,
     noise: tuple[Tensor, Tensor] | None = None,
     straight_through: bool | None = None,
@@ -180,8 +180,9 @@ def patch_replace(
         pairing: "position": the j-th free slot takes the j-th chosen source patch, both ascending; "score": the free slots from
             the lowest noisy score up take the chosen source patches from the highest down.
         exact_steps: how many steps of the relaxation run one by one, the rest follows in closed form; None: all, the paper's form.
-        seed: 64-bit seed of the Philox noise, an int or an int64 tensor of one element. The same seed makes the same noise on
-            every device.
+        seed: 64-bit seed of the Philox noise, an int or an int64 tensor of one element. The same seed draws the same random
+            integers on every device and noise that is equal to within rounding (about 1e-6, for float64 tokens 1e-15): the same
+            patches, unless two scores are that close.
         generator: draws the seed; without seed, generator and noise the default generator of the tensors' device does.
         noise: (noise_target, noise_source) of shapes (B, Nt) and (B, Ns): Gumbel values used as they are, before `noise_scale`;
             -inf excludes a patch: a source patch from being chosen, a target patch from being kept (with `replace="highest"`: from
@@ -191,15 +192,16 @@ def patch_replace(
     Returns:
         `PatchReplaceResult(mixed, lam, target_index, source_index)`. `mixed` (B, Nt, D) is differentiable in `target`, `source`,
         `gate_weight` and `gate_bias`. Scores are computed in float32 (float64 for float64 tokens), under autocast too. Under
-        `torch.compile`, k, the seed and the shapes may change without another compilation; `tau` and `noise_scale` may change
-        too, each value for a compilation of its own.
+        `torch.compile`, k, the seed and each dimension may change: the first change of each compiles once more, later ones do not
+        (but for sizes of 0 and 1, k among them, which PyTorch compiles by themselves). `tau` and `noise_scale` may change too,
+        each value for a compilation of its own. Numbers must be Python's there: Dynamo takes NumPy's for tensors.
 
         A CUDA graph keeps a seed that came from the CPU; one on the device may change between replays.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, device or range; the message names it.
     """
-    options = check_patch_replace(
+    k, options = check_patch_replace(
         target,
         source,
         gate_weight,
@@ -226,14 +228,14 @@ def patch_swap_(
     gate_weight: Tensor,
     gate_bias: Tensor | None = None,
     *,
-    k: int,
+    k: SupportsIndex,
     tau: float = 0.9,
     noise_scale: float = 1.0,
     selection: str = "gumbel",
     replace: str = "lowest",
     pairing: str = "position",
-    exact_steps: int | None = 8,
-    seed: int | Tensor | None = None,
+    exact_steps: SupportsIndex | None = 8,
+    seed: SupportsIndex | Tensor | None = None,
     generator: torch.Generator | None = None,
     noise: tuple[Tensor, Tensor] | None = None,
     straight_through: bool | None = None,
@@ -249,11 +251,12 @@ def patch_swap_(
 
     Raises:
         ValueError: `target` or `source` has several elements in one memory location (an expanded tensor), is a lazily negated
-            view, or the two may share memory (exact for rows whose features lie side by side; cannot be seen inside
-            `torch.compile`).
-        RuntimeError: a leaf tensor that requires a gradient (as for every in-place operation of PyTorch).
+            view, or may share memory with the other, the gate or the noise (exact for rows whose features lie side by side;
+            cannot be seen inside `torch.compile`).
+        RuntimeError: a leaf tensor that requires a gradient, or an inference tensor outside `torch.inference_mode()` (as for every
+            in-place operation of PyTorch).
     """
-    options = check_patch_replace(
+    k, options = check_patch_replace(
         target,
         source,
         gate_weight,
@@ -267,12 +270,17 @@ def patch_swap_(
         exact_steps,
         straight_through,
     )
-    _check_writable(target, source)
     randomness = settle_randomness(target, source, selection, seed, generator, noise)
+    read = {"gate_weight": gate_weight}
+    if gate_bias is not None:
+        read["gate_bias"] = gate_bias
+    if noise is not None:
+        read |= {"noise[0] (target)": noise[0], "noise[1] (source)": noise[1]}
+    _check_in_place({"target": target, "source": source}, read)
     differentiable = (target, source, gate_weight, gate_bias)
     needs_gradient = _needs_gradient(*differentiable)
     copies = needs_gradient and (torch.compiler.is_compiling() or target._is_view() or source._is_view())
-    if copies or _is_transformed():
+    if copies or torch._C._are_functorch_transforms_active():
         # Under torch.func and in a traced graph no autograd function can mark its inputs as changed, and none with several
         # outputs may mark a view.
         mixed, displaced, target_index, source_index, *_ = _call("patch_swap", differentiable, *randomness, k, *options)
@@ -285,8 +293,8 @@ def patch_swap_(
     return PatchReplaceResult(target, replaced_share(k, target.shape[1]), target_index, source_index)
 
 
-def _check_writable(target: Tensor, source: Tensor) -> None:
-    for name, tensor in (("target", target), ("source", source)):
+def _check_in_place(written: dict[str, Tensor], read: dict[str, Tensor]) -> None:
+    for name, tensor in written.items():
         extent = 1  # of the inner dimensions in memory; a dimension that steps over all of it meets none of its elements twice
         for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
             if size > 1 and stride < extent:
@@ -295,46 +303,58 @@ def _check_writable(target: Tensor, source: Tensor) -> None:
                     f"(an expanded tensor?): strides {tensor.stride()} for shape {tuple(tensor.shape)}"
                 )
             extent += (size - 1) * stride
-    if torch.compiler.is_compiling() or _is_transformed():
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return  # no addresses there
-    for name, tensor in (("target", target), ("source", source)):
+    for name, tensor in written.items():
+        check_changeable(name, tensor)
         if tensor.is_neg():
             raise ValueError(
                 f"{name} must hold its own numbers to be changed in place, but is a negated view: resolve_neg() it"
             )
-    if _same_storage(target, source) and _overlap(target, source):
-        raise ValueError(
-            "target and source must not share memory, since their rows are exchanged in place, but they are views of one buffer "
-            f"that may meet: strides {tuple(target.stride())} and {tuple(source.stride())}"
-        )
+    memories = [(name, tensor, *_memory(tensor)) for name, tensor in (written | read).items()]
+    for index, (name, tensor, memory, begin, end) in enumerate(memories[: len(written)]):
+        for other_name, other, other_memory, other_begin, other_end in memories[index + 1 :]:
+            together = begin < other_end and other_begin < end and memory == other_memory
+            if together and _overlap(tensor, other):
+                raise ValueError(
+                    f"{name} and {other_name} must not share memory, since rows are exchanged in place, but they may meet in one "
+                    f"buffer: shapes {tuple(tensor.shape)} and {tuple(other.shape)}, strides {tensor.stride()} and {other.stride()}"
+                )
 
 
-def _same_storage(a: Tensor, b: Tensor) -> bool:
-    one, other = a.untyped_storage(), b.untyped_storage()
-    if one._cdata == other._cdata:
-        return True
-    if type(a) is not Tensor or type(b) is not Tensor:
-        return False  # fake tensors have no address, and those of other subclasses may mean nothing
-    return one.data_ptr() == other.data_ptr() != 0  # two storages over one array of NumPy; 0: meta tensors
+def _memory(tensor: Tensor) -> tuple[object, int, int]:
+    """The memory that a tensor's storage lies in, and where it begins and ends there, in bytes.
+
+    Two storages may lie in one memory, over an array of NumPy, say. One without an address (of fake and meta tensors, on other
+    devices) is a memory of its own.
+    """
+    storage = tensor.untyped_storage()
+    if (tensor.is_cpu or tensor.is_cuda) and not isinstance(tensor, FakeTensor) and (address := storage.data_ptr()):
+        return tensor.device, address, address + storage.nbytes()
+    return storage._cdata, 0, 1
 
 
 def _overlap(a: Tensor, b: Tensor) -> bool:
-    """Whether two views of one storage, each without overlaps of its own, have an element in common.
+    """Whether two tensors in one memory have a byte in common.
 
-    Exact where the features of a row lie side by side; else whether the ranges of their addresses meet.
+    Exact where the last dimension of both lies side by side; else whether the ranges of their addresses meet.
     """
     if a.numel() == 0 or b.numel() == 0:
         return False
-    starts, ends = [], []
     with unset_fake_temporarily():  # places in memory are numbers even where tensors are fake
-        for tensor in (a, b):
-            offset, (batch, rows, features), strides = tensor.storage_offset(), tensor.shape, tensor.stride()
-            if features > 1 and strides[2] != 1:
-                features = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, strides, strict=True))
-                batch = rows = 1  # as if it were one row from its first element to its last
-            begin = offset + torch.arange(batch, device="cpu")[:, None] * strides[0]
-            begin = begin + torch.arange(rows, device="cpu") * strides[1]
-            starts.append(begin.flatten())
-            ends.append(begin.flatten() + features)
-        start, order = torch.cat(starts).sort()
-        return bool((torch.cat(ends)[order][:-1] > start[1:]).any())
+        starts, ends = (torch.cat(parts) for parts in zip(_runs(a), _runs(b), strict=True))
+        starts, order = starts.sort()
+        return bool((ends[order][:-1] > starts[1:]).any())
+
+
+def _runs(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each stretch of memory that a tensor covers begins and ends; where its last dimension has gaps, all it reaches over
+    is one stretch."""
+    shape, strides, size = tensor.shape or (1,), tensor.stride() or (1,), tensor.element_size()
+    starts = torch.tensor([_memory(tensor)[1] + tensor.storage_offset() * size], device="cpu")
+    if shape[-1] > 1 and strides[-1] != 1:
+        reach = 1 + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
+        return starts, starts + reach * size
+    for length, stride in zip(shape[:-1], strides[:-1], strict=True):
+        starts = (starts[:, None] + torch.arange(length, device="cpu") * (stride * size)).unique()
+    return starts, starts + shape[-1] * size

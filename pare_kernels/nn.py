@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex
 
 import torch
 from torch import Tensor, nn
 
-from pare_kernels._checks import check_options
+from pare_kernels._checks import as_int, check_options
 from pare_kernels._types import PatchReplaceResult
 from pare_kernels.functional import gate_scores, patch_replace
 
@@ -26,16 +26,17 @@ class PatchGate(nn.Module):
 
     def __init__(
         self,
-        dim: int,
+        dim: SupportsIndex,
         bias: bool = True,
         device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
+        features = as_int(dim)
+        if features is None or features < 1:
             raise ValueError(f"dim must be an int >= 1, got {dim!r}")
-        self.dim = dim
-        self.weight = nn.Parameter(torch.empty(1, dim, device=device, dtype=dtype))
+        self.dim = features
+        self.weight = nn.Parameter(torch.empty(1, features, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(1, device=device, dtype=dtype)) if bias else None
         self.reset_parameters()
 
@@ -68,14 +69,14 @@ class PatchReplace(nn.Module):
 
     def __init__(
         self,
-        dim: int | PatchGate,
+        dim: SupportsIndex | PatchGate,
         *,
         tau: float = 0.9,
         noise_scale: float = 1.0,
         selection: str = "gumbel",
         replace: str = "lowest",
         pairing: str = "position",
-        exact_steps: int | None = 8,
+        exact_steps: SupportsIndex | None = 8,
         straight_through: bool | None = None,
     ) -> None:
         super().__init__()
@@ -94,8 +95,8 @@ class PatchReplace(nn.Module):
         target: Tensor,
         source: Tensor,
         *,
-        k: int,
-        seed: int | Tensor | None = None,
+        k: SupportsIndex,
+        seed: SupportsIndex | Tensor | None = None,
         generator: torch.Generator | None = None,
         noise: tuple[Tensor, Tensor] | None = None,
     ) -> PatchReplaceResult:

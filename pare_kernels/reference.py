@@ -17,11 +17,12 @@ Everything here favours being read over being fast. Shapes: B rows of a batch, N
 from __future__ import annotations
 
 import math
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
 
-from pare_kernels._checks import accumulation_dtype, check_patch_replace, settle_randomness
+from pare_kernels._checks import accumulation_dtype, check_patch_replace, first_derivative_only, settle_randomness
 from pare_kernels._types import PatchReplaceResult, replaced_share
 
 TARGET_STREAM, SOURCE_STREAM = 0, 1
@@ -258,8 +259,8 @@ class RelaxedTopK(torch.autograd.Function):
         return relaxed_topk(scores, n, tau, exact_steps)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, c: Tensor) -> tuple[Tensor, None, None, None]:
+        first_derivative_only("pare_kernels.reference.patch_replace")
         (scores,) = ctx.saved_tensors
         return relaxed_topk_adjoint(c, scores, *ctx.arguments), None, None, None
 
@@ -276,8 +277,8 @@ class StraightThroughRows(torch.autograd.Function):
         return tokens.clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, y: Tensor) -> tuple[Tensor, Tensor]:
+        first_derivative_only("pare_kernels.reference.patch_replace")
         tokens, h = ctx.saved_tensors
         # A row that was not chosen gets y = 0, and its token may be anything (inf * 0 is not 0).
         unused = (y == 0).all(dim=-1)
@@ -295,20 +296,20 @@ def patch_replace(
     gate_weight: Tensor,
     gate_bias: Tensor | None = None,
     *,
-    k: int,
+    k: SupportsIndex,
     tau: float = 0.9,
     noise_scale: float = 1.0,
     selection: str = "gumbel",
     replace: str = "lowest",
     pairing: str = "position",
-    exact_steps: int | None = 8,
-    seed: int | Tensor | None = None,
+    exact_steps: SupportsIndex | None = 8,
+    seed: SupportsIndex | Tensor | None = None,
     generator: torch.Generator | None = None,
     noise: tuple[Tensor, Tensor] | None = None,
     straight_through: bool | None = None,
 ) -> PatchReplaceResult:
     """What `pare_kernels.patch_replace` computes, same arguments and result (see there), as one differentiable expression."""
-    options = check_patch_replace(
+    k, options = check_patch_replace(
         target,
         source,
         gate_weight,

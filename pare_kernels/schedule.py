@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import dataclass
+from typing import SupportsIndex
 
-from pare_kernels._checks import check_word
+from pare_kernels._checks import as_int, check_word
 
 KINDS = ("constant", "linear", "exponential", "piecewise")
 
@@ -37,23 +39,32 @@ class ReplaceSchedule:
 
     def __post_init__(self) -> None:
         check_word("kind", self.kind, KINDS)
-        for name, value in (("start", self.start), ("end", self.end)):
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise TypeError(f"{name} must be an int (patches) or a float (share), got {type(value).__name__}")
+        for name in ("start", "end"):
+            given = getattr(self, name)
+            value: int | float | None = as_int(given)
+            if value is None and isinstance(given, numbers.Real) and not isinstance(given, bool):
+                value = float(given)
+            if value is None:
+                raise TypeError(f"{name} must be an int (patches) or a float (share), got {type(given).__name__}")
             if isinstance(value, float) and not 0.0 <= value <= 1.0:
                 raise ValueError(f"{name} as a float is a share of the patches and must lie in [0, 1], got {value}")
             if value < 0:
                 raise ValueError(f"{name} must be >= 0 patches, got {value}")
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 2:
+            object.__setattr__(self, name, value)
+        steps = as_int(self.steps)
+        if steps is None or steps < 2:
             raise ValueError(f"steps must be an int >= 2, got {self.steps!r}")
+        object.__setattr__(self, "steps", steps)
 
-    def __call__(self, progress: float, num_patches: int) -> int:
+    def __call__(self, progress: float, num_patches: SupportsIndex) -> int:
         """k at `progress` in [0, 1] with `num_patches` at hand (the smaller of target and source); 0 <= k <= num_patches."""
         if not 0.0 <= progress <= 1.0:
             raise ValueError(f"progress must lie in [0, 1], got {progress}")
-        if num_patches < 0:
-            raise ValueError(f"num_patches must be >= 0, got {num_patches}")
-        start, end = (value * num_patches if isinstance(value, float) else value for value in (self.start, self.end))
+        progress = float(progress)
+        at_hand = as_int(num_patches)
+        if at_hand is None or at_hand < 0:
+            raise ValueError(f"num_patches must be an int >= 0, got {num_patches!r}")
+        start, end = (value * at_hand if isinstance(value, float) else value for value in (self.start, self.end))
         if self.kind == "constant":
             k = start
         elif self.kind == "linear":
@@ -64,4 +75,4 @@ class ReplaceSchedule:
             piece = min(int(progress * self.steps + 1e-9), self.steps - 1)
             k = start + (end - start) * piece / (self.steps - 1)
         # Rounded down as in the paper's code; the small term keeps 1825 from becoming 1824.9999999999998.
-        return max(0, min(math.floor(k + 1e-6), num_patches))
+        return max(0, min(math.floor(k + 1e-6), at_hand))

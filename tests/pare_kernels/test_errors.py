@@ -1,5 +1,6 @@
 """Bad input: each message names the argument, what it was and what was expected."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -27,6 +28,12 @@ BAD = [
     ({"k": 6}, ValueError, r"k must be between 0 and 5 \(6 target and 5 source patches\), got 6"),
     ({"k": 2.0}, TypeError, "k must be an int, got float"),
     ({"k": True}, TypeError, "k must be an int, got bool"),
+    ({"k": np.bool_(True)}, TypeError, "k must be an int, got bool"),
+    ({"k": torch.tensor(True)}, TypeError, "k must be an int, got Tensor"),
+    ({"k": np.float64(2.0)}, TypeError, "k must be an int, got float64"),
+    ({"k": np.int64(6)}, ValueError, r"k must be between 0 and 5 \(6 target and 5 source patches\), got 6"),
+    ({"exact_steps": np.bool_(True)}, TypeError, "exact_steps must be an int >= 0, or None for all steps, got bool"),
+    ({"seed": np.bool_(True)}, TypeError, "seed must be an int or an int64 tensor of one element, got bool"),
     ({"tau": 0.0}, ValueError, "tau must be finite and >= 1e-06, got 0.0"),
     ({"tau": 1e-30}, ValueError, "tau must be finite and >= 1e-06, got 1e-30"),
     ({"tau": float("nan")}, ValueError, "tau must be finite and >= 1e-06, got nan"),
@@ -135,6 +142,8 @@ def test_the_other_entry_points_name_the_argument(device):
         ({"end": -1}, ValueError, "end must be >= 0 patches, got -1"),
         ({"end": "0"}, TypeError, "end must be an int .patches. or a float .share., got str"),
         ({"steps": 1}, ValueError, "steps must be an int >= 2, got 1"),
+        ({"steps": True}, ValueError, "steps must be an int >= 2, got True"),
+        ({"start": np.bool_(True)}, TypeError, "start must be an int .patches. or a float .share., got bool"),
     ],
 )
 def test_schedule_names_the_argument(arguments, error, message):
@@ -145,5 +154,6 @@ def test_schedule_names_the_argument(arguments, error, message):
 def test_schedule_checks_its_call():
     with pytest.raises(ValueError, match=r"progress must lie in \[0, 1\], got 1.1"):
         ReplaceSchedule()(1.1, 10)
-    with pytest.raises(ValueError, match="num_patches must be >= 0, got -1"):
-        ReplaceSchedule()(0.5, -1)
+    for wrong in (-1, 2.0, True):
+        with pytest.raises(ValueError, match=f"num_patches must be an int >= 0, got {wrong}"):
+            ReplaceSchedule()(0.5, wrong)

@@ -2,12 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
 import pare_kernels
-from pare_kernels import gate_scores, gumbel_topk, patch_replace, patch_swap_, reference
+from pare_kernels import PatchReplace, gate_scores, gumbel_topk, patch_replace, patch_swap_, reference
 from tests.pare_kernels.cases import OPTION_WORDS, make_inputs, on_host, zeros_if_none
 from tests.tolerances import SCORES, assert_gradient
 
@@ -358,8 +359,6 @@ def test_swap_refuses_what_cannot_be_changed_in_place():
         ValueError, match="target must hold its own numbers to be changed in place, but is a negated view"
     ):
         patch_swap_(negated, source, weight, k=1)
-    with pytest.raises(RuntimeError, match="leaf Variable that requires grad"):
-        patch_swap_(target.requires_grad_(), source, weight, k=1)
 
 
 @pytest.mark.parametrize("raw", [False, True])
@@ -424,10 +423,82 @@ def test_swap_does_not_depend_on_the_default_device():
         patch_swap_(both[:, :9], both[:, 9:], weight, k=3, selection="topk")
 
 
-def test_swap_refuses_two_tensors_over_one_array():
-    array = torch.randn(2, 6, 4, device="cpu").numpy()
-    with pytest.raises(ValueError, match="must not share memory"):
-        patch_swap_(torch.from_numpy(array), torch.from_numpy(array), torch.randn(4, device="cpu"), k=3)
+@pytest.mark.parametrize("rows", [slice(0, 8), slice(4, 12), slice(7, 15), slice(0, 16, 2)], ids=str)
+@pytest.mark.parametrize("parameter", [False, True])
+def test_swap_refuses_two_tensors_over_one_array(rows, parameter):
+    """Their storages differ, and begin at different addresses."""
+    array = torch.randn(2, 16, 4, device="cpu").numpy()
+    target, source = torch.from_numpy(array[:, :8]), torch.from_numpy(array[:, rows])
+    if parameter:
+        source = torch.nn.Parameter(source, requires_grad=False)
+    before = array.copy()
+    with pytest.raises(ValueError, match="target and source must not share memory"):
+        patch_swap_(target, source, torch.randn(4, device="cpu"), k=3)
+    assert (array == before).all()
+
+
+@pytest.mark.parametrize("rows", [(slice(0, 8), slice(8, 16)), (slice(0, 16, 2), slice(1, 16, 2))], ids=str)
+def test_swap_between_parts_of_one_array(rows):
+    array = torch.randn(2, 16, 4, device="cpu").numpy()
+    target, source = (torch.from_numpy(array[:, part]) for part in rows)
+    weight = torch.randn(4, device="cpu")
+    expected = patch_replace(target, source, weight, k=3, seed=1).mixed
+    assert torch.equal(patch_swap_(target, source, weight, k=3, seed=1).mixed, expected)
+
+
+@pytest.mark.parametrize("operand", ["gate_weight", "gate_bias", r"noise\[0\]", r"noise\[1\]"])
+@pytest.mark.parametrize("of_target", [True, False])
+def test_swap_refuses_what_it_reads_from_what_it_writes(operand, of_target):
+    """The numbers of one sample would be read after those of another had moved."""
+    target, source, weight, bias = make_inputs(2, 6, 6, 4)
+    noise = [torch.randn(2, 6, dtype=torch.float64) for _ in range(2)]
+    buffer = target if of_target else source
+    part = {"gate_weight": buffer[1, 2], "gate_bias": buffer[1, 2, 3]}.get(operand, buffer[..., 1])
+    values = {"gate_weight": weight, "gate_bias": bias, r"noise\[0\]": noise[0], r"noise\[1\]": noise[1], operand: part}
+    weight, bias, *noise = values.values()
+    before = target.clone(), source.clone()
+    with pytest.raises(
+        ValueError, match=f"{'target' if of_target else 'source'} and {operand}.* must not share memory"
+    ):
+        patch_swap_(target, source, weight, bias, k=3, noise=tuple(noise))
+    assert torch.equal(target, before[0])
+    assert torch.equal(source, before[1])
+
+
+@pytest.mark.parametrize("name", ["target", "source"])
+@pytest.mark.parametrize("kind", ["inference", "leaf", "view of a leaf"])
+@pytest.mark.parametrize("trained", [False, True])
+def test_swap_refuses_what_no_in_place_operation_may_change(name, kind, trained):
+    target, source, weight, _ = make_inputs(2, 6, 6, 4)
+    buffers = {"target": target, "source": source}
+    with torch.inference_mode(kind == "inference"):
+        buffers[name] = torch.cat([buffers[name]] * 2, 1)
+    if kind != "inference":
+        buffers[name].requires_grad_()
+    if kind != "leaf":
+        buffers[name] = buffers[name][:, 3:9]
+    before = [buffer.detach().clone() for buffer in buffers.values()]
+    with pytest.raises(
+        RuntimeError, match="inference tensor" if kind == "inference" else "leaf Variable that requires grad"
+    ):
+        buffers[name].mul_(1)  # PyTorch's own
+    message = (
+        f"{name} is an inference tensor" if kind == "inference" else f"{name} is a leaf Variable that requires grad"
+    )
+    with pytest.raises(RuntimeError, match=message):
+        patch_swap_(*buffers.values(), weight.requires_grad_(trained), k=3, seed=2)
+    assert all(torch.equal(one, other) for one, other in zip(buffers.values(), before, strict=True))
+
+
+def test_inference_tensors_are_exchanged_in_inference_mode_alone():
+    with torch.inference_mode():
+        target, source, weight, bias = make_inputs(2, 6, 6, 4)
+        expected = patch_replace(target, source, weight, bias, k=3, seed=2).mixed
+        assert torch.equal(patch_swap_(target, source, weight, bias, k=3, seed=2).mixed, expected)
+    arguments = target, source, weight, bias, torch.tensor(2), None, None, 3, 0.9, 1.0, 0, False, False, 8, True
+    with pytest.raises(RuntimeError, match="target is an inference tensor"):
+        torch.ops.pare_kernels.patch_swap_(*arguments)
+    assert torch.equal(target, expected)
 
 
 @pytest.mark.parametrize("selection", ["topk", "random"])
@@ -506,6 +577,27 @@ def test_gumbel_topk_takes_noise_and_streams():
     draws = gumbel_topk(torch.log(torch.tensor([0.7, 0.2, 0.1])).expand(20_000, 3), 1, seed=3).indices
     frequencies = torch.bincount(draws.flatten(), minlength=3) / 20_000
     assert torch.allclose(frequencies, torch.tensor([0.7, 0.2, 0.1]), atol=0.015)
+
+
+# --- integers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "integer", [np.int64, np.int8, np.uint64, np.array, torch.tensor], ids=lambda kind: kind.__name__
+)
+def test_any_integer_is_an_int(integer):
+    inputs = make_inputs(2, 6, 6, 4)
+    three, module = integer(3), PatchReplace(integer(4)).to(inputs[0])
+    calls = [
+        lambda n: patch_replace(*inputs, k=n, seed=n, exact_steps=n),
+        lambda n: reference.patch_replace(*on_host(inputs), k=n, seed=n, exact_steps=n),
+        lambda n: patch_swap_(inputs[0].clone(), inputs[1].clone(), *inputs[2:], k=n, seed=n, exact_steps=n),
+        lambda n: module(*inputs[:2], k=n, seed=n),
+        lambda n: gumbel_topk(inputs[0][..., 0], n, seed=n, stream=n, exact_steps=n),
+    ]
+    for call in calls:
+        for one, other in zip(call(three), call(3), strict=True):
+            assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
 
 # --- seeds -----------------------------------------------------------------------------------------------------------

@@ -146,7 +146,7 @@ def test_compile_follows_an_annealed_temperature():
         torch.testing.assert_close(*values)
         for a, b in zip(*(torch.autograd.grad(value, inputs) for value in values), strict=True):
             torch.testing.assert_close(a, b)
-    with pytest.raises(Exception, match="tau must be finite"):
+    with pytest.raises(Exception, match=r"(tau|\{\}) must be finite"):  # Dynamo of torch 2.11 does not fill in the text
         fast(*inputs, -1.0, 1.0)
 
 

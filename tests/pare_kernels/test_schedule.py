@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from pare_kernels import ReplaceSchedule
@@ -20,11 +21,14 @@ from pare_kernels import ReplaceSchedule
         (ReplaceSchedule("linear", 64, 0), 20, [20, 20, 20, 16, 0]),  # at most the patches at hand
         (ReplaceSchedule("constant", 0), 5, [0, 0, 0, 0, 0]),
         (ReplaceSchedule(), 0, [0, 0, 0, 0, 0]),
+        (ReplaceSchedule("linear", np.int8(100), np.float32(0.5)), np.int16(200), [100, 100, 100, 100, 100]),
+        (ReplaceSchedule("piecewise", np.int64(30), 0, steps=np.int64(4)), np.uint8(100), [30, 20, 10, 0, 0]),
     ],
     ids=lambda value: f"{value.kind}-{value.start}-{value.end}" if isinstance(value, ReplaceSchedule) else "",
 )
 def test_k_over_progress(schedule, patches, expected):
     assert [schedule(progress, patches) for progress in (0.0, 0.25, 0.5, 0.75, 1.0)] == expected
+    assert type(schedule(np.float32(0.5), patches)) is int
 
 
 @pytest.mark.parametrize(

@@ -64,12 +64,61 @@ def test_jacobian_by_rows():
     assert torch.allclose(jacrev(score)(weight), (g * (1 - g)).unsqueeze(-1) * target, atol=1e-6)
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
-def test_second_derivatives_are_refused(operation):
-    inputs = arguments()
-    inner = lambda *inputs: grad(of_gate(operation), argnums=2)(*inputs).sum()  # noqa: E731
+def outputs(target, source, weight):
+    """One output of each operator, public and raw, and of the definition, that a gradient flows through."""
+    scores, seed = target.mean(-1) * weight.sum(), torch.tensor(5)
+    options = seed, None, None, 3, 0.9, 1.0, 0, False, False, 8, True
+    ops = torch.ops.pare_kernels
+    return {
+        "gate_scores": lambda: pare_kernels.gate_scores(target, weight),
+        "gumbel_topk": lambda: pare_kernels.gumbel_topk(scores, 3, seed=5).mask,
+        "gumbel_topk relaxed": lambda: pare_kernels.gumbel_topk(scores, 3, seed=5).relaxed,
+        "patch_replace": lambda: pare_kernels.patch_replace(target, source, weight, k=3, seed=5).mixed,
+        "patch_swap_": lambda: swapped(target, source, weight, k=3, seed=5),
+        "patch_swap": lambda: pare_kernels.patch_swap_((target * weight)[:, 1:], source.clone(), weight, k=3).mixed,
+        "raw gate_scores": lambda: ops.gate_scores(target, weight, None),
+        "raw gumbel_topk": lambda: ops.gumbel_topk(scores, None, seed, 0, 3, 0.9, 1.0, 8)[0],
+        "raw patch_replace": lambda: ops.patch_replace(target, source, weight, None, *options)[0],
+        "raw patch_swap": lambda: ops.patch_swap(target, source, weight, None, *options)[0],
+        "reference.patch_replace": lambda: (
+            pare_kernels.reference.patch_replace(target, source, weight, k=3, seed=5).mixed
+        ),
+    }
+
+
+@pytest.mark.parametrize("power", [1, 2], ids=["linear", "square"])
+@pytest.mark.parametrize("name", outputs(*arguments()[:3]))
+def test_create_graph_is_refused(name, power):
+    """Also of a loss that is linear in the output, where the incoming gradient is a constant."""
+    target, source, weight, _ = arguments()
+    weight.requires_grad_()
+    output = outputs(target, source, weight)[name]()
+    loss = (output * torch.randn_like(output)).pow(power).sum()
+    operator = name.removeprefix("raw ").removesuffix(" relaxed")
+    with pytest.raises(RuntimeError, match=rf"^pare_kernels\W+{operator} has first derivatives only"):
+        torch.autograd.grad(loss, weight, create_graph=True)
+
+
+@pytest.mark.parametrize("power", [1, 2], ids=["linear", "square"])
+@pytest.mark.parametrize("name", ["gate_scores", "gumbel_topk", "gumbel_topk relaxed", "patch_replace", "patch_swap_"])
+def test_second_derivatives_are_refused(name, power):
+    target, source, weight, _ = arguments()
+
+    def loss(weight):
+        output = outputs(target, source, weight)[name]().flatten()
+        return (output * torch.linspace(-1, 1, len(output))).pow(power).sum()
+
     with pytest.raises(RuntimeError, match="has first derivatives only"):
-        grad(inner, argnums=2)(*inputs)
+        grad(lambda weight: grad(loss)(weight).square().sum())(weight)
+    weight.requires_grad_()
+    with pytest.raises(RuntimeError, match="has first derivatives only"):
+        grad(loss)(weight).sum().backward()
+
+
+def test_torch_func_in_a_traced_graph_is_an_error_and_no_zero():
+    fast = torch.compile(grad(of_gate("patch_swap_"), argnums=2), backend="eager", fullgraph=True)
+    with pytest.raises(Exception, match="setup_context"):
+        fast(*arguments())
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
