@@ -299,9 +299,9 @@ class Steps(NamedTuple):
         return 2 if self.exact <= MOST_SAVED_STEPS else 4
 
 
-def plan_steps(total: int, exact_steps: int) -> Steps:
+def plan_steps(total: int, exact_steps: int, most_saved: int = MOST_SAVED_STEPS) -> Steps:
     exact = total if exact_steps == ALL_EXACT else min(exact_steps, total)
-    segment = max(exact, 1) if exact <= MOST_SAVED_STEPS else math.isqrt(exact - 1) + 1
+    segment = max(exact, 1) if exact <= most_saved else math.isqrt(exact - 1) + 1
     return Steps(exact, total - exact, segment, segment + max(-(-exact // segment) - 1, 0))
 
 
@@ -320,6 +320,34 @@ def series_limit(tau: float, dtype: torch.dtype) -> float:
 def _row_space(num: int) -> int:
     """Elements between saved steps: the row, rounded up to whole groups of four, and three numbers about it."""
     return triton.cdiv(triton.cdiv(num, 4) * 4 + 3, 4) * 4
+
+
+def widest_single(tau: float, num: int) -> float:
+    """How far the scores of a float32 row may spread for singles to serve, less than 0: no row.
+
+    A weight must not underflow, nor must what is left of the best item: e^(-range/tau^2) at tau < 1.
+    """
+    return 60 * tau * min(1.0, tau)
+
+
+class Work(NamedTuple):
+    """The memory of rows for the steps of the relaxation that are kept, and what sweeps work in."""
+
+    saved: Tensor  # (programs, slots, row)
+    segment: int
+    wide_segment: int  # of float32 rows that are computed in float64, in the same memory
+
+    @property
+    def arguments(self) -> tuple[int, ...]:
+        return self.saved.shape[2] // 4, self.saved.shape[1], self.segment, self.wide_segment
+
+
+def _work(like: Tensor, programs: int, num: int, plan: Steps, single: bool) -> Work:
+    slots = plan.saved if single else plan.saved + long_rows.WORK_ROWS.value
+    wide = plan_steps(plan.exact, plan.exact, most_saved=0)
+    if like.dtype == torch.float32:
+        slots = max(slots, 2 * (wide.saved + long_rows.WORK_ROWS.value))
+    return Work(like.new_empty((programs, slots, _row_space(num))), plan.segment, wide.segment)
 
 
 class ScoreGradients(NamedTuple):
@@ -346,23 +374,22 @@ def adjoint(
     num_source, k = noisy[1].shape[1], index[0].shape[1]
     plans = plan_steps(num_target - k, exact_steps), plan_steps(k, exact_steps)
     largest = max(plans)
-    length = max(num_target, num_source)
-    row_stride, dtype = _row_space(length), row_dots.dtype
+    length, dtype = max(num_target, num_source), row_dots.dtype
     partners = [like.new_empty(like.shape, dtype=torch.int32) for like in noisy]
     dscores = [torch.empty_like(like) for like in noisy]
     block, single = _row_block(length, dtype)
-    slots = largest.saved if single else largest.saved + long_rows.WORK_ROWS.value
-    saved = row_dots.new_empty((2 * batch, slots, row_stride))
+    work = _work(row_dots, 2 * batch, length, largest, single)
     steps_bytes = sum(largest.passes * plan.exact * _bytes(like) for plan, like in zip(plans, noisy, strict=True))
     launch(
-        relaxation.adjoint_kernel if single else long_rows.adjoint_kernel,
+        relaxation.adjoint_kernel,
         2 * batch,
         row_dots,
         *noisy,
         *index,
         *partners,
         *dscores,
-        saved,
+        work.saved,
+        work.saved.view(torch.float64),
         batch,
         num_target,
         num_source,
@@ -372,9 +399,9 @@ def adjoint(
         int(highest),
         *split_number(tau),
         series_limit(tau, dtype),
-        row_stride // 4,
-        slots,
-        largest.segment,
+        widest_single(tau, min(num_target, num_source)),
+        *work.arguments,
+        SINGLE=single,
         device=row_dots.device,
         traffic=_bytes(*noisy, *dscores, *index, *index, *partners, *partners, row_dots, row_dots) + steps_bytes,
         **_row_options(block, dtype),
@@ -408,18 +435,21 @@ def relaxed(noisy: Tensor, k: int, tau: float, exact_steps: int) -> Tensor:
     plan = plan_steps(k, exact_steps)
     h = torch.empty_like(noisy)
     block, single = _row_block(num, noisy.dtype)
-    kernel, work = (relaxation.relaxed_kernel, ()) if single else (long_rows.relaxed_kernel, (torch.empty_like(noisy),))
+    state = torch.empty_like(noisy, dtype=torch.float64)
     launch(
-        kernel,
+        relaxation.relaxed_kernel,
         batch,
         noisy,
         h,
-        *work,
+        state.view(noisy.dtype),
+        state,
         num,
         plan.exact,
         plan.remaining,
         *split_number(tau),
         series_limit(tau, noisy.dtype),
+        widest_single(tau, num),
+        SINGLE=single,
         device=noisy.device,
         traffic=_bytes(noisy, h),
         **_row_options(block, noisy.dtype),
@@ -433,24 +463,23 @@ def topk_adjoint(grad: Tensor, noisy: Tensor, k: int, tau: float, exact_steps: i
     plan = plan_steps(k, exact_steps)
     dscores = torch.empty_like(noisy)
     block, single = _row_block(num, noisy.dtype)
-    row_stride = _row_space(num)
-    slots = plan.saved if single else plan.saved + long_rows.WORK_ROWS.value
-    saved = noisy.new_empty((batch, slots, row_stride))
+    work = _work(noisy, batch, num, plan, single)
     launch(
-        relaxation.topk_adjoint_kernel if single else long_rows.topk_adjoint_kernel,
+        relaxation.topk_adjoint_kernel,
         batch,
         grad,
         noisy,
         dscores,
-        saved,
+        work.saved,
+        work.saved.view(torch.float64),
         num,
         plan.exact,
         plan.remaining,
         *split_number(tau),
         series_limit(tau, noisy.dtype),
-        row_stride // 4,
-        slots,
-        plan.segment,
+        widest_single(tau, num),
+        *work.arguments,
+        SINGLE=single,
         device=noisy.device,
         traffic=_bytes(grad, noisy, dscores) + plan.passes * plan.exact * _bytes(noisy),
         **_row_options(block, noisy.dtype),

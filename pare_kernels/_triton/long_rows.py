@@ -1,7 +1,7 @@
-"""`relaxation` for rows that do not fit into registers: the same steps, each a sweep over blocks of the row in memory.
+"""`short_rows` for rows that do not fit into registers: the same steps, each a sweep over blocks of the row in memory.
 
-A state is a row of weights in memory, not normalized, with three numbers: 1 / total, and the normalized (largest, others).
-Work rows of a program, behind its saved steps: the state, a of the backward pass, and c.
+A state is a row of weights in memory, not normalized, with three numbers: 1 / total, and the normalized (largest, others). The
+sweeps compute in the type of the memory they work in, whatever the type of the scores.
 """
 
 from __future__ import annotations
@@ -9,44 +9,56 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from pare_kernels._triton._launch import kernel
-from pare_kernels._triton._math import accurate, either
-from pare_kernels._triton.relaxation import (
+from pare_kernels._triton.short_rows import (
     STEP_LIMIT,
+    adjoint_step,
+    counted,
     exact_weights,
+    extent,
+    first_weights,
+    is_dominant,
+    join_extents,
     join_largest,
     join_sums,
     join_three_sums,
     largest_and_others,
     log_or_minus_inf,
-    partners_of_program,
-    row_of_program,
     series_weights,
     shares,
-    slope,
     softplus_and_sigmoid,
     tail_step,
-    upstream,
+    without_mean,
 )
 
-WORK_ROWS = tl.constexpr(3)
+WORK_ROWS = tl.constexpr(2)  # of a program, before its saved steps: the state, and a of the backward pass
+
+
+@triton.jit
+def load_scores(scores_ptr, sign, items, num):
+    return counted(sign * tl.load(scores_ptr + items, mask=items < num, other=0), items < num)
+
+
+@triton.jit
+def long_extent(scores_ptr, sign, num, BLOCK: tl.constexpr):
+    """`short_rows.extent`."""
+    high = tl.full([], float("-inf"), scores_ptr.dtype.element_ty)
+    low = -high
+    for start in range(0, num, BLOCK):
+        block_low, block_high = extent(load_scores(scores_ptr, sign, start + tl.arange(0, BLOCK), num))
+        low, high = join_extents(low, high, block_low, block_high)
+    return low, high
 
 
 @triton.jit
 def first_state(scores_ptr, state_ptr, sign, num, inv_tau, BLOCK: tl.constexpr):
-    """The weights exp((s - max) / tau), with NaN as -inf and a row shared by its +inf."""
-    top = tl.full([], float("-inf"), state_ptr.dtype.element_ty)
-    for start in range(0, num, BLOCK):
-        items = start + tl.arange(0, BLOCK)
-        s = sign * tl.load(scores_ptr + items, mask=items < num, other=float("nan"))
-        top = tl.maximum(top, tl.max(tl.where(s == s, s, float("-inf")), 0))
-    largest = tl.full([], 0, state_ptr.dtype.element_ty)
+    """The weights exp((s - max) / tau)."""
+    acc: tl.constexpr = state_ptr.dtype.element_ty
+    _low, top = long_extent(scores_ptr, sign, num, BLOCK)
+    largest = tl.zeros([], acc)
     others = largest
     for start in range(0, num, BLOCK):
         items = start + tl.arange(0, BLOCK)
-        s = sign * tl.load(scores_ptr + items, mask=items < num, other=float("nan"))
-        weights = tl.where(s == top, 1, tl.exp((s - top) * inv_tau))
-        weights = tl.where((s == s) & (s != float("-inf")), weights, 0)
+        weights = first_weights(load_scores(scores_ptr, sign, items, num).to(acc), top.to(acc), inv_tau)
         tl.store(state_ptr + items, weights, mask=items < num)
         block_largest, block_others = largest_and_others(weights)
         largest, others = join_largest(largest, others, block_largest, block_others)
@@ -142,21 +154,10 @@ def solve_long_tail(state_ptr, inverse, num, remaining, tau, BLOCK: tl.constexpr
 
 
 @triton.jit
-def project(a_ptr, p_ptr, inverse, total, num, BLOCK: tl.constexpr):
-    """a -= p * sum(a)."""
-    for start in range(0, num, BLOCK):
-        items = start + tl.arange(0, BLOCK)
-        a = tl.load(a_ptr + items, mask=items < num, other=0)
-        p = tl.load(p_ptr + items, mask=items < num, other=0) * inverse
-        tl.store(a_ptr + items, a - p * total, mask=items < num)
-    tl.debug_barrier()
-
-
-@triton.jit
 def long_adjoint(
     scores_ptr,
+    c_ptr,
     dscores_ptr,
-    saved_ptr,
     work_ptr,
     sign,
     num,
@@ -168,9 +169,9 @@ def long_adjoint(
     segment,
     BLOCK: tl.constexpr,
 ):
-    """ds = J(h)^T c, as `relaxation.row_adjoint`; c is the third work row."""
-    acc: tl.constexpr = saved_ptr.dtype.element_ty
-    state_ptr, a_ptr, c_ptr = work_ptr, work_ptr + row_stride, work_ptr + 2 * row_stride
+    """ds = J(h)^T c, as `short_rows.row_adjoint`; c may lie where ds goes."""
+    acc: tl.constexpr = work_ptr.dtype.element_ty
+    state_ptr, a_ptr, saved_ptr = work_ptr, work_ptr + row_stride, work_ptr + WORK_ROWS * row_stride
     inv_tau = 1 / tau
     starts_ptr = saved_ptr + segment * row_stride
     inverse, largest, rest = first_state(scores_ptr, state_ptr, sign, num, inv_tau, BLOCK)
@@ -188,16 +189,22 @@ def long_adjoint(
     )
 
     shift = tl.zeros([], acc)
+    pivot = tl.zeros([], acc)
     mean = tl.zeros([], acc)
     if remaining > 0:
         shift = solve_long_tail(state_ptr, inverse, num, remaining.to(acc), tau, BLOCK)
+        for start in range(0, num, BLOCK):
+            items = start + tl.arange(0, BLOCK)
+            p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
+            c = tl.load(c_ptr + items, mask=items < num, other=0).to(acc)
+            pivot += tl.sum(tl.where(is_dominant(p, largest), c, 0), 0)
         weighted, total = tl.zeros([], acc), tl.zeros([], acc)
         for start in range(0, num, BLOCK):
             items = start + tl.arange(0, BLOCK)
             p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
             _unused, q = softplus_and_sigmoid(shift + log_or_minus_inf(p))
-            c = tl.load(c_ptr + items, mask=items < num, other=0)
-            block_weighted, block_total = tl.reduce((q * c, q), 0, join_sums)
+            c = tl.load(c_ptr + items, mask=items < num, other=0).to(acc)
+            block_weighted, block_total = tl.reduce((q * (c - pivot), q), 0, join_sums)
             weighted += block_weighted
             total += block_total
         mean = tl.where(total > 0, weighted / tl.where(total > 0, total, 1), 0)
@@ -208,11 +215,16 @@ def long_adjoint(
         if remaining > 0:
             p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
             _unused, q = softplus_and_sigmoid(shift + log_or_minus_inf(p))
-            a = tau * q * (tl.load(c_ptr + items, mask=items < num, other=0) - mean)
+            a = tau * q * ((tl.load(c_ptr + items, mask=items < num, other=0).to(acc) - pivot) - mean)
         tl.store(a_ptr + items, a, mask=items < num)
         total += tl.sum(a, 0)
     tl.debug_barrier()
-    project(a_ptr, state_ptr, inverse, total, num, BLOCK)
+    for start in range(0, num, BLOCK):
+        items = start + tl.arange(0, BLOCK)
+        a = tl.load(a_ptr + items, mask=items < num, other=0)
+        p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
+        tl.store(a_ptr + items, a - p * total, mask=items < num)
+    tl.debug_barrier()
 
     for back in range(segments):
         number = segments - 1 - back
@@ -227,127 +239,38 @@ def long_adjoint(
         for step_back in range(length):
             at_ptr = saved_ptr + (length - 1 - step_back) * row_stride
             inverse, largest, rest = load_numbers(at_ptr, row_stride)
-            total = tl.zeros([], acc)
+            others, own = tl.zeros([], acc), tl.zeros([], acc)
             for start in range(0, num, BLOCK):
                 items = start + tl.arange(0, BLOCK)
                 inside = items < num
                 p = tl.load(at_ptr + items, mask=inside, other=0) * inverse
                 a = tl.load(a_ptr + items, mask=inside, other=0)
-                a = tl.load(c_ptr + items, mask=inside, other=0) * p + a * slope(p, largest, rest, inv_tau)
+                c = tl.load(c_ptr + items, mask=inside, other=0).to(acc)
+                a, block_others, block_own = adjoint_step(a, c, p, largest, rest, inv_tau)
                 tl.store(a_ptr + items, a, mask=inside)
-                total += tl.sum(a, 0)
+                others += block_others
+                own += block_own
             tl.debug_barrier()
-            project(a_ptr, at_ptr, inverse, total, num, BLOCK)
+            for start in range(0, num, BLOCK):
+                items = start + tl.arange(0, BLOCK)
+                p = tl.load(at_ptr + items, mask=items < num, other=0) * inverse
+                a = tl.load(a_ptr + items, mask=items < num, other=0)
+                tl.store(a_ptr + items, without_mean(a, p, largest, rest, others, own), mask=items < num)
+            tl.debug_barrier()
     for start in range(0, num, BLOCK):
         items = start + tl.arange(0, BLOCK)
         a = tl.load(a_ptr + items, mask=items < num, other=0)
         tl.store(dscores_ptr + items, sign * inv_tau * a, mask=items < num)
 
 
-@kernel
-def adjoint_kernel(
-    dots_ptr,
-    noisy_target_ptr,
-    noisy_source_ptr,
-    target_index_ptr,
-    source_index_ptr,
-    partner_target_ptr,
-    partner_source_ptr,
-    dscores_target_ptr,
-    dscores_source_ptr,
-    saved_ptr,
-    batch,
-    num_target,
-    num_source,
-    k,
-    steps_target,
-    steps_source,
-    highest,
-    tau,
-    tau_low,
-    series_limit,
-    row_units,
-    slots,
-    segment,
-    BLOCK: tl.constexpr,
+@triton.jit
+def long_relaxed(
+    scores_ptr, relaxed_ptr, state_ptr, num, steps, remaining, tau, series_limit, BLOCK: tl.constexpr
 ):
-    """`relaxation.adjoint_kernel`."""
-    program = tl.program_id(0)
-    acc: tl.constexpr = dots_ptr.dtype.element_ty
-    tau = accurate(tau, tau_low, acc)
-    is_target, row, num = row_of_program(program, batch, num_target, num_source)
-    noisy_ptr = either(is_target, noisy_target_ptr, noisy_source_ptr)
-    dscores_ptr = either(is_target, dscores_target_ptr, dscores_source_ptr)
-    steps = either(is_target, steps_target, steps_source)
-    total = either(is_target, num_target - k, k)
-    partner_ptr = partners_of_program(
-        is_target, row, num, target_index_ptr, source_index_ptr, partner_target_ptr, partner_source_ptr, k, BLOCK
-    )
-
-    row_stride = row_units.to(tl.int64) * 4
-    saved_ptr += program * (slots * row_stride)
-    work_ptr = saved_ptr + (slots - WORK_ROWS) * row_stride
-    for start in range(0, num, BLOCK):
-        items = start + tl.arange(0, BLOCK)
-        partner = tl.load(partner_ptr + items, mask=items < num, other=-1)
-        c = upstream(dots_ptr + row * num_target, partner, items, items < num, is_target)
-        tl.store(work_ptr + 2 * row_stride + items, c, mask=items < num)
-    tl.debug_barrier()
-    sign = tl.where(is_target & (highest != 0), -1.0, 1.0).to(acc)
-    long_adjoint(
-        noisy_ptr + row * num, dscores_ptr + row * num, saved_ptr, work_ptr, sign, num, steps, total - steps, tau,
-        series_limit, row_stride, segment, BLOCK,
-    )  # fmt: skip
-
-
-@kernel
-def topk_adjoint_kernel(
-    grad_ptr,
-    noisy_ptr,
-    dscores_ptr,
-    saved_ptr,
-    num,
-    steps,
-    remaining,
-    tau,
-    tau_low,
-    series_limit,
-    row_units,
-    slots,
-    segment,
-    BLOCK: tl.constexpr,
-):
-    """`relaxation.topk_adjoint_kernel`."""
-    row = tl.program_id(0).to(tl.int64)
-    acc: tl.constexpr = grad_ptr.dtype.element_ty
-    tau = accurate(tau, tau_low, acc)
-    row_stride = row_units.to(tl.int64) * 4
-    saved_ptr += row * (slots * row_stride)
-    work_ptr = saved_ptr + (slots - WORK_ROWS) * row_stride
-    for start in range(0, num, BLOCK):
-        items = start + tl.arange(0, BLOCK)
-        c = tl.load(grad_ptr + row * num + items, mask=items < num, other=0)
-        tl.store(work_ptr + 2 * row_stride + items, c, mask=items < num)
-    tl.debug_barrier()
-    long_adjoint(
-        noisy_ptr + row * num, dscores_ptr + row * num, saved_ptr, work_ptr, tl.full([], 1, acc), num, steps, remaining, tau,
-        series_limit, row_stride, segment, BLOCK,
-    )  # fmt: skip
-
-
-@kernel
-def relaxed_kernel(
-    noisy_ptr, relaxed_ptr, state_ptr, num, steps, remaining, tau, tau_low, series_limit, BLOCK: tl.constexpr
-):
-    """`relaxation.relaxed_kernel`; the state is a row of the size of the scores."""
-    row = tl.program_id(0).to(tl.int64)
-    acc: tl.constexpr = noisy_ptr.dtype.element_ty
-    tau = accurate(tau, tau_low, acc)
+    """The relaxed indicator h of one row."""
+    acc: tl.constexpr = state_ptr.dtype.element_ty
     inv_tau = 1 / tau
-    noisy_ptr += row * num
-    relaxed_ptr += row * num
-    state_ptr += row * num
-    inverse, largest, rest = first_state(noisy_ptr, state_ptr, tl.full([], 1, acc), num, inv_tau, BLOCK)
+    inverse, largest, rest = first_state(scores_ptr, state_ptr, 1, num, inv_tau, BLOCK)
     for start in range(0, num, BLOCK):
         items = start + tl.arange(0, BLOCK)
         tl.store(relaxed_ptr + items, tl.zeros([BLOCK], acc), mask=items < num)
