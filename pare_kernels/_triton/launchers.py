@@ -23,6 +23,9 @@ from pare_kernels._triton._launch import alignment, launch, split_number
 MOST_SAVED_STEPS = 32  # of the relaxation; of more, the first of each segment is kept, the others are made again
 ROW_LIMIT = {torch.float32: 4096, torch.float64: 2048}  # longest row that stays in registers
 LONG_BLOCK = 2048  # longer rows are read in blocks of this size
+WIDE_OPTIONS = {"BLOCK": 1024, "num_warps": 8}  # of the kernels that compute rows of singles in doubles
+ANY_SPREAD = -1.0  # of a row's scores: more than this
+WORK_ROWS = long_rows.WORK_ROWS.value
 SUM_TILE = 2048  # elements per tile where products are summed as well: eight per thread in float32
 GRADIENT_PROGRAMS = 2048  # of the pass that sums dweight: enough to fill a device, few enough partial sums
 
@@ -317,37 +320,36 @@ def series_limit(tau: float, dtype: torch.dtype) -> float:
     return min((precision / c4) ** (1 / 3) if c4 > 0 else limit, limit)
 
 
+def widest_single(tau: float) -> float:
+    """How far the scores of a row may spread for singles to hold its weights, and at tau < 1 what a step leaves of the best item,
+    about e^(-spread / tau^2)."""
+    return 60 * tau * min(1.0, tau)
+
+
 def _row_space(num: int) -> int:
     """Elements between saved steps: the row, rounded up to whole groups of four, and three numbers about it."""
     return triton.cdiv(triton.cdiv(num, 4) * 4 + 3, 4) * 4
 
 
-def widest_single(tau: float, num: int) -> float:
-    """How far the scores of a float32 row may spread for singles to serve, less than 0: no row.
+def _row_launches(kernel, long_kernel, like: Tensor, programs: int, num: int, plan: Steps, tau: float):
+    """Of the backward pass of rows: each kernel, the memory for its steps, its numbers from `series_limit` on, and its options.
 
-    A weight must not underflow, nor must what is left of the best item: e^(-range/tau^2) at tau < 1.
+    In float32 a second launch takes the rows that singles do not hold, in doubles and the same memory.
     """
-    return 60 * tau * min(1.0, tau)
-
-
-class Work(NamedTuple):
-    """The memory of rows for the steps of the relaxation that are kept, and what sweeps work in."""
-
-    saved: Tensor  # (programs, slots, row)
-    segment: int
-    wide_segment: int  # of float32 rows that are computed in float64, in the same memory
-
-    @property
-    def arguments(self) -> tuple[int, ...]:
-        return self.saved.shape[2] // 4, self.saved.shape[1], self.segment, self.wide_segment
-
-
-def _work(like: Tensor, programs: int, num: int, plan: Steps, single: bool) -> Work:
-    slots = plan.saved if single else plan.saved + long_rows.WORK_ROWS.value
-    wide = plan_steps(plan.exact, plan.exact, most_saved=0)
-    if like.dtype == torch.float32:
-        slots = max(slots, 2 * (wide.saved + long_rows.WORK_ROWS.value))
-    return Work(like.new_empty((programs, slots, _row_space(num))), plan.segment, wide.segment)
+    block, single = _row_block(num, like.dtype)
+    slots, space = plan.saved + (0 if single else WORK_ROWS), _row_space(num)
+    wide = plan_steps(plan.exact, ALL_EXACT, most_saved=0)
+    wide_slots = wide.saved + WORK_ROWS
+    singles = like.dtype == torch.float32
+    saved = like.new_empty(programs * space * max(slots, 2 * wide_slots if singles else 0))
+    numbers = series_limit(tau, like.dtype), space // 4, slots, plan.segment
+    if single:
+        yield kernel, saved, numbers, _row_options(block, like.dtype)
+    else:
+        yield long_kernel, saved, (*numbers, ANY_SPREAD), _row_options(block, like.dtype)
+    if singles:
+        numbers = series_limit(tau, torch.float64), space // 4, wide_slots, wide.segment, widest_single(tau)
+        yield long_kernel, saved.view(torch.float64), numbers, WIDE_OPTIONS
 
 
 class ScoreGradients(NamedTuple):
@@ -365,7 +367,7 @@ def adjoint(
     exact_steps: int,
     highest: bool,
 ) -> ScoreGradients:
-    """dscores and partners of both modalities, one launch.
+    """dscores and partners of both modalities, one launch; in float32 two, of which the second only looks at most rows.
 
     Bytes: read noisy (2 rows), dots (a row for each modality) and the index lists twice, write and read partners (4 bytes per
     patch), write dscores (2 rows); write and read the m exact steps (2 m rows per modality; 4 m with more than 32 steps).
@@ -374,38 +376,42 @@ def adjoint(
     num_source, k = noisy[1].shape[1], index[0].shape[1]
     plans = plan_steps(num_target - k, exact_steps), plan_steps(k, exact_steps)
     largest = max(plans)
-    length, dtype = max(num_target, num_source), row_dots.dtype
     partners = [like.new_empty(like.shape, dtype=torch.int32) for like in noisy]
     dscores = [torch.empty_like(like) for like in noisy]
-    block, single = _row_block(length, dtype)
-    work = _work(row_dots, 2 * batch, length, largest, single)
     steps_bytes = sum(largest.passes * plan.exact * _bytes(like) for plan, like in zip(plans, noisy, strict=True))
-    launch(
+    traffic = _bytes(*noisy, *dscores, *index, *index, *partners, *partners, row_dots, row_dots) + steps_bytes
+    for kernel, saved, numbers, options in _row_launches(
         relaxation.adjoint_kernel,
-        2 * batch,
+        long_rows.adjoint_kernel,
         row_dots,
-        *noisy,
-        *index,
-        *partners,
-        *dscores,
-        work.saved,
-        work.saved.view(torch.float64),
-        batch,
-        num_target,
-        num_source,
-        k,
-        plans[0].exact,
-        plans[1].exact,
-        int(highest),
-        *split_number(tau),
-        series_limit(tau, dtype),
-        widest_single(tau, min(num_target, num_source)),
-        *work.arguments,
-        SINGLE=single,
-        device=row_dots.device,
-        traffic=_bytes(*noisy, *dscores, *index, *index, *partners, *partners, row_dots, row_dots) + steps_bytes,
-        **_row_options(block, dtype),
-    )
+        2 * batch,
+        max(num_target, num_source),
+        largest,
+        tau,
+    ):
+        launch(
+            kernel,
+            2 * batch,
+            row_dots,
+            *noisy,
+            *index,
+            *partners,
+            *dscores,
+            saved,
+            batch,
+            num_target,
+            num_source,
+            k,
+            plans[0].exact,
+            plans[1].exact,
+            int(highest),
+            *split_number(tau),
+            *numbers,
+            device=row_dots.device,
+            traffic=traffic,
+            **options,
+        )
+        traffic = _bytes(*noisy)
     return ScoreGradients(*dscores, *partners)
 
 
@@ -430,60 +436,54 @@ def partners(index: tuple[Tensor, Tensor], nums: tuple[int, int]) -> tuple[Tenso
 
 
 def relaxed(noisy: Tensor, k: int, tau: float, exact_steps: int) -> Tensor:
-    """The relaxed indicator h of (B, N) scores, one launch. Bytes: read and write a row."""
+    """The relaxed indicator h of (B, N) scores, one launch, in float32 two (see `adjoint`). Bytes: read and write a row."""
     batch, num = noisy.shape
     plan = plan_steps(k, exact_steps)
     h = torch.empty_like(noisy)
     block, single = _row_block(num, noisy.dtype)
+    steps = num, plan.exact, plan.remaining, *split_number(tau)
     state = torch.empty_like(noisy, dtype=torch.float64)
-    launch(
-        relaxation.relaxed_kernel,
-        batch,
-        noisy,
-        h,
-        state.view(noisy.dtype),
-        state,
-        num,
-        plan.exact,
-        plan.remaining,
-        *split_number(tau),
-        series_limit(tau, noisy.dtype),
-        widest_single(tau, num),
-        SINGLE=single,
-        device=noisy.device,
-        traffic=_bytes(noisy, h),
-        **_row_options(block, noisy.dtype),
-    )
+    options = {"device": noisy.device, "traffic": _bytes(noisy, h), **_row_options(block, noisy.dtype)}
+    limit = series_limit(tau, noisy.dtype)
+    if single:
+        launch(relaxation.relaxed_kernel, batch, noisy, h, *steps, limit, **options)
+    else:
+        launch(
+            long_rows.relaxed_kernel, batch, noisy, h, state.view(noisy.dtype), *steps, limit, ANY_SPREAD, **options
+        )
+    if noisy.dtype == torch.float32:
+        options |= {"traffic": _bytes(noisy), **WIDE_OPTIONS}
+        limit = series_limit(tau, torch.float64)
+        launch(long_rows.relaxed_kernel, batch, noisy, h, state, *steps, limit, widest_single(tau), **options)
     return h
 
 
 def topk_adjoint(grad: Tensor, noisy: Tensor, k: int, tau: float, exact_steps: int) -> Tensor:
-    """J(h)^T grad of (B, N) rows, one launch. Bytes: read two rows, write one; write and read the exact steps (as `adjoint`)."""
+    """J(h)^T grad of (B, N) rows, launches and bytes as those of `adjoint`: read two rows, write one; write and read the exact steps."""
     batch, num = noisy.shape
     plan = plan_steps(k, exact_steps)
     dscores = torch.empty_like(noisy)
-    block, single = _row_block(num, noisy.dtype)
-    work = _work(noisy, batch, num, plan, single)
-    launch(
-        relaxation.topk_adjoint_kernel,
-        batch,
-        grad,
-        noisy,
-        dscores,
-        work.saved,
-        work.saved.view(torch.float64),
-        num,
-        plan.exact,
-        plan.remaining,
-        *split_number(tau),
-        series_limit(tau, noisy.dtype),
-        widest_single(tau, num),
-        *work.arguments,
-        SINGLE=single,
-        device=noisy.device,
-        traffic=_bytes(grad, noisy, dscores) + plan.passes * plan.exact * _bytes(noisy),
-        **_row_options(block, noisy.dtype),
-    )
+    traffic = _bytes(grad, noisy, dscores) + plan.passes * plan.exact * _bytes(noisy)
+    for kernel, saved, numbers, options in _row_launches(
+        relaxation.topk_adjoint_kernel, long_rows.topk_adjoint_kernel, noisy, batch, num, plan, tau
+    ):
+        launch(
+            kernel,
+            batch,
+            grad,
+            noisy,
+            dscores,
+            saved,
+            num,
+            plan.exact,
+            plan.remaining,
+            *split_number(tau),
+            *numbers,
+            device=noisy.device,
+            traffic=traffic,
+            **options,
+        )
+        traffic = _bytes(noisy)
     return dscores
 
 

@@ -1,7 +1,9 @@
-"""`short_rows` for rows that do not fit into registers: the same steps, each a sweep over blocks of the row in memory.
+"""`relaxation` for rows that do not fit into registers: the same steps, each a sweep over blocks of the row in memory.
 
 A state is a row of weights in memory, not normalized, with three numbers: 1 / total, and the normalized (largest, others). The
-sweeps compute in the type of the memory they work in, whatever the type of the scores.
+sweeps compute in the type of the memory they work in, whatever the type of the scores: in doubles they take the rows of single
+scores that spread over more than `narrow`, after the kernels in singles. There weights, or what a step leaves of them, are no
+singles, and at small tau a step multiplies what singles lose by 1/tau.
 """
 
 from __future__ import annotations
@@ -9,24 +11,27 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from pare_kernels._triton.short_rows import (
+from pare_kernels._triton._launch import kernel
+from pare_kernels._triton._math import accurate, either
+from pare_kernels._triton.relaxation import (
+    DOMINANT,
     STEP_LIMIT,
     adjoint_step,
     counted,
     exact_weights,
-    extent,
     first_weights,
-    is_dominant,
-    join_extents,
     join_largest,
     join_sums,
     join_three_sums,
     largest_and_others,
     log_or_minus_inf,
+    partners_of_program,
+    row_of_program,
     series_weights,
     shares,
     softplus_and_sigmoid,
     tail_step,
+    upstream,
     without_mean,
 )
 
@@ -39,21 +44,26 @@ def load_scores(scores_ptr, sign, items, num):
 
 
 @triton.jit
-def long_extent(scores_ptr, sign, num, BLOCK: tl.constexpr):
-    """`short_rows.extent`."""
-    high = tl.full([], float("-inf"), scores_ptr.dtype.element_ty)
-    low = -high
-    for start in range(0, num, BLOCK):
-        block_low, block_high = extent(load_scores(scores_ptr, sign, start + tl.arange(0, BLOCK), num))
-        low, high = join_extents(low, high, block_low, block_high)
-    return low, high
+def join_extents(low_a, high_a, low_b, high_b):
+    return tl.minimum(low_a, low_b), tl.maximum(high_a, high_b)
 
 
 @triton.jit
-def first_state(scores_ptr, state_ptr, sign, num, inv_tau, BLOCK: tl.constexpr):
-    """The weights exp((s - max) / tau)."""
+def top_and_spread(scores_ptr, sign, num, BLOCK: tl.constexpr):
+    """The highest score, and how far below it the lowest above -inf lies."""
+    high = tl.full([], float("-inf"), scores_ptr.dtype.element_ty)
+    low = -high
+    for start in range(0, num, BLOCK):
+        s = load_scores(scores_ptr, sign, start + tl.arange(0, BLOCK), num)
+        block_low, block_high = tl.reduce((tl.where(s == float("-inf"), float("inf"), s), s), 0, join_extents)
+        low, high = join_extents(low, high, block_low, block_high)
+    return high, tl.where(high > low, high - low, 0)
+
+
+@triton.jit
+def first_state(scores_ptr, state_ptr, sign, top, num, inv_tau, BLOCK: tl.constexpr):
+    """The weights exp((s - top) / tau)."""
     acc: tl.constexpr = state_ptr.dtype.element_ty
-    _low, top = long_extent(scores_ptr, sign, num, BLOCK)
     largest = tl.zeros([], acc)
     others = largest
     for start in range(0, num, BLOCK):
@@ -160,6 +170,7 @@ def long_adjoint(
     dscores_ptr,
     work_ptr,
     sign,
+    top,
     num,
     steps,
     remaining,
@@ -169,12 +180,12 @@ def long_adjoint(
     segment,
     BLOCK: tl.constexpr,
 ):
-    """ds = J(h)^T c, as `short_rows.row_adjoint`; c may lie where ds goes."""
+    """ds = J(h)^T c, as `relaxation.row_adjoint`; c may lie where ds goes."""
     acc: tl.constexpr = work_ptr.dtype.element_ty
     state_ptr, a_ptr, saved_ptr = work_ptr, work_ptr + row_stride, work_ptr + WORK_ROWS * row_stride
     inv_tau = 1 / tau
     starts_ptr = saved_ptr + segment * row_stride
-    inverse, largest, rest = first_state(scores_ptr, state_ptr, sign, num, inv_tau, BLOCK)
+    inverse, largest, rest = first_state(scores_ptr, state_ptr, sign, top, num, inv_tau, BLOCK)
     segments = tl.cdiv(steps, segment)
     for number in range(segments - 1):
         start_ptr = starts_ptr + number * row_stride
@@ -197,7 +208,7 @@ def long_adjoint(
             items = start + tl.arange(0, BLOCK)
             p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
             c = tl.load(c_ptr + items, mask=items < num, other=0).to(acc)
-            pivot += tl.sum(tl.where(is_dominant(p, largest), c, 0), 0)
+            pivot += tl.sum(tl.where(p > DOMINANT, c, 0), 0)
         weighted, total = tl.zeros([], acc), tl.zeros([], acc)
         for start in range(0, num, BLOCK):
             items = start + tl.arange(0, BLOCK)
@@ -246,7 +257,7 @@ def long_adjoint(
                 p = tl.load(at_ptr + items, mask=inside, other=0) * inverse
                 a = tl.load(a_ptr + items, mask=inside, other=0)
                 c = tl.load(c_ptr + items, mask=inside, other=0).to(acc)
-                a, block_others, block_own = adjoint_step(a, c, p, largest, rest, inv_tau)
+                a, block_others, block_own = adjoint_step(a, c, p, rest, inv_tau)
                 tl.store(a_ptr + items, a, mask=inside)
                 others += block_others
                 own += block_own
@@ -255,7 +266,7 @@ def long_adjoint(
                 items = start + tl.arange(0, BLOCK)
                 p = tl.load(at_ptr + items, mask=items < num, other=0) * inverse
                 a = tl.load(a_ptr + items, mask=items < num, other=0)
-                tl.store(a_ptr + items, without_mean(a, p, largest, rest, others, own), mask=items < num)
+                tl.store(a_ptr + items, without_mean(a, p, rest, others, own), mask=items < num)
             tl.debug_barrier()
     for start in range(0, num, BLOCK):
         items = start + tl.arange(0, BLOCK)
@@ -263,27 +274,118 @@ def long_adjoint(
         tl.store(dscores_ptr + items, sign * inv_tau * a, mask=items < num)
 
 
-@triton.jit
-def long_relaxed(
-    scores_ptr, relaxed_ptr, state_ptr, num, steps, remaining, tau, series_limit, BLOCK: tl.constexpr
+@kernel
+def adjoint_kernel(
+    dots_ptr,
+    noisy_target_ptr,
+    noisy_source_ptr,
+    target_index_ptr,
+    source_index_ptr,
+    partner_target_ptr,
+    partner_source_ptr,
+    dscores_target_ptr,
+    dscores_source_ptr,
+    saved_ptr,
+    batch,
+    num_target,
+    num_source,
+    k,
+    steps_target,
+    steps_source,
+    highest,
+    tau,
+    tau_low,
+    series_limit,
+    row_units,
+    slots,
+    segment,
+    narrow,
+    BLOCK: tl.constexpr,
 ):
-    """The relaxed indicator h of one row."""
-    acc: tl.constexpr = state_ptr.dtype.element_ty
-    inv_tau = 1 / tau
-    inverse, largest, rest = first_state(scores_ptr, state_ptr, 1, num, inv_tau, BLOCK)
-    for start in range(0, num, BLOCK):
-        items = start + tl.arange(0, BLOCK)
-        tl.store(relaxed_ptr + items, tl.zeros([BLOCK], acc), mask=items < num)
-    tl.debug_barrier()
-    for _step in range(steps):
-        inverse, largest, rest = sweep_step(
-            state_ptr, state_ptr, relaxed_ptr, inverse, largest, rest, num, inv_tau, series_limit, True, BLOCK
+    """`relaxation.adjoint_kernel`, of rows that spread over more than `narrow`."""
+    program = tl.program_id(0)
+    is_target, row, num = row_of_program(program, batch, num_target, num_source)
+    scores_ptr = either(is_target, noisy_target_ptr, noisy_source_ptr) + row * num
+    dscores_ptr = either(is_target, dscores_target_ptr, dscores_source_ptr) + row * num
+    sign = tl.where(is_target & (highest != 0), -1.0, 1.0).to(dots_ptr.dtype.element_ty)
+    top, spread = top_and_spread(scores_ptr, sign, num, BLOCK)
+    if spread > narrow:
+        partner_ptr = partners_of_program(
+            is_target, row, num, target_index_ptr, source_index_ptr, partner_target_ptr, partner_source_ptr, k, BLOCK
         )
-    if remaining > 0:
-        shift = solve_long_tail(state_ptr, inverse, num, remaining.to(acc), tau, BLOCK)
         for start in range(0, num, BLOCK):
             items = start + tl.arange(0, BLOCK)
-            p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
-            part, _unused = softplus_and_sigmoid(shift + log_or_minus_inf(p))
-            h = tl.load(relaxed_ptr + items, mask=items < num, other=0)
-            tl.store(relaxed_ptr + items, h + tau * part, mask=items < num)
+            partner = tl.load(partner_ptr + items, mask=items < num, other=-1)
+            c = upstream(dots_ptr + row * num_target, partner, items, items < num, is_target)
+            tl.store(dscores_ptr + items, c, mask=items < num)
+        tl.debug_barrier()
+        steps = either(is_target, steps_target, steps_source)
+        remaining = either(is_target, num_target - k, k) - steps
+        row_stride = row_units.to(tl.int64) * 4
+        long_adjoint(
+            scores_ptr, dscores_ptr, dscores_ptr, saved_ptr + program * (slots * row_stride), sign, top, num, steps,
+            remaining, accurate(tau, tau_low, saved_ptr.dtype.element_ty), series_limit, row_stride, segment, BLOCK,
+        )  # fmt: skip
+
+
+@kernel
+def topk_adjoint_kernel(
+    grad_ptr,
+    noisy_ptr,
+    dscores_ptr,
+    saved_ptr,
+    num,
+    steps,
+    remaining,
+    tau,
+    tau_low,
+    series_limit,
+    row_units,
+    slots,
+    segment,
+    narrow,
+    BLOCK: tl.constexpr,
+):
+    """`relaxation.topk_adjoint_kernel`, of rows that spread over more than `narrow`."""
+    row = tl.program_id(0).to(tl.int64)
+    noisy_ptr += row * num
+    top, spread = top_and_spread(noisy_ptr, 1, num, BLOCK)
+    if spread > narrow:
+        row_stride = row_units.to(tl.int64) * 4
+        long_adjoint(
+            noisy_ptr, grad_ptr + row * num, dscores_ptr + row * num, saved_ptr + row * (slots * row_stride), 1, top, num,
+            steps, remaining, accurate(tau, tau_low, saved_ptr.dtype.element_ty), series_limit, row_stride, segment, BLOCK,
+        )  # fmt: skip
+
+
+@kernel
+def relaxed_kernel(
+    noisy_ptr, relaxed_ptr, state_ptr, num, steps, remaining, tau, tau_low, series_limit, narrow, BLOCK: tl.constexpr
+):
+    """`relaxation.relaxed_kernel`, of rows that spread over more than `narrow`; the state has a row for each of the scores."""
+    row = tl.program_id(0).to(tl.int64)
+    acc: tl.constexpr = state_ptr.dtype.element_ty
+    tau = accurate(tau, tau_low, acc)
+    inv_tau = 1 / tau
+    noisy_ptr += row * num
+    relaxed_ptr += row * num
+    state_ptr += row * num
+    top, spread = top_and_spread(noisy_ptr, 1, num, BLOCK)
+    if spread > narrow:
+        inverse, largest, rest = first_state(noisy_ptr, state_ptr, 1, top, num, inv_tau, BLOCK)
+        for start in range(0, num, BLOCK):
+            items = start + tl.arange(0, BLOCK)
+            tl.store(relaxed_ptr + items, tl.zeros([BLOCK], acc), mask=items < num)
+        tl.debug_barrier()
+        for _step in range(steps):
+            inverse, largest, rest = sweep_step(
+                state_ptr, state_ptr, relaxed_ptr, inverse, largest, rest, num, inv_tau, series_limit, True, BLOCK
+            )
+        if remaining > 0:
+            shift = solve_long_tail(state_ptr, inverse, num, remaining.to(acc), tau, BLOCK)
+            for start in range(0, num, BLOCK):
+                items = start + tl.arange(0, BLOCK)
+                p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
+                part, _unused = softplus_and_sigmoid(shift + log_or_minus_inf(p))
+                h = tl.load(relaxed_ptr + items, mask=items < num, other=0)
+                tl.store(relaxed_ptr + items, h + tau * part, mask=items < num)

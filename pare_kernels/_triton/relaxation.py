@@ -1,8 +1,14 @@
-"""The kernels of the relaxation, one program per row.
+"""The relaxed subset sampler and the product of its transposed Jacobian with a vector, one program per row.
 
-Rows up to `ROW_LIMIT` are computed in registers (`short_rows`), longer ones in sweeps over memory (`long_rows`). In float32 a row
-whose scores spread over more than `widest` is swept in float64: its weights, or what a step leaves of them, are not singles, and
-what singles lose is multiplied by 1/tau in every step.
+What is computed is said in `pare_kernels.reference`; here is how. A row lives in registers; rows beyond `ROW_LIMIT`, and those
+whose numbers are no singles, in memory (`long_rows`). A step is one reduction: the weights p (1 - p)^(1/tau) are
+divided by their sum in the next step. For the largest item 1 - p is the sum of the others over the total, which does not cancel
+when p is near 1, so the reduction carries the pair (largest, sum of the others). Below `long_series_limit` (0.45 at tau 0.9) a
+long binomial series of (1 - p)^(1/tau) serves. Once the largest p is below `series_limit`, where the series is exact to rounding
+to the third degree, it stays there (p can only grow where another is larger), and the steps take that.
+
+The backward pass needs every p in reverse order: it keeps one p per segment of `segment` steps and runs each segment again. An
+item with p > `DOMINANT` is dominant; there is at most one. Its adjoint is carried as A (1 - p), since A may be as large as 1 / (1 - p).
 """
 
 from __future__ import annotations
@@ -11,19 +17,302 @@ import triton
 import triton.language as tl
 
 from pare_kernels._triton._launch import kernel
-from pare_kernels._triton._math import accurate, either
-from pare_kernels._triton.long_rows import long_adjoint, long_extent, long_relaxed
-from pare_kernels._triton.short_rows import (
-    advance,
-    counted,
-    extent,
-    first_step,
-    row_adjoint,
-    softplus_and_sigmoid,
-    solve_tail,
-)
+from pare_kernels._triton._math import accurate, either, log1p
 
-WIDE_BLOCK = tl.constexpr(1024)  # of a sweep in float64, which must not need more registers than the rest
+STEP_LIMIT = tl.constexpr(100)  # of the tail; it takes about four, more only where one item dominates a long row
+FARTHEST = tl.constexpr(700.0)  # as in `pare_kernels.reference`
+DOMINANT = tl.constexpr(0.75)  # above 1/2: at most one item of a row is, however p is rounded
+LONG_DEGREE = tl.constexpr(12)
+
+
+@triton.jit
+def join_largest(largest_a, others_a, largest_b, others_b):
+    """(largest, sum of the others) of two sets joined."""
+    return tl.maximum(largest_a, largest_b), others_a + others_b + tl.minimum(largest_a, largest_b)
+
+
+@triton.jit
+def join_sums(a, b, other_a, other_b):
+    return a + other_a, b + other_b
+
+
+@triton.jit
+def join_three_sums(a, b, c, other_a, other_b, other_c):
+    return a + other_a, b + other_b, c + other_c
+
+
+@triton.jit
+def largest_and_others(weights):
+    return tl.reduce((weights, tl.zeros_like(weights)), 0, join_largest)
+
+
+@triton.jit
+def shares(largest, others):
+    """1 / total, and the normalized (largest, others); zeros for a row of zeros."""
+    total = largest + others
+    inverse = tl.where(total > 0, 1 / tl.where(total > 0, total, 1), 0)
+    return inverse, largest * inverse, others * inverse
+
+
+@triton.jit
+def rest_of(p, largest, rest):
+    """1 - p."""
+    return tl.where(p == largest, rest, 1 - p)
+
+
+@triton.jit
+def exact_weights(p, largest, rest, inv_tau):
+    """p (1 - p)^(1/tau); p itself where an item is alone."""
+    return p * tl.exp(inv_tau * tl.log(rest_of(p, largest, tl.where(rest > 0, rest, 1))))
+
+
+@triton.jit
+def series_weights(p, inv_tau):
+    """The same for small p."""
+    c2 = -0.5 * inv_tau * (inv_tau - 1)
+    c3 = inv_tau * (inv_tau - 1) * (inv_tau - 2) * (1.0 / 6)
+    return p - p * (p * (inv_tau + p * (c2 + p * c3)))
+
+
+@triton.jit
+def binomial(inv_tau, N: tl.constexpr):
+    """The coefficient of p^N in (1 - p)^(1/tau)."""
+    coefficient = inv_tau * 0 + 1
+    for n in tl.static_range(N):
+        coefficient *= (n - inv_tau) * (1.0 / (n + 1))
+    return coefficient
+
+
+@triton.jit
+def long_series_limit(inv_tau):
+    """The largest p for `long_series_weights`: what is left out is below float32 rounding, and the terms do not cancel."""
+    ratio = 1e-8 / tl.maximum(tl.abs(binomial(inv_tau, LONG_DEGREE + 1)), 1e-30)
+    return tl.minimum(tl.exp(tl.log(ratio) * (1.0 / (LONG_DEGREE + 1))), 0.5 / inv_tau)
+
+
+@triton.jit
+def long_series_weights(p, inv_tau):
+    """p (1 - p)^(1/tau) by its binomial series: a third of the instructions of a logarithm and an exponential."""
+    series = tl.zeros_like(p)
+    for n in tl.static_range(LONG_DEGREE + 1):
+        series = series * p + binomial(inv_tau, LONG_DEGREE - n)
+    return p * series
+
+
+@triton.jit
+def adjoint_step(a, c, p, rest, inv_tau):
+    """The adjoint of a step before the mean is taken out (`without_mean`): c p + a (1 - p / (tau (1 - p))), for the dominant item
+    times 1 - p. And the sums that `without_mean` needs: of the others, and the dominant item's own."""
+    dominant = p > DOMINANT
+    scale = tl.where(dominant, rest, 1)
+    a = scale * (c * p) + a * (scale - inv_tau * p / tl.where(dominant, 1, 1 - p))
+    others, own = tl.reduce((tl.where(dominant, 0, a), tl.where(dominant, a, 0)), 0, join_sums)
+    return a, others, own
+
+
+@triton.jit
+def without_mean(a, p, rest, others, own):
+    """A - p <A, 1>: for the dominant item A (1 - p) - p <others of A, 1>."""
+    total = others + own / tl.where(rest > 0, rest, 1)
+    return a - p * tl.where(p > DOMINANT, others, total)
+
+
+@triton.jit
+def series_slope(p, inv_tau):
+    """1 - p / (tau (1 - p)) for small p."""
+    return 1 - inv_tau * p * ((1 + p) * (1 + p * p))
+
+
+@triton.jit
+def softplus_and_sigmoid(z):
+    e = tl.exp(-tl.abs(z))
+    return tl.maximum(z, 0) + log1p(e), tl.where(z >= 0, 1, e) / (1 + e)
+
+
+@triton.jit
+def log_or_minus_inf(p):
+    return tl.where(p > 0, tl.log(tl.where(p > 0, p, 1)), float("-inf"))
+
+
+@triton.jit
+def counted(scores, inside):
+    """NaN counts as -inf."""
+    return tl.where(inside & (scores == scores), scores, float("-inf"))
+
+
+@triton.jit
+def first_weights(s, top, inv_tau):
+    """exp((s - top) / tau); 0 for what lies more than `FARTHEST` tau below the top, as everything does below +inf."""
+    below = (s - top) * inv_tau
+    weights = tl.where(s == top, 1, tl.exp(below))
+    return tl.where((s == float("-inf")) | (below < -FARTHEST), 0, weights)
+
+
+@triton.jit
+def first_step(s, inv_tau):
+    """p_1 = softmax(s / tau) and its (largest, rest)."""
+    weights = first_weights(s, tl.max(s, 0), inv_tau)
+    largest, others = largest_and_others(weights)
+    inverse, largest, rest = shares(largest, others)
+    return weights * inverse, largest, rest
+
+
+@triton.jit
+def save_step(at_ptr, p, largest, rest, items, num, row_stride):
+    # Whole groups of four, for which there is room: a mask that cuts through a group would prevent wide stores.
+    tl.store(at_ptr + items, p, mask=items // 4 < tl.cdiv(num, 4))
+    tl.store(at_ptr + row_stride - 2, largest)
+    tl.store(at_ptr + row_stride - 1, rest)
+
+
+@triton.jit
+def load_step(at_ptr, items, num, row_stride):
+    p = tl.load(at_ptr + items, mask=items // 4 < tl.cdiv(num, 4), other=0)
+    return p, tl.load(at_ptr + row_stride - 2), tl.load(at_ptr + row_stride - 1)
+
+
+@triton.jit
+def advance(
+    p,
+    largest,
+    rest,
+    h,
+    steps,
+    inv_tau,
+    series_limit,
+    saved_ptr,
+    row_stride,
+    items,
+    num,
+    SAVE: tl.constexpr,
+    SUM: tl.constexpr,
+):
+    """`steps` steps onwards. SAVE: every p that is left behind goes to memory; SUM: and into h."""
+    step = steps * 0
+    long_limit = long_series_limit(inv_tau)
+    while (step < steps) & (largest > series_limit):
+        if SAVE:
+            save_step(saved_ptr + step * row_stride, p, largest, rest, items, num, row_stride)
+        if SUM:
+            h += p
+        # In float64, and where h is summed as well, the coefficients of the long series would take too many registers.
+        if SUM or p.dtype == tl.float64 or largest > long_limit:
+            weights = exact_weights(p, largest, rest, inv_tau)
+        else:
+            weights = long_series_weights(p, inv_tau)
+        largest, others = largest_and_others(weights)
+        inverse, largest, rest = shares(largest, others)
+        p = weights * inverse
+        step += 1
+    if step < steps:
+        largest, rest = largest * 0, largest * 0 + 1  # not followed any further: small for good
+    while step < steps:
+        if SAVE:
+            save_step(saved_ptr + step * row_stride, p, largest, rest, items, num, row_stride)
+        if SUM:
+            h += p
+        weights = series_weights(p, inv_tau)
+        total = tl.sum(weights, 0)
+        p = weights * tl.where(total > 0, 1 / tl.where(total > 0, total, 1), 0)
+        step += 1
+    return p, largest, rest, h
+
+
+@triton.jit
+def tail_step(excess, rate, curvature):
+    """Halley's step towards the zero of a convex, increasing function: Newton's, corrected by the curvature within a factor of 2.
+
+    Two sweeps fewer than Newton alone, which takes six; where the function is exponential, steps of two and not of one.
+    """
+    safe = tl.where(rate > 0, rate, 1)
+    newton = tl.where(rate > 0, excess / safe, 0)
+    return newton / tl.minimum(tl.maximum(1 - 0.5 * newton * (curvature / safe), 0.5), 2.0)
+
+
+@triton.jit
+def solve_tail(p, remaining, tau):
+    """z = log(T p / tau) with sum_j tau log(1 + e^z_j) = remaining; -inf where p = 0.
+
+    Solved for x = log T, where the sum is convex and increasing. The error is less than the square of the last step.
+    """
+    log_p = log_or_minus_inf(p) - tl.log(tau)
+    x = tl.log(remaining)
+    last: tl.constexpr = 1e-8 if p.dtype == tl.float64 else 2e-4
+    step = remaining * 0 + 1
+    count = 0
+    while (tl.abs(step) > last) & (count < STEP_LIMIT):
+        part, q = softplus_and_sigmoid(x + log_p)
+        total, rate, curvature = tl.reduce((part, q, q * (1 - q)), 0, join_three_sums)
+        step = tail_step(total - remaining / tau, rate, curvature)
+        x -= step
+        count += 1
+    return x + log_p
+
+
+@triton.jit
+def row_adjoint(
+    c,
+    p,
+    largest,
+    rest,
+    steps,
+    remaining,
+    tau,
+    inv_tau,
+    series_limit,
+    saved_ptr,
+    row_stride,
+    segment,
+    items,
+    num,
+    DTYPE: tl.constexpr,
+):
+    """ds = J(h)^T c of one row from its first step on: `steps` steps one by one, `remaining` in closed form."""
+    segments = tl.cdiv(steps, segment)
+    starts_ptr = saved_ptr + segment * row_stride
+    for number in range(segments - 1):
+        save_step(starts_ptr + number * row_stride, p, largest, rest, items, num, row_stride)
+        p, largest, rest, _ = advance(
+            p, largest, rest, p, segment, inv_tau, series_limit, saved_ptr, row_stride, items, num, False, False
+        )
+    done = tl.maximum(segments - 1, 0) * segment
+    p, largest, rest, _ = advance(
+        p, largest, rest, p, steps - done, inv_tau, series_limit, saved_ptr, row_stride, items, num, True, False
+    )
+
+    a = tl.zeros_like(p)
+    if remaining > 0:
+        _, q = softplus_and_sigmoid(solve_tail(p, remaining.to(DTYPE), tau))
+        # From the c of the dominant item, which may have all of the mean: a does not change where all c shift.
+        shifted = c - tl.sum(tl.where(p > DOMINANT, c, 0), 0)
+        weighted, total = tl.reduce((q * shifted, q), 0, join_sums)
+        a = tau * q * (shifted - tl.where(total > 0, weighted / tl.where(total > 0, total, 1), 0))
+        a -= p * tl.sum(a, 0)
+
+    for back in range(segments):
+        number = segments - 1 - back
+        length = tl.minimum(steps - number * segment, segment)
+        tl.debug_barrier()
+        if back > 0:
+            p, largest, rest = load_step(starts_ptr + number * row_stride, items, num, row_stride)
+            p, largest, rest, _ = advance(
+                p, largest, rest, p, length, inv_tau, series_limit, saved_ptr, row_stride, items, num, True, False
+            )
+            tl.debug_barrier()
+        p, largest, rest = load_step(saved_ptr + (length - 1) * row_stride, items, num, row_stride)
+        for step_back in range(length):
+            # The next one is on its way while this one is worked on.
+            ahead_ptr = saved_ptr + tl.maximum(length - 2 - step_back, 0) * row_stride
+            next_p, next_largest, next_rest = load_step(ahead_ptr, items, num, row_stride)
+            if largest > series_limit:
+                a, others, own = adjoint_step(a, c, p, rest, inv_tau)
+                a = without_mean(a, p, rest, others, own)
+            else:
+                a = c * p + a * series_slope(p, inv_tau)
+                a -= p * tl.sum(a, 0)
+            p, largest, rest = next_p, next_largest, next_rest
+    # With log p_1 = s / tau minus a constant, what is left after the last projection is tau ds.
+    return a * inv_tau
 
 
 @triton.jit
@@ -95,80 +384,6 @@ def partners_kernel(
     )
 
 
-@triton.jit
-def is_wide(low, top, widest, acc: tl.constexpr):
-    if acc == tl.float32:
-        wide = top - low > widest
-    else:
-        wide = top != top
-    return wide
-
-
-@triton.jit
-def adjoint_of_row(
-    scores,
-    c,
-    scores_ptr,
-    c_ptr,
-    dscores_ptr,
-    saved_ptr,
-    wide_ptr,
-    sign,
-    num,
-    steps,
-    remaining,
-    tau,
-    tau_low,
-    series_limit,
-    widest,
-    row_units,
-    slots,
-    segment,
-    wide_segment,
-    SINGLE: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """ds = sign J(h)^T c of the scores times sign. A row in one block gives its scores and c as values, a longer one its c in
-    memory, which may be that of ds. `wide_ptr` is the memory of `saved_ptr`, as doubles."""
-    acc: tl.constexpr = scores_ptr.dtype.element_ty
-    block: tl.constexpr = BLOCK if BLOCK < WIDE_BLOCK else WIDE_BLOCK
-    row_stride = row_units.to(tl.int64) * 4
-    work_units = tl.program_id(0) * (slots * row_units.to(tl.int64) * 2)
-    items = tl.arange(0, BLOCK)
-    inside = items < num
-    if SINGLE:
-        s = counted(sign * scores, inside)
-        low, top = extent(s)
-    else:
-        low, top = long_extent(scores_ptr, sign, num, BLOCK)
-    wide = is_wide(low, top, widest, acc)
-    if acc == tl.float32:
-        if wide:
-            if SINGLE:
-                c_ptr = dscores_ptr
-                tl.store(c_ptr + items, c, mask=inside)
-                tl.debug_barrier()
-            long_adjoint(
-                scores_ptr, c_ptr, dscores_ptr, wide_ptr + work_units, sign, num, steps, remaining,
-                accurate(tau, tau_low, tl.float64), 0.0, row_stride, wide_segment, block,
-            )  # fmt: skip
-    if wide == 0:
-        tau = accurate(tau, tau_low, acc)
-        saved_ptr += work_units * 2
-        if SINGLE:
-            p, largest, rest = first_step(s, top, 1 / tau)
-            ds = row_adjoint(
-                c, p, largest, rest, steps, remaining, tau, 1 / tau, series_limit, saved_ptr, row_stride, segment, items, num,
-                acc,
-            )  # fmt: skip
-            tl.store(dscores_ptr + items, sign * ds, mask=inside)
-        else:
-            long_adjoint(
-                scores_ptr, c_ptr, dscores_ptr, saved_ptr, sign, num, steps, remaining, tau, series_limit, row_stride,
-                segment, BLOCK,
-            )  # fmt: skip
-
-
 @kernel
 def adjoint_kernel(
     dots_ptr,
@@ -181,7 +396,6 @@ def adjoint_kernel(
     dscores_target_ptr,
     dscores_source_ptr,
     saved_ptr,
-    wide_ptr,
     batch,
     num_target,
     num_source,
@@ -192,42 +406,37 @@ def adjoint_kernel(
     tau,
     tau_low,
     series_limit,
-    widest,
     row_units,
     slots,
     segment,
-    wide_segment,
-    SINGLE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """dscores of both modalities from the row dots, and the partners of every row."""
-    is_target, row, num = row_of_program(tl.program_id(0), batch, num_target, num_source)
-    noisy_ptr = either(is_target, noisy_target_ptr, noisy_source_ptr) + row * num
-    dscores_ptr = either(is_target, dscores_target_ptr, dscores_source_ptr) + row * num
+    program = tl.program_id(0)
+    acc: tl.constexpr = dots_ptr.dtype.element_ty
+    tau = accurate(tau, tau_low, acc)
+    is_target, row, num = row_of_program(program, batch, num_target, num_source)
+    noisy_ptr = either(is_target, noisy_target_ptr, noisy_source_ptr)
+    dscores_ptr = either(is_target, dscores_target_ptr, dscores_source_ptr)
     steps = either(is_target, steps_target, steps_source)
     total = either(is_target, num_target - k, k)
     items = tl.arange(0, BLOCK)
     inside = items < num
     # One row's latency is the kernel's time: what is loaded is needed only after the arithmetic that follows it.
-    scores = tl.load(noisy_ptr + items, mask=inside, other=0)
+    scores = tl.load(noisy_ptr + row * num + items, mask=inside, other=0)
     partner_ptr = partners_of_program(
         is_target, row, num, target_index_ptr, source_index_ptr, partner_target_ptr, partner_source_ptr, k, BLOCK
     )
-    dots_ptr += row * num_target
-    c = scores
-    if SINGLE:
-        c = upstream(dots_ptr, tl.load(partner_ptr + items, mask=inside, other=-1), items, inside, is_target)
-    else:
-        for start in range(0, num, BLOCK):
-            at = start + tl.arange(0, BLOCK)
-            partner = tl.load(partner_ptr + at, mask=at < num, other=-1)
-            tl.store(dscores_ptr + at, upstream(dots_ptr, partner, at, at < num, is_target), mask=at < num)
-        tl.debug_barrier()
-    sign = tl.where(is_target & (highest != 0), -1.0, 1.0).to(dots_ptr.dtype.element_ty)
-    adjoint_of_row(
-        scores, c, noisy_ptr, dscores_ptr, dscores_ptr, saved_ptr, wide_ptr, sign, num, steps, total - steps, tau, tau_low,
-        series_limit, widest, row_units, slots, segment, wide_segment, SINGLE, BLOCK,
+    partner = tl.load(partner_ptr + items, mask=inside, other=-1)
+    sign = tl.where(is_target & (highest != 0), -1.0, 1.0).to(acc)
+    p, largest, rest = first_step(counted(sign * scores, inside), 1 / tau)
+    c = upstream(dots_ptr + row * num_target, partner, items, inside, is_target)
+    row_stride = row_units.to(tl.int64) * 4
+    saved_ptr += program * (slots * row_stride)
+    ds = row_adjoint(
+        c, p, largest, rest, steps, total - steps, tau, 1 / tau, series_limit, saved_ptr, row_stride, segment, items, num, acc
     )  # fmt: skip
+    tl.store(dscores_ptr + row * num + items, sign * ds, mask=inside)
 
 
 @kernel
@@ -236,80 +445,49 @@ def topk_adjoint_kernel(
     noisy_ptr,
     dscores_ptr,
     saved_ptr,
-    wide_ptr,
     num,
     steps,
     remaining,
     tau,
     tau_low,
     series_limit,
-    widest,
     row_units,
     slots,
     segment,
-    wide_segment,
-    SINGLE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """dscores = J(h)^T grad."""
-    start = tl.program_id(0).to(tl.int64) * num
-    grad_ptr += start
-    noisy_ptr += start
+    row = tl.program_id(0).to(tl.int64)
+    acc: tl.constexpr = grad_ptr.dtype.element_ty
+    tau = accurate(tau, tau_low, acc)
     items = tl.arange(0, BLOCK)
-    c = tl.load(grad_ptr + items, mask=items < num, other=0)
-    scores = tl.load(noisy_ptr + items, mask=items < num, other=0)
-    adjoint_of_row(
-        scores, c, noisy_ptr, grad_ptr, dscores_ptr + start, saved_ptr, wide_ptr, tl.full([], 1, grad_ptr.dtype.element_ty),
-        num, steps, remaining, tau, tau_low, series_limit, widest, row_units, slots, segment, wide_segment, SINGLE, BLOCK,
+    inside = items < num
+    c = tl.load(grad_ptr + row * num + items, mask=inside, other=0)
+    scores = tl.load(noisy_ptr + row * num + items, mask=inside, other=0)
+    p, largest, rest = first_step(counted(scores, inside), 1 / tau)
+    row_stride = row_units.to(tl.int64) * 4
+    saved_ptr += row * (slots * row_stride)
+    ds = row_adjoint(
+        c, p, largest, rest, steps, remaining, tau, 1 / tau, series_limit, saved_ptr, row_stride, segment, items, num, acc
     )  # fmt: skip
+    tl.store(dscores_ptr + row * num + items, ds, mask=inside)
 
 
 @kernel
-def relaxed_kernel(
-    noisy_ptr,
-    relaxed_ptr,
-    state_ptr,
-    wide_ptr,
-    num,
-    steps,
-    remaining,
-    tau,
-    tau_low,
-    series_limit,
-    widest,
-    SINGLE: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """The relaxed indicator h. Sweeps need a row of memory each, a double per item: `wide_ptr`, and as singles `state_ptr`."""
-    start = tl.program_id(0).to(tl.int64) * num
+def relaxed_kernel(noisy_ptr, relaxed_ptr, num, steps, remaining, tau, tau_low, series_limit, BLOCK: tl.constexpr):
+    """The relaxed indicator h."""
+    row = tl.program_id(0).to(tl.int64)
     acc: tl.constexpr = noisy_ptr.dtype.element_ty
-    block: tl.constexpr = BLOCK if BLOCK < WIDE_BLOCK else WIDE_BLOCK
-    noisy_ptr += start
-    relaxed_ptr += start
+    tau = accurate(tau, tau_low, acc)
     items = tl.arange(0, BLOCK)
     inside = items < num
-    if SINGLE:
-        s = counted(tl.load(noisy_ptr + items, mask=inside, other=0), inside)
-        low, top = extent(s)
-    else:
-        low, top = long_extent(noisy_ptr, 1, num, BLOCK)
-    wide = is_wide(low, top, widest, acc)
-    if acc == tl.float32:
-        if wide:
-            long_relaxed(
-                noisy_ptr, relaxed_ptr, wide_ptr + start, num, steps, remaining, accurate(tau, tau_low, tl.float64), 0.0, block
-            )
-    if wide == 0:
-        tau = accurate(tau, tau_low, acc)
-        if SINGLE:
-            p, largest, rest = first_step(s, top, 1 / tau)
-            h = tl.zeros_like(p)
-            p, largest, rest, h = advance(
-                p, largest, rest, h, steps, 1 / tau, series_limit, relaxed_ptr, 0, items, num, False, True
-            )
-            if remaining > 0:
-                part, _ = softplus_and_sigmoid(solve_tail(p, remaining.to(acc), tau))
-                h += tau * part
-            tl.store(relaxed_ptr + items, h, mask=inside)
-        else:
-            long_relaxed(noisy_ptr, relaxed_ptr, state_ptr + start, num, steps, remaining, tau, series_limit, BLOCK)
+    scores = tl.load(noisy_ptr + row * num + items, mask=inside, other=0)
+    p, largest, rest = first_step(counted(scores, inside), 1 / tau)
+    h = tl.zeros_like(p)
+    p, largest, rest, h = advance(
+        p, largest, rest, h, steps, 1 / tau, series_limit, relaxed_ptr, 0, items, num, False, True
+    )
+    if remaining > 0:
+        part, _ = softplus_and_sigmoid(solve_tail(p, remaining.to(acc), tau))
+        h += tau * part
+    tl.store(relaxed_ptr + row * num + items, h, mask=inside)
