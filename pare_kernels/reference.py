@@ -11,6 +11,9 @@ falls by p/tau per step while h grows by p, so e^(h/tau) dh is proportional to p
 
     tail_j = tau log(1 + T p_j / tau),   T such that sum_j tail_j = n - m.
 
+Scores more than 700 tau below the largest of their row count as -inf, their weight e^-700 being next to none. So those of +inf
+share their row. A patch that is alone keeps p = 1 and has h = n: every row that has a score sums to n.
+
 Everything here favours being read over being fast. Shapes: B rows of a batch, N patches (Nt target, Ns source), D features.
 """
 
@@ -113,7 +116,8 @@ def choose_patches(
 
     The Nt - k largest target scores stay (of the negated ones with `replace="highest"`), the k largest source scores come.
     By position the j-th free slot takes the j-th chosen source patch, both ascending; by score the free slots from the lowest
-    noisy score up take the chosen source patches from the highest down.
+    noisy score up take the chosen source patches from the highest down. As the lower index ranks higher, of tied source patches
+    the lower index goes first, of tied slots the higher one.
     """
     kept = topk_mask(-noisy_target if replace == "highest" else noisy_target, noisy_target.shape[-1] - k)
     taken = topk_mask(noisy_source, k)
