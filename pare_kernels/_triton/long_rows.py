@@ -31,11 +31,12 @@ from pare_kernels._triton.relaxation import (
     shares,
     softplus_and_sigmoid,
     tail_step,
+    tail_without_mean,
     upstream,
     without_mean,
 )
 
-WORK_ROWS = tl.constexpr(2)  # of a program, before its saved steps: the state, and a of the backward pass
+WORK_ROWS = tl.constexpr(3)  # of a program, before its saved steps: the state, a of the backward pass, and c
 
 
 @triton.jit
@@ -166,7 +167,6 @@ def solve_long_tail(state_ptr, inverse, num, remaining, tau, BLOCK: tl.constexpr
 @triton.jit
 def long_adjoint(
     scores_ptr,
-    c_ptr,
     dscores_ptr,
     work_ptr,
     sign,
@@ -180,9 +180,10 @@ def long_adjoint(
     segment,
     BLOCK: tl.constexpr,
 ):
-    """ds = J(h)^T c, as `relaxation.row_adjoint`; c may lie where ds goes."""
+    """ds = J(h)^T c, as `relaxation.row_adjoint`; c is the third work row."""
     acc: tl.constexpr = work_ptr.dtype.element_ty
-    state_ptr, a_ptr, saved_ptr = work_ptr, work_ptr + row_stride, work_ptr + WORK_ROWS * row_stride
+    state_ptr, a_ptr, c_ptr = work_ptr, work_ptr + row_stride, work_ptr + 2 * row_stride
+    saved_ptr = work_ptr + WORK_ROWS * row_stride
     inv_tau = 1 / tau
     starts_ptr = saved_ptr + segment * row_stride
     inverse, largest, rest = first_state(scores_ptr, state_ptr, sign, top, num, inv_tau, BLOCK)
@@ -200,41 +201,35 @@ def long_adjoint(
     )
 
     shift = tl.zeros([], acc)
-    pivot = tl.zeros([], acc)
     mean = tl.zeros([], acc)
     if remaining > 0:
         shift = solve_long_tail(state_ptr, inverse, num, remaining.to(acc), tau, BLOCK)
-        for start in range(0, num, BLOCK):
-            items = start + tl.arange(0, BLOCK)
-            p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
-            c = tl.load(c_ptr + items, mask=items < num, other=0).to(acc)
-            pivot += tl.sum(tl.where(p > DOMINANT, c, 0), 0)
         weighted, total = tl.zeros([], acc), tl.zeros([], acc)
         for start in range(0, num, BLOCK):
             items = start + tl.arange(0, BLOCK)
             p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
             _unused, q = softplus_and_sigmoid(shift + log_or_minus_inf(p))
-            c = tl.load(c_ptr + items, mask=items < num, other=0).to(acc)
-            block_weighted, block_total = tl.reduce((q * (c - pivot), q), 0, join_sums)
+            c = tl.load(c_ptr + items, mask=items < num, other=0)
+            block_weighted, block_total = tl.reduce((q * c, q), 0, join_sums)
             weighted += block_weighted
             total += block_total
         mean = tl.where(total > 0, weighted / tl.where(total > 0, total, 1), 0)
-    total = tl.zeros([], acc)
+    others = tl.zeros([], acc)
     for start in range(0, num, BLOCK):
         items = start + tl.arange(0, BLOCK)
         a = tl.zeros([BLOCK], acc)
         if remaining > 0:
             p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
             _unused, q = softplus_and_sigmoid(shift + log_or_minus_inf(p))
-            a = tau * q * ((tl.load(c_ptr + items, mask=items < num, other=0).to(acc) - pivot) - mean)
+            a = tau * q * (tl.load(c_ptr + items, mask=items < num, other=0) - mean)
+            others += tl.sum(tl.where(p > DOMINANT, 0, a), 0)
         tl.store(a_ptr + items, a, mask=items < num)
-        total += tl.sum(a, 0)
     tl.debug_barrier()
     for start in range(0, num, BLOCK):
         items = start + tl.arange(0, BLOCK)
         a = tl.load(a_ptr + items, mask=items < num, other=0)
         p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
-        tl.store(a_ptr + items, a - p * total, mask=items < num)
+        tl.store(a_ptr + items, tail_without_mean(a, p, largest, others), mask=items < num)
     tl.debug_barrier()
 
     for back in range(segments):
@@ -256,7 +251,7 @@ def long_adjoint(
                 inside = items < num
                 p = tl.load(at_ptr + items, mask=inside, other=0) * inverse
                 a = tl.load(a_ptr + items, mask=inside, other=0)
-                c = tl.load(c_ptr + items, mask=inside, other=0).to(acc)
+                c = tl.load(c_ptr + items, mask=inside, other=0)
                 a, block_others, block_own = adjoint_step(a, c, p, rest, inv_tau)
                 tl.store(a_ptr + items, a, mask=inside)
                 others += block_others
@@ -313,18 +308,19 @@ def adjoint_kernel(
         partner_ptr = partners_of_program(
             is_target, row, num, target_index_ptr, source_index_ptr, partner_target_ptr, partner_source_ptr, k, BLOCK
         )
+        row_stride = row_units.to(tl.int64) * 4
+        work_ptr = saved_ptr + program * (slots * row_stride)
         for start in range(0, num, BLOCK):
             items = start + tl.arange(0, BLOCK)
             partner = tl.load(partner_ptr + items, mask=items < num, other=-1)
             c = upstream(dots_ptr + row * num_target, partner, items, items < num, is_target)
-            tl.store(dscores_ptr + items, c, mask=items < num)
+            tl.store(work_ptr + 2 * row_stride + items, c, mask=items < num)
         tl.debug_barrier()
         steps = either(is_target, steps_target, steps_source)
         remaining = either(is_target, num_target - k, k) - steps
-        row_stride = row_units.to(tl.int64) * 4
         long_adjoint(
-            scores_ptr, dscores_ptr, dscores_ptr, saved_ptr + program * (slots * row_stride), sign, top, num, steps,
-            remaining, accurate(tau, tau_low, saved_ptr.dtype.element_ty), series_limit, row_stride, segment, BLOCK,
+            scores_ptr, dscores_ptr, work_ptr, sign, top, num, steps, remaining,
+            accurate(tau, tau_low, saved_ptr.dtype.element_ty), series_limit, row_stride, segment, BLOCK,
         )  # fmt: skip
 
 
@@ -352,9 +348,15 @@ def topk_adjoint_kernel(
     top, spread = top_and_spread(noisy_ptr, 1, num, BLOCK)
     if spread > narrow:
         row_stride = row_units.to(tl.int64) * 4
+        work_ptr = saved_ptr + row * (slots * row_stride)
+        for start in range(0, num, BLOCK):
+            items = start + tl.arange(0, BLOCK)
+            c = tl.load(grad_ptr + row * num + items, mask=items < num, other=0)
+            tl.store(work_ptr + 2 * row_stride + items, c, mask=items < num)
+        tl.debug_barrier()
         long_adjoint(
-            noisy_ptr, grad_ptr + row * num, dscores_ptr + row * num, saved_ptr + row * (slots * row_stride), 1, top, num,
-            steps, remaining, accurate(tau, tau_low, saved_ptr.dtype.element_ty), series_limit, row_stride, segment, BLOCK,
+            noisy_ptr, dscores_ptr + row * num, work_ptr, 1, top, num, steps, remaining,
+            accurate(tau, tau_low, saved_ptr.dtype.element_ty), series_limit, row_stride, segment, BLOCK,
         )  # fmt: skip
 
 

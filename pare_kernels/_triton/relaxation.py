@@ -118,6 +118,12 @@ def without_mean(a, p, rest, others, own):
 
 
 @triton.jit
+def tail_without_mean(a, p, largest, others):
+    """The same for the adjoint of the tail, which adds up to 0: that of the dominant item is what balances the others."""
+    return tl.where(p > DOMINANT, -others, a - p * tl.where(largest > DOMINANT, 0, others))
+
+
+@triton.jit
 def series_slope(p, inv_tau):
     """1 - p / (tau (1 - p)) for small p."""
     return 1 - inv_tau * p * ((1 + p) * (1 + p * p))
@@ -283,11 +289,9 @@ def row_adjoint(
     a = tl.zeros_like(p)
     if remaining > 0:
         _, q = softplus_and_sigmoid(solve_tail(p, remaining.to(DTYPE), tau))
-        # From the c of the dominant item, which may have all of the mean: a does not change where all c shift.
-        shifted = c - tl.sum(tl.where(p > DOMINANT, c, 0), 0)
-        weighted, total = tl.reduce((q * shifted, q), 0, join_sums)
-        a = tau * q * (shifted - tl.where(total > 0, weighted / tl.where(total > 0, total, 1), 0))
-        a -= p * tl.sum(a, 0)
+        weighted, total = tl.reduce((q * c, q), 0, join_sums)
+        a = tau * q * (c - tl.where(total > 0, weighted / tl.where(total > 0, total, 1), 0))
+        a = tail_without_mean(a, p, largest, tl.sum(tl.where(p > DOMINANT, 0, a), 0))
 
     for back in range(segments):
         number = segments - 1 - back
