@@ -125,13 +125,14 @@ def variants() -> Iterator[Variant]:
     yield _variant(
         "relaxed-64", "relaxation.relaxed_kernel", rows, num_warps=8, max_registers=64, targets=("sm_80", "sm_90")
     )
-    yield _variant("adjoint-long", "long_rows.adjoint_kernel", long, **row_of)
-    yield _variant("topk-adjoint-long", "long_rows.topk_adjoint_kernel", long, **row_of)
-    yield _variant("relaxed-long", "long_rows.relaxed_kernel", long, **row_of)
-    wide = {"memory": "fp64", "num_warps": 8}
-    yield _variant("adjoint-wide", "long_rows.adjoint_kernel", {"BLOCK": 1024}, **wide)
-    yield _variant("topk-adjoint-wide", "long_rows.topk_adjoint_kernel", {"BLOCK": 1024}, **wide)
-    yield _variant("relaxed-wide", "long_rows.relaxed_kernel", {"BLOCK": 1024}, **wide)
+    swept = long | {"WIDE": False}
+    yield _variant("adjoint-long", "long_rows.adjoint_kernel", swept, **row_of)
+    yield _variant("topk-adjoint-long", "long_rows.topk_adjoint_kernel", swept, **row_of)
+    yield _variant("relaxed-long", "long_rows.relaxed_kernel", swept, **row_of)
+    wide, swept = {"memory": "fp64", "num_warps": 8}, {"BLOCK": 1024, "WIDE": True}
+    yield _variant("adjoint-wide", "long_rows.adjoint_kernel", swept, **wide)
+    yield _variant("topk-adjoint-wide", "long_rows.topk_adjoint_kernel", swept, **wide)
+    yield _variant("relaxed-wide", "long_rows.relaxed_kernel", swept, **wide)
     double = {"scores": "fp64", "tokens": "fp64", **row_of}
     yield _variant("select-fp64", "selection.select_kernel", choose | long, **double)
     yield _variant("adjoint-fp64", "relaxation.adjoint_kernel", long, **double)

@@ -23,8 +23,7 @@ from pare_kernels._triton._launch import alignment, launch, split_number
 MOST_SAVED_STEPS = 32  # of the relaxation; of more, the first of each segment is kept, the others are made again
 ROW_LIMIT = {torch.float32: 4096, torch.float64: 2048}  # longest row that stays in registers
 LONG_BLOCK = 2048  # longer rows are read in blocks of this size
-WIDE_OPTIONS = {"BLOCK": 1024, "num_warps": 8}  # of the kernels that compute rows of singles in doubles
-ANY_SPREAD = -1.0  # of a row's scores: more than this
+WIDE_OPTIONS = {"WIDE": True, "BLOCK": 1024, "num_warps": 8}  # of the kernels that compute rows of singles in doubles
 WORK_ROWS = long_rows.WORK_ROWS.value
 SUM_TILE = 2048  # elements per tile where products are summed as well: eight per thread in float32
 GRADIENT_PROGRAMS = 2048  # of the pass that sums dweight: enough to fill a device, few enough partial sums
@@ -346,7 +345,7 @@ def _row_launches(kernel, long_kernel, like: Tensor, programs: int, num: int, pl
     if single:
         yield kernel, saved, numbers, _row_options(block, like.dtype)
     else:
-        yield long_kernel, saved, (*numbers, ANY_SPREAD), _row_options(block, like.dtype)
+        yield long_kernel, saved, (*numbers, 0.0), _row_options(block, like.dtype) | {"WIDE": False}
     if singles:
         numbers = series_limit(tau, torch.float64), space // 4, wide_slots, wide.segment, widest_single(tau)
         yield long_kernel, saved.view(torch.float64), numbers, WIDE_OPTIONS
@@ -448,9 +447,8 @@ def relaxed(noisy: Tensor, k: int, tau: float, exact_steps: int) -> Tensor:
     if single:
         launch(relaxation.relaxed_kernel, batch, noisy, h, *steps, limit, **options)
     else:
-        launch(
-            long_rows.relaxed_kernel, batch, noisy, h, state.view(noisy.dtype), *steps, limit, ANY_SPREAD, **options
-        )
+        state_of_row = state.view(noisy.dtype)
+        launch(long_rows.relaxed_kernel, batch, noisy, h, state_of_row, *steps, limit, 0.0, WIDE=False, **options)
     if noisy.dtype == torch.float32:
         options |= {"traffic": _bytes(noisy), **WIDE_OPTIONS}
         limit = series_limit(tau, torch.float64)
@@ -459,7 +457,7 @@ def relaxed(noisy: Tensor, k: int, tau: float, exact_steps: int) -> Tensor:
 
 
 def topk_adjoint(grad: Tensor, noisy: Tensor, k: int, tau: float, exact_steps: int) -> Tensor:
-    """J(h)^T grad of (B, N) rows, launches and bytes as those of `adjoint`: read two rows, write one; write and read the exact steps."""
+    """J(h)^T grad of (B, N) rows, launches as of `adjoint`. Bytes: read two rows, write one; write and read the exact steps."""
     batch, num = noisy.shape
     plan = plan_steps(k, exact_steps)
     dscores = torch.empty_like(noisy)

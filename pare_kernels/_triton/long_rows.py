@@ -62,9 +62,10 @@ def top_and_spread(scores_ptr, sign, num, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def first_state(scores_ptr, state_ptr, sign, top, num, inv_tau, BLOCK: tl.constexpr):
-    """The weights exp((s - top) / tau)."""
+def first_state(scores_ptr, state_ptr, sign, num, inv_tau, BLOCK: tl.constexpr):
+    """The weights exp((s - max) / tau)."""
     acc: tl.constexpr = state_ptr.dtype.element_ty
+    top, _spread = top_and_spread(scores_ptr, sign, num, BLOCK)
     largest = tl.zeros([], acc)
     others = largest
     for start in range(0, num, BLOCK):
@@ -170,7 +171,6 @@ def long_adjoint(
     dscores_ptr,
     work_ptr,
     sign,
-    top,
     num,
     steps,
     remaining,
@@ -186,7 +186,7 @@ def long_adjoint(
     saved_ptr = work_ptr + WORK_ROWS * row_stride
     inv_tau = 1 / tau
     starts_ptr = saved_ptr + segment * row_stride
-    inverse, largest, rest = first_state(scores_ptr, state_ptr, sign, top, num, inv_tau, BLOCK)
+    inverse, largest, rest = first_state(scores_ptr, state_ptr, sign, num, inv_tau, BLOCK)
     segments = tl.cdiv(steps, segment)
     for number in range(segments - 1):
         start_ptr = starts_ptr + number * row_stride
@@ -295,16 +295,20 @@ def adjoint_kernel(
     slots,
     segment,
     narrow,
+    WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """`relaxation.adjoint_kernel`, of rows that spread over more than `narrow`."""
+    """`relaxation.adjoint_kernel`; with WIDE of rows alone that spread over more than `narrow`."""
     program = tl.program_id(0)
     is_target, row, num = row_of_program(program, batch, num_target, num_source)
     scores_ptr = either(is_target, noisy_target_ptr, noisy_source_ptr) + row * num
     dscores_ptr = either(is_target, dscores_target_ptr, dscores_source_ptr) + row * num
     sign = tl.where(is_target & (highest != 0), -1.0, 1.0).to(dots_ptr.dtype.element_ty)
-    top, spread = top_and_spread(scores_ptr, sign, num, BLOCK)
-    if spread > narrow:
+    chosen = True
+    if WIDE:
+        _top, spread = top_and_spread(scores_ptr, sign, num, BLOCK)
+        chosen = spread > narrow
+    if chosen:
         partner_ptr = partners_of_program(
             is_target, row, num, target_index_ptr, source_index_ptr, partner_target_ptr, partner_source_ptr, k, BLOCK
         )
@@ -319,7 +323,7 @@ def adjoint_kernel(
         steps = either(is_target, steps_target, steps_source)
         remaining = either(is_target, num_target - k, k) - steps
         long_adjoint(
-            scores_ptr, dscores_ptr, work_ptr, sign, top, num, steps, remaining,
+            scores_ptr, dscores_ptr, work_ptr, sign, num, steps, remaining,
             accurate(tau, tau_low, saved_ptr.dtype.element_ty), series_limit, row_stride, segment, BLOCK,
         )  # fmt: skip
 
@@ -340,13 +344,17 @@ def topk_adjoint_kernel(
     slots,
     segment,
     narrow,
+    WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """`relaxation.topk_adjoint_kernel`, of rows that spread over more than `narrow`."""
+    """`relaxation.topk_adjoint_kernel`; WIDE as above."""
     row = tl.program_id(0).to(tl.int64)
     noisy_ptr += row * num
-    top, spread = top_and_spread(noisy_ptr, 1, num, BLOCK)
-    if spread > narrow:
+    chosen = True
+    if WIDE:
+        _top, spread = top_and_spread(noisy_ptr, 1, num, BLOCK)
+        chosen = spread > narrow
+    if chosen:
         row_stride = row_units.to(tl.int64) * 4
         work_ptr = saved_ptr + row * (slots * row_stride)
         for start in range(0, num, BLOCK):
@@ -355,16 +363,27 @@ def topk_adjoint_kernel(
             tl.store(work_ptr + 2 * row_stride + items, c, mask=items < num)
         tl.debug_barrier()
         long_adjoint(
-            noisy_ptr, dscores_ptr + row * num, work_ptr, 1, top, num, steps, remaining,
+            noisy_ptr, dscores_ptr + row * num, work_ptr, 1, num, steps, remaining,
             accurate(tau, tau_low, saved_ptr.dtype.element_ty), series_limit, row_stride, segment, BLOCK,
         )  # fmt: skip
 
 
 @kernel
 def relaxed_kernel(
-    noisy_ptr, relaxed_ptr, state_ptr, num, steps, remaining, tau, tau_low, series_limit, narrow, BLOCK: tl.constexpr
+    noisy_ptr,
+    relaxed_ptr,
+    state_ptr,
+    num,
+    steps,
+    remaining,
+    tau,
+    tau_low,
+    series_limit,
+    narrow,
+    WIDE: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
-    """`relaxation.relaxed_kernel`, of rows that spread over more than `narrow`; the state has a row for each of the scores."""
+    """`relaxation.relaxed_kernel`; WIDE as above. The state has a row for each of the scores."""
     row = tl.program_id(0).to(tl.int64)
     acc: tl.constexpr = state_ptr.dtype.element_ty
     tau = accurate(tau, tau_low, acc)
@@ -372,9 +391,12 @@ def relaxed_kernel(
     noisy_ptr += row * num
     relaxed_ptr += row * num
     state_ptr += row * num
-    top, spread = top_and_spread(noisy_ptr, 1, num, BLOCK)
-    if spread > narrow:
-        inverse, largest, rest = first_state(noisy_ptr, state_ptr, 1, top, num, inv_tau, BLOCK)
+    chosen = True
+    if WIDE:
+        _top, spread = top_and_spread(noisy_ptr, 1, num, BLOCK)
+        chosen = spread > narrow
+    if chosen:
+        inverse, largest, rest = first_state(noisy_ptr, state_ptr, 1, num, inv_tau, BLOCK)
         for start in range(0, num, BLOCK):
             items = start + tl.arange(0, BLOCK)
             tl.store(relaxed_ptr + items, tl.zeros([BLOCK], acc), mask=items < num)

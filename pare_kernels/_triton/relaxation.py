@@ -8,7 +8,8 @@ long binomial series of (1 - p)^(1/tau) serves. Once the largest p is below `ser
 to the third degree, it stays there (p can only grow where another is larger), and the steps take that.
 
 The backward pass needs every p in reverse order: it keeps one p per segment of `segment` steps and runs each segment again. An
-item with p > `DOMINANT` is dominant; there is at most one. Its adjoint is carried as A (1 - p), since A may be as large as 1 / (1 - p).
+item with p > `DOMINANT` is dominant; there is at most one. Its adjoint A may be as large as 1 / (1 - p) and is carried as
+A (1 - p).
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def test_choice_by_position_and_by_score():
 
 
 def test_ties_in_pairing_by_score():
-    """The lower index ranks higher: of tied source patches it comes first, of tied slots the higher index is lower and comes first."""
+    """The lower index ranks higher: of tied source patches it comes first, of tied slots it comes last."""
     target, source = torch.tensor([[0.0, 1.0, 0.0, 0.0]]), torch.tensor([[7.0, 9.0, 7.0]])
     slots, patches = reference.choose_patches(target, source, 3, replace="lowest", pairing="score")
     assert slots.tolist() == [[0, 2, 3]]
@@ -276,7 +276,11 @@ def exact_relaxation(c, scores, n, tau, exact_steps):
             total = mpmath.fsum(weights)
             path.append([w / total for w in weights])
             weights = [p * (1 - p) ** (1 / tau) for p in path[-1]]
-        h, a, last = [mpmath.fsum(column[:-1]) for column in zip(*path, strict=True)], [mpmath.mpf(0)] * len(s), path[-1]
+        h, a, last = (
+            [mpmath.fsum(column[:-1]) for column in zip(*path, strict=True)],
+            [mpmath.mpf(0)] * len(s),
+            path[-1],
+        )
         if n > steps:
             # Newton from above for log T, less the logarithm of the largest p; the sum is convex and increasing.
             x, step = mpmath.log(tau) + n / tau, 1
@@ -303,7 +307,7 @@ def exact_relaxation(c, scores, n, tau, exact_steps):
 def test_leading_scores_against_800_digits(tau, steps):
     """One score leads by up to 690 tau, two do, each leads the next."""
     c = [0.3, -1.2, 0.7, 2.0, -0.4]
-    rows = [[0.0, lead, -0.5, 0.6, -2.0] for lead in (0.5, 8.0, 20.0, 110.0, 690.0)]
+    rows = [[0.0, lead, -0.5, 0.6, -2.0] for lead in (8.0, 85.0, 690.0)]
     rows += [[0.0, 100.7, 100.0, -0.5, 0.6], [0.0, 40.0, 120.0, 80.0, 160.0]]
     for row in rows:
         for dtype in (torch.float32, torch.float64):
