@@ -31,7 +31,6 @@ from pare_kernels._triton.relaxation import (
     shares,
     softplus_and_sigmoid,
     tail_step,
-    tail_without_mean,
     upstream,
     without_mean,
 )
@@ -50,22 +49,24 @@ def join_extents(low_a, high_a, low_b, high_b):
 
 
 @triton.jit
-def top_and_spread(scores_ptr, sign, num, BLOCK: tl.constexpr):
-    """The highest score, and how far below it the lowest above -inf lies."""
+def spread_of(scores_ptr, sign, num, BLOCK: tl.constexpr):
+    """How far below the highest score the lowest above -inf lies."""
     high = tl.full([], float("-inf"), scores_ptr.dtype.element_ty)
     low = -high
     for start in range(0, num, BLOCK):
         s = load_scores(scores_ptr, sign, start + tl.arange(0, BLOCK), num)
         block_low, block_high = tl.reduce((tl.where(s == float("-inf"), float("inf"), s), s), 0, join_extents)
         low, high = join_extents(low, high, block_low, block_high)
-    return high, tl.where(high > low, high - low, 0)
+    return tl.where(high > low, high - low, 0)
 
 
 @triton.jit
 def first_state(scores_ptr, state_ptr, sign, num, inv_tau, BLOCK: tl.constexpr):
     """The weights exp((s - max) / tau)."""
     acc: tl.constexpr = state_ptr.dtype.element_ty
-    top, _spread = top_and_spread(scores_ptr, sign, num, BLOCK)
+    top = tl.full([], float("-inf"), scores_ptr.dtype.element_ty)
+    for start in range(0, num, BLOCK):
+        top = tl.maximum(top, tl.max(load_scores(scores_ptr, sign, start + tl.arange(0, BLOCK), num), 0))
     largest = tl.zeros([], acc)
     others = largest
     for start in range(0, num, BLOCK):
@@ -229,7 +230,8 @@ def long_adjoint(
         items = start + tl.arange(0, BLOCK)
         a = tl.load(a_ptr + items, mask=items < num, other=0)
         p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
-        tl.store(a_ptr + items, tail_without_mean(a, p, largest, others), mask=items < num)
+        # It adds up to 0: that of the dominant item is what balances the others.
+        tl.store(a_ptr + items, tl.where(p > DOMINANT, -others, a), mask=items < num)
     tl.debug_barrier()
 
     for back in range(segments):
@@ -306,8 +308,7 @@ def adjoint_kernel(
     sign = tl.where(is_target & (highest != 0), -1.0, 1.0).to(dots_ptr.dtype.element_ty)
     chosen = True
     if WIDE:
-        _top, spread = top_and_spread(scores_ptr, sign, num, BLOCK)
-        chosen = spread > narrow
+        chosen = spread_of(scores_ptr, sign, num, BLOCK) > narrow
     if chosen:
         partner_ptr = partners_of_program(
             is_target, row, num, target_index_ptr, source_index_ptr, partner_target_ptr, partner_source_ptr, k, BLOCK
@@ -352,8 +353,7 @@ def topk_adjoint_kernel(
     noisy_ptr += row * num
     chosen = True
     if WIDE:
-        _top, spread = top_and_spread(noisy_ptr, 1, num, BLOCK)
-        chosen = spread > narrow
+        chosen = spread_of(noisy_ptr, 1, num, BLOCK) > narrow
     if chosen:
         row_stride = row_units.to(tl.int64) * 4
         work_ptr = saved_ptr + row * (slots * row_stride)
@@ -393,8 +393,7 @@ def relaxed_kernel(
     state_ptr += row * num
     chosen = True
     if WIDE:
-        _top, spread = top_and_spread(noisy_ptr, 1, num, BLOCK)
-        chosen = spread > narrow
+        chosen = spread_of(noisy_ptr, 1, num, BLOCK) > narrow
     if chosen:
         inverse, largest, rest = first_state(noisy_ptr, state_ptr, 1, num, inv_tau, BLOCK)
         for start in range(0, num, BLOCK):
