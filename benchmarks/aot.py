@@ -132,7 +132,7 @@ def variants() -> Iterator[Variant]:
     wide, swept = {"memory": "fp64", "num_warps": 8}, {"BLOCK": 1024, "WIDE": True}
     yield _variant("adjoint-wide", "long_rows.adjoint_kernel", swept, **wide)
     yield _variant("topk-adjoint-wide", "long_rows.topk_adjoint_kernel", swept, **wide)
-    yield _variant("relaxed-wide", "long_rows.relaxed_kernel", swept, **wide)
+    yield _variant("relaxed-wide", "long_rows.relaxed_kernel", swept, **(wide | {"num_warps": 4}))
     double = {"scores": "fp64", "tokens": "fp64", **row_of}
     yield _variant("select-fp64", "selection.select_kernel", choose | long, **double)
     yield _variant("adjoint-fp64", "relaxation.adjoint_kernel", long, **double)

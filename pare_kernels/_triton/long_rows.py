@@ -181,7 +181,7 @@ def long_adjoint(
     segment,
     BLOCK: tl.constexpr,
 ):
-    """ds = J(h)^T c, as `relaxation.row_adjoint`; c is the third work row."""
+    """ds = J(h)^T c, as `relaxation.row_adjoint`; of the scores times sign. The third work row is c, times sign."""
     acc: tl.constexpr = work_ptr.dtype.element_ty
     state_ptr, a_ptr, c_ptr = work_ptr, work_ptr + row_stride, work_ptr + 2 * row_stride
     saved_ptr = work_ptr + WORK_ROWS * row_stride
@@ -226,13 +226,14 @@ def long_adjoint(
             others += tl.sum(tl.where(p > DOMINANT, 0, a), 0)
         tl.store(a_ptr + items, a, mask=items < num)
     tl.debug_barrier()
-    for start in range(0, num, BLOCK):
-        items = start + tl.arange(0, BLOCK)
-        a = tl.load(a_ptr + items, mask=items < num, other=0)
-        p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
-        # It adds up to 0: that of the dominant item is what balances the others.
-        tl.store(a_ptr + items, tl.where(p > DOMINANT, -others, a), mask=items < num)
-    tl.debug_barrier()
+    if (remaining > 0) & (largest > DOMINANT):
+        for start in range(0, num, BLOCK):
+            items = start + tl.arange(0, BLOCK)
+            a = tl.load(a_ptr + items, mask=items < num, other=0)
+            p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
+            # It adds up to 0: that of the dominant item is what balances the others.
+            tl.store(a_ptr + items, tl.where(p > DOMINANT, -others, a), mask=items < num)
+        tl.debug_barrier()
 
     for back in range(segments):
         number = segments - 1 - back
@@ -268,7 +269,7 @@ def long_adjoint(
     for start in range(0, num, BLOCK):
         items = start + tl.arange(0, BLOCK)
         a = tl.load(a_ptr + items, mask=items < num, other=0)
-        tl.store(dscores_ptr + items, sign * inv_tau * a, mask=items < num)
+        tl.store(dscores_ptr + items, inv_tau * a, mask=items < num)
 
 
 @kernel
@@ -319,7 +320,7 @@ def adjoint_kernel(
             items = start + tl.arange(0, BLOCK)
             partner = tl.load(partner_ptr + items, mask=items < num, other=-1)
             c = upstream(dots_ptr + row * num_target, partner, items, items < num, is_target)
-            tl.store(work_ptr + 2 * row_stride + items, c, mask=items < num)
+            tl.store(work_ptr + 2 * row_stride + items, sign * c, mask=items < num)
         tl.debug_barrier()
         steps = either(is_target, steps_target, steps_source)
         remaining = either(is_target, num_target - k, k) - steps
