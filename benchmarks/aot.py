@@ -48,7 +48,7 @@ TOKENS = (
     "dtarget_ptr",
     "dsource_ptr",
 )
-FLOATS = ("scale", "scale_low", "tau", "tau_low", "series_limit")
+FLOATS = ("scale", "scale_low", "tau", "tau_low", "series_limit", "narrow")
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Variant:
     kernel: str
     tokens: str = "fp32"
     scores: str = "fp32"
+    memory: str | None = None  # of the steps of the relaxation, where it is not that of the scores
     num_warps: int = 8
     max_registers: int | None = None
     constants: tuple[tuple[str, object], ...] = ()
@@ -124,9 +125,14 @@ def variants() -> Iterator[Variant]:
     yield _variant(
         "relaxed-64", "relaxation.relaxed_kernel", rows, num_warps=8, max_registers=64, targets=("sm_80", "sm_90")
     )
-    yield _variant("adjoint-long", "long_rows.adjoint_kernel", long, **row_of)
-    yield _variant("topk-adjoint-long", "long_rows.topk_adjoint_kernel", long, **row_of)
-    yield _variant("relaxed-long", "long_rows.relaxed_kernel", long, **row_of)
+    swept = long | {"WIDE": False}
+    yield _variant("adjoint-long", "long_rows.adjoint_kernel", swept, **row_of)
+    yield _variant("topk-adjoint-long", "long_rows.topk_adjoint_kernel", swept, **row_of)
+    yield _variant("relaxed-long", "long_rows.relaxed_kernel", swept, **row_of)
+    wide, swept = {"memory": "fp64", "num_warps": 8}, {"BLOCK": 1024, "WIDE": True}
+    yield _variant("adjoint-wide", "long_rows.adjoint_kernel", swept, **wide)
+    yield _variant("topk-adjoint-wide", "long_rows.topk_adjoint_kernel", swept, **wide)
+    yield _variant("relaxed-wide", "long_rows.relaxed_kernel", swept, **(wide | {"num_warps": 4}))
     double = {"scores": "fp64", "tokens": "fp64", **row_of}
     yield _variant("select-fp64", "selection.select_kernel", choose | long, **double)
     yield _variant("adjoint-fp64", "relaxation.adjoint_kernel", long, **double)
@@ -156,6 +162,8 @@ def compile_variant(variant: Variant, target: str) -> Result:
             signature[parameter.name] = "constexpr"
         elif parameter.name.endswith("_ptr"):
             kind = variant.tokens if parameter.name in TOKENS else variant.scores
+            if parameter.name in ("saved_ptr", "state_ptr"):
+                kind = variant.memory or variant.scores
             signature[parameter.name] = POINTERS.get(parameter.name, f"*{kind}")
             if parameter.name == "index_ptr":
                 signature[parameter.name] = "*i64"

@@ -109,7 +109,9 @@ def gumbel_topk(
         stream: which of the independent noise streams of one seed (`patch_replace` uses 0 for the target, 1 for the source).
 
     Returns:
-        `TopKResult(indices, mask, relaxed)`. Equal scores: the lower index ranks higher; NaN ranks below everything.
+        `TopKResult(indices, mask, relaxed)`. Equal scores: the lower index ranks higher; NaN ranks below everything. Rows of
+        `relaxed` sum to k. For it, a noisy score more than 700 tau below the largest of its row counts as -inf: it gets 0 and no
+        gradient. So scores of +inf share their row, and one that is alone has all k.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, device or range; the message names it.
@@ -172,13 +174,15 @@ def patch_replace(
         gate_weight: (D,) or (1, D), the gate's linear layer, shared by both modalities.
         gate_bias: one number, shape () or (1,), or None.
         k: how many target patches are replaced, 0 <= k <= min(Nt, Ns).
-        tau: temperature of the relaxation, >= 1e-6. From 0.3 up the hard choice is also the top-k of the relaxed one.
+        tau: temperature of the relaxation, >= 1e-6. From 0.3 up the hard choice is also the top-k of the relaxed one. In the
+            relaxation a noisy score more than 700 tau below the best of its row counts as -inf, and has no gradient.
         noise_scale: factor on the Gumbel noise, >= 0. The scores lie in (0, 1) and the noise has standard deviation 1.28, so at
             1.0, the paper's value, the choice is nearly random.
         selection: "gumbel" (noisy scores), "topk" (scores as they are), "random" (noise alone).
         replace: which target patches give way, those with the "lowest" or the "highest" scores.
         pairing: "position": the j-th free slot takes the j-th chosen source patch, both ascending; "score": the free slots from
-            the lowest noisy score up take the chosen source patches from the highest down.
+            the lowest noisy score up take the chosen source patches from the highest down. Of equal scores the lower index ranks
+            higher: of tied patches the lower index goes first, of tied slots the higher one. NaN ranks below everything.
         exact_steps: how many steps of the relaxation run one by one, the rest follows in closed form; None: all, the paper's form.
         seed: 64-bit seed of the Philox noise, an int or an int64 tensor of one element. The same seed draws the same random
             integers on every device and noise that is equal to within rounding (about 1e-6, for float64 tokens 1e-15): the same

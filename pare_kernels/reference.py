@@ -11,6 +11,9 @@ falls by p/tau per step while h grows by p, so e^(h/tau) dh is proportional to p
 
     tail_j = tau log(1 + T p_j / tau),   T such that sum_j tail_j = n - m.
 
+Scores more than 700 tau below the largest of their row count as -inf, their weight e^-700 being next to none. So those of +inf
+share their row. A patch that is alone keeps p = 1 and has h = n: every row that has a score sums to n.
+
 Everything here favours being read over being fast. Shapes: B rows of a batch, N patches (Nt target, Ns source), D features.
 """
 
@@ -26,6 +29,7 @@ from pare_kernels._checks import accumulation_dtype, check_patch_replace, first_
 from pare_kernels._types import PatchReplaceResult, replaced_share
 
 TARGET_STREAM, SOURCE_STREAM = 0, 1
+FARTHEST = 700  # how many tau a score that counts may lie below the largest of its row: e^-700 is still a normal double
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Noise: Philox-4x32-10 (Salmon et al., SC 2011), one counter per (stream, row, patch).
@@ -113,7 +117,8 @@ def choose_patches(
 
     The Nt - k largest target scores stay (of the negated ones with `replace="highest"`), the k largest source scores come.
     By position the j-th free slot takes the j-th chosen source patch, both ascending; by score the free slots from the lowest
-    noisy score up take the chosen source patches from the highest down.
+    noisy score up take the chosen source patches from the highest down. As the lower index ranks higher, of tied source patches
+    the lower index goes first, of tied slots the higher one.
     """
     kept = topk_mask(-noisy_target if replace == "highest" else noisy_target, noisy_target.shape[-1] - k)
     taken = topk_mask(noisy_source, k)
@@ -139,36 +144,37 @@ def one_minus(p: Tensor) -> Tensor:
     return (1 - p).scatter(-1, largest, others)
 
 
-def without_mean(a: Tensor, p: Tensor) -> Tensor:
-    """a - p <a, 1> for rows of p that sum to one; for the largest p as a (1 - p) - p <others of a, 1>, which does not cancel."""
-    if p.shape[-1] == 0:
-        return a
-    largest = p.argmax(dim=-1, keepdim=True)
-    others = a.scatter(-1, largest, 0.0).sum(dim=-1, keepdim=True)
-    of_largest = a.gather(-1, largest) * one_minus(p).gather(-1, largest) - p.gather(-1, largest) * others
-    return (a - p * a.sum(dim=-1, keepdim=True)).scatter(-1, largest, of_largest)
-
-
 def first_step(scores: Tensor, tau: float) -> Tensor:
-    """p_1 = softmax(s / tau). NaN counts as -inf, a row of nothing else as all zero; entries of +inf share the row."""
+    """p_1 = softmax(s / tau). NaN, and what lies more than `FARTHEST` tau below the largest score of its row, count as -inf, a
+    row of nothing else as all zero. So scores of +inf share their row among themselves."""
     s = scores.masked_fill(scores.isnan(), -math.inf)
-    certain = s == math.inf
-    s = torch.where(certain.any(dim=-1, keepdim=True), torch.where(certain, 0.0, -math.inf), s)
-    return torch.softmax(s / tau, dim=-1).masked_fill((s == -math.inf).all(dim=-1, keepdim=True), 0.0)
+    top = s.amax(dim=-1, keepdim=True)
+    below = torch.where(s == top, 0.0, (s - top) / tau)
+    weight = below.exp().masked_fill((s == -math.inf) | (below < -FARTHEST), 0.0)
+    return weight / weight.sum(dim=-1, keepdim=True).clamp(min=1)  # the largest score has weight 1
 
 
 def next_step(p: Tensor, tau: float) -> Tensor:
-    """p_{i+1} = normalize(p_i (1 - p_i)^(1/tau)); a row whose weights are all used up stays zero."""
+    """p_{i+1} = normalize(p_i (1 - p_i)^(1/tau)); a patch that is alone keeps p = 1."""
     weight = p * one_minus(p).pow(1 / tau)
     total = weight.sum(dim=-1, keepdim=True)
-    return torch.where(total > 0, weight / total, 0.0)
+    return torch.where(total > 0, weight / total, p)
 
 
-def step_slope(p: Tensor, tau: float) -> Tensor:
-    """d(log p_i + log(1 - p_i)/tau) / d(log p_i) = 1 - p_i / (tau (1 - p_i)); 0 where nothing else is left."""
+def step_back(a: Tensor, c: Tensor, p: Tensor, tau: float) -> Tensor:
+    """The adjoint of a step: `relaxed_topk_adjoint` says of what.
+
+    For the largest p of a row, 1 - p may be as small as e^-700, and A as large as its inverse; it is carried as A (1 - p), and
+    p_j (A (1 - p)) / (1 - p) is formed with the share p_j / (1 - p) that the others have among themselves.
+    """
     rest = one_minus(p)
-    ratio = (p / (tau * rest)).clamp(max=torch.finfo(p.dtype).max)  # a finite slope times no gradient is none
-    return torch.where(rest > 0, 1 - ratio, 0.0)
+    largest = torch.zeros_like(p, dtype=torch.bool).scatter_(-1, p.argmax(dim=-1, keepdim=True), True)
+    scale, ratio = torch.where(largest, rest, 1.0), torch.where(largest, p, p / rest)
+    a = scale * c * p + a * (scale - ratio / tau)
+    of_largest, rest_of_largest = (x.masked_fill(~largest, 0.0).sum(dim=-1, keepdim=True) for x in (a, rest))
+    of_others = a.masked_fill(largest, 0.0).sum(dim=-1, keepdim=True)
+    share = torch.where(largest | (rest_of_largest == 0), 0.0, p / rest_of_largest)
+    return a - p * of_others - share * of_largest
 
 
 def solve_tail(p: Tensor, remaining: float, tau: float, iterations: int = 100) -> Tensor:
@@ -182,8 +188,9 @@ def solve_tail(p: Tensor, remaining: float, tau: float, iterations: int = 100) -
     for _ in range(iterations):
         excess = tau * softplus(x + log_p).sum(dim=-1, keepdim=True) - remaining
         step = excess / (tau * torch.sigmoid(x + log_p).sum(dim=-1, keepdim=True))
-        x = x - step.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)  # not finite in rows of zeros alone
-        if step.abs().nan_to_num(nan=0.0, posinf=0.0).amax() <= 4 * torch.finfo(p.dtype).eps:
+        step = step.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)  # not finite in rows of zeros alone
+        x = x - step
+        if (step.abs() / x.abs().clamp(min=1)).amax() <= 4 * torch.finfo(p.dtype).eps:
             break
     return x.masked_fill((p == 0).all(dim=-1, keepdim=True), -math.inf)
 
@@ -194,28 +201,32 @@ def softplus(x: Tensor) -> Tensor:
 
 
 def relaxed_topk(scores: Tensor, n: int, tau: float, exact_steps: int | None) -> Tensor:
-    """The relaxed indicator h of the n largest scores, (B, N); rows sum to n, entries are not bounded by 1."""
-    h = torch.zeros_like(scores)
+    """The relaxed indicator h of the n largest scores, (B, N); rows sum to n, entries are not bounded by 1.
+
+    In float64 whatever the type of the scores: where one score leads, float32 holds neither what is left for the others nor,
+    at small tau, the digits that a step multiplies by 1/tau.
+    """
     if n == 0 or scores.numel() == 0:
-        return h
+        return torch.zeros_like(scores)
     exact = n if exact_steps is None else min(exact_steps, n)
-    p = first_step(scores, tau)
+    p = first_step(scores.double(), tau)
+    h = torch.zeros_like(p)
     for _ in range(exact):
         h = h + p
         p = next_step(p, tau)
     if n > exact:
         h = h + tau * softplus(solve_tail(p, n - exact, tau) + p.log() - math.log(tau))
-    return h
+    return h.to(scores.dtype)
 
 
 def relaxed_topk_adjoint(c: Tensor, scores: Tensor, n: int, tau: float, exact_steps: int | None) -> Tensor:
     """ds = J(h)^T c, (B, N), for upstream c = dL/dh. `sum(ds) = 0` along a row: h does not change with a common shift of s.
 
-    With A_i the gradient with respect to log p_i, from the last step to the first:
+    With A_i the gradient with respect to log p_i, p_i normalized, from the last step to the first:
 
         tail:   A_{m+1} = tau q (c - <q, c> / <q, 1>),  q = (T p/tau) / (1 + T p/tau)
-        step:   A_i = c p_i + (A_{i+1} - p_{i+1} <A_{i+1}, 1>) (1 - p_i / (tau (1 - p_i)))
-        start:  ds = (A_1 - p_1 <A_1, 1>) / tau
+        step:   A_i = a - p_i <a, 1>,  a = c p_i + A_{i+1} (1 - p_i / (tau (1 - p_i)))
+        start:  ds = A_1 / tau
 
     A checkpoint every sqrt(m) steps and recomputation in between keep memory at O(N sqrt(m)).
     """
@@ -223,30 +234,30 @@ def relaxed_topk_adjoint(c: Tensor, scores: Tensor, n: int, tau: float, exact_st
         return torch.zeros_like(scores)
     exact = n if exact_steps is None else min(exact_steps, n)
     stride = max(1, math.isqrt(exact))
-    p = first = first_step(scores, tau)
+    c = c.double()
+    p = first_step(scores.double(), tau)
     checkpoints = []
     for i in range(exact):
         if i % stride == 0:
             checkpoints.append(p)
         p = next_step(p, tau)
 
+    a = torch.zeros_like(p)
     if n > exact:
         q = torch.sigmoid(solve_tail(p, n - exact, tau) + p.log() - math.log(tau))
         total = q.sum(dim=-1, keepdim=True)
-        mean = torch.where(total > 0, (q * c).sum(dim=-1, keepdim=True) / total, 0.0)
-        a = tau * q * (c - mean)
-    else:
-        a = torch.zeros_like(p)
+        # From the c of the largest p, which may have all of the mean: A does not change where all c shift.
+        shifted = c - c.gather(-1, p.argmax(dim=-1, keepdim=True))
+        mean = torch.where(total > 0, (q * shifted).sum(dim=-1, keepdim=True) / total, 0.0)
+        a = tau * q * (shifted - mean)
 
-    following = p
     for start in reversed(range(0, exact, stride)):
         segment = [checkpoints.pop()]
         while len(segment) < min(stride, exact - start):
             segment.append(next_step(segment[-1], tau))
         for p in reversed(segment):
-            a = c * p + without_mean(a, following) * step_slope(p, tau)
-            following = p
-    return without_mean(a, first) / tau
+            a = step_back(a, c, p, tau)
+    return (a / tau).to(scores.dtype)
 
 
 class RelaxedTopK(torch.autograd.Function):

@@ -76,14 +76,15 @@ class Flow {
   const L& layout() const { return layout_; }
   double tau() const { return tau_; }
 
-  // p_1 = softmax(s / tau). `y` holds the scores, padded with NaN, and receives the weights. NaN counts as -inf; in a row
-  // with scores of +inf these share everything.
+  // p_1 = softmax(s / tau). `y` holds the scores, padded with NaN, and receives the weights. NaN, and what lies more than
+  // 700 tau below the top, counts as -inf: in a row with scores of +inf these share everything.
   void start(T* y, Step<T>& step) const {
     const V lowest = broadcast<T>(-std::numeric_limits<T>::infinity());
     V top = lowest;
     for_vectors([&](std::int64_t i) { top = vmax(load(y + i), top); });
     top = L::largest(top);
     const V inverse_tau = broadcast<T>(static_cast<T>(1 / tau_));
+    const V farthest = broadcast<T>(T(-700));  // e^-700 is still a normal double
     const V correction = broadcast<T>(static_cast<T>(1 / tau_ - static_cast<T>(1 / tau_)));
     V sum{}, largest{};
     for_vectors([&](std::int64_t i) {
@@ -96,6 +97,7 @@ class Flow {
       const V error = fma(d, inverse_tau, -x) + fma(d, correction, lost * inverse_tau);
       V w = exp<T>(x);
       w = fma(w, error, w);
+      w = x >= farthest ? w : V{};
       w = s == top ? V{} + 1 : w;
       w = (s > lowest) & (w > 0) ? w : V{};
       store(y + i, w);
@@ -124,7 +126,8 @@ class Flow {
       for (int r = 0; r < L::rows; ++r) {
         if (step.dominant[r] < 0) continue;
         const std::int64_t at = L::at(step.dominant[r], r);
-        const double weight = (1 - step.rest[r]) * std::pow(step.rest[r], series_.inverse_tau);
+        // An item that is alone keeps p = 1.
+        const double weight = step.rest[r] > 0 ? (1 - step.rest[r]) * std::pow(step.rest[r], series_.inverse_tau) : 1;
         y[at] = taken[r];
         next[at] = static_cast<T>(weight);
         if (h) h[at] += static_cast<T>(1 - step.rest[r]);

@@ -43,14 +43,25 @@ class Tail {
     });
     for_log_domain([&](std::int64_t at, double log_a) { a[at] = static_cast<T>(sigmoid(log_a)); });
     const V q_sum = L::total(flow_.sum_over([&](std::int64_t i) { return load(a + i); }));
+    // From the c of the dominant item, which may have all of the mean: A does not change where all c shift.
+    V pivot{};
+    for (int r = 0; r < L::rows; ++r) {
+      if (step_.dominant[r] < 0) continue;
+      const T value = c[L::at(step_.dominant[r], r)];
+      if constexpr (InLanes) {
+        pivot[r] = value;
+      } else {
+        pivot = broadcast<T>(value);
+      }
+    }
     // The mean, and once more of what it leaves: its rounding would be shared by all items and add up along the row.
     V mean{};
     for (int pass = 0; pass < 2; ++pass) {
-      const V left = flow_.sum_over([&](std::int64_t i) { return load(a + i) * (load(c + i) - mean); });
+      const V left = flow_.sum_over([&](std::int64_t i) { return load(a + i) * (load(c + i) - pivot - mean); });
       mean += q_sum > 0 ? L::total(left) / q_sum : V{};
     }
     const V tau = broadcast<T>(static_cast<T>(flow_.tau()));
-    flow_.for_vectors([&](std::int64_t i) { store(a + i, tau * load(a + i) * (load(c + i) - mean)); });
+    flow_.for_vectors([&](std::int64_t i) { store(a + i, tau * load(a + i) * (load(c + i) - pivot - mean)); });
   }
 
  private:

@@ -23,6 +23,8 @@ from pare_kernels._triton._launch import alignment, launch, split_number
 MOST_SAVED_STEPS = 32  # of the relaxation; of more, the first of each segment is kept, the others are made again
 ROW_LIMIT = {torch.float32: 4096, torch.float64: 2048}  # longest row that stays in registers
 LONG_BLOCK = 2048  # longer rows are read in blocks of this size
+WIDE_OPTIONS = {"WIDE": True, "BLOCK": 1024, "num_warps": 8}  # of the kernels that compute rows of singles in doubles
+WORK_ROWS = long_rows.WORK_ROWS.value
 SUM_TILE = 2048  # elements per tile where products are summed as well: eight per thread in float32
 GRADIENT_PROGRAMS = 2048  # of the pass that sums dweight: enough to fill a device, few enough partial sums
 
@@ -299,9 +301,9 @@ class Steps(NamedTuple):
         return 2 if self.exact <= MOST_SAVED_STEPS else 4
 
 
-def plan_steps(total: int, exact_steps: int) -> Steps:
+def plan_steps(total: int, exact_steps: int, most_saved: int = MOST_SAVED_STEPS) -> Steps:
     exact = total if exact_steps == ALL_EXACT else min(exact_steps, total)
-    segment = max(exact, 1) if exact <= MOST_SAVED_STEPS else math.isqrt(exact - 1) + 1
+    segment = max(exact, 1) if exact <= most_saved else math.isqrt(exact - 1) + 1
     return Steps(exact, total - exact, segment, segment + max(-(-exact // segment) - 1, 0))
 
 
@@ -317,9 +319,36 @@ def series_limit(tau: float, dtype: torch.dtype) -> float:
     return min((precision / c4) ** (1 / 3) if c4 > 0 else limit, limit)
 
 
+def widest_single(tau: float) -> float:
+    """How far the scores of a row may spread for singles to hold its weights, and at tau < 1 what a step leaves of the best item,
+    about e^(-spread / tau^2)."""
+    return 60 * tau * min(1.0, tau)
+
+
 def _row_space(num: int) -> int:
     """Elements between saved steps: the row, rounded up to whole groups of four, and three numbers about it."""
     return triton.cdiv(triton.cdiv(num, 4) * 4 + 3, 4) * 4
+
+
+def _row_launches(kernel, long_kernel, like: Tensor, programs: int, num: int, plan: Steps, tau: float):
+    """Of the backward pass of rows: each kernel, the memory for its steps, its numbers from `series_limit` on, and its options.
+
+    In float32 a second launch takes the rows that singles do not hold, in doubles and the same memory.
+    """
+    block, single = _row_block(num, like.dtype)
+    slots, space = plan.saved + (0 if single else WORK_ROWS), _row_space(num)
+    wide = plan_steps(plan.exact, ALL_EXACT, most_saved=0)
+    wide_slots = wide.saved + WORK_ROWS
+    singles = like.dtype == torch.float32
+    saved = like.new_empty(programs * space * max(slots, 2 * wide_slots if singles else 0))
+    numbers = series_limit(tau, like.dtype), space // 4, slots, plan.segment
+    if single:
+        yield kernel, saved, numbers, _row_options(block, like.dtype)
+    else:
+        yield long_kernel, saved, (*numbers, 0.0), _row_options(block, like.dtype) | {"WIDE": False}
+    if singles:
+        numbers = series_limit(tau, torch.float64), space // 4, wide_slots, wide.segment, widest_single(tau)
+        yield long_kernel, saved.view(torch.float64), numbers, WIDE_OPTIONS
 
 
 class ScoreGradients(NamedTuple):
@@ -337,7 +366,7 @@ def adjoint(
     exact_steps: int,
     highest: bool,
 ) -> ScoreGradients:
-    """dscores and partners of both modalities, one launch.
+    """dscores and partners of both modalities, one launch; in float32 two, of which the second only looks at most rows.
 
     Bytes: read noisy (2 rows), dots (a row for each modality) and the index lists twice, write and read partners (4 bytes per
     patch), write dscores (2 rows); write and read the m exact steps (2 m rows per modality; 4 m with more than 32 steps).
@@ -346,39 +375,42 @@ def adjoint(
     num_source, k = noisy[1].shape[1], index[0].shape[1]
     plans = plan_steps(num_target - k, exact_steps), plan_steps(k, exact_steps)
     largest = max(plans)
-    length = max(num_target, num_source)
-    row_stride, dtype = _row_space(length), row_dots.dtype
     partners = [like.new_empty(like.shape, dtype=torch.int32) for like in noisy]
     dscores = [torch.empty_like(like) for like in noisy]
-    block, single = _row_block(length, dtype)
-    slots = largest.saved if single else largest.saved + long_rows.WORK_ROWS.value
-    saved = row_dots.new_empty((2 * batch, slots, row_stride))
     steps_bytes = sum(largest.passes * plan.exact * _bytes(like) for plan, like in zip(plans, noisy, strict=True))
-    launch(
-        relaxation.adjoint_kernel if single else long_rows.adjoint_kernel,
-        2 * batch,
+    traffic = _bytes(*noisy, *dscores, *index, *index, *partners, *partners, row_dots, row_dots) + steps_bytes
+    for kernel, saved, numbers, options in _row_launches(
+        relaxation.adjoint_kernel,
+        long_rows.adjoint_kernel,
         row_dots,
-        *noisy,
-        *index,
-        *partners,
-        *dscores,
-        saved,
-        batch,
-        num_target,
-        num_source,
-        k,
-        plans[0].exact,
-        plans[1].exact,
-        int(highest),
-        *split_number(tau),
-        series_limit(tau, dtype),
-        row_stride // 4,
-        slots,
-        largest.segment,
-        device=row_dots.device,
-        traffic=_bytes(*noisy, *dscores, *index, *index, *partners, *partners, row_dots, row_dots) + steps_bytes,
-        **_row_options(block, dtype),
-    )
+        2 * batch,
+        max(num_target, num_source),
+        largest,
+        tau,
+    ):
+        launch(
+            kernel,
+            2 * batch,
+            row_dots,
+            *noisy,
+            *index,
+            *partners,
+            *dscores,
+            saved,
+            batch,
+            num_target,
+            num_source,
+            k,
+            plans[0].exact,
+            plans[1].exact,
+            int(highest),
+            *split_number(tau),
+            *numbers,
+            device=row_dots.device,
+            traffic=traffic,
+            **options,
+        )
+        traffic = _bytes(*noisy)
     return ScoreGradients(*dscores, *partners)
 
 
@@ -403,58 +435,53 @@ def partners(index: tuple[Tensor, Tensor], nums: tuple[int, int]) -> tuple[Tenso
 
 
 def relaxed(noisy: Tensor, k: int, tau: float, exact_steps: int) -> Tensor:
-    """The relaxed indicator h of (B, N) scores, one launch. Bytes: read and write a row."""
+    """The relaxed indicator h of (B, N) scores, one launch, in float32 two (see `adjoint`). Bytes: read and write a row."""
     batch, num = noisy.shape
     plan = plan_steps(k, exact_steps)
     h = torch.empty_like(noisy)
     block, single = _row_block(num, noisy.dtype)
-    kernel, work = (relaxation.relaxed_kernel, ()) if single else (long_rows.relaxed_kernel, (torch.empty_like(noisy),))
-    launch(
-        kernel,
-        batch,
-        noisy,
-        h,
-        *work,
-        num,
-        plan.exact,
-        plan.remaining,
-        *split_number(tau),
-        series_limit(tau, noisy.dtype),
-        device=noisy.device,
-        traffic=_bytes(noisy, h),
-        **_row_options(block, noisy.dtype),
-    )
+    steps = num, plan.exact, plan.remaining, *split_number(tau)
+    state = torch.empty_like(noisy, dtype=torch.float64)
+    options = {"device": noisy.device, "traffic": _bytes(noisy, h), **_row_options(block, noisy.dtype)}
+    limit = series_limit(tau, noisy.dtype)
+    if single:
+        launch(relaxation.relaxed_kernel, batch, noisy, h, *steps, limit, **options)
+    else:
+        state_of_row = state.view(noisy.dtype)
+        launch(long_rows.relaxed_kernel, batch, noisy, h, state_of_row, *steps, limit, 0.0, WIDE=False, **options)
+    if noisy.dtype == torch.float32:
+        options |= {"traffic": _bytes(noisy), **WIDE_OPTIONS, "num_warps": 4}  # with eight it spills
+        limit = series_limit(tau, torch.float64)
+        launch(long_rows.relaxed_kernel, batch, noisy, h, state, *steps, limit, widest_single(tau), **options)
     return h
 
 
 def topk_adjoint(grad: Tensor, noisy: Tensor, k: int, tau: float, exact_steps: int) -> Tensor:
-    """J(h)^T grad of (B, N) rows, one launch. Bytes: read two rows, write one; write and read the exact steps (as `adjoint`)."""
+    """J(h)^T grad of (B, N) rows, launches as of `adjoint`. Bytes: read two rows, write one; write and read the exact steps."""
     batch, num = noisy.shape
     plan = plan_steps(k, exact_steps)
     dscores = torch.empty_like(noisy)
-    block, single = _row_block(num, noisy.dtype)
-    row_stride = _row_space(num)
-    slots = plan.saved if single else plan.saved + long_rows.WORK_ROWS.value
-    saved = noisy.new_empty((batch, slots, row_stride))
-    launch(
-        relaxation.topk_adjoint_kernel if single else long_rows.topk_adjoint_kernel,
-        batch,
-        grad,
-        noisy,
-        dscores,
-        saved,
-        num,
-        plan.exact,
-        plan.remaining,
-        *split_number(tau),
-        series_limit(tau, noisy.dtype),
-        row_stride // 4,
-        slots,
-        plan.segment,
-        device=noisy.device,
-        traffic=_bytes(grad, noisy, dscores) + plan.passes * plan.exact * _bytes(noisy),
-        **_row_options(block, noisy.dtype),
-    )
+    traffic = _bytes(grad, noisy, dscores) + plan.passes * plan.exact * _bytes(noisy)
+    for kernel, saved, numbers, options in _row_launches(
+        relaxation.topk_adjoint_kernel, long_rows.topk_adjoint_kernel, noisy, batch, num, plan, tau
+    ):
+        launch(
+            kernel,
+            batch,
+            grad,
+            noisy,
+            dscores,
+            saved,
+            num,
+            plan.exact,
+            plan.remaining,
+            *split_number(tau),
+            *numbers,
+            device=noisy.device,
+            traffic=traffic,
+            **options,
+        )
+        traffic = _bytes(noisy)
     return dscores
 
 

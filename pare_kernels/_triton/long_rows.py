@@ -1,7 +1,9 @@
 """`relaxation` for rows that do not fit into registers: the same steps, each a sweep over blocks of the row in memory.
 
-A state is a row of weights in memory, not normalized, with three numbers: 1 / total, and the normalized (largest, others).
-Work rows of a program, behind its saved steps: the state, a of the backward pass, and c.
+A state is a row of weights in memory, not normalized, with three numbers: 1 / total, and the normalized (largest, others). The
+sweeps compute in the type of the memory they work in, whatever the type of the scores: in doubles they take the rows of single
+scores that spread over more than `narrow`, after the kernels in singles. There weights, or what a step leaves of them, are no
+singles, and at small tau a step multiplies what singles lose by 1/tau.
 """
 
 from __future__ import annotations
@@ -12,8 +14,12 @@ import triton.language as tl
 from pare_kernels._triton._launch import kernel
 from pare_kernels._triton._math import accurate, either
 from pare_kernels._triton.relaxation import (
+    DOMINANT,
     STEP_LIMIT,
+    adjoint_step,
+    counted,
     exact_weights,
+    first_weights,
     join_largest,
     join_sums,
     join_three_sums,
@@ -23,30 +29,49 @@ from pare_kernels._triton.relaxation import (
     row_of_program,
     series_weights,
     shares,
-    slope,
     softplus_and_sigmoid,
     tail_step,
     upstream,
+    without_mean,
 )
 
-WORK_ROWS = tl.constexpr(3)
+WORK_ROWS = tl.constexpr(3)  # of a program, before its saved steps: the state, a of the backward pass, and c
+
+
+@triton.jit
+def load_scores(scores_ptr, sign, items, num):
+    return counted(sign * tl.load(scores_ptr + items, mask=items < num, other=0), items < num)
+
+
+@triton.jit
+def join_extents(low_a, high_a, low_b, high_b):
+    return tl.minimum(low_a, low_b), tl.maximum(high_a, high_b)
+
+
+@triton.jit
+def spread_of(scores_ptr, sign, num, BLOCK: tl.constexpr):
+    """How far below the highest score the lowest above -inf lies."""
+    high = tl.full([], float("-inf"), scores_ptr.dtype.element_ty)
+    low = -high
+    for start in range(0, num, BLOCK):
+        s = load_scores(scores_ptr, sign, start + tl.arange(0, BLOCK), num)
+        block_low, block_high = tl.reduce((tl.where(s == float("-inf"), float("inf"), s), s), 0, join_extents)
+        low, high = join_extents(low, high, block_low, block_high)
+    return tl.where(high > low, high - low, 0)
 
 
 @triton.jit
 def first_state(scores_ptr, state_ptr, sign, num, inv_tau, BLOCK: tl.constexpr):
-    """The weights exp((s - max) / tau), with NaN as -inf and a row shared by its +inf."""
-    top = tl.full([], float("-inf"), state_ptr.dtype.element_ty)
+    """The weights exp((s - max) / tau)."""
+    acc: tl.constexpr = state_ptr.dtype.element_ty
+    top = tl.full([], float("-inf"), scores_ptr.dtype.element_ty)
     for start in range(0, num, BLOCK):
-        items = start + tl.arange(0, BLOCK)
-        s = sign * tl.load(scores_ptr + items, mask=items < num, other=float("nan"))
-        top = tl.maximum(top, tl.max(tl.where(s == s, s, float("-inf")), 0))
-    largest = tl.full([], 0, state_ptr.dtype.element_ty)
+        top = tl.maximum(top, tl.max(load_scores(scores_ptr, sign, start + tl.arange(0, BLOCK), num), 0))
+    largest = tl.zeros([], acc)
     others = largest
     for start in range(0, num, BLOCK):
         items = start + tl.arange(0, BLOCK)
-        s = sign * tl.load(scores_ptr + items, mask=items < num, other=float("nan"))
-        weights = tl.where(s == top, 1, tl.exp((s - top) * inv_tau))
-        weights = tl.where((s == s) & (s != float("-inf")), weights, 0)
+        weights = first_weights(load_scores(scores_ptr, sign, items, num).to(acc), top.to(acc), inv_tau)
         tl.store(state_ptr + items, weights, mask=items < num)
         block_largest, block_others = largest_and_others(weights)
         largest, others = join_largest(largest, others, block_largest, block_others)
@@ -142,21 +167,9 @@ def solve_long_tail(state_ptr, inverse, num, remaining, tau, BLOCK: tl.constexpr
 
 
 @triton.jit
-def project(a_ptr, p_ptr, inverse, total, num, BLOCK: tl.constexpr):
-    """a -= p * sum(a)."""
-    for start in range(0, num, BLOCK):
-        items = start + tl.arange(0, BLOCK)
-        a = tl.load(a_ptr + items, mask=items < num, other=0)
-        p = tl.load(p_ptr + items, mask=items < num, other=0) * inverse
-        tl.store(a_ptr + items, a - p * total, mask=items < num)
-    tl.debug_barrier()
-
-
-@triton.jit
 def long_adjoint(
     scores_ptr,
     dscores_ptr,
-    saved_ptr,
     work_ptr,
     sign,
     num,
@@ -168,9 +181,10 @@ def long_adjoint(
     segment,
     BLOCK: tl.constexpr,
 ):
-    """ds = J(h)^T c, as `relaxation.row_adjoint`; c is the third work row."""
-    acc: tl.constexpr = saved_ptr.dtype.element_ty
+    """ds = J(h)^T c, as `relaxation.row_adjoint`; of the scores times sign. The third work row is c, times sign."""
+    acc: tl.constexpr = work_ptr.dtype.element_ty
     state_ptr, a_ptr, c_ptr = work_ptr, work_ptr + row_stride, work_ptr + 2 * row_stride
+    saved_ptr = work_ptr + WORK_ROWS * row_stride
     inv_tau = 1 / tau
     starts_ptr = saved_ptr + segment * row_stride
     inverse, largest, rest = first_state(scores_ptr, state_ptr, sign, num, inv_tau, BLOCK)
@@ -201,7 +215,7 @@ def long_adjoint(
             weighted += block_weighted
             total += block_total
         mean = tl.where(total > 0, weighted / tl.where(total > 0, total, 1), 0)
-    total = tl.zeros([], acc)
+    others = tl.zeros([], acc)
     for start in range(0, num, BLOCK):
         items = start + tl.arange(0, BLOCK)
         a = tl.zeros([BLOCK], acc)
@@ -209,10 +223,17 @@ def long_adjoint(
             p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
             _unused, q = softplus_and_sigmoid(shift + log_or_minus_inf(p))
             a = tau * q * (tl.load(c_ptr + items, mask=items < num, other=0) - mean)
+            others += tl.sum(tl.where(p > DOMINANT, 0, a), 0)
         tl.store(a_ptr + items, a, mask=items < num)
-        total += tl.sum(a, 0)
     tl.debug_barrier()
-    project(a_ptr, state_ptr, inverse, total, num, BLOCK)
+    if (remaining > 0) & (largest > DOMINANT):
+        for start in range(0, num, BLOCK):
+            items = start + tl.arange(0, BLOCK)
+            a = tl.load(a_ptr + items, mask=items < num, other=0)
+            p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
+            # It adds up to 0: that of the dominant item is what balances the others.
+            tl.store(a_ptr + items, tl.where(p > DOMINANT, -others, a), mask=items < num)
+        tl.debug_barrier()
 
     for back in range(segments):
         number = segments - 1 - back
@@ -227,21 +248,28 @@ def long_adjoint(
         for step_back in range(length):
             at_ptr = saved_ptr + (length - 1 - step_back) * row_stride
             inverse, largest, rest = load_numbers(at_ptr, row_stride)
-            total = tl.zeros([], acc)
+            others, own = tl.zeros([], acc), tl.zeros([], acc)
             for start in range(0, num, BLOCK):
                 items = start + tl.arange(0, BLOCK)
                 inside = items < num
                 p = tl.load(at_ptr + items, mask=inside, other=0) * inverse
                 a = tl.load(a_ptr + items, mask=inside, other=0)
-                a = tl.load(c_ptr + items, mask=inside, other=0) * p + a * slope(p, largest, rest, inv_tau)
+                c = tl.load(c_ptr + items, mask=inside, other=0)
+                a, block_others, block_own = adjoint_step(a, c, p, rest, inv_tau)
                 tl.store(a_ptr + items, a, mask=inside)
-                total += tl.sum(a, 0)
+                others += block_others
+                own += block_own
             tl.debug_barrier()
-            project(a_ptr, at_ptr, inverse, total, num, BLOCK)
+            for start in range(0, num, BLOCK):
+                items = start + tl.arange(0, BLOCK)
+                p = tl.load(at_ptr + items, mask=items < num, other=0) * inverse
+                a = tl.load(a_ptr + items, mask=items < num, other=0)
+                tl.store(a_ptr + items, without_mean(a, p, rest, others, own), mask=items < num)
+            tl.debug_barrier()
     for start in range(0, num, BLOCK):
         items = start + tl.arange(0, BLOCK)
         a = tl.load(a_ptr + items, mask=items < num, other=0)
-        tl.store(dscores_ptr + items, sign * inv_tau * a, mask=items < num)
+        tl.store(dscores_ptr + items, inv_tau * a, mask=items < num)
 
 
 @kernel
@@ -269,35 +297,37 @@ def adjoint_kernel(
     row_units,
     slots,
     segment,
+    narrow,
+    WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """`relaxation.adjoint_kernel`."""
+    """`relaxation.adjoint_kernel`; with WIDE of rows alone that spread over more than `narrow`."""
     program = tl.program_id(0)
-    acc: tl.constexpr = dots_ptr.dtype.element_ty
-    tau = accurate(tau, tau_low, acc)
     is_target, row, num = row_of_program(program, batch, num_target, num_source)
-    noisy_ptr = either(is_target, noisy_target_ptr, noisy_source_ptr)
-    dscores_ptr = either(is_target, dscores_target_ptr, dscores_source_ptr)
-    steps = either(is_target, steps_target, steps_source)
-    total = either(is_target, num_target - k, k)
-    partner_ptr = partners_of_program(
-        is_target, row, num, target_index_ptr, source_index_ptr, partner_target_ptr, partner_source_ptr, k, BLOCK
-    )
-
-    row_stride = row_units.to(tl.int64) * 4
-    saved_ptr += program * (slots * row_stride)
-    work_ptr = saved_ptr + (slots - WORK_ROWS) * row_stride
-    for start in range(0, num, BLOCK):
-        items = start + tl.arange(0, BLOCK)
-        partner = tl.load(partner_ptr + items, mask=items < num, other=-1)
-        c = upstream(dots_ptr + row * num_target, partner, items, items < num, is_target)
-        tl.store(work_ptr + 2 * row_stride + items, c, mask=items < num)
-    tl.debug_barrier()
-    sign = tl.where(is_target & (highest != 0), -1.0, 1.0).to(acc)
-    long_adjoint(
-        noisy_ptr + row * num, dscores_ptr + row * num, saved_ptr, work_ptr, sign, num, steps, total - steps, tau,
-        series_limit, row_stride, segment, BLOCK,
-    )  # fmt: skip
+    scores_ptr = either(is_target, noisy_target_ptr, noisy_source_ptr) + row * num
+    dscores_ptr = either(is_target, dscores_target_ptr, dscores_source_ptr) + row * num
+    sign = tl.where(is_target & (highest != 0), -1.0, 1.0).to(dots_ptr.dtype.element_ty)
+    chosen = True
+    if WIDE:
+        chosen = spread_of(scores_ptr, sign, num, BLOCK) > narrow
+    if chosen:
+        partner_ptr = partners_of_program(
+            is_target, row, num, target_index_ptr, source_index_ptr, partner_target_ptr, partner_source_ptr, k, BLOCK
+        )
+        row_stride = row_units.to(tl.int64) * 4
+        work_ptr = saved_ptr + program * (slots * row_stride)
+        for start in range(0, num, BLOCK):
+            items = start + tl.arange(0, BLOCK)
+            partner = tl.load(partner_ptr + items, mask=items < num, other=-1)
+            c = upstream(dots_ptr + row * num_target, partner, items, items < num, is_target)
+            tl.store(work_ptr + 2 * row_stride + items, sign * c, mask=items < num)
+        tl.debug_barrier()
+        steps = either(is_target, steps_target, steps_source)
+        remaining = either(is_target, num_target - k, k) - steps
+        long_adjoint(
+            scores_ptr, dscores_ptr, work_ptr, sign, num, steps, remaining,
+            accurate(tau, tau_low, saved_ptr.dtype.element_ty), series_limit, row_stride, segment, BLOCK,
+        )  # fmt: skip
 
 
 @kernel
@@ -315,52 +345,71 @@ def topk_adjoint_kernel(
     row_units,
     slots,
     segment,
+    narrow,
+    WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """`relaxation.topk_adjoint_kernel`."""
+    """`relaxation.topk_adjoint_kernel`; WIDE as above."""
     row = tl.program_id(0).to(tl.int64)
-    acc: tl.constexpr = grad_ptr.dtype.element_ty
-    tau = accurate(tau, tau_low, acc)
-    row_stride = row_units.to(tl.int64) * 4
-    saved_ptr += row * (slots * row_stride)
-    work_ptr = saved_ptr + (slots - WORK_ROWS) * row_stride
-    for start in range(0, num, BLOCK):
-        items = start + tl.arange(0, BLOCK)
-        c = tl.load(grad_ptr + row * num + items, mask=items < num, other=0)
-        tl.store(work_ptr + 2 * row_stride + items, c, mask=items < num)
-    tl.debug_barrier()
-    long_adjoint(
-        noisy_ptr + row * num, dscores_ptr + row * num, saved_ptr, work_ptr, tl.full([], 1, acc), num, steps, remaining, tau,
-        series_limit, row_stride, segment, BLOCK,
-    )  # fmt: skip
+    noisy_ptr += row * num
+    chosen = True
+    if WIDE:
+        chosen = spread_of(noisy_ptr, 1, num, BLOCK) > narrow
+    if chosen:
+        row_stride = row_units.to(tl.int64) * 4
+        work_ptr = saved_ptr + row * (slots * row_stride)
+        for start in range(0, num, BLOCK):
+            items = start + tl.arange(0, BLOCK)
+            c = tl.load(grad_ptr + row * num + items, mask=items < num, other=0)
+            tl.store(work_ptr + 2 * row_stride + items, c, mask=items < num)
+        tl.debug_barrier()
+        long_adjoint(
+            noisy_ptr, dscores_ptr + row * num, work_ptr, 1, num, steps, remaining,
+            accurate(tau, tau_low, saved_ptr.dtype.element_ty), series_limit, row_stride, segment, BLOCK,
+        )  # fmt: skip
 
 
 @kernel
 def relaxed_kernel(
-    noisy_ptr, relaxed_ptr, state_ptr, num, steps, remaining, tau, tau_low, series_limit, BLOCK: tl.constexpr
+    noisy_ptr,
+    relaxed_ptr,
+    state_ptr,
+    num,
+    steps,
+    remaining,
+    tau,
+    tau_low,
+    series_limit,
+    narrow,
+    WIDE: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
-    """`relaxation.relaxed_kernel`; the state is a row of the size of the scores."""
+    """`relaxation.relaxed_kernel`; WIDE as above. The state has a row for each of the scores."""
     row = tl.program_id(0).to(tl.int64)
-    acc: tl.constexpr = noisy_ptr.dtype.element_ty
+    acc: tl.constexpr = state_ptr.dtype.element_ty
     tau = accurate(tau, tau_low, acc)
     inv_tau = 1 / tau
     noisy_ptr += row * num
     relaxed_ptr += row * num
     state_ptr += row * num
-    inverse, largest, rest = first_state(noisy_ptr, state_ptr, tl.full([], 1, acc), num, inv_tau, BLOCK)
-    for start in range(0, num, BLOCK):
-        items = start + tl.arange(0, BLOCK)
-        tl.store(relaxed_ptr + items, tl.zeros([BLOCK], acc), mask=items < num)
-    tl.debug_barrier()
-    for _step in range(steps):
-        inverse, largest, rest = sweep_step(
-            state_ptr, state_ptr, relaxed_ptr, inverse, largest, rest, num, inv_tau, series_limit, True, BLOCK
-        )
-    if remaining > 0:
-        shift = solve_long_tail(state_ptr, inverse, num, remaining.to(acc), tau, BLOCK)
+    chosen = True
+    if WIDE:
+        chosen = spread_of(noisy_ptr, 1, num, BLOCK) > narrow
+    if chosen:
+        inverse, largest, rest = first_state(noisy_ptr, state_ptr, 1, num, inv_tau, BLOCK)
         for start in range(0, num, BLOCK):
             items = start + tl.arange(0, BLOCK)
-            p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
-            part, _unused = softplus_and_sigmoid(shift + log_or_minus_inf(p))
-            h = tl.load(relaxed_ptr + items, mask=items < num, other=0)
-            tl.store(relaxed_ptr + items, h + tau * part, mask=items < num)
+            tl.store(relaxed_ptr + items, tl.zeros([BLOCK], acc), mask=items < num)
+        tl.debug_barrier()
+        for _step in range(steps):
+            inverse, largest, rest = sweep_step(
+                state_ptr, state_ptr, relaxed_ptr, inverse, largest, rest, num, inv_tau, series_limit, True, BLOCK
+            )
+        if remaining > 0:
+            shift = solve_long_tail(state_ptr, inverse, num, remaining.to(acc), tau, BLOCK)
+            for start in range(0, num, BLOCK):
+                items = start + tl.arange(0, BLOCK)
+                p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
+                part, _unused = softplus_and_sigmoid(shift + log_or_minus_inf(p))
+                h = tl.load(relaxed_ptr + items, mask=items < num, other=0)
+                tl.store(relaxed_ptr + items, h + tau * part, mask=items < num)

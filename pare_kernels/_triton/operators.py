@@ -1,4 +1,4 @@
-"""The raw operators of `pare_kernels._library` on CUDA tensors: at most three launches forward, four backward, no host wait."""
+"""The raw operators of `pare_kernels._library` on CUDA tensors: at most three launches forward, five backward, no host wait."""
 
 from __future__ import annotations
 

@@ -1,13 +1,15 @@
 """The relaxed subset sampler and the product of its transposed Jacobian with a vector, one program per row.
 
-What is computed is said in `pare_kernels.reference`; here is how. A row lives in registers (rows beyond `ROW_LIMIT` in
-`long_rows`). A step is one reduction: the weights p (1 - p)^(1/tau) are divided by their sum in the next step. For the largest
-item 1 - p is the sum of the others over the total, which does not cancel when p is near 1, so the reduction carries the pair
-(largest, sum of the others). Below `long_series_limit` (0.45 at tau 0.9) a long binomial series of (1 - p)^(1/tau) serves. Once
-the largest p is below `series_limit`, where the series is exact to rounding to the third degree, it stays there (p can only grow
-where another is larger), and the steps take that.
+What is computed is said in `pare_kernels.reference`; here is how. A row lives in registers; rows beyond `ROW_LIMIT`, and those
+whose numbers are no singles, in memory (`long_rows`). A step is one reduction: the weights p (1 - p)^(1/tau) are
+divided by their sum in the next step. For the largest item 1 - p is the sum of the others over the total, which does not cancel
+when p is near 1, so the reduction carries the pair (largest, sum of the others). Below `long_series_limit` (0.45 at tau 0.9) a
+long binomial series of (1 - p)^(1/tau) serves. Once the largest p is below `series_limit`, where the series is exact to rounding
+to the third degree, it stays there (p can only grow where another is larger), and the steps take that.
 
-The backward pass needs every p in reverse order: it keeps one p per segment of `segment` steps and runs each segment again.
+The backward pass needs every p in reverse order: it keeps one p per segment of `segment` steps and runs each segment again. An
+item with p > `DOMINANT` is dominant; there is at most one. Its adjoint A may be as large as 1 / (1 - p) and is carried as
+A (1 - p).
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from pare_kernels._triton._launch import kernel
 from pare_kernels._triton._math import accurate, either, log1p
 
 STEP_LIMIT = tl.constexpr(100)  # of the tail; it takes about four, more only where one item dominates a long row
-SMALLEST = tl.constexpr(1.2e-38)  # the least normal single, and not below: that literal would be a double
-LARGEST = tl.constexpr(1e37)
+FARTHEST = tl.constexpr(700.0)  # as in `pare_kernels.reference`
+DOMINANT = tl.constexpr(0.75)  # above 1/2: at most one item of a row is, however p is rounded
 LONG_DEGREE = tl.constexpr(12)
 
 
@@ -47,7 +49,7 @@ def largest_and_others(weights):
 
 @triton.jit
 def shares(largest, others):
-    """1 / total, and the normalized (largest, others). A row that is used up gets zeros."""
+    """1 / total, and the normalized (largest, others); zeros for a row of zeros."""
     total = largest + others
     inverse = tl.where(total > 0, 1 / tl.where(total > 0, total, 1), 0)
     return inverse, largest * inverse, others * inverse
@@ -61,8 +63,8 @@ def rest_of(p, largest, rest):
 
 @triton.jit
 def exact_weights(p, largest, rest, inv_tau):
-    """p (1 - p)^(1/tau)."""
-    return p * tl.exp(inv_tau * tl.log(rest_of(p, largest, rest)))
+    """p (1 - p)^(1/tau); p itself where an item is alone."""
+    return p * tl.exp(inv_tau * tl.log(rest_of(p, largest, tl.where(rest > 0, rest, 1))))
 
 
 @triton.jit
@@ -99,16 +101,32 @@ def long_series_weights(p, inv_tau):
 
 
 @triton.jit
-def slope(p, largest, rest, inv_tau):
-    """d log(next p) / d log(p) before normalization: 1 - p / (tau (1 - p)), 0 where nothing else is left."""
-    base = rest_of(p, largest, rest)
-    ratio = inv_tau * p / tl.where(base > SMALLEST, base, 1)
-    return tl.where(base > SMALLEST, 1 - tl.minimum(ratio, LARGEST), 0)
+def adjoint_step(a, c, p, rest, inv_tau):
+    """The adjoint of a step before the mean is taken out (`without_mean`): c p + a (1 - p / (tau (1 - p))), for the dominant item
+    times 1 - p. And the sums that `without_mean` needs: of the others, and the dominant item's own."""
+    dominant = p > DOMINANT
+    scale = tl.where(dominant, rest, 1)
+    a = scale * (c * p) + a * (scale - inv_tau * p / tl.where(dominant, 1, 1 - p))
+    others, own = tl.reduce((tl.where(dominant, 0, a), tl.where(dominant, a, 0)), 0, join_sums)
+    return a, others, own
+
+
+@triton.jit
+def without_mean(a, p, rest, others, own):
+    """A - p <A, 1>: for the dominant item A (1 - p) - p <others of A, 1>."""
+    total = others + own / tl.where(rest > 0, rest, 1)
+    return a - p * tl.where(p > DOMINANT, others, total)
+
+
+@triton.jit
+def tail_without_mean(a, p, largest, others):
+    """The same for the adjoint of the tail, which adds up to 0: that of the dominant item is what balances the others."""
+    return tl.where(p > DOMINANT, -others, a - p * tl.where(largest > DOMINANT, 0, others))
 
 
 @triton.jit
 def series_slope(p, inv_tau):
-    """The same for small p."""
+    """1 - p / (tau (1 - p)) for small p."""
     return 1 - inv_tau * p * ((1 + p) * (1 + p * p))
 
 
@@ -124,12 +142,25 @@ def log_or_minus_inf(p):
 
 
 @triton.jit
-def first_step(scores, inside, inv_tau):
-    """p_1 = softmax(s / tau), with NaN as -inf and a row shared by its +inf, and its (largest, rest)."""
-    s = tl.where(inside & (scores == scores), scores, float("-inf"))
-    top = tl.max(s, 0)
-    weights = tl.where(s == top, 1, tl.exp((s - top) * inv_tau))
-    weights = tl.where(s == float("-inf"), 0, weights)
+def counted(scores, inside):
+    """NaN counts as -inf."""
+    return tl.where(inside & (scores == scores), scores, float("-inf"))
+
+
+@triton.jit
+def first_weights(s, top, inv_tau):
+    """exp((s - top) / tau); 0 for what lies more than `FARTHEST` tau below the top, as everything does below +inf."""
+    below = (s - top) * inv_tau
+    weights = tl.where(s == top, 1, tl.exp(below))
+    if s.dtype == tl.float64:  # e^-700 is none of the singles
+        weights = tl.where(below < -FARTHEST, 0, weights)
+    return tl.where(s == float("-inf"), 0, weights)
+
+
+@triton.jit
+def first_step(s, inv_tau):
+    """p_1 = softmax(s / tau) and its (largest, rest)."""
+    weights = first_weights(s, tl.max(s, 0), inv_tau)
     largest, others = largest_and_others(weights)
     inverse, largest, rest = shares(largest, others)
     return weights * inverse, largest, rest
@@ -263,7 +294,7 @@ def row_adjoint(
         _, q = softplus_and_sigmoid(solve_tail(p, remaining.to(DTYPE), tau))
         weighted, total = tl.reduce((q * c, q), 0, join_sums)
         a = tau * q * (c - tl.where(total > 0, weighted / tl.where(total > 0, total, 1), 0))
-        a -= p * tl.sum(a, 0)
+        a = tail_without_mean(a, p, largest, tl.sum(tl.where(p > DOMINANT, 0, a), 0))
 
     for back in range(segments):
         number = segments - 1 - back
@@ -281,11 +312,11 @@ def row_adjoint(
             ahead_ptr = saved_ptr + tl.maximum(length - 2 - step_back, 0) * row_stride
             next_p, next_largest, next_rest = load_step(ahead_ptr, items, num, row_stride)
             if largest > series_limit:
-                factor = slope(p, largest, rest, inv_tau)
+                a, others, own = adjoint_step(a, c, p, rest, inv_tau)
+                a = without_mean(a, p, rest, others, own)
             else:
-                factor = series_slope(p, inv_tau)
-            a = c * p + a * factor
-            a -= p * tl.sum(a, 0)
+                a = c * p + a * series_slope(p, inv_tau)
+                a -= p * tl.sum(a, 0)
             p, largest, rest = next_p, next_largest, next_rest
     # With log p_1 = s / tau minus a constant, what is left after the last projection is tau ds.
     return a * inv_tau
@@ -405,7 +436,7 @@ def adjoint_kernel(
     )
     partner = tl.load(partner_ptr + items, mask=inside, other=-1)
     sign = tl.where(is_target & (highest != 0), -1.0, 1.0).to(acc)
-    p, largest, rest = first_step(sign * scores, inside, 1 / tau)
+    p, largest, rest = first_step(counted(sign * scores, inside), 1 / tau)
     c = upstream(dots_ptr + row * num_target, partner, items, inside, is_target)
     row_stride = row_units.to(tl.int64) * 4
     saved_ptr += program * (slots * row_stride)
@@ -440,7 +471,7 @@ def topk_adjoint_kernel(
     inside = items < num
     c = tl.load(grad_ptr + row * num + items, mask=inside, other=0)
     scores = tl.load(noisy_ptr + row * num + items, mask=inside, other=0)
-    p, largest, rest = first_step(scores, inside, 1 / tau)
+    p, largest, rest = first_step(counted(scores, inside), 1 / tau)
     row_stride = row_units.to(tl.int64) * 4
     saved_ptr += row * (slots * row_stride)
     ds = row_adjoint(
@@ -458,7 +489,7 @@ def relaxed_kernel(noisy_ptr, relaxed_ptr, num, steps, remaining, tau, tau_low, 
     items = tl.arange(0, BLOCK)
     inside = items < num
     scores = tl.load(noisy_ptr + row * num + items, mask=inside, other=0)
-    p, largest, rest = first_step(scores, inside, 1 / tau)
+    p, largest, rest = first_step(counted(scores, inside), 1 / tau)
     h = tl.zeros_like(p)
     p, largest, rest, h = advance(
         p, largest, rest, h, steps, 1 / tau, series_limit, relaxed_ptr, 0, items, num, False, True

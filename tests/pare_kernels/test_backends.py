@@ -14,7 +14,7 @@ from pare_kernels._checks import GUMBEL, RANDOM, TOPK, accumulation_dtype
 from pare_kernels._types import ChoiceScores
 from tests.pare_kernels.cases import choose_again, normal, on_host, place
 from tests.pare_kernels.conftest import DEVICES, INTERPRETED
-from tests.tolerances import RELAXED, SCORES, assert_gradient
+from tests.tolerances import LEADING, RELAXED, SCORES, assert_gradient, assert_row
 
 pytestmark = [
     pytest.mark.usefixtures("device"),
@@ -254,6 +254,39 @@ def test_random_samplers(dtype, seeds):
         expected = reference.relaxed_topk_adjoint(c.cpu().double(), noisy.double(), k, 0.9, steps)
         for row in range(batch):
             assert_gradient(f"case {seed}, row {row}", ds[row], expected[row], dtype)
+
+
+def leading_rows(tau, dtype):
+    """(label, scores of 12 items), in units of tau: one score leads, two do, each leads the next; and beyond 700 tau."""
+    rest = torch.rand(12, generator=torch.Generator("cpu").manual_seed(1), dtype=torch.float64, device="cpu") * 3
+    rows = {f"lead {lead}": rest.clone() for lead in (8, 20, 85, 110, 690, 800, float("inf"))}
+    for label, row in rows.items():
+        row[1] = row.max() + float(label.split()[1])
+    rows["two"], rows["two inf"] = rows["lead 110"].clone(), rows["lead inf"].clone()
+    rows["two"][4], rows["two inf"][4] = rows["two"][1] - 0.7, float("inf")
+    rows["chain"] = 30.0 * torch.arange(12, device="cpu").roll(5).double()
+    if INTERPRETED:  # slowly
+        rows = {label: rows[label] for label in ("lead 20", "lead 690", "lead inf", "chain")}
+    return list(rows), (torch.stack(list(rows.values())) * tau).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("tau", "k", "steps"), [(0.05, 4, 8), (0.3, 6, -1), (0.9, 4, 8), (0.9, 5, 0), (5.0, 1, 8), (5.0, 11, 2)]
+)
+def test_leading_scores(tau, k, steps, dtype):
+    labels, scores = leading_rows(tau, dtype)
+    c = normal(torch.Generator("cpu").manual_seed(2), *scores.shape, dtype=dtype, device="cpu")
+    exact_steps = None if steps < 0 else steps
+    expected_h = reference.relaxed_topk(scores.double(), k, tau, exact_steps)
+    expected_ds = reference.relaxed_topk_adjoint(c.double(), scores.double(), k, tau, exact_steps)
+    here = torch.get_default_device()
+    _, h, noisy, _ = ops.gumbel_topk(scores.to(here), None, None, 0, k, tau, 1.0, steps)
+    ds = ops.gumbel_topk_backward(c.to(here), noisy, k, tau, steps)
+    for label, *row in zip(labels, on_host(h), on_host(ds), expected_h, expected_ds, strict=True):
+        assert_row(f"{label}: h", row[0], row[2], dtype)
+        assert_row(f"{label}: gradient", row[1], row[3], dtype)
+        assert abs(row[0].double().sum().item() - k) <= LEADING[dtype] * k, label
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

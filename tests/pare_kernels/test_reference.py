@@ -8,6 +8,7 @@ import torch
 from scipy import stats
 
 from pare_kernels import reference
+from tests.tolerances import assert_row
 
 FLOAT64 = {"dtype": torch.float64}
 
@@ -92,6 +93,14 @@ def test_choice_by_position_and_by_score():
     assert choose(replace="lowest", pairing="score") == ([0, 2], [2, 0])  # the worst slot takes the best patch
     assert choose(replace="highest", pairing="position") == ([1, 3], [0, 2])
     assert choose(replace="highest", pairing="score") == ([1, 3], [2, 0])
+
+
+def test_ties_in_pairing_by_score():
+    """The lower index ranks higher: of tied source patches it comes first, of tied slots it comes last."""
+    target, source = torch.tensor([[0.0, 1.0, 0.0, 0.0]]), torch.tensor([[7.0, 9.0, 7.0]])
+    slots, patches = reference.choose_patches(target, source, 3, replace="lowest", pairing="score")
+    assert slots.tolist() == [[0, 2, 3]]
+    assert patches.tolist() == [[2, 0, 1]]  # slot 3 takes the best patch, then slot 2 the lower of the tied patches
 
 
 # --- the relaxation --------------------------------------------------------------------------------------------------
@@ -245,10 +254,67 @@ def test_float32_relaxation_is_accurate_where_one_patch_dominates():
     assert torch.allclose(exact, rounded, rtol=1e-4)
 
 
-def test_patches_of_infinite_score_share_the_first_steps():
-    scores = torch.tensor([[math.inf, 1.0, math.inf, -math.inf]])
-    assert reference.relaxed_topk(scores, 1, 0.9, None).tolist() == [[0.5, 0.0, 0.5, 0.0]]
-    assert reference.relaxed_topk_adjoint(torch.ones(1, 4), scores, 2, 0.9, 8).isfinite().all()
+@pytest.mark.parametrize("steps", [None, 0, 1])
+@pytest.mark.parametrize("tau", [0.05, 0.9, 5.0])
+def test_rows_with_infinite_or_far_scores_sum_to_k(tau, steps):
+    """Beyond 700 tau the others count as -inf: what is left shares all k, and nothing has a gradient."""
+    inf = math.inf
+    scores = torch.tensor([[inf, 1.0, inf, -inf], [inf, 2.0, 1.0, 0.0], [701 * tau, 0.0, 0.5 * tau, -inf]], **FLOAT64)
+    shares = torch.tensor([[1.0, 0, 1, 0], [2, 0, 0, 0], [2, 0, 0, 0]], **FLOAT64)
+    torch.testing.assert_close(reference.relaxed_topk(scores, 2, tau, steps), shares)
+    c = torch.tensor([[1.0, 2, 1, 3]], **FLOAT64).expand(3, 4)
+    assert (reference.relaxed_topk_adjoint(c, scores, 2, tau, steps).abs() < 1e-15).all()
+
+
+def exact_relaxation(c, scores, n, tau, exact_steps):
+    """h and ds = J^T c of one row in 800 digits, by the formulas as they stand: e^690 cancels and enough digits are left."""
+    with mpmath.workdps(800):
+        tau, c, s = mpmath.mpf(tau), [mpmath.mpf(x) for x in c], [mpmath.mpf(x) for x in scores]
+        weights = [mpmath.exp((x - max(s)) / tau) for x in s]
+        steps, path = n if exact_steps is None else min(exact_steps, n), []
+        for _ in range(steps + 1):
+            total = mpmath.fsum(weights)
+            path.append([w / total for w in weights])
+            weights = [p * (1 - p) ** (1 / tau) for p in path[-1]]
+        h, a, last = (
+            [mpmath.fsum(column[:-1]) for column in zip(*path, strict=True)],
+            [mpmath.mpf(0)] * len(s),
+            path[-1],
+        )
+        if n > steps:
+            # Newton from above for log T, less the logarithm of the largest p; the sum is convex and increasing.
+            x, step = mpmath.log(tau) + n / tau, 1
+            while abs(step) > mpmath.mpf(10) ** -300:
+                z = [mpmath.exp(x) * p / max(last) / tau for p in last]
+                q = [y / (1 + y) for y in z]
+                parts = [tau * mpmath.log1p(y) for y in z]
+                step = (mpmath.fsum(parts) - (n - steps)) / (tau * mpmath.fsum(q))
+                x -= step
+            h = [x + part for x, part in zip(h, parts, strict=True)]
+            mean = mpmath.fdot(q, c) / mpmath.fsum(q)
+            a = [tau * x * (y - mean) for x, y in zip(q, c, strict=True)]
+        for i in reversed(range(steps)):
+            total = mpmath.fsum(a)
+            projected = [x - p * total for x, p in zip(a, path[i + 1], strict=True)]
+            a = [y * p + x * (1 - p / (tau * (1 - p))) for x, y, p in zip(projected, c, path[i], strict=True)]
+        total = mpmath.fsum(a)
+        ds = [(x - p * total) / tau for x, p in zip(a, path[0], strict=True)]
+        return [torch.tensor([float(x) for x in row], **FLOAT64) for row in (h, ds)]
+
+
+@pytest.mark.parametrize("steps", [None, 0, 2])
+@pytest.mark.parametrize("tau", [0.05, 0.9, 5.0])
+def test_leading_scores_against_800_digits(tau, steps):
+    """One score leads by up to 690 tau, two do, each leads the next."""
+    c = [0.3, -1.2, 0.7, 2.0, -0.4]
+    rows = [[0.0, lead, -0.5, 0.6, -2.0] for lead in (8.0, 85.0, 690.0)]
+    rows += [[0.0, 100.7, 100.0, -0.5, 0.6], [0.0, 40.0, 120.0, 80.0, 160.0]]
+    for row in rows:
+        for dtype in (torch.float32, torch.float64):
+            scores, upstream = torch.tensor([row]).double().mul(tau).to(dtype), torch.tensor([c], dtype=dtype)
+            h, ds = exact_relaxation(upstream[0].tolist(), scores[0].tolist(), 3, tau, steps)
+            assert_row(f"h of {row}", reference.relaxed_topk(scores, 3, tau, steps)[0], h, dtype)
+            assert_row(f"ds of {row}", reference.relaxed_topk_adjoint(upstream, scores, 3, tau, steps)[0], ds, dtype)
 
 
 @pytest.mark.parametrize("tau", [0.02, 0.05, 0.1])

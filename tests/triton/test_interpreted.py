@@ -20,7 +20,7 @@ FILES = sorted((Path(__file__).parent / "on_device").glob("test_*.py"))
 SLOW = "equals_the_reference", "swap_has", "exchanges_rows", "streams", "seeds", "gradcheck"
 OPERATORS = {
     "test_functional": " and ".join(f"not {name}" for name in SLOW),
-    "test_backends": "random_cases or ties or not_finite",
+    "test_backends": "random_cases or ties or not_finite or leading",
     "test_library": "opcheck and (gumbel or gate or backward)",
     "test_nn": "",
 }

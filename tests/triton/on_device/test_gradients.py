@@ -195,7 +195,8 @@ def test_launches_and_bytes_of_the_default_operator(operator, source_grad, shape
     grads = (target, source if source_grad else None) if in_place else (target,)
     arguments = (*grads, target, source, weight, *choice, 0.9, 8, False, True, True, True, True)
     getattr(operators, f"{operator}_backward")(*arguments)
-    assert [launch.name for launch in launches] == ["dots_kernel", "adjoint_kernel", "gradient_kernel", "reduce_kernel"]
+    names = "dots_kernel", "adjoint_kernel", "adjoint_kernel", "gradient_kernel", "reduce_kernel"
+    assert tuple(launch.name for launch in launches) == names
     # The gradient of each buffer, both tokens, both results; and once more, for the row dots, a gradient and tokens.
     minimum = (7 + source_grad) * token_bytes
     moved = sum(launch.bytes for launch in launches)
@@ -203,12 +204,15 @@ def test_launches_and_bytes_of_the_default_operator(operator, source_grad, shape
 
 
 @pytest.mark.parametrize("steps", [0, 8, -1])
-def test_top_k_takes_two_launches_forward_and_one_backward(steps, launches):
-    scores = torch.empty(64, 3136, device="meta")
+@pytest.mark.parametrize(("dtype", "times"), [(torch.float32, 2), (torch.float64, 1)])
+def test_launches_of_top_k(dtype, times, steps, launches):
+    """In float32 the relaxation is launched once more, in doubles, for the rows that need it."""
+    scores = torch.empty(64, 3136, device="meta", dtype=dtype)
     seed = torch.empty((), dtype=torch.int64, device="meta")
     _, _, noisy, _ = operators.gumbel_topk(scores, None, seed, 0, 2000, 0.9, 1.0, steps)
     operators.gumbel_topk_backward(scores, noisy, 2000, 0.9, steps)
-    assert [launch.name for launch in launches] == ["select_kernel", "relaxed_kernel", "topk_adjoint_kernel"]
+    names = ["select_kernel", *["relaxed_kernel"] * times, *["topk_adjoint_kernel"] * times]
+    assert [launch.name for launch in launches] == names
 
 
 def test_the_longest_rows_have_a_plan(launches):
