@@ -19,7 +19,7 @@ EXAMPLES = dict(re.findall(r"<!-- example: (\S+) -->\n```python\n(.*?)```", TEXT
 @pytest.fixture
 def added(tmp_path, monkeypatch):
     """Both examples, as if their files were there."""
-    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    monkeypatch.setattr(base, "REGISTRY", dict(base.REGISTRY))
     before = dict(methods.METHODS)
     for path, code in EXAMPLES.items():
         assert len(code.splitlines()) <= 45

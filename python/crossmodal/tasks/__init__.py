@@ -9,7 +9,8 @@ import importlib
 import pkgutil
 
 from crossmodal.data.normalizer import Normalizer
-from crossmodal.tasks.base import KINDS, Options, RawTask, Task, available, load, protocols, register
+from crossmodal.tasks.assembly import load
+from crossmodal.tasks.base import KINDS, Options, RawTask, Task, available, protocols, register
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
