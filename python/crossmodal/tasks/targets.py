@@ -28,7 +28,7 @@ def infer_kind(y: np.ndarray, spatial: tuple[int, ...], name: str) -> tuple[str,
     Raises:
         UserError: no rule fits.
     """
-    told = "; --kind has it otherwise"
+    told = "; --kind overrides it"
     one_column = y.ndim == 1 or (y.ndim == 2 and y.shape[1] == 1)
     whole = y.dtype.kind in "biu"
     if y.dtype.kind in "US" and one_column:

@@ -57,7 +57,7 @@ def make_accelerator(config: Config, **options: Any) -> Accelerator:
     if not launched:
         os.environ.pop(_SWITCH, None)  # set by accelerate for good; the next run of this process decides for itself
     if plugin is not None and accelerator.distributed_type == DistributedType.MULTI_CPU:
-        # Of itself accelerate shards over GPUs alone; torch shards over any processes.
+        # accelerate shards over GPUs alone; torch shards over any processes.
         state = AcceleratorState()
         state.fsdp_plugin = plugin
         state.distributed_type = PartialState().distributed_type = DistributedType.FSDP

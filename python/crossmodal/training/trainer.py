@@ -146,7 +146,7 @@ class Trainer:
                     self._train_epoch(epoch, began, done)
                     self._end_epoch(epoch, began, done)
                 self._check_trained()
-                path = self._save()  # what is left, the test and the pictures, can fail and is not to cost the training
+                path = self._save()  # the test and the pictures, still to come, can fail without costing the training
                 _, stop, _ = self._agree(self._zeros())
                 if stop:
                     raise self._interrupted(stop, path)
@@ -190,7 +190,7 @@ class Trainer:
         return torch.zeros(len(self.parts), dtype=torch.float64, device=self.accelerator.device)
 
     def _forward(self, *arguments) -> Any:
-        """The step in the run's precision; accelerate sees to that of its own accord for models that are not sharded."""
+        """The step in the run's precision; accelerate does that itself for models that are not sharded."""
         with self.accelerator.autocast():
             return self.step(*arguments)
 
@@ -320,7 +320,7 @@ class Trainer:
         self.accelerator.log(numbers, step=state.step)
         self.progress.epoch(record, self._said(epoch))
         if self.config.checkpoint.every_minutes and self._save_seconds is None:
-            self._save()  # an early end is not to cost a short run everything, and now it is known what saving costs
+            self._save()  # so that a short run that ends early keeps something; and now it is known what saving costs
 
     def _said(self, epoch: int) -> dict[str, Any]:
         return self.objective.record(Position(epoch, self.epochs))
