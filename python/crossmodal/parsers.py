@@ -24,7 +24,9 @@ def predict() -> argparse.ArgumentParser:
     """Of `predict.py`."""
     parser = argparse.ArgumentParser(prog="predict.py", description="Predict with a finished run.")
     parser.add_argument("run", type=Path, help="folder of the run")
-    parser.add_argument("input", type=Path, help=".npz, .npy or .csv with samples in the units the run was trained on")
+    parser.add_argument(
+        "input", type=Path, help=".npz, .h5, .npy, .csv or .ts with samples in the units the run was trained on"
+    )
     parser.add_argument(
         "-o",
         "--output",
@@ -32,7 +34,7 @@ def predict() -> argparse.ArgumentParser:
         required=True,
         help=".npz, .npy or .csv to write: classes as they are in the data of the run (.csv: by name), values in their units",
     )
-    parser.add_argument("--key", help="name of the array in a .npz input (default: x, or the only one)")
+    parser.add_argument("--key", help="name of the array in a .npz or .h5 input (default: x, or the only one)")
     parser.add_argument(
         "--header",
         choices=("yes", "no"),

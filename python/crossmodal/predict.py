@@ -17,8 +17,7 @@ from crossmodal import (
     parsers,
 )
 from crossmodal.data.numeric import require_finite
-from crossmodal.data.readers.csv import read_csv
-from crossmodal.data.readers.npy import read_npy, read_npz
+from crossmodal.data.readers import read_samples
 from crossmodal.errors import UserError
 from crossmodal.files import replacing
 from crossmodal.models import base
@@ -155,51 +154,6 @@ def _check_device(name: str | torch.device) -> None:
         raise UserError(f"device: {name} is not there, PyTorch sees {torch.cuda.device_count()} CUDA devices")
 
 
-def read_inputs(
-    path: Path, key: str | None = None, length: int | None = None, header: bool | None = None
-) -> np.ndarray:
-    """Samples from a file; prints what was taken for them.
-
-    Args:
-        path: .npy (one array), .npz (the array `key`, or `x`, or the only one) or .csv (a sample of one channel per row; see
-            `crossmodal.data.readers.csv.read_csv`).
-        key: name of the array in a .npz file.
-        length: values in a row of a .csv file, where the run knows it.
-        header: whether the first line of a .csv file is names of columns; None to find out.
-
-    Raises:
-        UserError: no such file.
-        UserError: another kind of file, no such array, or content that is not numbers; line and column are named. Or a
-            first line of numbers that may be names or a sample.
-    """
-    if not path.is_file():
-        raise UserError(f"input: no such file: {path}")
-    suffix = path.suffix.lower()
-    if header is not None and suffix != ".csv":
-        raise UserError(f"header: only a .csv file has a line of names, got {path}")
-    if suffix == ".csv":
-        array, said = read_csv(path, length, header)
-    elif suffix == ".npy":
-        array = read_npy(path)
-        said = f"{path}: array of shape {array.shape}"
-    elif suffix == ".npz":
-        ((name, array),) = read_npz(path, lambda names: [_array_name(path, names, key)]).items()
-        said = f"{path}: array {name!r} of shape {array.shape}"
-    else:
-        raise UserError(f"input: expected a .npz, .npy or .csv file, got {path}")
-    print(said)
-    return array
-
-
-def _array_name(path: Path, names: list[str], key: str | None) -> str:
-    wanted = key or (names[0] if len(names) == 1 else "x")
-    if wanted not in names:
-        raise UserError(
-            f"input: {path} holds no array {wanted!r} but {', '.join(names) or 'nothing'}; name one with --key"
-        )
-    return wanted
-
-
 def check_output(path: Path, source: Path | None = None) -> None:
     """Whether predictions can be written to `path`, before they are computed.
 
@@ -281,9 +235,11 @@ def main(argv: list[str] | None = None) -> None:
     shape, any_length = predictor.normalizer.input_shape, predictor.normalizer.resample
     length = shape[-1] if len(shape) == 2 and not any_length else None
     header = None if arguments.header is None else arguments.header == "yes"
-    inputs = read_inputs(arguments.input, arguments.key, length, header)
-    if any_length and inputs.shape[-1:] != shape[-1:]:
-        print(f"{arguments.input}: samples of length {inputs.shape[-1]} are resampled to {shape[-1]}")
+    inputs = read_samples(arguments.input, arguments.key, length, header)
+    lengths = sorted({one.shape[-1] for one in inputs} - {shape[-1]})
+    if any_length and lengths:
+        shown = f"{lengths[0]} to {lengths[-1]}" if len(lengths) > 1 else str(lengths[0])
+        print(f"{arguments.input}: samples of length {shown} are resampled to {shape[-1]}")
     prediction = predictor.predict(inputs, arguments.batch_size, str(arguments.input))
     write_prediction(arguments.output, prediction, predictor.class_names, predictor.class_values)
     print(f"{len(prediction.predictions)} predictions in {arguments.output}")

@@ -8,6 +8,7 @@ import torch
 
 import crossmodal
 from crossmodal import cli, evaluate, parsing, predict, run
+from crossmodal.data import readers
 from crossmodal.errors import UserError
 from crossmodal.predict import Prediction
 from tests.crossmodal import runs
@@ -88,15 +89,15 @@ def test_predictions_are_the_data_s_own_labels(tmp_path, tiny_bert, labels):
 def test_csv_input_with_and_without_names(tmp_path, capsys):
     path = tmp_path / "in.csv"
     path.write_text("a,b\n1,2\n3,4e1\n")
-    assert predict.read_inputs(path).tolist() == [[1, 2], [3, 40]]
+    assert readers.read_samples(path).tolist() == [[1, 2], [3, 40]]
     capsys.readouterr()
     path.write_text("0,1,2\n5,6,7\n")  # as pandas numbers columns that have no names
-    assert predict.read_inputs(path).tolist() == [[5, 6, 7]]
+    assert readers.read_samples(path).tolist() == [[5, 6, 7]]
     assert f"{path}: 1 samples of 3 values; the first line is taken for names of columns" in capsys.readouterr().out
     path.write_text("1,2\n3,4\n", encoding="utf-8-sig")
-    assert predict.read_inputs(path).tolist() == [[1, 2], [3, 4]]
+    assert readers.read_samples(path).tolist() == [[1, 2], [3, 4]]
     path.write_text("1,2\n\n3,nan\n")
-    assert np.isnan(predict.read_inputs(path)[1, 1])
+    assert np.isnan(readers.read_samples(path)[1, 1])
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ def test_csv_input_with_and_without_names(tmp_path, capsys):
         ("a.csv", b"", "no rows"),
         ("a.csv", b"a,b\n", "no rows"),
         ("a.csv", b"1;2\n", "no rows of numbers, separated by commas"),
-        ("a.txt", b"1", "expected a .npz, .npy or .csv"),
+        ("a.txt", b"1", "expected a .npz, .h5, .hdf5, .npy, .csv or .ts file, got"),
         ("a.npz", b"PK\x03\x04broken", "a.npz: not an .npz file"),
         ("a.npy", b"nonsense", "a.npy: cannot be read: not an array"),
     ],
@@ -120,23 +121,23 @@ def test_csv_input_with_and_without_names(tmp_path, capsys):
 def test_bad_inputs(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        predict.read_inputs(tmp_path / name)
+        readers.read_samples(tmp_path / name)
 
 
 def test_pickles_are_refused(tmp_path):
     np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match="never unpickled"):
-        predict.read_inputs(tmp_path / "a.npy")
+        readers.read_samples(tmp_path / "a.npy")
 
 
 def test_errors(finished, tmp_path):
     folder, data = finished
     np.savez(tmp_path / "two.npz", a=data["x_test"], b=data["x_test"])
     with pytest.raises(ValueError, match="holds no array 'x' but a, b; name one with --key"):
-        predict.read_inputs(tmp_path / "two.npz")
-    assert predict.read_inputs(tmp_path / "two.npz", "b").shape == (10, 2, 16)
+        readers.read_samples(tmp_path / "two.npz")
+    assert readers.read_samples(tmp_path / "two.npz", "b").shape == (10, 2, 16)
     with pytest.raises(UserError, match="no such file"):
-        predict.read_inputs(tmp_path / "none.npy")
+        readers.read_samples(tmp_path / "none.npy")
     with pytest.raises(UserError, match="no results"):
         crossmodal.load(tmp_path)
     with pytest.raises(ValueError, match=r"expected a .npz, .npy or .csv"):
@@ -189,7 +190,7 @@ def test_mistakes_at_the_command_line_lose_nothing(finished, tmp_path, capsys):
             "out.npz",
             "short.csv, line 1: 400, 410, 420, 430: names of columns, or a sample? --header yes or",
         ),
-        ("in.npy", "out.txt", "output: expected a .npz, .npy or .csv file"),
+        ("in.npy", "out.txt", "output: expected a .npz"),
     ):
         assert cli.predict([str(folder), str(tmp_path / name), "-o", str(tmp_path / out)]) == 2
         assert message in capsys.readouterr().err

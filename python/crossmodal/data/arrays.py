@@ -14,6 +14,7 @@ import psutil
 from crossmodal.data.dataset import ArrayLike, take
 from crossmodal.errors import UserError
 
+HDF5_SUFFIXES = (".h5", ".hdf5")
 SAMPLED = 64  # rows of an array that its manifest hashes
 
 

@@ -356,7 +356,7 @@ def _of_groups(metric: Metric) -> Metric:
         groups, first, member = np.unique(numbers["group"], return_index=True, return_inverse=True)
         targets = torch.from_numpy(numbers["targets"][first])
         mean = torch.from_numpy(np.stack([numbers["outputs"][member == one].mean(0) for one in range(len(groups))]))
-        if not is_value:  # back to logits
+        if not is_value and targets.ndim <= 2:  # back to logits; those of masks are probabilities
             mean = mean.log() if targets.ndim == 1 else mean.logit()
         return metric(mean, targets)
 

@@ -1,6 +1,7 @@
 """Bring your own modality: task "arrays" reads the user's arrays.
 
-``data`` is an ``.npz`` or HDF5 file, or a folder of ``.npy`` files (or of folders with one ``.npy`` file per sample), with
+``data`` is an ``.npz`` or HDF5 file, or a folder of ``.npy`` and ``.csv`` files (or of folders with one ``.npy`` file per sample),
+with
 
 - ``x_train``, ``x_test`` and optionally ``x_val``: real numbers ``(n, L)``, ``(n, C, L)`` or ``(n, C, H, W)``;
 - ``y_train``, ``y_test`` and optionally ``y_val``: see :func:`crossmodal.tasks.targets.infer_kind`;
@@ -25,8 +26,9 @@ from crossmodal.data.arrays import RowFiles, with_channel
 from crossmodal.data.dataset import ArrayLike
 from crossmodal.data.normalizer import SCALINGS
 from crossmodal.data.numeric import require_finite, require_real
-from crossmodal.data.readers.hdf5 import read_hdf5
-from crossmodal.data.readers.npy import normalised_bytes, read_npy, read_npz
+from crossmodal.data.readers import ARCHIVES, read_archive
+from crossmodal.data.readers.csv import read_csv
+from crossmodal.data.readers.npy import normalised_bytes, read_npy
 from crossmodal.errors import UserError
 from crossmodal.naming import nearest
 from crossmodal.tasks.base import Options, RawTask, register
@@ -43,7 +45,6 @@ from crossmodal.tasks.ucr import load_ts_pair
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 OPTIONAL = ("x_val", "y_val", "group_train", "group_test", "group_val", "class_names", "normalize")
-HDF5 = (".h5", ".hdf5")
 
 
 @register("arrays", "your own data: --data my.npz, a folder of .npy files, or NAME_TRAIN.ts", own_data=True)
@@ -65,24 +66,34 @@ def read_arrays(path: str | Path, required: Iterable[str], optional: Iterable[st
         raise UserError(f"data: no such file or folder: {path}")
     if path.is_dir():
         return _read_folder(path, required, optional)
-    if path.suffix in HDF5:
-        return read_hdf5(path, lambda names: _wanted(required, optional, names, path))
-    if path.suffix != ".npz":
+    if path.suffix not in ARCHIVES:
         raise UserError(f"data: expected an .npz or .h5 file, a folder of .npy files or NAME_TRAIN.ts, got {path}")
-    return read_npz(path, lambda names: _wanted(required, optional, names, path))
+    return read_archive(path, lambda names: _wanted(required, optional, names, path))
 
 
 def _read_folder(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, ArrayLike]:
-    present = [file.stem for file in sorted(path.glob("*.npy"))]
+    tables = [file.stem for file in sorted(path.glob("*.csv"))]
+    present = [file.stem for file in sorted(path.glob("*.npy"))] + tables
     present += [entry.name for entry in sorted(path.iterdir()) if entry.is_dir() and any(entry.glob("*.npy"))]
     found: dict[str, ArrayLike] = {}
     for key in _wanted(required, optional, present, path):
         if (path / key).is_dir():
             found[key] = RowFiles(sorted((path / key).glob("*.npy")), read_npy)
             continue
+        if key in tables:
+            table, said = read_csv(path / f"{key}.csv")
+            print(said)
+            found[key] = _column(table) if key.startswith(("y_", "group_")) and table.shape[1] == 1 else table
+            continue
         reserved = sum(normalised_bytes(array.shape, array.dtype) for array in found.values())
         found[key] = read_npy(path / f"{key}.npy", reserved)
     return found
+
+
+def _column(table: np.ndarray) -> np.ndarray:
+    """A table of one column as one number per row; whole numbers, which a table cannot tell from others, as labels."""
+    column = table[:, 0]
+    return column.astype(np.int64) if (column == np.floor(column)).all() else column
 
 
 def _wanted(required: tuple[str, ...], optional: tuple[str, ...], present: list[str], path: Path) -> list[str]:

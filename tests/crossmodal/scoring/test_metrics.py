@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crossmodal.data.dataset import Batch
 from crossmodal.scoring import losses, metrics
 from crossmodal.tasks import KINDS, Normalizer
 
@@ -223,3 +224,73 @@ def test_errors():
     with pytest.raises(ValueError, match="3 and 2"):
         metrics.get("accuracy")(torch.zeros(3, 2), torch.zeros(2, dtype=torch.int64))
     assert np.isfinite(metrics.get("macro_f1")(torch.tensor([[1.0, -1.0]]), torch.tensor([[0.0, 0.0]])))
+
+
+def in_batches(name: str, outputs: torch.Tensor, targets: torch.Tensor, cuts: list[int], **extras) -> float:
+    """The figure of samples that are measured a batch at a time."""
+    metric, parts = metrics.get(name), []
+    for rows in torch.arange(len(targets)).tensor_split(cuts):
+        of_rows = {key: values[rows] for key, values in extras.items()}
+        batch = Batch(targets[rows], targets[rows], rows, torch.ones(len(rows)), of_rows)
+        parts.append(metric.measure(outputs[rows], batch))
+    return metric.figure({key: torch.cat([part[key] for part in parts]).numpy() for key in parts[0]})
+
+
+def toy(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Outputs and targets of 23 samples of a kind that the metric is made for."""
+    generator, kinds = torch.Generator().manual_seed(1), metrics.METRICS[name].kinds
+    if "classification" in kinds:
+        return torch.randn(23, 3, generator=generator), torch.randint(0, 3, (23,), generator=generator)
+    outputs = torch.rand(23, 2, 5, generator=generator, dtype=torch.float64)
+    return outputs, torch.rand(23, 2, 5, generator=generator).round() if "regression" not in kinds else outputs + 1
+
+
+@pytest.mark.parametrize("name", metrics.METRICS)
+def test_batches_add_up_to_the_split(name):
+    outputs, targets = toy(name)
+    whole = metrics.get(name)(outputs, targets)
+    for cuts in ([], [1], [7, 8, 20], list(range(1, 23))):
+        assert in_batches(name, outputs, targets, cuts) == whole
+
+
+@pytest.mark.parametrize("name", metrics.METRICS)
+def test_groups_are_scored_one_by_one_or_by_their_mean(name):
+    """Against the metric of each group's samples, and of each group's mean prediction."""
+    outputs, targets = toy(name)
+    group = torch.arange(23) % 4
+    targets = torch.stack([targets[one] for one in group])  # all samples of a group have the target of its first
+    alone = [metrics.get(name)(outputs[group == one], targets[group == one]) for one in range(4)]
+    cuts = [5, 6, 17]
+    expected = np.nanmean(alone) if not np.isnan(alone).all() else float("nan")
+    assert in_batches(f"{name}_per_group", outputs, targets, cuts, group=group) == pytest.approx(expected, nan_ok=True)
+    if "classification" in metrics.METRICS[name].kinds:
+        mean = torch.stack([outputs.double().softmax(1)[group == one].mean(0) for one in range(4)]).log()
+    else:
+        mean = torch.stack([outputs[group == one].mean(0) for one in range(4)])
+    expected = metrics.get(name)(mean, targets[:4])
+    assert in_batches(f"{name}_of_groups", outputs, targets, cuts, group=group) == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize("name", [name for name, one in metrics.METRICS.items() if "mask" in one.kinds])
+def test_what_is_masked_does_not_count(name):
+    """Whatever stands there: the figure is that of the values that count."""
+    outputs, targets = toy(name) if "classification" not in metrics.METRICS[name].kinds else toy("iou")
+    mask = torch.arange(5).expand(23, 2, 5) < 3
+    wild = torch.where(mask, outputs, torch.full_like(outputs, 0.9))
+    expected = metrics.get(name)(outputs[..., :3], targets[..., :3])
+    if name == "r2":  # which is a mean over positions: those that never count are met exactly
+        expected = (3 * expected + 2) / 5
+    assert metrics.get(name)(wild, targets, mask) == pytest.approx(expected)
+
+
+def test_intervals_of_groups_draw_groups():
+    """Ten groups of samples that are all alike: far wider than the interval of as many independent samples."""
+    generator = torch.Generator().manual_seed(0)
+    error = torch.randn(12, 1, generator=generator).repeat_interleave(20, 0)
+    group = torch.arange(12).repeat_interleave(20)
+    plain = metrics.get("mae")
+    grouped = metrics.get("mae_per_group")
+    numbers = plain.numbers(error, torch.zeros(240, 1))
+    narrow = plain.interval(numbers)
+    wide = grouped.interval(numbers | {"group": group.numpy()})
+    assert wide[1] - wide[0] > 2.5 * (narrow[1] - narrow[0])

@@ -5,6 +5,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from sklearn.neighbors import KNeighborsClassifier
 
 from crossmodal import tasks
 from crossmodal.errors import UserError
@@ -346,3 +347,44 @@ def test_groups_that_cannot_be(save, change, message):
 def test_metrics_of_groups_need_groups(save):
     with pytest.raises(UserError, match=r"metric: accuracy_of_groups needs groups, which .*my.npz does not have"):
         tasks.load("arrays", data=save(arrays()), metrics=["accuracy_of_groups"])
+
+
+def test_grouped_validation_is_near_the_test_where_the_random_one_was_not(save):
+    """Each person has a signature stronger than the effect, and one label: it is learned, and says nothing of new people."""
+    rng = np.random.default_rng(0)
+    people = np.repeat(np.arange(40), 12)
+    label, signature = np.arange(40) % 2, rng.normal(size=(40, 16))
+    x = 3 * signature[people] + rng.normal(size=(480, 16))
+    x[:, 0] += 2 * label[people]
+    y = label[people]
+    data = {"x_train": x[:360], "y_train": y[:360], "x_test": x[360:], "y_test": y[360:]}
+    groups = {"group_train": people[:360], "group_test": people[360:]}
+
+    def scores(arrays: dict[str, np.ndarray]) -> tuple[float, float]:
+        """Of the nearest neighbour, over five hold-outs."""
+        found = []
+        for seed in range(5):
+            task = tasks.load("arrays", data=save(arrays), split_seed=seed)
+            model = KNeighborsClassifier(1).fit(task.train.x.flatten(1), task.train.y)
+            found.append([model.score(part.x.flatten(1), part.y) for part in (task.validation, task.test)])
+        return tuple(np.mean(found, axis=0))
+
+    validation, test = scores(data)
+    assert validation - test > 0.25
+    validation, test = scores(data | groups)
+    assert abs(validation - test) < 0.12
+
+
+def test_a_folder_of_tables(tmp_path, save, capsys):
+    data = arrays((8,), y=lambda n: np.arange(n) % 2)
+    expected = tasks.load("arrays", data=save(data))
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    for name, values in data.items():
+        table = values.reshape(len(values), -1)
+        header = ",".join(f"c{i}" for i in range(table.shape[1]))
+        np.savetxt(folder / f"{name}.csv", table, delimiter=",", header=header, comments="", fmt="%.17g")
+    found = tasks.load("arrays", data=folder)
+    assert torch.equal(found.train.x, expected.train.x)
+    assert torch.equal(found.test.y, expected.test.y)
+    assert "x_train.csv" in capsys.readouterr().out
