@@ -110,4 +110,4 @@ report: $(VENV)/train
 	@$(BIN)/python -m pare_kernels.report
 
 clean:
-	rm -rf build dist *.egg-info $(VENV)/train $(VENV)/test pare_kernels/*.so
+	rm -rf build dist *.egg-info $(OLDEST)/tree $(VENV)/train $(VENV)/test pare_kernels/*.so
