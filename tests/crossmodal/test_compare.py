@@ -176,7 +176,7 @@ def test_what_does_not_go_to_every_run_is_refused(tmp_path, arguments, message):
 
 
 def test_wrong_words(tmp_path):
-    with pytest.raises(UserError, match=r"methods: unknown name 'nfd', did you mean 'nft'"):
+    with pytest.raises(UserError, match=r"method: unknown name 'nfd', did you mean 'nft'"):
         compare.main(["--methods", "nfd"])
     with pytest.raises(UserError, match="seeds: expected whole numbers"):
         compare.main(["--seeds", "a"])

@@ -4,7 +4,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crossmodal.data.readers.ts import read_ts
-from crossmodal.errors import UserError
 
 HEADER = "@problemName Toy\n@timeStamps false\n@univariate false\n@classLabel true a b\n@data\n"
 
@@ -116,5 +115,5 @@ def test_binary_files_are_refused(tmp_path):
 
 
 def test_missing_files_are_missed(tmp_path):
-    with pytest.raises(UserError):
+    with pytest.raises(FileNotFoundError):
         read_ts(tmp_path / "none.ts")

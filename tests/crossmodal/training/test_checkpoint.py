@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from crossmodal import files
-from crossmodal.errors import UserError
 from crossmodal.training import checkpoint
 from crossmodal.training.checkpoint import CheckpointError, Checkpoints
 
@@ -94,7 +93,7 @@ def test_an_unfinished_write_is_not_a_checkpoint(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "write_json", full)
-    with pytest.raises(UserError, match="No space"):
+    with pytest.raises(OSError, match="No space"):
         save(checkpoints, 2)
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
