@@ -146,7 +146,10 @@ def _assemble(
     task = Task(
         name=name,
         kind=kind,
-        **{part: _dataset(parts.pop(part), kind, normalizer, f"{name}: {part}") for part in list(parts)},
+        **{
+            part: _dataset(parts.pop(part), kind, normalizer, f"{name}: {part}", about["fingerprint"])
+            for part in list(parts)
+        },
         loss=loss,
         metrics=metrics,
         normalizer=normalizer,
@@ -173,7 +176,7 @@ class _Part:
         return chunks(self.y, self.rows)
 
 
-def _dataset(part: _Part, kind: str, normalizer: Normalizer, name: str) -> ArrayDataset:
+def _dataset(part: _Part, kind: str, normalizer: Normalizer, name: str, fingerprint: str) -> ArrayDataset:
     """A split: scaled at once where the arrays are in memory, else as its samples are read.
 
     Raises:
@@ -192,8 +195,10 @@ def _dataset(part: _Part, kind: str, normalizer: Normalizer, name: str) -> Array
         x, y = normalizer.apply_x(part.x, part.rows), scale_y(part.y, part.rows)
         for what, values in (("x", x), ("y", y)):
             require_finite(values.numpy(), f"{name}: normalised {what}")
-        return ArrayDataset(x, y, extras=extras)
-    return ArrayDataset(part.x, part.y, scale_x=normalizer.apply_x, scale_y=scale_y, rows=rows, extras=extras)
+        return ArrayDataset(x, y, extras=extras, fingerprint=fingerprint)
+    return ArrayDataset(
+        part.x, part.y, scale_x=normalizer.apply_x, scale_y=scale_y, rows=rows, extras=extras, fingerprint=fingerprint
+    )
 
 
 def _hold_out(
