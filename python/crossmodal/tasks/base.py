@@ -12,6 +12,7 @@ from crossmodal.data.dataset import ArrayLike, Dataset
 from crossmodal.data.normalizer import Normalizer
 from crossmodal.errors import UserError
 from crossmodal.naming import unknown
+from crossmodal.scoring.protocols import PROTOCOLS
 
 KINDS = ("classification", "multilabel", "regression", "dense")
 REAL_KINDS = ("regression", "dense")  # whose targets are real numbers, which are normalised
@@ -178,8 +179,10 @@ def register(
         protocols: ways in which it can be evaluated, the usual one first.
 
     Raises:
-        UserError: the name is taken.
+        UserError: the name is taken, or there is no such protocol.
     """
+    if not set(protocols) <= set(PROTOCOLS):
+        raise ValueError(f"protocols: expected some of {PROTOCOLS}, got {protocols}")
 
     def decorate(loader: Loader) -> Loader:
         if name in REGISTRY:
