@@ -179,7 +179,7 @@ def register(
         protocols: ways in which it can be evaluated, the usual one first.
 
     Raises:
-        UserError: the name is taken, or there is no such protocol.
+        ValueError: the name is taken, or there is no such protocol.
     """
     if not set(protocols) <= set(PROTOCOLS):
         raise ValueError(f"protocols: expected some of {PROTOCOLS}, got {protocols}")
