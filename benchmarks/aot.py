@@ -126,7 +126,7 @@ def variants() -> Iterator[Variant]:
         "relaxed-64", "relaxation.relaxed_kernel", rows, num_warps=8, max_registers=64, targets=("sm_80", "sm_90")
     )
     swept = long | {"WIDE": False}
-    yield _variant("adjoint-long", "long_rows.adjoint_kernel", swept, **row_of)
+    yield _variant("adjoint-long", "long_rows.adjoint_kernel", swept | {"BLOCK": 1024})
     yield _variant("topk-adjoint-long", "long_rows.topk_adjoint_kernel", swept, **row_of)
     yield _variant("relaxed-long", "long_rows.relaxed_kernel", swept, **row_of)
     wide, swept = {"memory": "fp64", "num_warps": 8}, {"BLOCK": 1024, "WIDE": True}

@@ -23,7 +23,6 @@ from pare_kernels._triton._launch import alignment, launch, split_number
 MOST_SAVED_STEPS = 32  # of the relaxation; of more, the first of each segment is kept, the others are made again
 ROW_LIMIT = {torch.float32: 4096, torch.float64: 2048}  # longest row that stays in registers
 LONG_BLOCK = 2048  # longer rows are read in blocks of this size
-WIDE_OPTIONS = {"WIDE": True, "BLOCK": 1024, "num_warps": 8}  # of the kernels that compute rows of singles in doubles
 WORK_ROWS = long_rows.WORK_ROWS.value
 SUM_TILE = 2048  # elements per tile where products are summed as well: eight per thread in float32
 GRADIENT_PROGRAMS = 2048  # of the pass that sums dweight: enough to fill a device, few enough partial sums
@@ -43,6 +42,11 @@ def _row_options(block: int, dtype: torch.dtype) -> dict[str, int]:
     """Eight items per thread, four of float64 and of long rows: no kernel spills."""
     items = 4 if dtype == torch.float64 or block == LONG_BLOCK else 8
     return {"BLOCK": block, "num_warps": min(max(block // (32 * items), 1), 32)}
+
+
+def _half_options(num_warps: int = 8) -> dict[str, int]:
+    """Half a block of long rows at a time, by half as many warps: for sweeps that would spill otherwise."""
+    return {"BLOCK": LONG_BLOCK // 2, "num_warps": num_warps}
 
 
 def _tile(features: int, rows: int, elements: int, most: int = 32) -> tuple[int, int]:
@@ -330,7 +334,9 @@ def _row_space(num: int) -> int:
     return triton.cdiv(triton.cdiv(num, 4) * 4 + 3, 4) * 4
 
 
-def _row_launches(kernel, long_kernel, like: Tensor, programs: int, num: int, plan: Steps, tau: float):
+def _row_launches(
+    kernel, long_kernel, long_options: dict[str, int], like: Tensor, programs: int, num: int, plan: Steps, tau: float
+):
     """Of the backward pass of rows: each kernel, the memory for its steps, its numbers from `series_limit` on, and its options.
 
     In float32 a second launch takes the rows that singles do not hold, in doubles and the same memory.
@@ -345,10 +351,10 @@ def _row_launches(kernel, long_kernel, like: Tensor, programs: int, num: int, pl
     if single:
         yield kernel, saved, numbers, _row_options(block, like.dtype)
     else:
-        yield long_kernel, saved, (*numbers, 0.0), _row_options(block, like.dtype) | {"WIDE": False}
+        yield long_kernel, saved, (*numbers, 0.0), {"WIDE": False, **long_options}
     if singles:
         numbers = series_limit(tau, torch.float64), space // 4, wide_slots, wide.segment, widest_single(tau)
-        yield long_kernel, saved.view(torch.float64), numbers, WIDE_OPTIONS
+        yield long_kernel, saved.view(torch.float64), numbers, {"WIDE": True, **_half_options()}
 
 
 class ScoreGradients(NamedTuple):
@@ -382,6 +388,7 @@ def adjoint(
     for kernel, saved, numbers, options in _row_launches(
         relaxation.adjoint_kernel,
         long_rows.adjoint_kernel,
+        _half_options(),
         row_dots,
         2 * batch,
         max(num_target, num_source),
@@ -450,7 +457,7 @@ def relaxed(noisy: Tensor, k: int, tau: float, exact_steps: int) -> Tensor:
         state_of_row = state.view(noisy.dtype)
         launch(long_rows.relaxed_kernel, batch, noisy, h, state_of_row, *steps, limit, 0.0, WIDE=False, **options)
     if noisy.dtype == torch.float32:
-        options |= {"traffic": _bytes(noisy), **WIDE_OPTIONS, "num_warps": 4}  # with eight it spills
+        options |= {"traffic": _bytes(noisy), "WIDE": True, **_half_options(num_warps=4)}
         limit = series_limit(tau, torch.float64)
         launch(long_rows.relaxed_kernel, batch, noisy, h, state, *steps, limit, widest_single(tau), **options)
     return h
@@ -463,7 +470,14 @@ def topk_adjoint(grad: Tensor, noisy: Tensor, k: int, tau: float, exact_steps: i
     dscores = torch.empty_like(noisy)
     traffic = _bytes(grad, noisy, dscores) + plan.passes * plan.exact * _bytes(noisy)
     for kernel, saved, numbers, options in _row_launches(
-        relaxation.topk_adjoint_kernel, long_rows.topk_adjoint_kernel, noisy, batch, num, plan, tau
+        relaxation.topk_adjoint_kernel,
+        long_rows.topk_adjoint_kernel,
+        _row_options(LONG_BLOCK, noisy.dtype),
+        noisy,
+        batch,
+        num,
+        plan,
+        tau,
     ):
         launch(
             kernel,
