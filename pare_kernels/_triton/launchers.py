@@ -44,9 +44,9 @@ def _row_options(block: int, dtype: torch.dtype) -> dict[str, int]:
     return {"BLOCK": block, "num_warps": min(max(block // (32 * items), 1), 32)}
 
 
-def _half_options(num_warps: int = 8) -> dict[str, int]:
-    """Half a block of long rows at a time, by half as many warps: for sweeps that would spill otherwise."""
-    return {"BLOCK": LONG_BLOCK // 2, "num_warps": num_warps}
+def _sweep_options(dtype: torch.dtype) -> dict[str, int]:
+    """Of the kernels of long_rows, by the type they compute in: two items per thread, four of float64; no kernel spills."""
+    return {"BLOCK": LONG_BLOCK // 2, "num_warps": 8 if dtype == torch.float64 else 16}
 
 
 def _tile(features: int, rows: int, elements: int, most: int = 32) -> tuple[int, int]:
@@ -334,9 +334,7 @@ def _row_space(num: int) -> int:
     return triton.cdiv(triton.cdiv(num, 4) * 4 + 3, 4) * 4
 
 
-def _row_launches(
-    kernel, long_kernel, long_options: dict[str, int], like: Tensor, programs: int, num: int, plan: Steps, tau: float
-):
+def _row_launches(kernel, long_kernel, like: Tensor, programs: int, num: int, plan: Steps, tau: float):
     """Of the backward pass of rows: each kernel, the memory for its steps, its numbers from `series_limit` on, and its options.
 
     In float32 a second launch takes the rows that singles do not hold, in doubles and the same memory.
@@ -351,10 +349,10 @@ def _row_launches(
     if single:
         yield kernel, saved, numbers, _row_options(block, like.dtype)
     else:
-        yield long_kernel, saved, (*numbers, 0.0), {"WIDE": False, **long_options}
+        yield long_kernel, saved, (*numbers, 0.0), {"WIDE": False, **_sweep_options(like.dtype)}
     if singles:
         numbers = series_limit(tau, torch.float64), space // 4, wide_slots, wide.segment, widest_single(tau)
-        yield long_kernel, saved.view(torch.float64), numbers, {"WIDE": True, **_half_options()}
+        yield long_kernel, saved.view(torch.float64), numbers, {"WIDE": True, **_sweep_options(torch.float64)}
 
 
 class ScoreGradients(NamedTuple):
@@ -388,7 +386,6 @@ def adjoint(
     for kernel, saved, numbers, options in _row_launches(
         relaxation.adjoint_kernel,
         long_rows.adjoint_kernel,
-        _half_options(),
         row_dots,
         2 * batch,
         max(num_target, num_source),
@@ -448,18 +445,23 @@ def relaxed(noisy: Tensor, k: int, tau: float, exact_steps: int) -> Tensor:
     h = torch.empty_like(noisy)
     block, single = _row_block(num, noisy.dtype)
     steps = num, plan.exact, plan.remaining, *split_number(tau)
-    state = torch.empty_like(noisy, dtype=torch.float64)
-    options = {"device": noisy.device, "traffic": _bytes(noisy, h), **_row_options(block, noisy.dtype)}
     limit = series_limit(tau, noisy.dtype)
+    state = torch.empty_like(noisy, dtype=torch.float64)
+    moved = {"device": noisy.device, "traffic": _bytes(noisy, h)}
     if single:
-        launch(relaxation.relaxed_kernel, batch, noisy, h, *steps, limit, **options)
+        launch(relaxation.relaxed_kernel, batch, noisy, h, *steps, limit, **moved, **_row_options(block, noisy.dtype))
     else:
-        state_of_row = state.view(noisy.dtype)
-        launch(long_rows.relaxed_kernel, batch, noisy, h, state_of_row, *steps, limit, 0.0, WIDE=False, **options)
+        numbers, options = (*steps, limit, 0.0), _sweep_options(noisy.dtype)
+        launch(
+            long_rows.relaxed_kernel, batch, noisy, h, state.view(noisy.dtype), *numbers, WIDE=False, **moved, **options
+        )
     if noisy.dtype == torch.float32:
-        options |= {"traffic": _bytes(noisy), "WIDE": True, **_half_options(num_warps=4)}
-        limit = series_limit(tau, torch.float64)
-        launch(long_rows.relaxed_kernel, batch, noisy, h, state, *steps, limit, widest_single(tau), **options)
+        numbers, moved = (
+            (*steps, series_limit(tau, torch.float64), widest_single(tau)),
+            moved | {"traffic": _bytes(noisy)},
+        )
+        options = _sweep_options(torch.float64) | {"num_warps": 4}  # with more it spills
+        launch(long_rows.relaxed_kernel, batch, noisy, h, state, *numbers, WIDE=True, **moved, **options)
     return h
 
 
@@ -472,7 +474,6 @@ def topk_adjoint(grad: Tensor, noisy: Tensor, k: int, tau: float, exact_steps: i
     for kernel, saved, numbers, options in _row_launches(
         relaxation.topk_adjoint_kernel,
         long_rows.topk_adjoint_kernel,
-        _row_options(LONG_BLOCK, noisy.dtype),
         noisy,
         batch,
         num,
