@@ -201,8 +201,6 @@ def long_adjoint(
         state_ptr, saved_ptr, inverse, largest, rest, steps - done, num, inv_tau, series_limit, row_stride, BLOCK
     )
 
-    shift = tl.zeros([], acc)
-    mean = tl.zeros([], acc)
     if remaining > 0:
         shift = solve_long_tail(state_ptr, inverse, num, remaining.to(acc), tau, BLOCK)
         weighted, total = tl.zeros([], acc), tl.zeros([], acc)
@@ -215,25 +213,23 @@ def long_adjoint(
             weighted += block_weighted
             total += block_total
         mean = tl.where(total > 0, weighted / tl.where(total > 0, total, 1), 0)
-    others = tl.zeros([], acc)
-    for start in range(0, num, BLOCK):
-        items = start + tl.arange(0, BLOCK)
-        a = tl.zeros([BLOCK], acc)
-        if remaining > 0:
+        others, dominant = tl.zeros([], acc), num * 0 - 1
+        for start in range(0, num, BLOCK):
+            items = start + tl.arange(0, BLOCK)
             p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
             _unused, q = softplus_and_sigmoid(shift + log_or_minus_inf(p))
             a = tau * q * (tl.load(c_ptr + items, mask=items < num, other=0) - mean)
+            tl.store(a_ptr + items, a, mask=items < num)
             others += tl.sum(tl.where(p > DOMINANT, 0, a), 0)
-        tl.store(a_ptr + items, a, mask=items < num)
-    tl.debug_barrier()
-    if (remaining > 0) & (largest > DOMINANT):
+            dominant = tl.maximum(dominant, tl.max(tl.where(p > DOMINANT, items, -1), 0))
+        tl.debug_barrier()
+        # It adds up to 0: that of the dominant item is what balances the others.
+        tl.store(a_ptr + dominant, -others, mask=dominant >= 0)
+    else:
         for start in range(0, num, BLOCK):
             items = start + tl.arange(0, BLOCK)
-            a = tl.load(a_ptr + items, mask=items < num, other=0)
-            p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
-            # It adds up to 0: that of the dominant item is what balances the others.
-            tl.store(a_ptr + items, tl.where(p > DOMINANT, -others, a), mask=items < num)
-        tl.debug_barrier()
+            tl.store(a_ptr + items, tl.zeros([BLOCK], acc), mask=items < num)
+    tl.debug_barrier()
 
     for back in range(segments):
         number = segments - 1 - back
