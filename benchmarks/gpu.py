@@ -41,7 +41,7 @@ OURS = "pare", "pare-inplace", "pare-exact"
 RIVALS, COMPILED = ("paper", "eager-closed-manual"), ("compile-closed", "compile-closed-manual")
 # Of these files the tests that are marked `gpu`; of tests/triton/on_device all.
 OPERATOR_TESTS = ("functional", "library", "properties", "backends", "errors", "nn", "transforms")
-MODEL_TESTS = ("model",)
+MODEL_TESTS = ("finetuned",)
 CASES = (  # of tests.triton.device_check
     *("replace", "replace-bf16", "replace-fp64", "replace-by-score", "replace-odd", "replace-topk", "replace-swin"),
     *("replace-long", "swap", "scores", "topk", "topk-long", "graph"),
@@ -119,7 +119,7 @@ def parts(out: Path, rehearse: bool = False) -> list[Part]:
         *(test(path) for path in sorted((ROOT / "tests" / "triton" / "on_device").glob("test_*.py"))),
         marked("triton", "gpu"),
         *(marked("pare_kernels", name, *(("hypothesis",) if name == "properties" else ())) for name in OPERATOR_TESTS),
-        *(marked("crossmodal", name, *MODEL_PACKAGES) for name in MODEL_TESTS),
+        *(marked("crossmodal/models", name, *MODEL_PACKAGES) for name in MODEL_TESTS),
     ]
     device, size, seconds = ("cpu", "tiny", "0.01") if rehearse else ("cuda", "base", "1")
     measure = (python, "-m", "benchmarks.run", "--device", device, "--csv", file, "--seconds", seconds)

@@ -166,9 +166,9 @@ class Gate {
 // Given noise or a seed, kept alive for the call.
 class NoiseInput {
  public:
-  NoiseInput(const std::optional<Tensor>& given, const std::optional<Tensor>& seed, std::int64_t stream, ScalarType dtype,
-             std::int64_t count, const char* name)
-      : noise{nullptr, false, 0, static_cast<std::uint32_t>(stream)} {
+  NoiseInput(const std::optional<Tensor>& given, const std::optional<Tensor>& seed, std::int64_t stream,
+             std::int64_t first_row, ScalarType dtype, std::int64_t count, const char* name)
+      : noise{nullptr, false, 0, static_cast<std::uint32_t>(stream), static_cast<std::uint64_t>(first_row)} {
     if (seed) {
       STD_TORCH_CHECK(seed->scalar_type() == ScalarType::Long && seed->numel() == 1, "seed must be one int64");
       noise.seeded = true;
@@ -320,12 +320,13 @@ std::int64_t relaxation_work(std::int64_t items, std::int64_t chosen, std::int64
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> gumbel_topk(Tensor scores, std::optional<Tensor> noise,
                                                        std::optional<Tensor> seed, std::int64_t stream, std::int64_t k,
-                                                       double tau, double noise_scale, std::int64_t exact_steps) {
+                                                       double tau, double noise_scale, std::int64_t exact_steps,
+                                                       std::int64_t first_row) {
   const ScalarType dtype = check_scores(scores, "scores");
   const std::int64_t batch = scores.size(0), items = scores.size(1);
   check_k(k, items);
   const Numbers s(scores, dtype, batch * items, "scores");
-  const NoiseInput n(noise, seed, stream, dtype, batch * items, "noise");
+  const NoiseInput n(noise, seed, stream, first_row, dtype, batch * items, "noise");
   const Tensor mask = empty({batch, items}, dtype), relaxed = empty({batch, items}, dtype);
   const Tensor noisy = empty({batch, items}, dtype), indices = empty({batch, k}, ScalarType::Long);
   const bool is_double = dtype == ScalarType::Double;
@@ -389,7 +390,7 @@ struct Choice {
 Choice replace(const TokenInput& target, const TokenInput& source, pare::Type type, const Tensor* mixed,
                const Tensor& gate_weight, const std::optional<Tensor>& gate_bias, const std::optional<Tensor>& seed,
                const std::optional<Tensor>& noise_target, const std::optional<Tensor>& noise_source, std::int64_t k,
-               double noise_scale, std::int64_t selection, bool highest, bool by_score) {
+               double noise_scale, std::int64_t selection, bool highest, bool by_score, std::int64_t first_row) {
   source.check_like(target, "source");
   const std::int64_t batch = target.batch, targets = target.view.patches, sources = source.view.patches;
   check_k(k, std::min(targets, sources));
@@ -400,10 +401,10 @@ Choice replace(const TokenInput& target, const TokenInput& source, pare::Type ty
   const ScalarType acc = acc_of(type);
   const Gate gate(gate_weight, gate_bias, type, target.features);
   const std::optional<Tensor> none;
-  const NoiseInput for_target(noisy ? noise_target : none, noisy ? seed : none, pare::target_stream, acc, batch * targets,
-                              "noise_target");
-  const NoiseInput for_source(noisy ? noise_source : none, noisy ? seed : none, pare::source_stream, acc, batch * sources,
-                              "noise_source");
+  const NoiseInput for_target(noisy ? noise_target : none, noisy ? seed : none, pare::target_stream, first_row, acc,
+                              batch * targets, "noise_target");
+  const NoiseInput for_source(noisy ? noise_source : none, noisy ? seed : none, pare::source_stream, first_row, acc,
+                              batch * sources, "noise_source");
   Choice choice{empty({batch, k}, ScalarType::Long),
                 empty({batch, k}, ScalarType::Long),
                 empty({scores_numel(batch, targets, sources, scored)}, acc)};
@@ -434,12 +435,12 @@ Choice replace(const TokenInput& target, const TokenInput& source, pare::Type ty
 std::tuple<Tensor, Tensor, Tensor, Tensor> patch_replace(
     Tensor target, Tensor source, Tensor gate_weight, std::optional<Tensor> gate_bias, std::optional<Tensor> seed,
     std::optional<Tensor> noise_target, std::optional<Tensor> noise_source, std::int64_t k, double, double noise_scale,
-    std::int64_t selection, bool highest, bool by_score, std::int64_t, bool) {
+    std::int64_t selection, bool highest, bool by_score, std::int64_t, bool, std::int64_t first_row) {
   const pare::Type type = type_of(target, "target");
   const TokenInput t(target, "target"), s(source, "source");
   const Tensor mixed = empty({t.batch, t.view.patches, t.features}, target.scalar_type());
   Choice c = replace(t, s, type, &mixed, gate_weight, gate_bias, seed, noise_target, noise_source, k, noise_scale, selection,
-                     highest, by_score);
+                     highest, by_score, first_row);
   return {mixed, c.target_index, c.source_index, c.scores};
 }
 
@@ -452,13 +453,13 @@ void check_writable(const Tensor& tensor, const char* name) {
 std::tuple<Tensor, Tensor, Tensor> patch_swap_(
     Tensor target, Tensor source, Tensor gate_weight, std::optional<Tensor> gate_bias, std::optional<Tensor> seed,
     std::optional<Tensor> noise_target, std::optional<Tensor> noise_source, std::int64_t k, double, double noise_scale,
-    std::int64_t selection, bool highest, bool by_score, std::int64_t, bool) {
+    std::int64_t selection, bool highest, bool by_score, std::int64_t, bool, std::int64_t first_row) {
   const pare::Type type = type_of(target, "target");
   check_writable(target, "target");
   check_writable(source, "source");
   const TokenInput t(target, "target", true), s(source, "source", true);
   Choice c = replace(t, s, type, nullptr, gate_weight, gate_bias, seed, noise_target, noise_source, k, noise_scale, selection,
-                     highest, by_score);
+                     highest, by_score, first_row);
   return {c.target_index, c.source_index, c.scores};
 }
 

@@ -6,7 +6,8 @@ import functools
 import math
 import numbers
 import operator
-from typing import Any, NamedTuple, SupportsIndex
+from dataclasses import dataclass, field
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -19,18 +20,6 @@ TOKEN_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 LEAST_TAU = 1e-6  # below, one score decides alone long before; from about 1e-27 down 1 / tau overflows in what follows
 ALL_EXACT = -1  # how `exact_steps=None` reaches the operators, whose schemas take an int
-
-
-class ReplaceOptions(NamedTuple):
-    """The words of `patch_replace` as the numbers and flags that the operators take."""
-
-    tau: float
-    noise_scale: float
-    selection: int
-    highest: bool
-    by_score: bool
-    exact_steps: int
-    relax: bool
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -125,15 +114,19 @@ def check_k(k: SupportsIndex, meaning: str, *sizes: int) -> int:
     return number
 
 
+def check_first_row(first_row: SupportsIndex) -> int:
+    number = as_int(first_row)
+    if number is None:
+        raise TypeError(f"first_row must be an int, got {type(first_row).__name__}")
+    if not 0 <= number < 2**62:
+        raise ValueError(f"first_row must lie in [0, 2^62), got {number}")
+    return number
+
+
 def check_patch_replace(
-    target: Tensor,
-    source: Tensor,
-    gate_weight: Tensor,
-    gate_bias: Tensor | None,
-    k: SupportsIndex,
-    *options: Any,
-) -> tuple[int, ReplaceOptions]:
-    """k and the options, of all arguments of `patch_replace` but the randomness; those of `check_options` in its order."""
+    target: Tensor, source: Tensor, gate_weight: Tensor, gate_bias: Tensor | None, k: SupportsIndex
+) -> int:
+    """k, of all arguments of `patch_replace` but the options and the randomness."""
     check_tokens("target", target)
     check_tokens("source", source)
     if source.dtype != target.dtype:
@@ -148,48 +141,88 @@ def check_patch_replace(
             f"got {tuple(source.shape)}"
         )
     check_gate(gate_weight, gate_bias, "target", target)
-    k = check_k(k, "{} target and {} source patches", num_target, num_source)
-    if torch.compiler.is_compiling():
-        return k, check_options(*options)
-    try:
-        return k, _check_options_once(*options)
-    except TypeError:  # a wrong type, or one that cannot be remembered
-        return k, check_options(*options)
+    return check_k(k, "{} target and {} source patches", num_target, num_source)
 
 
-def check_options(
-    tau: float,
-    noise_scale: float,
-    selection: str,
-    replace: str,
-    pairing: str,
-    exact_steps: SupportsIndex | None,
-    straight_through: bool | None,
-) -> ReplaceOptions:
-    """The options that do not depend on the tensors, as the numbers and flags that the operators take."""
-    check_word("selection", selection, SELECTIONS)
-    check_word("replace", replace, REPLACE)
-    check_word("pairing", pairing, PAIRINGS)
-    if not (straight_through is None or isinstance(straight_through, bool)):
-        raise TypeError(f"straight_through must be True, False or None, got {type(straight_through).__name__}")
-    if straight_through and selection == "random":
-        raise ValueError(
-            "straight_through must be False or None with selection='random': noise alone has no gate to train"
+@dataclass(frozen=True, kw_only=True)
+class ReplaceOptions:
+    """The options of `patch_replace` that do not depend on the tensors.
+
+    Attributes:
+        flat: the same as the numbers and flags that the operators take, in their order: tau, noise_scale, the place of selection
+            in `SELECTIONS`, whether replace is "highest", whether pairing is "score", exact_steps, whether there is a gradient.
+
+    Raises:
+        TypeError, ValueError: an option of the wrong type or range; the message names it.
+    """
+
+    tau: float = 0.9
+    noise_scale: float = 1.0
+    selection: str = "gumbel"
+    replace: str = "lowest"
+    pairing: str = "position"
+    exact_steps: SupportsIndex | None = 8
+    straight_through: bool | None = None
+    flat: tuple[float, float, int, bool, bool, int, bool] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_word("selection", self.selection, SELECTIONS)
+        check_word("replace", self.replace, REPLACE)
+        check_word("pairing", self.pairing, PAIRINGS)
+        relax = self.straight_through
+        if not (relax is None or isinstance(relax, bool)):
+            raise TypeError(f"straight_through must be True, False or None, got {type(relax).__name__}")
+        if relax and self.selection == "random":
+            raise ValueError(
+                "straight_through must be False or None with selection='random': noise alone has no gate to train"
+            )
+        flat = (
+            check_number("tau", self.tau, LEAST_TAU),
+            check_number("noise_scale", self.noise_scale),
+            SELECTIONS.index(self.selection),
+            self.replace == "highest",
+            self.pairing == "score",
+            check_exact_steps(self.exact_steps),
+            self.selection == "gumbel" if relax is None else relax,
         )
-    return ReplaceOptions(
-        tau=check_number("tau", tau, LEAST_TAU),
-        noise_scale=check_number("noise_scale", noise_scale),
-        selection=SELECTIONS.index(selection),
-        highest=replace == "highest",
-        by_score=pairing == "score",
-        exact_steps=check_exact_steps(exact_steps),
-        relax=selection == "gumbel" if straight_through is None else straight_through,
-    )
+        object.__setattr__(self, "flat", flat)
 
 
 # A training loop calls with the same options over and over, and a tiny call should cost little more than its kernel.
 # Errors are not remembered; `typed` keeps True from passing for 1.
-_check_options_once = functools.lru_cache(maxsize=64, typed=True)(check_options)
+_remembered_options = functools.lru_cache(maxsize=64, typed=True)(ReplaceOptions)
+
+
+def replace_options(**options: Any) -> ReplaceOptions:
+    if not torch.compiler.is_compiling():
+        try:
+            return _remembered_options(**options)
+        except TypeError:  # a wrong type, or one that cannot be remembered
+            pass
+    return ReplaceOptions(**options)
+
+
+def unpack_options(
+    tau: float,
+    noise_scale: float,
+    selection: int,
+    highest: bool,
+    by_score: bool,
+    exact_steps: int,
+    relax: bool,
+    first_row: int = 0,
+) -> tuple[ReplaceOptions, int]:
+    """(options, first_row) from `ReplaceOptions.flat` and what else an operator takes after it."""
+    options = replace_options(
+        tau=tau,
+        noise_scale=noise_scale,
+        selection=SELECTIONS[selection],
+        replace=REPLACE[highest],
+        pairing=PAIRINGS[by_score],
+        exact_steps=None if exact_steps == ALL_EXACT else exact_steps,
+        straight_through=relax,
+    )
+    return options, first_row
 
 
 def check_noise(name: str, noise: Tensor, shape: tuple[int, ...], like: Tensor) -> Tensor:

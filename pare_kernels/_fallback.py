@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pare_kernels import reference
-from pare_kernels._checks import ALL_EXACT, RANDOM, TOPK, accumulation_dtype
+from pare_kernels._checks import ALL_EXACT, accumulation_dtype, unpack_options
 from pare_kernels._types import ChoiceScores
 
 
@@ -55,9 +55,10 @@ def gumbel_topk(
     tau: float,
     noise_scale: float,
     exact_steps: int,
+    first_row: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     if seed is not None:
-        noise = reference.gumbel_noise(seed, *scores.shape, stream, scores.dtype)
+        noise = reference.gumbel_noise(seed, *scores.shape, stream, scores.dtype, first_row)
     noisy = scores if noise is None else reference.noisy_scores(scores, noise, noise_scale)
     noisy = noisy.clone(memory_format=torch.contiguous_format)
     mask = reference.topk_mask(noisy, k)
@@ -78,95 +79,25 @@ def _choose(
     noise_target: Tensor | None,
     noise_source: Tensor | None,
     k: int,
-    noise_scale: float,
-    selection: int,
-    highest: bool,
-    by_score: bool,
+    *flat,
 ) -> tuple[Tensor, ...]:
-    """Everything of the forward pass but the rows: target_index, source_index, scores."""
-    dtype = accumulation_dtype(target.dtype)
-    gates, noisy = [], []
-    streams = (reference.TARGET_STREAM, noise_target, target), (reference.SOURCE_STREAM, noise_source, source)
-    for stream, noise, tokens in streams:
-        if seed is not None and selection != TOPK:
-            noise = reference.gumbel_noise(seed, *tokens.shape[:2], stream, dtype)
-        gate = None if selection == RANDOM else reference.gate_scores(tokens, gate_weight, gate_bias)
-        scores = reference.noisy_scores(gate, None if selection == TOPK else noise, noise_scale)
-        gates.append(gate)
-        noisy.append(scores)
-    target_index, source_index = reference.choose_patches(
-        *noisy, k, replace="highest" if highest else "lowest", pairing="score" if by_score else "position"
-    )
-    return target_index, source_index, ChoiceScores(*noisy, *gates).flat()
+    """Everything of the forward pass but the rows: target_index, source_index, scores. `flat`: see `unpack_options`."""
+    options, first_row = unpack_options(*flat)
+    randomness = seed, noise_target, noise_source
+    scores = reference.choice_scores(target, source, gate_weight, gate_bias, *randomness, options, first_row)
+    index = reference.choose_patches(*scores[:2], k, replace=options.replace, pairing=options.pairing)
+    return *index, scores.flat()
 
 
-def patch_replace(
-    target: Tensor,
-    source: Tensor,
-    gate_weight: Tensor,
-    gate_bias: Tensor | None,
-    seed: Tensor | None,
-    noise_target: Tensor | None,
-    noise_source: Tensor | None,
-    k: int,
-    tau: float,
-    noise_scale: float,
-    selection: int,
-    highest: bool,
-    by_score: bool,
-    exact_steps: int,
-    straight_through: bool,
-) -> tuple[Tensor, ...]:
-    target_index, source_index, scores = _choose(
-        target,
-        source,
-        gate_weight,
-        gate_bias,
-        seed,
-        noise_target,
-        noise_source,
-        k,
-        noise_scale,
-        selection,
-        highest,
-        by_score,
-    )
+def patch_replace(target: Tensor, source: Tensor, *arguments) -> tuple[Tensor, ...]:
+    target_index, source_index, scores = _choose(target, source, *arguments)
     placed = source.gather(1, _rows(source_index, source))
     mixed = target.contiguous().scatter(1, _rows(target_index, target), placed)
     return mixed, target_index, source_index, scores
 
 
-def patch_swap_(
-    target: Tensor,
-    source: Tensor,
-    gate_weight: Tensor,
-    gate_bias: Tensor | None,
-    seed: Tensor | None,
-    noise_target: Tensor | None,
-    noise_source: Tensor | None,
-    k: int,
-    tau: float,
-    noise_scale: float,
-    selection: int,
-    highest: bool,
-    by_score: bool,
-    exact_steps: int,
-    straight_through: bool,
-) -> tuple[Tensor, ...]:
-    target_index, source_index, scores = _choose(
-        target,
-        source,
-        gate_weight,
-        gate_bias,
-        seed,
-        noise_target,
-        noise_source,
-        k,
-        noise_scale,
-        selection,
-        highest,
-        by_score,
-    )
+def patch_swap_(target: Tensor, source: Tensor, *arguments) -> tuple[Tensor, ...]:
+    target_index, source_index, scores = _choose(target, source, *arguments)
     placed = source.gather(1, _rows(source_index, source))
     displaced = target.gather(1, _rows(target_index, target))
     target.scatter_(1, _rows(target_index, target), placed)
@@ -250,34 +181,14 @@ def patch_swap_backward(
     gate_weight: Tensor,
     target_index: Tensor,
     source_index: Tensor,
-    scores: Tensor,
-    tau: float,
-    exact_steps: int,
-    highest: bool,
-    relax: bool,
-    need_target: bool,
-    need_source: bool,
-    need_gate: bool,
+    *rest,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    *_, need_target, need_source, _ = rest
     slots, patches = _rows(target_index, target), _rows(source_index, source)
     original_target = target.scatter(1, slots, source.gather(1, patches))
     original_source = source.scatter(1, patches, target.gather(1, slots))
-    dtarget, dsource, dweight, dbias = patch_replace_backward(
-        grad_target,
-        original_target,
-        original_source,
-        gate_weight,
-        target_index,
-        source_index,
-        scores,
-        tau,
-        exact_steps,
-        highest,
-        relax,
-        need_target,
-        need_source,
-        need_gate,
-    )
+    original = original_target, original_source, gate_weight, target_index, source_index
+    dtarget, dsource, dweight, dbias = patch_replace_backward(grad_target, *original, *rest)
     # The source buffer's own gradient only moves: to the patches that stayed, and back to the target's displaced ones.
     if grad_source is None:
         return dtarget, dsource, dweight, dbias

@@ -4,10 +4,10 @@ Kernels live elsewhere and register themselves for their device: C++ for the CPU
 `pare_kernels._C`), Triton for CUDA (`pare_kernels/_triton/`). On other devices, and without the extension, `_fallback.py` serves;
 CUDA without Triton is an error that says so, since the fallback would be slower by orders of magnitude.
 
-Conventions: "acc" is float32, or float64 for float64 tokens. A seed is an int64 tensor of one element. `exact_steps = -1` means all
-steps. Results that nobody needs (`need_* = False`) are empty tensors. dweight has the shape of the gate's weight, dbias is (1,),
-both acc. Autocast: the operators choose their own precision (scores in acc, rows copied as they are), so no casting is registered
-and autocast passes through.
+Conventions: "acc" is float32, or float64 for float64 tokens. A seed is an int64 tensor of one element; row b of a batch has the
+seed's noise of row `first_row + b`. `exact_steps = -1` means all steps. Results that nobody needs (`need_* = False`) are empty
+tensors. dweight has the shape of the gate's weight, dbias is (1,), both acc. Autocast: the operators choose their own precision
+(scores in acc, rows copied as they are), so no casting is registered and autocast passes through.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ _library = torch.library.Library(NAMESPACE, "DEF")
 
 _FORWARD_ARGUMENTS = (
     "Tensor gate_weight, Tensor? gate_bias, Tensor? seed, Tensor? noise_target, Tensor? noise_source, SymInt k, float tau, "
-    "float noise_scale, int selection, bool highest, bool by_score, int exact_steps, bool straight_through"
+    "float noise_scale, int selection, bool highest, bool by_score, int exact_steps, bool straight_through, "
+    "SymInt first_row=0"
 )
 _CHOICE_RESULTS = "Tensor target_index, Tensor source_index, Tensor scores"
 _BACKWARD_ARGUMENTS = (
@@ -50,8 +51,8 @@ SCHEMAS = {
     ),
     # acc (B, N) -> acc (B, N) x 3, int64 (B, k) ascending. Neither noise nor seed: plain top-k.
     "gumbel_topk": (
-        "(Tensor scores, Tensor? noise, Tensor? seed, int stream, SymInt k, float tau, float noise_scale, int exact_steps)"
-        " -> (Tensor mask, Tensor relaxed, Tensor noisy, Tensor indices)"
+        "(Tensor scores, Tensor? noise, Tensor? seed, int stream, SymInt k, float tau, float noise_scale, int exact_steps, "
+        "SymInt first_row=0) -> (Tensor mask, Tensor relaxed, Tensor noisy, Tensor indices)"
     ),
     "gumbel_topk_backward": "(Tensor grad, Tensor noisy, SymInt k, float tau, int exact_steps) -> Tensor",
     # (B, Nt, D), (B, Ns, D) -> (B, Nt, D), int64 (B, k) x 2, acc (2 B (Nt + Ns),): `ChoiceScores`, flat.
@@ -100,7 +101,7 @@ def _(grad, scores, tokens, weight, need_tokens, need_weight):
 
 
 @_fake("gumbel_topk")
-def _(scores, noise, seed, stream, k, tau, noise_scale, exact_steps):
+def _(scores, noise, seed, stream, k, *options):
     like = [scores.new_empty(scores.shape) for _ in range(3)]
     return *like, scores.new_empty((scores.shape[0], k), dtype=torch.int64)
 
@@ -271,7 +272,7 @@ _differentiate("gate_scores", _gate_scores_context, _gate_scores_backward)
 
 
 def _gumbel_topk_context(ctx, inputs, output):
-    scores, *_, ctx.k, ctx.tau, _, ctx.exact_steps = inputs
+    scores, _, _, _, ctx.k, ctx.tau, _, ctx.exact_steps, _ = inputs
     _, _, noisy, indices = output
     ctx.mark_non_differentiable(indices, noisy)
     ctx.save_for_backward(noisy, scores)  # the scores are what a second derivative would be with respect to
@@ -287,18 +288,18 @@ def _gumbel_topk_backward(ctx, grad_mask, grad_relaxed, _noisy, _indices):
         dscores = _ops.gumbel_topk_backward.default(
             sum(given[1:], given[0]).contiguous(), noisy, ctx.k, ctx.tau, ctx.exact_steps
         )
-    return dscores, *(None,) * 7
+    return dscores, *(None,) * 8
 
 
 _differentiate("gumbel_topk", _gumbel_topk_context, _gumbel_topk_backward)
 
-_NO_GRADIENT = (None,) * 11  # seed and noise, k, and the options
+_NO_GRADIENT = (None,) * 12  # seed and noise, k, the options and the first row
 
 
 def _save_choice(ctx, inputs, output, target, source):
     """What the backward passes of `patch_replace` and `patch_swap_` need; `target` and `source` as they are after the call."""
     gate_weight, gate_bias = inputs[2:4]
-    _, ctx.tau, _, _, ctx.highest, _, ctx.exact_steps, ctx.relax = inputs[7:]
+    _, ctx.tau, _, _, ctx.highest, _, ctx.exact_steps, ctx.relax, _ = inputs[7:]
     choice = output[-3:]  # target_index, source_index, scores
     ctx.mark_non_differentiable(*choice)
     if not ctx.relax:

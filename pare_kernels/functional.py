@@ -12,10 +12,12 @@ from torch.autograd import forward_ad
 from pare_kernels import _library
 from pare_kernels._checks import (
     LEAST_TAU,
+    ReplaceOptions,
     accumulation_dtype,
     as_int,
     check_changeable,
     check_exact_steps,
+    check_first_row,
     check_floating,
     check_gate,
     check_k,
@@ -23,6 +25,7 @@ from pare_kernels._checks import (
     check_number,
     check_patch_replace,
     check_tokens,
+    replace_options,
     settle_randomness,
     settle_seed,
 )
@@ -90,6 +93,7 @@ def gumbel_topk(
     generator: torch.Generator | None = None,
     noise: Tensor | None = None,
     stream: SupportsIndex = 0,
+    first_row: SupportsIndex = 0,
 ) -> TopKResult:
     """A random k-subset of each row, with the straight-through gradient of the relaxed subset sampler.
 
@@ -107,6 +111,7 @@ def gumbel_topk(
         generator: draws the seed; without seed, generator and noise the default generator does.
         noise: Gumbel values to use instead, of the shape of `scores`; -inf excludes an item.
         stream: which of the independent noise streams of one seed (`patch_replace` uses 0 for the target, 1 for the source).
+        first_row: the row of the seed's noise that the first row of `scores` has, in [0, 2^62); row b has that of `first_row + b`.
 
     Returns:
         `TopKResult(indices, mask, relaxed)`. Equal scores: the lower index ranks higher; NaN ranks below everything. Rows of
@@ -126,6 +131,7 @@ def gumbel_topk(
     number = as_int(stream)
     if number is None or not 0 <= number < 2**32:
         raise ValueError(f"stream must be an int in [0, 2^32), got {stream!r}")
+    first_row = check_first_row(first_row)
     if noise is not None:
         if seed is not None or generator is not None:
             raise ValueError("noise must not be given together with seed or generator: it is already drawn")
@@ -137,7 +143,9 @@ def gumbel_topk(
         noise = noise.reshape(rows.shape)
     # The cast stays outside the operator, so that autograd brings the gradient back in the type of the scores.
     rows = rows.to(accumulation_dtype(scores.dtype))
-    mask, relaxed, _, indices = _call("gumbel_topk", (rows,), noise, seed, number, k, tau, noise_scale, steps)
+    mask, relaxed, _, indices = _call(
+        "gumbel_topk", (rows,), noise, seed, number, k, tau, noise_scale, steps, first_row
+    )
     leading = scores.shape[:-1]
     return TopKResult(
         indices.reshape(*leading, k), mask.to(scores.dtype).reshape(scores.shape), relaxed.reshape(scores.shape)
@@ -160,6 +168,7 @@ def patch_replace(
     seed: SupportsIndex | Tensor | None = None,
     generator: torch.Generator | None = None,
     noise: tuple[Tensor, Tensor] | None = None,
+    first_row: SupportsIndex = 0,
     straight_through: bool | None = None,
 ) -> PatchReplaceResult:
     """Replaces k patches of each target sample by patches of a source sample, chosen by a gate (PaRe, Cai et al., ICML 2024).
@@ -191,6 +200,9 @@ def patch_replace(
         noise: (noise_target, noise_source) of shapes (B, Nt) and (B, Ns): Gumbel values used as they are, before `noise_scale`;
             -inf excludes a patch: a source patch from being chosen, a target patch from being kept (with `replace="highest"`: from
             being replaced).
+        first_row: the row of the seed's noise that the first sample has, in [0, 2^62); sample b has that of row `first_row + b`. So
+            a sample's noise is the same however a batch is divided: who holds its samples from i on passes `first_row=i` with
+            the seed of all. Without effect on given `noise`.
         straight_through: whether the choice has a gradient; None: with "gumbel" only, as in the paper. "topk" may turn it on.
 
     Returns:
@@ -205,25 +217,41 @@ def patch_replace(
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, device or range; the message names it.
     """
-    k, options = check_patch_replace(
-        target,
-        source,
-        gate_weight,
-        gate_bias,
-        k,
-        tau,
-        noise_scale,
-        selection,
-        replace,
-        pairing,
-        exact_steps,
-        straight_through,
+    options = replace_options(
+        tau=tau,
+        noise_scale=noise_scale,
+        selection=selection,
+        replace=replace,
+        pairing=pairing,
+        exact_steps=exact_steps,
+        straight_through=straight_through,
     )
-    randomness = settle_randomness(target, source, selection, seed, generator, noise)
-    mixed, target_index, source_index, *_ = _call(
-        "patch_replace", (target, source, gate_weight, gate_bias), *randomness, k, *options
-    )
-    return PatchReplaceResult(mixed, replaced_share(k, target.shape[1]), target_index, source_index)
+    randomness = seed, generator, noise, first_row
+    return replace_with(options, target, source, gate_weight, gate_bias, k, *randomness)
+
+
+def replace_with(
+    options: ReplaceOptions,
+    target: Tensor,
+    source: Tensor,
+    gate_weight: Tensor,
+    gate_bias: Tensor | None,
+    k: SupportsIndex,
+    *randomness,
+) -> PatchReplaceResult:
+    """`patch_replace` with its options as one; `randomness`: seed, generator, noise, first_row."""
+    differentiable = target, source, gate_weight, gate_bias
+    operands = _operands(options, differentiable, k, *randomness)
+    mixed, target_index, source_index, *_ = _call("patch_replace", differentiable, *operands)
+    lam = replaced_share(target_index.shape[1], target.shape[1])
+    return PatchReplaceResult(mixed, lam, target_index, source_index)
+
+
+def _operands(options: ReplaceOptions, differentiable, k, seed, generator, noise, first_row) -> tuple:
+    """What the raw operators take after the tensors that may need a gradient; everything checked."""
+    k, first_row = check_patch_replace(*differentiable, k), check_first_row(first_row)
+    randomness = settle_randomness(*differentiable[:2], options.selection, seed, generator, noise)
+    return *randomness, k, *options.flat, first_row
 
 
 def patch_swap_(
@@ -242,6 +270,7 @@ def patch_swap_(
     seed: SupportsIndex | Tensor | None = None,
     generator: torch.Generator | None = None,
     noise: tuple[Tensor, Tensor] | None = None,
+    first_row: SupportsIndex = 0,
     straight_through: bool | None = None,
 ) -> PatchReplaceResult:
     """`patch_replace` in place: exchanges the k chosen pairs of rows between the two buffers.
@@ -260,41 +289,37 @@ def patch_swap_(
         RuntimeError: a leaf tensor that requires a gradient, or an inference tensor outside `torch.inference_mode()` (as for every
             in-place operation of PyTorch).
     """
-    k, options = check_patch_replace(
-        target,
-        source,
-        gate_weight,
-        gate_bias,
-        k,
-        tau,
-        noise_scale,
-        selection,
-        replace,
-        pairing,
-        exact_steps,
-        straight_through,
+    options = replace_options(
+        tau=tau,
+        noise_scale=noise_scale,
+        selection=selection,
+        replace=replace,
+        pairing=pairing,
+        exact_steps=exact_steps,
+        straight_through=straight_through,
     )
-    randomness = settle_randomness(target, source, selection, seed, generator, noise)
+    differentiable = target, source, gate_weight, gate_bias
+    operands = _operands(options, differentiable, k, seed, generator, noise, first_row)
     read = {"gate_weight": gate_weight}
     if gate_bias is not None:
         read["gate_bias"] = gate_bias
     if noise is not None:
         read |= {"noise[0] (target)": noise[0], "noise[1] (source)": noise[1]}
     _check_in_place({"target": target, "source": source}, read)
-    differentiable = (target, source, gate_weight, gate_bias)
     needs_gradient = _needs_gradient(*differentiable)
     copies = needs_gradient and (torch.compiler.is_compiling() or target._is_view() or source._is_view())
     if copies or torch._C._are_functorch_transforms_active():
         # Under torch.func and in a traced graph no autograd function can mark its inputs as changed, and none with several
         # outputs may mark a view.
-        mixed, displaced, target_index, source_index, *_ = _call("patch_swap", differentiable, *randomness, k, *options)
+        mixed, displaced, target_index, source_index, *_ = _call("patch_swap", differentiable, *operands)
         target.copy_(mixed)
         source.copy_(displaced)
     elif needs_gradient:
-        _, _, target_index, source_index, *_ = _library.PatchSwap.apply(*differentiable, *randomness, k, *options)
+        _, _, target_index, source_index, *_ = _library.PatchSwap.apply(*differentiable, *operands)
     else:
-        target_index, source_index, *_ = _ops.patch_swap_.default(*differentiable, *randomness, k, *options)
-    return PatchReplaceResult(target, replaced_share(k, target.shape[1]), target_index, source_index)
+        target_index, source_index, *_ = _ops.patch_swap_.default(*differentiable, *operands)
+    lam = replaced_share(target_index.shape[1], target.shape[1])
+    return PatchReplaceResult(target, lam, target_index, source_index)
 
 
 def _check_in_place(written: dict[str, Tensor], read: dict[str, Tensor]) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import torch
 from torch import Tensor, nn
 
-from pare_kernels._checks import as_int, check_options
+from pare_kernels._checks import ReplaceOptions, as_int
 from pare_kernels._types import PatchReplaceResult
-from pare_kernels.functional import gate_scores, patch_replace
+from pare_kernels.functional import gate_scores, replace_with
 
 
 class PatchGate(nn.Module):
@@ -63,32 +63,17 @@ class PatchReplace(nn.Module):
         dim: features per patch token, D; a `PatchGate` may be given instead, to be shared.
         tau, noise_scale, selection, replace, pairing, exact_steps, straight_through: as in `pare_kernels.patch_replace`.
 
+    Attributes:
+        options: all of them but `dim`, read-only.
+
     Raises:
         TypeError, ValueError: an option out of its range; the message names it.
     """
 
-    def __init__(
-        self,
-        dim: SupportsIndex | PatchGate,
-        *,
-        tau: float = 0.9,
-        noise_scale: float = 1.0,
-        selection: str = "gumbel",
-        replace: str = "lowest",
-        pairing: str = "position",
-        exact_steps: SupportsIndex | None = 8,
-        straight_through: bool | None = None,
-    ) -> None:
+    def __init__(self, dim: SupportsIndex | PatchGate, **options: Any) -> None:
         super().__init__()
-        check_options(tau, noise_scale, selection, replace, pairing, exact_steps, straight_through)
+        self.options = ReplaceOptions(**options)
         self.gate = dim if isinstance(dim, PatchGate) else PatchGate(dim)
-        self.tau = tau
-        self.noise_scale = noise_scale
-        self.selection = selection
-        self.replace = replace
-        self.pairing = pairing
-        self.exact_steps = exact_steps
-        self.straight_through = straight_through
 
     def forward(
         self,
@@ -99,31 +84,14 @@ class PatchReplace(nn.Module):
         seed: SupportsIndex | Tensor | None = None,
         generator: torch.Generator | None = None,
         noise: tuple[Tensor, Tensor] | None = None,
+        first_row: SupportsIndex = 0,
     ) -> PatchReplaceResult:
         """target (B, Nt, dim), source (B, Ns, dim) -> `PatchReplaceResult`."""
-        return patch_replace(
-            target,
-            source,
-            self.gate.weight,
-            self.gate.bias,
-            k=k,
-            tau=self.tau,
-            noise_scale=self.noise_scale,
-            selection=self.selection,
-            replace=self.replace,
-            pairing=self.pairing,
-            exact_steps=self.exact_steps,
-            seed=seed,
-            generator=generator,
-            noise=noise,
-            straight_through=self.straight_through,
-        )
+        randomness = seed, generator, noise, first_row
+        return replace_with(self.options, target, source, self.gate.weight, self.gate.bias, k, *randomness)
 
     if TYPE_CHECKING:
         __call__ = forward
 
     def extra_repr(self) -> str:
-        return (
-            f"tau={self.tau}, noise_scale={self.noise_scale}, selection={self.selection!r}, replace={self.replace!r}, "
-            f"pairing={self.pairing!r}, exact_steps={self.exact_steps}, straight_through={self.straight_through}"
-        )
+        return repr(self.options)

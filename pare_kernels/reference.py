@@ -20,13 +20,22 @@ Everything here favours being read over being fast. Shapes: B rows of a batch, N
 from __future__ import annotations
 
 import math
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor
 
-from pare_kernels._checks import accumulation_dtype, check_patch_replace, first_derivative_only, settle_randomness
-from pare_kernels._types import PatchReplaceResult, replaced_share
+from pare_kernels._checks import (
+    ALL_EXACT,
+    ReplaceOptions,
+    accumulation_dtype,
+    check_first_row,
+    check_patch_replace,
+    first_derivative_only,
+    replace_options,
+    settle_randomness,
+)
+from pare_kernels._types import ChoiceScores, PatchReplaceResult, replaced_share
 
 TARGET_STREAM, SOURCE_STREAM = 0, 1
 FARTHEST = 700  # how many tau a score that counts may lie below the largest of its row: e^-700 is still a normal double
@@ -55,19 +64,22 @@ def philox_4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tenso
     return c0, c1, c2, c3
 
 
-def philox_bits(seed: Tensor, rows: int, patches: int, stream: int) -> Tensor:
-    """The 24 random bits of every patch, int64 (rows, patches) in [0, 2^24): what every backend agrees on to the bit."""
+def philox_bits(seed: Tensor, rows: int, patches: int, stream: int, first_row: int = 0) -> Tensor:
+    """The 24 random bits of every patch of rows `first_row` on, int64 (rows, patches) in [0, 2^24): what every backend agrees on
+    to the bit."""
     seed = seed.reshape(()).to(torch.int64)
     patch = torch.arange(patches, device=seed.device).expand(rows, patches)
-    row = torch.arange(rows, device=seed.device).unsqueeze(1).expand(rows, patches)
+    row = first_row + torch.arange(rows, device=seed.device).unsqueeze(1).expand(rows, patches)
     counter = (patch, row & _WORD, row >> 32, torch.full_like(patch, stream))
     word, *_ = philox_4x32(counter, (seed & _WORD, (seed >> 32) & _WORD))
     return word >> 8
 
 
-def gumbel_noise(seed: Tensor, rows: int, patches: int, stream: int, dtype: torch.dtype = torch.float64) -> Tensor:
+def gumbel_noise(
+    seed: Tensor, rows: int, patches: int, stream: int, dtype: torch.dtype = torch.float64, first_row: int = 0
+) -> Tensor:
     """Standard Gumbel noise G = -log(-log(u)), (rows, patches), u = (bits + 1/2) 2^-24 in the open interval (0, 1)."""
-    u = (philox_bits(seed, rows, patches, stream).double() + 0.5) * 2.0**-24
+    u = (philox_bits(seed, rows, patches, stream, first_row).double() + 0.5) * 2.0**-24
     return (-torch.log(-torch.log(u))).to(dtype)
 
 
@@ -89,6 +101,30 @@ def noisy_scores(gate: Tensor | None, noise: Tensor | None, noise_scale: float) 
     if gate is None:
         return noise
     return gate if noise is None else gate + noise_scale * noise
+
+
+def choice_scores(
+    target: Tensor,
+    source: Tensor,
+    gate_weight: Tensor,
+    gate_bias: Tensor | None,
+    seed: Tensor | None,
+    noise_target: Tensor | None,
+    noise_source: Tensor | None,
+    options: ReplaceOptions,
+    first_row: int,
+) -> ChoiceScores:
+    """The scores that decide, and the gates behind them, for (B, Nt, D) and (B, Ns, D) tokens."""
+    noisy, gates = [], []
+    for stream, noise, tokens in ((TARGET_STREAM, noise_target, target), (SOURCE_STREAM, noise_source, source)):
+        if options.selection == "topk":
+            noise = None
+        elif seed is not None:
+            dtype = accumulation_dtype(tokens.dtype)
+            noise = gumbel_noise(seed, *tokens.shape[:2], stream, dtype, first_row)
+        gates.append(None if options.selection == "random" else gate_scores(tokens, gate_weight, gate_bias))
+        noisy.append(noisy_scores(gates[-1], noise, options.noise_scale))
+    return ChoiceScores(*noisy, *gates)
 
 
 def ranking(scores: Tensor) -> Tensor:
@@ -308,50 +344,27 @@ def patch_replace(
     gate_bias: Tensor | None = None,
     *,
     k: SupportsIndex,
-    tau: float = 0.9,
-    noise_scale: float = 1.0,
-    selection: str = "gumbel",
-    replace: str = "lowest",
-    pairing: str = "position",
-    exact_steps: SupportsIndex | None = 8,
     seed: SupportsIndex | Tensor | None = None,
     generator: torch.Generator | None = None,
     noise: tuple[Tensor, Tensor] | None = None,
-    straight_through: bool | None = None,
+    first_row: SupportsIndex = 0,
+    **words: Any,
 ) -> PatchReplaceResult:
     """What `pare_kernels.patch_replace` computes, same arguments and result (see there), as one differentiable expression."""
-    k, options = check_patch_replace(
-        target,
-        source,
-        gate_weight,
-        gate_bias,
-        k,
-        tau,
-        noise_scale,
-        selection,
-        replace,
-        pairing,
-        exact_steps,
-        straight_through,
-    )
-    seed, noise_target, noise_source = settle_randomness(target, source, selection, seed, generator, noise)
-    (batch, num_target, _), num_source = target.shape, source.shape[1]
-    dtype = accumulation_dtype(target.dtype)
-    if seed is not None:
-        noise_target = gumbel_noise(seed, batch, num_target, TARGET_STREAM, dtype)
-        noise_source = gumbel_noise(seed, batch, num_source, SOURCE_STREAM, dtype)
-
-    scored = selection != "random"
-    s_target = noisy_scores(gate_scores(target, gate_weight, gate_bias) if scored else None, noise_target, noise_scale)
-    s_source = noisy_scores(gate_scores(source, gate_weight, gate_bias) if scored else None, noise_source, noise_scale)
+    options = replace_options(**words)
+    k, first_row = check_patch_replace(target, source, gate_weight, gate_bias, k), check_first_row(first_row)
+    randomness = settle_randomness(target, source, options.selection, seed, generator, noise)
+    s_target, s_source, *_ = choice_scores(target, source, gate_weight, gate_bias, *randomness, options, first_row)
     target_index, source_index = choose_patches(
-        s_target.detach(), s_source.detach(), k, replace=replace, pairing=pairing
+        s_target.detach(), s_source.detach(), k, replace=options.replace, pairing=options.pairing
     )
 
-    if options.relax:
-        sign = -1.0 if replace == "highest" else 1.0
-        target = StraightThroughRows.apply(target, RelaxedTopK.apply(sign * s_target, num_target - k, tau, exact_steps))
-        source = StraightThroughRows.apply(source, RelaxedTopK.apply(s_source, k, tau, exact_steps))
+    num_target, (tau, *_, exact_steps, relax) = target.shape[1], options.flat
+    if relax:
+        steps = None if exact_steps == ALL_EXACT else exact_steps
+        sign = -1.0 if options.replace == "highest" else 1.0
+        target = StraightThroughRows.apply(target, RelaxedTopK.apply(sign * s_target, num_target - k, tau, steps))
+        source = StraightThroughRows.apply(source, RelaxedTopK.apply(s_source, k, tau, steps))
     placed = source.gather(1, source_index.unsqueeze(-1).expand(-1, -1, source.shape[-1]))
     mixed = target.scatter(1, target_index.unsqueeze(-1).expand_as(placed), placed)
     return PatchReplaceResult(mixed, replaced_share(k, num_target), target_index, source_index)

@@ -47,6 +47,7 @@ struct Noise {
   bool seeded;
   std::uint64_t seed;
   std::uint32_t stream;
+  std::uint64_t first_row = 0;  // of the seed's rows, the one that the first item of the batch has
 };
 
 struct GumbelTopK {

@@ -37,7 +37,7 @@ void add_noise(const Noise& noise, std::int64_t item, std::int64_t items, double
     return;
   }
   const T* values = noise.given ? static_cast<const T*>(noise.given) + item * items : noisy;
-  if (!noise.given) gumbel_row<T>(noise.seed, noise.stream, static_cast<std::uint64_t>(item), items, noisy);
+  if (!noise.given) gumbel_row<T>(noise.seed, noise.stream, noise.first_row + static_cast<std::uint64_t>(item), items, noisy);
   const T scale = static_cast<T>(noise_scale);
   if (gate) {
     for (std::int64_t i = 0; i < items; ++i) noisy[i] = gate[i] + scale * values[i];

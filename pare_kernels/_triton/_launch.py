@@ -1,12 +1,10 @@
-"""How kernels are declared and launched: run-time numbers stay run-time numbers, and every launch states its traffic."""
+"""How kernels are declared and launched: run-time numbers stay run-time numbers."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import inspect
-from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 import triton
@@ -14,28 +12,6 @@ from torch import Tensor
 
 MAX_PROGRAMS = 2**31 - 1  # of a one-dimensional grid, on every device
 ROWS = "gate_", "mask_", "noise_", "noisy_", "scores_"  # pointers to rows of any length, one after the other
-
-
-class Launch(NamedTuple):
-    """One kernel launch: the kernel's name, its programs, and the bytes of device memory it has to move."""
-
-    name: str
-    programs: int
-    bytes: int
-
-
-_recorders: list[list[Launch]] = []
-
-
-@contextlib.contextmanager
-def record_launches() -> Iterator[list[Launch]]:
-    """Collects every launch made inside the block, in order."""
-    launches: list[Launch] = []
-    _recorders.append(launches)
-    try:
-        yield launches
-    finally:
-        _recorders.remove(launches)
 
 
 def kernel(function):
@@ -59,20 +35,14 @@ def launch(
     programs: int,
     *arguments,
     device: torch.device,
-    traffic: int,
     num_warps: int,
     **constants,
 ) -> None:
-    """Runs `programs` programs of a kernel on the current stream of the tensors' own device; nothing for an empty grid.
-
-    `traffic`: the bytes that the launch has to move, for the record.
-    """
+    """Runs `programs` programs of a kernel on the current stream of the tensors' own device; nothing for an empty grid."""
     if programs == 0:
         return
     if programs > MAX_PROGRAMS:
         raise ValueError(f"{kernel.__name__} needs {programs} programs, more than a device's {MAX_PROGRAMS}")
-    for launches in _recorders:
-        launches.append(Launch(kernel.__name__, programs, traffic))
     with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
         kernel[(programs,)](*arguments, num_warps=num_warps, **constants)
 

@@ -1,4 +1,4 @@
-"""One function per kernel: block sizes, outputs, and the bytes that the launch has to move.
+"""One function per kernel: block sizes and outputs; the docstring says what bytes the launch has to move.
 
 Byte counts take every array once per use, as if nothing stayed in a cache. In the formulas T and S stand for the bytes of the
 target and the source tokens, k for the bytes of k token rows per batch item, `row` for one score (4 bytes, 8 for float64) per
@@ -16,7 +16,7 @@ import torch
 import triton
 from torch import Tensor
 
-from pare_kernels._checks import ALL_EXACT
+from pare_kernels._checks import ALL_EXACT, ReplaceOptions
 from pare_kernels._triton import long_rows, relaxation, selection, tokens
 from pare_kernels._triton._launch import alignment, launch, split_number
 
@@ -66,14 +66,6 @@ def _strides(tensor: Tensor, align: int) -> tuple[int, int, int]:
     return item // align, row // align, column
 
 
-def _bytes(*tensors: Tensor | None) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
-
-
-def _token_bytes(tensor: Tensor, rows: int) -> int:
-    return rows * tensor.shape[-1] * tensor.element_size()
-
-
 def _as_one_item(tensor: Tensor) -> Tensor:
     """(B, N, D) as (1, B N, D) where the strides allow, so that short rows share blocks."""
     batch, num, features = tensor.shape
@@ -85,7 +77,6 @@ def _as_one_item(tensor: Tensor) -> Tensor:
 def gate_scores(both: Sequence[Tensor], weight: Tensor, bias: Tensor | None, scores: Sequence[Tensor]) -> None:
     """Fills in the (B, N) scores of one or both modalities, one launch. Bytes: read T + S + weight, write 2 rows."""
     target = both[0]
-    traffic = _bytes(*both, *scores, weight, bias)
     both = [_as_one_item(tensor) for tensor in both]
     block_rows, block_columns = _tile(
         target.shape[2], max(tensor.shape[1] for tensor in both), 2 * _two_loads(target), most=64
@@ -112,7 +103,6 @@ def gate_scores(both: Sequence[Tensor], weight: Tensor, bias: Tensor | None, sco
         BLOCK_ROWS=block_rows,
         BLOCK_COLUMNS=block_columns,
         device=target.device,
-        traffic=traffic,
         num_warps=8,
     )
 
@@ -123,9 +113,8 @@ def select(
     noise: tuple[Tensor, Tensor] | None,
     seed: Tensor | None,
     k: int,
-    scale: float,
-    highest: bool,
-    by_score: bool,
+    options: ReplaceOptions,
+    first_row: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Fills in the (B, N) noisy scores of both modalities and returns their index lists, one launch.
 
@@ -133,16 +122,31 @@ def select(
     not fit into one block are read again per bisection step, and pairing by score sorts the lists, both out of the cache.
     """
     batch, nums = noisy[0].shape[0], [rows.shape[1] for rows in noisy]
+    by_score = options.pairing == "score"
     index = [rows.new_empty((batch, k), dtype=torch.int64) for rows in noisy]
     orders = noisy[0].new_empty((batch, 4, k) if by_score else 1, dtype=torch.int32)
     _launch_select(
-        noisy, index, gates, noise, seed, nums, k, scale, 1, highest, by_score, mask=None, orders=orders, batch=batch
+        noisy,
+        index,
+        gates,
+        noise,
+        seed,
+        nums,
+        k,
+        options.noise_scale,
+        1,
+        options.replace == "highest",
+        by_score,
+        first_row,
+        mask=None,
+        orders=orders,
+        batch=batch,
     )
     return index[0], index[1]
 
 
 def select_rows(
-    scores: Tensor, noise: Tensor | None, seed: Tensor | None, stream: int, k: int, scale: float
+    scores: Tensor, noise: Tensor | None, seed: Tensor | None, stream: int, k: int, scale: float, first_row: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(noisy, mask, indices) of the k best of each row of (B, N) scores, one launch.
 
@@ -164,6 +168,7 @@ def select_rows(
         stream,
         highest=False,
         by_score=False,
+        first_row=first_row,
         mask=mask,
         orders=indices,
         batch=0,
@@ -171,14 +176,14 @@ def select_rows(
     return noisy, mask, indices
 
 
-def _launch_select(noisy, index, gates, noise, seed, nums, k, scale, stream, highest, by_score, *, mask, orders, batch):
+def _launch_select(
+    noisy, index, gates, noise, seed, nums, k, scale, stream, highest, by_score, first_row, *, mask, orders, batch
+):
     rows = noisy[0].shape[0]
     one = mask is not None
     length = max(nums[1:] if one else nums)
     block, single = _row_block(length, noisy[0].dtype)
     how = selection.PHILOX if seed is not None else selection.GIVEN if noise is not None else selection.NO_NOISE
-    used = slice(1) if one else slice(2)
-    traffic = _bytes(*noisy[used], *index[used], mask, *(gates or ())[used], *(noise or ())[used], seed)
     launch(
         selection.select_kernel,
         rows if one or by_score else 2 * rows,
@@ -195,13 +200,13 @@ def _launch_select(noisy, index, gates, noise, seed, nums, k, scale, stream, hig
         *split_number(scale),
         stream,
         int(highest),
+        first_row,
         HAS_GATE=gates is not None,
         NOISE=how.value,
         HAS_MASK=mask is not None,
         BY_SCORE=by_score,
         SINGLE=single,
         device=noisy[0].device,
-        traffic=traffic,
         **_row_options(block, noisy[0].dtype),
     )
 
@@ -229,7 +234,6 @@ def replace(target: Tensor, source: Tensor, target_index: Tensor, source_index: 
         BLOCK_ROWS=block_rows,
         BLOCK_COLUMNS=block_columns,
         device=target.device,
-        traffic=2 * _bytes(target) + _bytes(target_index, source_index),
         num_warps=8,
     )
     return mixed
@@ -256,7 +260,6 @@ def swap(target: Tensor, source: Tensor, target_index: Tensor, source_index: Ten
         BLOCK_ROWS=block_rows,
         BLOCK_COLUMNS=block_columns,
         device=target.device,
-        traffic=4 * _token_bytes(target, batch * k) + _bytes(target_index, source_index),
         num_warps=8,
     )
 
@@ -285,7 +288,6 @@ def dots(grad: Tensor, target: Tensor, source: Tensor, index: tuple[Tensor, Tens
         BLOCK_ROWS=block_rows,
         BLOCK_COLUMNS=block_columns,
         device=target.device,
-        traffic=2 * _bytes(target) + _bytes(result) + (0 if swapped else _bytes(*index)),
         num_warps=8,
     )
     return result
@@ -298,11 +300,6 @@ class Steps(NamedTuple):
     remaining: int
     segment: int
     saved: int  # steps that are in memory at a time
-
-    @property
-    def passes(self) -> int:
-        """How often a row of each exact step is written or read: twice as often where segments are made again."""
-        return 2 if self.exact <= MOST_SAVED_STEPS else 4
 
 
 def plan_steps(total: int, exact_steps: int, most_saved: int = MOST_SAVED_STEPS) -> Steps:
@@ -381,8 +378,6 @@ def adjoint(
     largest = max(plans)
     partners = [like.new_empty(like.shape, dtype=torch.int32) for like in noisy]
     dscores = [torch.empty_like(like) for like in noisy]
-    steps_bytes = sum(largest.passes * plan.exact * _bytes(like) for plan, like in zip(plans, noisy, strict=True))
-    traffic = _bytes(*noisy, *dscores, *index, *index, *partners, *partners, row_dots, row_dots) + steps_bytes
     for kernel, saved, numbers, options in _row_launches(
         relaxation.adjoint_kernel,
         long_rows.adjoint_kernel,
@@ -411,10 +406,8 @@ def adjoint(
             *split_number(tau),
             *numbers,
             device=row_dots.device,
-            traffic=traffic,
             **options,
         )
-        traffic = _bytes(*noisy)
     return ScoreGradients(*dscores, *partners)
 
 
@@ -432,7 +425,6 @@ def partners(index: tuple[Tensor, Tensor], nums: tuple[int, int]) -> tuple[Tenso
         *nums,
         k,
         device=index[0].device,
-        traffic=_bytes(*index, *result),
         **_row_options(block, torch.float32),
     )
     return result[0], result[1]
@@ -446,22 +438,17 @@ def relaxed(noisy: Tensor, k: int, tau: float, exact_steps: int) -> Tensor:
     block, single = _row_block(num, noisy.dtype)
     steps = num, plan.exact, plan.remaining, *split_number(tau)
     limit = series_limit(tau, noisy.dtype)
-    state = torch.empty_like(noisy, dtype=torch.float64)
-    moved = {"device": noisy.device, "traffic": _bytes(noisy, h)}
+    state, device = torch.empty_like(noisy, dtype=torch.float64), noisy.device
     if single:
-        launch(relaxation.relaxed_kernel, batch, noisy, h, *steps, limit, **moved, **_row_options(block, noisy.dtype))
+        options = _row_options(block, noisy.dtype)
+        launch(relaxation.relaxed_kernel, batch, noisy, h, *steps, limit, device=device, **options)
     else:
-        numbers, options = (*steps, limit, 0.0), _sweep_options(noisy.dtype)
-        launch(
-            long_rows.relaxed_kernel, batch, noisy, h, state.view(noisy.dtype), *numbers, WIDE=False, **moved, **options
-        )
+        numbers, options = (*steps, limit, 0.0), _sweep_options(noisy.dtype) | {"WIDE": False}
+        launch(long_rows.relaxed_kernel, batch, noisy, h, state.view(noisy.dtype), *numbers, device=device, **options)
     if noisy.dtype == torch.float32:
-        numbers, moved = (
-            (*steps, series_limit(tau, torch.float64), widest_single(tau)),
-            moved | {"traffic": _bytes(noisy)},
-        )
-        options = _sweep_options(torch.float64) | {"num_warps": 4}  # with more it spills
-        launch(long_rows.relaxed_kernel, batch, noisy, h, state, *numbers, WIDE=True, **moved, **options)
+        numbers = (*steps, series_limit(tau, torch.float64), widest_single(tau))
+        options = _sweep_options(torch.float64) | {"WIDE": True, "num_warps": 4}  # with more it spills
+        launch(long_rows.relaxed_kernel, batch, noisy, h, state, *numbers, device=device, **options)
     return h
 
 
@@ -470,7 +457,6 @@ def topk_adjoint(grad: Tensor, noisy: Tensor, k: int, tau: float, exact_steps: i
     batch, num = noisy.shape
     plan = plan_steps(k, exact_steps)
     dscores = torch.empty_like(noisy)
-    traffic = _bytes(grad, noisy, dscores) + plan.passes * plan.exact * _bytes(noisy)
     for kernel, saved, numbers, options in _row_launches(
         relaxation.topk_adjoint_kernel,
         long_rows.topk_adjoint_kernel,
@@ -493,10 +479,8 @@ def topk_adjoint(grad: Tensor, noisy: Tensor, k: int, tau: float, exact_steps: i
             *split_number(tau),
             *numbers,
             device=noisy.device,
-            traffic=traffic,
             **options,
         )
-        traffic = _bytes(noisy)
     return dscores
 
 
@@ -546,18 +530,7 @@ def gradients(
     partial = torch.empty((sum(groups) if need_weight else 1, partial_row), dtype=dtype, device=target.device)
 
     rows = dscores or (partial, partial)
-    traffic = _bytes(*(dscores or ()), *(gates or ()), *(partner or ()), dtarget, dsource)
-    if one:
-        traffic = _bytes(*(dscores or ())[:1], *(gates or ())[:1], dtarget)
-    if need_weight:
-        share = (features + 1) * partial.element_size()
-        traffic += _bytes(target) + (0 if one else _bytes(source)) + sum(groups) * share
     source_grad = grads[1] is not None
-    if source_grad:
-        traffic += _bytes(*grads)
-    elif mode != tokens.GATE.value:
-        k_rows = _token_bytes(target, batch * num_target)
-        traffic += k_rows if need_target and need_source else 0 if not (need_target or need_source) else k_rows // 2
     align = alignment(target, source)
     launch(
         tokens.gradient_kernel,
@@ -591,7 +564,6 @@ def gradients(
         BLOCK_ROWS=block_rows,
         BLOCK_COLUMNS=block_columns,
         device=target.device,
-        traffic=traffic,
         num_warps=8,
     )
     return TokenGradients(dtarget, dsource, partial if need_weight else None)
@@ -615,7 +587,6 @@ def reduce(partial: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         BLOCK_ROWS=block_rows,
         BLOCK_COLUMNS=block_columns,
         device=partial.device,
-        traffic=(partial.shape[0] + 1) * _bytes(dweight, dbias),
         num_warps=16,
     )
     return dweight, dbias

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pare_kernels._checks import RANDOM, TOPK, accumulation_dtype
+from pare_kernels._checks import accumulation_dtype, unpack_options
 from pare_kernels._triton import launchers, tokens
 from pare_kernels._types import ChoiceScores
 
@@ -42,9 +42,10 @@ def gumbel_topk(
     tau: float,
     noise_scale: float,
     exact_steps: int,
+    first_row: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     noise = None if noise is None else noise.contiguous()
-    noisy, mask, indices = launchers.select_rows(scores.contiguous(), noise, seed, stream, k, noise_scale)
+    noisy, mask, indices = launchers.select_rows(scores.contiguous(), noise, seed, stream, k, noise_scale, first_row)
     return mask, launchers.relaxed(noisy, k, tau, exact_steps), noisy, indices
 
 
@@ -53,87 +54,41 @@ def gumbel_topk_backward(grad: Tensor, noisy: Tensor, k: int, tau: float, exact_
 
 
 def _choose(
-    target,
-    source,
-    gate_weight,
-    gate_bias,
-    seed,
-    noise_target,
-    noise_source,
-    k,
-    noise_scale,
-    selection,
-    highest,
-    by_score,
-):
-    """Everything of the forward pass but the rows: target_index, source_index, scores."""
-    gated = selection != RANDOM
+    target: Tensor,
+    source: Tensor,
+    gate_weight: Tensor,
+    gate_bias: Tensor | None,
+    seed: Tensor | None,
+    noise_target: Tensor | None,
+    noise_source: Tensor | None,
+    k: int,
+    *flat,
+) -> tuple[Tensor, ...]:
+    """Everything of the forward pass but the rows: target_index, source_index, scores. `flat`: see `unpack_options`."""
+    options, first_row = unpack_options(*flat)
+    gated = options.selection != "random"
     numel = ChoiceScores.numel(target.shape[0], target.shape[1], source.shape[1], gated)
     scores = torch.empty(numel, dtype=accumulation_dtype(target.dtype), device=target.device)
     noisy_target, noisy_source, *gates = ChoiceScores.split(scores, target, source)
-    noise = None
     if gated:
         launchers.gate_scores((target, source), gate_weight, gate_bias, gates)
-    if selection != TOPK and noise_target is not None:
-        noise = noise_target.contiguous(), noise_source.contiguous()
-    index = launchers.select(
-        (noisy_target, noisy_source),
-        gates if gated else None,
-        noise,
-        None if selection == TOPK or noise is not None else seed,
-        k,
-        noise_scale,
-        highest,
-        by_score,
-    )
+    noise = None
+    if options.selection == "topk":
+        seed = None
+    elif noise_target is not None:
+        noise, seed = (noise_target.contiguous(), noise_source.contiguous()), None
+    noisy = noisy_target, noisy_source
+    index = launchers.select(noisy, gates if gated else None, noise, seed, k, options, first_row)
     return *index, scores
 
 
-def patch_replace(
-    target: Tensor,
-    source: Tensor,
-    gate_weight: Tensor,
-    gate_bias: Tensor | None,
-    seed: Tensor | None,
-    noise_target: Tensor | None,
-    noise_source: Tensor | None,
-    k: int,
-    tau: float,
-    noise_scale: float,
-    selection: int,
-    highest: bool,
-    by_score: bool,
-    exact_steps: int,
-    straight_through: bool,
-) -> tuple[Tensor, ...]:
-    randomness = seed, noise_target, noise_source
-    *index, scores = _choose(
-        target, source, gate_weight, gate_bias, *randomness, k, noise_scale, selection, highest, by_score
-    )
+def patch_replace(target: Tensor, source: Tensor, *arguments) -> tuple[Tensor, ...]:
+    *index, scores = _choose(target, source, *arguments)
     return launchers.replace(target, source, *index), *index, scores
 
 
-def patch_swap_(
-    target: Tensor,
-    source: Tensor,
-    gate_weight: Tensor,
-    gate_bias: Tensor | None,
-    seed: Tensor | None,
-    noise_target: Tensor | None,
-    noise_source: Tensor | None,
-    k: int,
-    tau: float,
-    noise_scale: float,
-    selection: int,
-    highest: bool,
-    by_score: bool,
-    exact_steps: int,
-    straight_through: bool,
-) -> tuple[Tensor, ...]:
-    randomness = seed, noise_target, noise_source
-    *index, scores = _choose(
-        target, source, gate_weight, gate_bias, *randomness, k, noise_scale, selection, highest, by_score
-    )
+def patch_swap_(target: Tensor, source: Tensor, *arguments) -> tuple[Tensor, ...]:
+    *index, scores = _choose(target, source, *arguments)
     launchers.swap(target, source, *index)
     return *index, scores
 

@@ -68,6 +68,7 @@ def choose_row(
     scale,
     negate,
     complement,
+    first_row,
     HAS_GATE: tl.constexpr,
     NOISE: tl.constexpr,
     HAS_MASK: tl.constexpr,
@@ -91,7 +92,9 @@ def choose_row(
     for start in range(0, num, BLOCK):
         items = start + tl.arange(0, BLOCK)
         inside = items < num
-        scores = make_noisy(gate_ptr, noise_ptr, seed, row, items, inside, scale, stream, HAS_GATE, NOISE, acc)
+        scores = make_noisy(
+            gate_ptr, noise_ptr, seed, first_row + row, items, inside, scale, stream, HAS_GATE, NOISE, acc
+        )
         tl.store(noisy_ptr + items, scores, mask=inside)
         found = order_key(tl.where(inside, tl.where(negate, -scores, scores), float("nan")))
         low = tl.minimum(low, tl.min(tl.where(inside, found, low), 0))
@@ -186,7 +189,7 @@ def sort_list(noisy_ptr, index_ptr, order_ptr, spare_ptr, length, BLOCK: tl.cons
 def choose_row_of(
     is_target, row, gate_target_ptr, gate_source_ptr, noise_target_ptr, noise_source_ptr, seed, noisy_target_ptr,
     noisy_source_ptr, target_index_ptr, source_index_ptr, mask_ptr, num_target, num_source, k, scale, stream_source, highest,
-    HAS_GATE: tl.constexpr, NOISE: tl.constexpr, HAS_MASK: tl.constexpr, SINGLE: tl.constexpr, BLOCK: tl.constexpr,
+    first_row, HAS_GATE: tl.constexpr, NOISE: tl.constexpr, HAS_MASK: tl.constexpr, SINGLE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """`choose_row` of one modality: the num_target - k best of the target stay, the k best of the source come."""
     choose_row(
@@ -204,6 +207,7 @@ def choose_row_of(
         scale,
         (highest != 0) & is_target,
         is_target,
+        first_row,
         HAS_GATE,
         NOISE,
         HAS_MASK,
@@ -233,6 +237,7 @@ def select_kernel(
     scale_low,
     stream_source,
     highest,
+    first_row,
     HAS_GATE: tl.constexpr,
     NOISE: tl.constexpr,
     HAS_MASK: tl.constexpr,
@@ -256,7 +261,7 @@ def select_kernel(
             choose_row_of(
                 is_target, row, gate_target_ptr, gate_source_ptr, noise_target_ptr, noise_source_ptr, seed, noisy_target_ptr,
                 noisy_source_ptr, target_index_ptr, source_index_ptr, mask_ptr, num_target, num_source, k, scale,
-                stream_source, highest, HAS_GATE, NOISE, HAS_MASK, SINGLE, BLOCK,
+                stream_source, highest, first_row, HAS_GATE, NOISE, HAS_MASK, SINGLE, BLOCK,
             )  # fmt: skip
             tl.debug_barrier()
             noisy_ptr = either(is_target, noisy_target_ptr, noisy_source_ptr)
@@ -283,5 +288,5 @@ def select_kernel(
         choose_row_of(
             is_target, either(is_target, program, program - batch).to(tl.int64), gate_target_ptr, gate_source_ptr,
             noise_target_ptr, noise_source_ptr, seed, noisy_target_ptr, noisy_source_ptr, target_index_ptr, source_index_ptr,
-            mask_ptr, num_target, num_source, k, scale, stream_source, highest, HAS_GATE, NOISE, HAS_MASK, SINGLE, BLOCK,
+            mask_ptr, num_target, num_source, k, scale, stream_source, highest, first_row, HAS_GATE, NOISE, HAS_MASK, SINGLE, BLOCK,
         )  # fmt: skip

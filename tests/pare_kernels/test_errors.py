@@ -74,6 +74,9 @@ BAD = [
         ValueError,
         "noise must not be given together with seed",
     ),
+    ({"first_row": -1}, ValueError, r"first_row must lie in \[0, 2\^62\), got -1"),
+    ({"first_row": 2**63}, ValueError, r"first_row must lie in \[0, 2\^62\), got 9223372036854775808"),
+    ({"first_row": 1.0, "selection": "topk"}, TypeError, "first_row must be an int, got float"),
     ({"straight_through": 1}, TypeError, "straight_through must be True, False or None, got int"),
     (
         {"straight_through": True, "selection": "random"},
@@ -122,6 +125,8 @@ def test_the_other_entry_points_name_the_argument(device):
         gumbel_topk(torch.rand(2, 6), 1, noise=torch.rand(2, 6), seed=1)
     with pytest.raises(ValueError, match="stream must be an int"):
         gumbel_topk(torch.rand(2, 6), 1, stream=-1)
+    with pytest.raises(ValueError, match=r"first_row must lie in \[0, 2\^62\), got -1"):
+        gumbel_topk(torch.rand(2, 6), 1, first_row=-1)
     with pytest.raises(ValueError, match="dim must be an int >= 1, got 0"):
         PatchGate(0)
     with pytest.raises(ValueError, match="selection must be one of"):

@@ -626,6 +626,38 @@ def test_seeds():
     assert not torch.equal(from_generator, slots(generator=generator))
 
 
+@pytest.mark.parametrize(
+    ("first", "words"),
+    [  # rows on both sides of the counter's words
+        (0, {}),
+        (2**31 - 2, {"replace": "highest", "pairing": "score"}),
+        (2**32 - 2, {"selection": "random"}),
+        (2**62 - 4, {}),
+    ],
+)
+def test_rows_have_the_noise_of_their_place_in_the_whole_batch(first, words):
+    """The same patches and gradients of the tokens from a batch as a whole and from its parts."""
+    inputs, cut = make_inputs(4, 11, 9, 6), 1
+    upstream = torch.randn_like(inputs[0])
+    result, whole = gradients(patch_replace, inputs, upstream, k=4, seed=5, first_row=first, **words)
+    drawn = reference.gumbel_noise(torch.tensor(5, device="cpu"), 4, 11, 0, first_row=first)
+    for rows, offset in ((slice(0, cut), 0), (slice(cut, None), cut)):
+        options = {"k": 4, "seed": 5, "first_row": np.int64(first + offset), **words}
+        part = [inputs[0][rows], inputs[1][rows], *inputs[2:]]
+        found, parts = gradients(patch_replace, part, upstream[rows], **options)
+        for name in ("mixed", "target_index", "source_index"):
+            assert torch.equal(getattr(found, name), getattr(result, name)[rows])
+        for a, b in zip(parts[:2], whole[:2], strict=True):
+            torch.testing.assert_close(a, b[rows])
+        defined = reference.patch_replace(*on_host(part), **options)
+        assert torch.equal(found.mixed.cpu(), defined.mixed)
+        buffers = [tensor.clone() for tensor in part[:2]]
+        assert torch.equal(patch_swap_(*buffers, *part[2:], **options).mixed, found.mixed)
+        scores = part[0][..., 0]
+        chosen = gumbel_topk(scores, 4, seed=5, first_row=first + offset)
+        assert torch.equal(chosen.indices, gumbel_topk(scores, 4, noise=drawn[rows].to(scores)).indices)
+
+
 def test_draw_seed():
     seed = pare_kernels.draw_seed(torch.Generator().manual_seed(1))
     assert seed.shape == ()

@@ -14,10 +14,12 @@ ops = torch.ops.pare_kernels
 pytestmark = [pytest.mark.clean_empty, pytest.mark.usefixtures("device")]
 
 
-def forward_arguments(selection=0, dtype=torch.float32, requires_grad=True, exact_steps=8, shape=(2, 6, 5, 4)):
+def forward_arguments(
+    selection=0, dtype=torch.float32, requires_grad=True, exact_steps=8, shape=(2, 6, 5, 4), first_row=0
+):
     inputs = make_inputs(*shape, dtype=dtype, requires_grad=requires_grad)
     seed = None if selection == 1 else torch.tensor(5)
-    return *inputs, seed, None, None, 3, 0.9, 1.0, selection, False, True, exact_steps, selection == 0
+    return *inputs, seed, None, None, 3, 0.9, 1.0, selection, False, True, exact_steps, selection == 0, first_row
 
 
 def backward_arguments(needs=(True, True, True), exact_steps=8):
@@ -40,7 +42,7 @@ def samples(name):
             return [(*tensors, *needs) for needs in ((True, True), (True, False), (False, True))]
         case "gumbel_topk":
             return [
-                (scores.clone().requires_grad_(), None, seed, 0, 3, 0.9, 1.0, 8),
+                (scores.clone().requires_grad_(), None, seed, 0, 3, 0.9, 1.0, 8, 2),
                 (scores.clone().requires_grad_(), torch.rand(3, 7), None, 0, 3, 0.9, 1.0, -1),
                 (scores, None, None, 0, 0, 0.9, 1.0, 8),
             ]
@@ -48,7 +50,7 @@ def samples(name):
             return [(torch.rand(3, 7), scores, 3, 0.9, 8), (torch.rand(3, 7), scores, 3, 0.9, -1)]
         case "patch_replace":
             return [
-                forward_arguments(),
+                forward_arguments(first_row=3),
                 forward_arguments(exact_steps=-1, dtype=torch.float64),
                 forward_arguments(selection=1, dtype=torch.bfloat16),
                 forward_arguments(selection=2),
@@ -56,7 +58,7 @@ def samples(name):
         case "patch_replace_backward":
             return [backward_arguments(needs) for needs in NEEDS]
         case "patch_swap":
-            return [forward_arguments()]
+            return [forward_arguments(first_row=3)]
         case "patch_swap_":
             return [forward_arguments(requires_grad=False), forward_arguments(selection=2, requires_grad=False)]
         case "patch_swap_backward":
@@ -81,7 +83,7 @@ def compiled(function):
 
 def test_compile_follows_k_seed_and_shapes_without_recompiling_each_time():
     def step(target, source, weight, bias, k, seed):
-        result = patch_replace(target, source, weight, bias, k=k, seed=seed)
+        result = patch_replace(target, source, weight, bias, k=k, seed=seed, first_row=3 * seed)
         return result.mixed.square().sum() * (1 - result.lam)
 
     fast, counter = compiled(step)

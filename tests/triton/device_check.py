@@ -257,7 +257,7 @@ def plan(cases: Iterable[Case]) -> dict[Job, list[str]]:
 
     jobs: dict[Job, list[str]] = {}
 
-    def collect(kernel, programs, *arguments, device, traffic, num_warps, **constants):
+    def collect(kernel, programs, *arguments, device, num_warps, **constants):
         # Of a tensor the dtype counts (all here begin at multiples of 16 bytes, or need not), of a number the type.
         kinds = tuple(part.dtype if isinstance(part, Tensor) else type(part)(2) for part in arguments)
         name = f"{kernel.fn.__module__.rpartition('.')[2]}.{kernel.__name__}"

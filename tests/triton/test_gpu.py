@@ -5,7 +5,7 @@ import torch
 
 import pare_kernels
 from pare_kernels import _fallback
-from pare_kernels._checks import TOPK, check_options
+from pare_kernels._checks import ReplaceOptions
 from pare_kernels._types import ChoiceScores
 from tests.pare_kernels.cases import OPTION_WORDS, choose_again, make_inputs, on_host, place, zeros_if_none
 from tests.tolerances import SCORES, assert_gradient
@@ -31,24 +31,25 @@ def assert_as_on_the_cpu(inputs, k=K, with_gradients=True, **words):
     upstream = torch.randn(inputs[0].shape)
     actual, gradients = step(inputs, upstream=upstream.cuda(), k=k, **words)
     target, source, weight, bias = (tensor.detach() for tensor in inputs)
-    options = check_options(0.9, 1.0, **words, exact_steps=8, straight_through=None)
-    seed = None if options.selection == TOPK else torch.tensor(11, device="cuda")
-    call = target, source, weight, bias, seed, None, None, k, *options
+    options = ReplaceOptions(**words)
+    seed = None if options.selection == "topk" else torch.tensor(11, device="cuda")
+    call = target, source, weight, bias, seed, None, None, k, *options.flat
     scores = torch.ops.pare_kernels.patch_replace(*call)[3].cpu()
     *call, target, source = on_host((*call, target, source))
     rtol, atol = SCORES[target.dtype]
     torch.testing.assert_close(scores, _fallback.patch_replace(*call)[3], rtol=4 * rtol, atol=4 * atol)
     noisy = ChoiceScores.split(scores, target, source)[:2]
-    slots, patches = choose_again(*noisy, k, options.highest, options.by_score)
+    slots, patches = choose_again(*noisy, k, options.replace == "highest", options.pairing == "score")
     assert torch.equal(actual.target_index.cpu(), slots)
     assert torch.equal(actual.source_index.cpu(), patches)
     assert torch.equal(actual.mixed.cpu(), place(target, source, slots, patches))
     if not with_gradients:
         return
     wide = [tensor.double() for tensor in (upstream, target, source, weight.cpu())]
-    rest = options.tau, options.exact_steps, options.highest, options.relax, True, True, options.relax
+    *_, relax = options.flat
+    rest = options.tau, options.exact_steps, options.replace == "highest", relax, True, True, relax
     exact = _fallback.patch_replace_backward(*wide, slots, patches, scores.double(), *rest)
-    exact = exact if options.relax else (*exact[:2], None, None)
+    exact = exact if relax else (*exact[:2], None, None)
     for name, one, other, like in zip(("target", "source", "weight", "bias"), gradients, exact, inputs, strict=True):
         assert_gradient(name, zeros_if_none(one, like), zeros_if_none(other, like), target.dtype)
 

@@ -8,7 +8,6 @@ triton = pytest.importorskip("triton")
 
 from pare_kernels import _fallback, _library, _triton  # noqa: E402
 from pare_kernels._triton import launchers, operators  # noqa: E402
-from pare_kernels._triton._launch import record_launches  # noqa: E402
 from tests.pare_kernels.cases import OPTION_WORDS  # noqa: E402
 
 K = 20
@@ -23,7 +22,7 @@ def compiled_for(monkeypatch):
     """
     keys = []
 
-    def collect(kernel, programs, *arguments, device, traffic, num_warps, **constants):
+    def collect(kernel, programs, *arguments, device, num_warps, **constants):
         assert isinstance(programs, int)
         types = []
         for parameter, argument in zip(kernel.params, arguments, strict=False):
@@ -120,11 +119,12 @@ def test_sizes_beyond_32_bits_change_no_type(compiled_for):
     assert {name for name, _ in small} == {name for name, _ in large}
 
 
-def test_launches_are_recorded_by_the_launcher_that_runs():
-    """`record_launches` of an operator on nothing: an empty batch launches nothing."""
-    with record_launches() as launches:
-        inputs = torch.empty(0, 4, 3), torch.empty(0, 4, 3), torch.empty(3), None
-        operators.patch_replace(*inputs, torch.tensor(1), None, None, 2, 0.9, 1.0, 0, False, False, 8, True)
-    assert launches == []
+def test_an_empty_batch_launches_nothing():
+    """A launch would fail: no compiled kernel reads memory of the CPU."""
+    inputs = torch.empty(0, 4, 3), torch.empty(0, 4, 3), torch.empty(3), None
+    operators.patch_replace(*inputs, torch.tensor(1), None, None, 2, 0.9, 1.0, 0, False, False, 8, True)
+
+
+def test_every_operator_has_both_implementations():
     assert set(_library.SCHEMAS) <= set(vars(_fallback))
     assert set(_triton.OPERATORS) <= set(vars(operators))

@@ -16,7 +16,6 @@ from crossmodal.models.heads import PooledHead
 from crossmodal.scoring import losses
 from crossmodal.training.objective import Objective, Position
 from pare_kernels import PatchGate, PatchReplaceResult, patch_replace
-from pare_kernels.reference import SOURCE_STREAM, TARGET_STREAM, gumbel_noise
 
 PICTURED = 4  # Training samples whose replaced patches are kept for the picture.
 
@@ -70,7 +69,7 @@ class PatchReplacement(Objective):
     def replace(self, tokens: Tensor, source_tokens: Tensor, position: Position) -> PatchReplaceResult:
         """Patch replacement for tokens (B, N, D) and source tokens (B, M, D); each row's noise is the same however a batch is
         divided among processes."""
-        options, selection = self.options, self._selection(position.epoch)
+        options = self.options
         return patch_replace(
             tokens,
             source_tokens,
@@ -79,12 +78,13 @@ class PatchReplacement(Objective):
             k=self.k(position.epoch, position.epochs),
             tau=options.tau,
             noise_scale=options.noise_scale,
-            selection=selection,
+            selection=self._selection(position.epoch),
             replace=options.replace,
             pairing=options.pairing,
             exact_steps=options.exact_steps,
             straight_through=options.straight_through,
-            **_randomness(selection, position, tokens, source_tokens),
+            seed=seeds.derive(position.seed, "mix", position.epoch, position.batch),
+            first_row=position.first,
         )
 
     def k(self, epoch: int, epochs: int) -> int:
@@ -124,19 +124,3 @@ class PatchReplacement(Objective):
         for row, chosen in zip(batch.index.tolist(), slots, strict=True):
             if row < PICTURED:
                 self.notes.setdefault(str(epoch + 1), {})[str(row)] = chosen.tolist()
-
-
-def _randomness(selection: str, position: Position, tokens: Tensor, source_tokens: Tensor) -> dict[str, Any]:
-    """The seed where this process holds a batch from its first row, else that seed's noise for the rows it holds."""
-    if selection == "topk":
-        return {}
-    seed = seeds.derive(position.seed, "mix", position.epoch, position.batch)
-    if position.first == 0:
-        return {"seed": seed}
-    seed, here = torch.tensor(seed, device=tokens.device), slice(position.first, position.first + len(tokens))
-    return {
-        "noise": tuple(
-            gumbel_noise(seed, position.total, part.shape[1], stream, torch.float32)[here]
-            for part, stream in ((tokens, TARGET_STREAM), (source_tokens, SOURCE_STREAM))
-        )
-    }

@@ -62,20 +62,20 @@ class Options:
         count = self.gumbel_epochs
         require(count is None or count >= 0, "pare.gumbel_epochs", count, "a number >= 0 or null")
         require(self.weight >= 0, "pare.weight", self.weight, "a number >= 0")
-        from pare_kernels._checks import check_options, check_word  # imports torch: help need not wait for it
+        from pare_kernels._checks import ReplaceOptions, check_word  # imports torch: help need not wait for it
         from pare_kernels.schedule import KINDS
 
         try:
             check_word("schedule", self.schedule, KINDS)
             self.k_over_time()
-            check_options(
-                self.tau,
-                self.noise_scale,
-                self.selection,
-                self.replace,
-                self.pairing,
-                self.exact_steps,
-                self.straight_through,
+            ReplaceOptions(
+                tau=self.tau,
+                noise_scale=self.noise_scale,
+                selection=self.selection,
+                replace=self.replace,
+                pairing=self.pairing,
+                exact_steps=self.exact_steps,
+                straight_through=self.straight_through,
             )
         except (TypeError, ValueError) as error:
             raise UserError(f"pare.{error}") from None

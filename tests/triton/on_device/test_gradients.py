@@ -1,4 +1,4 @@
-"""The backward operators against the fallback in float64, their launches and their traffic."""
+"""The backward operators against the fallback in float64 and their launches."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 
 from pare_kernels import _fallback
 from pare_kernels._triton import launchers, operators
-from pare_kernels._triton._launch import MAX_PROGRAMS, Launch, alignment, launch, record_launches, split_number
+from pare_kernels._triton._launch import MAX_PROGRAMS, alignment, launch, split_number
 from tests.pare_kernels.cases import make_inputs
 from tests.tolerances import assert_gradient
 
@@ -126,22 +126,20 @@ def test_gate_scores_backward(need, device):
         assert_gradient(name, one, other, torch.float32)
 
 
-# --- launches and traffic --------------------------------------------------------------------------------------------
+# --- launches ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def launches(monkeypatch):
-    """Counts launches without running them: shapes of any size, on the meta device."""
-    from pare_kernels._triton import _launch
+    """Collects (kernel's name, programs) of launches without running them: shapes of any size, on the meta device."""
+    collected = []
 
-    def count(kernel, programs, *arguments, device, traffic, num_warps, **constants):
+    def collect(kernel, programs, *arguments, **options):
         if programs:
-            for recorder in _launch._recorders:
-                recorder.append(Launch(kernel.__name__, programs, traffic))
+            collected.append((kernel.__name__, programs))
 
-    monkeypatch.setattr(launchers, "launch", count)
-    with record_launches() as recorded:
-        yield recorded
+    monkeypatch.setattr(launchers, "launch", collect)
+    return collected
 
 
 def meta(shape, k, dtype=torch.float32, **options):
@@ -175,32 +173,22 @@ def meta(shape, k, dtype=torch.float32, **options):
 @pytest.mark.parametrize(
     ("operator", "source_grad"), [("patch_replace", False), ("patch_swap", True), ("patch_swap", False)]
 )
-def test_launches_and_bytes_of_the_default_operator(operator, source_grad, shape, launches):
-    batch, num, _, dim = shape
-    k = num * 2 // 3
-    target, source, weight, forward = meta(shape, k)
+def test_launches_of_the_default_operator(operator, source_grad, shape, launches):
+    target, source, weight, forward = meta(shape, shape[1] * 2 // 3)
     in_place = operator == "patch_swap"
     choice = getattr(operators, operator + "_" * in_place)(*forward)[-3:]
-    assert [launch.name for launch in launches] == [
+    assert [name for name, _ in launches] == [
         "gate_scores_kernel",
         "select_kernel",
         "swap_kernel" if in_place else "replace_kernel",
     ]
-    token_bytes = batch * num * dim * 4
-    rows = 4 * token_bytes * k / num if in_place else 2 * token_bytes
-    moved = sum(launch.bytes for launch in launches)
-    assert 2 * token_bytes + rows <= moved <= 1.1 * (2 * token_bytes + rows)
 
     launches.clear()
     grads = (target, source if source_grad else None) if in_place else (target,)
     arguments = (*grads, target, source, weight, *choice, 0.9, 8, False, True, True, True, True)
     getattr(operators, f"{operator}_backward")(*arguments)
     names = "dots_kernel", "adjoint_kernel", "adjoint_kernel", "gradient_kernel", "reduce_kernel"
-    assert tuple(launch.name for launch in launches) == names
-    # The gradient of each buffer, both tokens, both results; and once more, for the row dots, a gradient and tokens.
-    minimum = (7 + source_grad) * token_bytes
-    moved = sum(launch.bytes for launch in launches)
-    assert minimum <= moved <= 1.1 * minimum
+    assert tuple(name for name, _ in launches) == names
 
 
 @pytest.mark.parametrize("steps", [0, 8, -1])
@@ -212,7 +200,7 @@ def test_launches_of_top_k(dtype, times, steps, launches):
     _, _, noisy, _ = operators.gumbel_topk(scores, None, seed, 0, 2000, 0.9, 1.0, steps)
     operators.gumbel_topk_backward(scores, noisy, 2000, 0.9, steps)
     names = ["select_kernel", *["relaxed_kernel"] * times, *["topk_adjoint_kernel"] * times]
-    assert [launch.name for launch in launches] == names
+    assert [name for name, _ in launches] == names
 
 
 def test_the_longest_rows_have_a_plan(launches):
@@ -222,12 +210,12 @@ def test_the_longest_rows_have_a_plan(launches):
         assert plan.exact + plan.remaining == 30000
         assert plan.saved <= 2 * 174
         assert plan.segment * (plan.saved - plan.segment + 1) >= plan.exact
-    assert {launch.programs for launch in launches if launch.name == "select_kernel"} == {4}
+    assert {programs for name, programs in launches if name == "select_kernel"} == {4}
 
 
 def test_too_many_programs_are_refused():
     with pytest.raises(ValueError, match="programs, more than"):
-        launch(launchers.tokens.reduce_kernel, MAX_PROGRAMS + 1, device=torch.device("cpu"), traffic=0, num_warps=1)
+        launch(launchers.tokens.reduce_kernel, MAX_PROGRAMS + 1, device=torch.device("cpu"), num_warps=1)
 
 
 def test_numbers_keep_double_precision_and_stay_on_the_host():

@@ -5,6 +5,7 @@ import torch
 import triton.language as tl
 
 from pare_kernels import _fallback, reference
+from pare_kernels._checks import ReplaceOptions
 from pare_kernels._triton import launchers, operators
 from pare_kernels._triton._launch import kernel, launch
 from pare_kernels._triton._math import gumbel, lower_bound, philox_bits
@@ -34,7 +35,7 @@ def lower_bound_kernel(list_ptr, out_ptr, length, value):
 
 
 def run(kernel, *arguments, device, **constants):
-    launch(kernel, 1, *arguments, device=device, traffic=0, num_warps=1, **constants)
+    launch(kernel, 1, *arguments, device=device, num_warps=1, **constants)
 
 
 @pytest.mark.parametrize("seed", [0, 1, -1, 0x123456789ABCDEF, -(2**63)])
@@ -99,8 +100,8 @@ def test_long_rows_are_read_in_blocks(negated, short_blocks, device):
     scores[0, 5] = NAN
     gates = scores, scores.flip(0)
     noisy = [torch.empty_like(gate) for gate in gates]
-    slots, patches = launchers.select(noisy, gates, None, None, 23, 1.0, negated, False)
     words = {"replace": "highest" if negated else "lowest", "pairing": "position"}
+    slots, patches = launchers.select(noisy, gates, None, None, 23, ReplaceOptions(**words))
     expected = reference.choose_patches(*gates, 23, **words)
     assert torch.equal(slots, expected[0])
     assert torch.equal(patches, expected[1])
@@ -112,8 +113,8 @@ def test_pairing_by_score_sorts_ties_and_nan_as_the_definition(short_blocks, dev
     noisy_target[0, 3:9], noisy_source[1, 5:25], noisy_source[1, 1] = NAN, NAN, -INF
     gates = noisy_target, noisy_source
     noisy = [torch.empty_like(gate) for gate in gates]
-    slots, patches = launchers.select(noisy, gates, None, None, 19, 1.0, True, True)
     words = {"replace": "highest", "pairing": "score"}
+    slots, patches = launchers.select(noisy, gates, None, None, 19, ReplaceOptions(**words))
     expected = reference.choose_patches(noisy_target, noisy_source, 19, **words)
     assert torch.equal(slots, expected[0])
     assert torch.equal(patches, expected[1])
@@ -124,7 +125,7 @@ def arguments(inputs, k, *, words=OPTION_WORDS[0], seed=12345, noise=(None, None
     selection = selections.index(words["selection"])
     seed = torch.tensor(seed, device=inputs[0].device) if noise[0] is None and selection != 1 else None
     flags = words["replace"] == "highest", words["pairing"] == "score"
-    return (*inputs, seed, *noise, k, 0.9, 1.0, selection, *flags, 8, True)
+    return (*inputs, seed, *noise, k, 0.9, 1.0, selection, *flags, 8, selection == 0)
 
 
 def assert_choice(actual, call):
