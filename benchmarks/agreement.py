@@ -95,7 +95,7 @@ class Judge:
         counts = changed.sum(dim=1)
         if not (counts == case.k).all():
             raise Disagreement(
-                f"with its own noise {int(counts.min())} to {int(counts.max())} of {case.k} items are chosen"
+                f"with its own noise {int(counts.min())} to {int(counts.max())} of {case.k} patches are chosen"
             )
 
 

@@ -33,7 +33,7 @@ def controllable(device: torch.device) -> bool:
 
 
 def use_heap(name: str, device: torch.device) -> str:
-    """Treats large blocks as `name` says from now on; returns the name, or "" where the C library cannot do it."""
+    """Treats large blocks as `name` says from now on; returns the name, or "" where there is no such choice."""
     if not controllable(device):
         return ""
     library = ctypes.CDLL(None)

@@ -39,7 +39,8 @@ from crossmodal.models.encoders.image import SwinEncoder
 from crossmodal.models.encoders.text import TextEncoder
 from crossmodal.models.finetuned import FineTuned
 from crossmodal.sources.base import Source
-from crossmodal.tasks import Normalizer, Task
+from crossmodal.data.normalizer import Normalizer
+from crossmodal.tasks import Task
 from crossmodal.training.objective import Objective, Position, Step
 from pare_kernels import PatchReplaceResult
 

@@ -193,11 +193,11 @@ std::int64_t bytes_of(const TokenInput& tokens, pare::Type type) {
   return tokens.batch * tokens.view.patches * tokens.features * size;
 }
 
-// body(first item, last item) for all items of a batch, `per_task` at once; `work` is about how many numbers one item has.
+// body(first sample, last sample) for a whole batch, `per_task` samples at once; `work`: about how many numbers one has.
 //
 // Throws what a body throws, the first if several do: by itself an exception would not find its way out of another thread.
 template <class Body>
-void for_items(std::int64_t batch, std::int64_t per_task, std::int64_t work, const Body& body) {
+void for_samples(std::int64_t batch, std::int64_t per_task, std::int64_t work, const Body& body) {
   const std::int64_t tasks = (batch + per_task - 1) / per_task;
   std::exception_ptr error;
   std::mutex guard;
@@ -220,23 +220,24 @@ void for_items(std::int64_t batch, std::int64_t per_task, std::int64_t work, con
   try {
     std::rethrow_exception(error);
   } catch (const std::bad_alloc&) {
-    STD_TORCH_CHECK(false, "out of memory: no room for the working space of ", per_task, " item(s) of the batch");
+    STD_TORCH_CHECK(false, "out of memory: no room for the working space of ", per_task, " sample(s) of the batch");
   }
 }
 
 // The same with sums over the batch: body(first, last, dweight, dbias) adds to its own copy; at most `most_partials` copies,
 // each of consecutive tasks, added up in order. Writes to dweight and dbias of type `dtype`.
 template <class Body>
-void for_items_with_sums(std::int64_t batch, std::int64_t per_task, std::int64_t work, std::int64_t features,
+void for_samples_with_sums(std::int64_t batch, std::int64_t per_task, std::int64_t work, std::int64_t features,
                          const Tensor* dweight, const Tensor* dbias, ScalarType dtype, const Body& body) {
   constexpr std::int64_t most_partials = 128;
-  if (!dweight) return for_items(batch, per_task, work, [&](std::int64_t a, std::int64_t b) { body(a, b, nullptr, nullptr); });
+  if (!dweight)
+    return for_samples(batch, per_task, work, [&](std::int64_t a, std::int64_t b) { body(a, b, nullptr, nullptr); });
   const std::int64_t tasks = (batch + per_task - 1) / per_task;
   const std::int64_t tasks_per_partial = std::max<std::int64_t>(1, (tasks + most_partials - 1) / most_partials);
   const std::int64_t partials = (tasks + tasks_per_partial - 1) / tasks_per_partial;
   const std::int64_t width = features + 1;
   std::vector<double> sums(static_cast<std::size_t>(std::max<std::int64_t>(1, partials) * width), 0.0);
-  for_items(partials, 1, work * per_task * tasks_per_partial, [&](std::int64_t first, std::int64_t last) {
+  for_samples(partials, 1, work * per_task * tasks_per_partial, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t partial = first; partial < last; ++partial) {
       double* own = sums.data() + partial * width;
       const std::int64_t stop = std::min(tasks, (partial + 1) * tasks_per_partial);
@@ -267,7 +268,7 @@ Tensor gate_scores(Tensor tokens, Tensor weight, std::optional<Tensor> bias) {
   const Gate gate(weight, bias, type, input.features);
   const Tensor scores = empty({input.batch, input.view.patches}, acc_of(type));
   const pare::GateScores p{type, input.view, input.features, gate.weight(), gate.bias(), scores.data_ptr()};
-  for_items(input.batch, 1, input.view.patches * input.features,
+  for_samples(input.batch, 1, input.view.patches * input.features,
             [&](std::int64_t first, std::int64_t last) { pare::kernels().gate_scores(p, first, last); });
   return scores;
 }
@@ -292,7 +293,7 @@ std::tuple<Tensor, Tensor, Tensor> gate_scores_backward(Tensor grad, Tensor scor
                                    need_tokens ? dtokens.data_ptr() : nullptr,
                                    need_weight,
                                    beyond_cache(bytes_of(input, type))};
-  for_items_with_sums(input.batch, 1, patches * input.features, input.features, need_weight ? &dweight : nullptr, &dbias, acc,
+  for_samples_with_sums(input.batch, 1, patches * input.features, input.features, need_weight ? &dweight : nullptr, &dbias, acc,
                       [&](std::int64_t first, std::int64_t last, double* dw, double* db) {
                         pare::kernels().gate_scores_backward(p, first, last, dw, db);
                       });
@@ -313,9 +314,9 @@ void check_k(std::int64_t k, std::int64_t limit) {
 }
 
 // About how many numbers the relaxation of one row goes through.
-std::int64_t relaxation_work(std::int64_t items, std::int64_t chosen, std::int64_t exact_steps) {
+std::int64_t relaxation_work(std::int64_t patches, std::int64_t chosen, std::int64_t exact_steps) {
   const std::int64_t steps = exact_steps < 0 ? chosen : std::min(exact_steps, chosen);
-  return items * (4 + std::min<std::int64_t>(steps, 256));
+  return patches * (4 + std::min<std::int64_t>(steps, 256));
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> gumbel_topk(Tensor scores, std::optional<Tensor> noise,
@@ -323,15 +324,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> gumbel_topk(Tensor scores, std::optio
                                                        double tau, double noise_scale, std::int64_t exact_steps,
                                                        std::int64_t first_row) {
   const ScalarType dtype = check_scores(scores, "scores");
-  const std::int64_t batch = scores.size(0), items = scores.size(1);
-  check_k(k, items);
-  const Numbers s(scores, dtype, batch * items, "scores");
-  const NoiseInput n(noise, seed, stream, first_row, dtype, batch * items, "noise");
-  const Tensor mask = empty({batch, items}, dtype), relaxed = empty({batch, items}, dtype);
-  const Tensor noisy = empty({batch, items}, dtype), indices = empty({batch, k}, ScalarType::Long);
+  const std::int64_t batch = scores.size(0), patches = scores.size(1);
+  check_k(k, patches);
+  const Numbers s(scores, dtype, batch * patches, "scores");
+  const NoiseInput n(noise, seed, stream, first_row, dtype, batch * patches, "noise");
+  const Tensor mask = empty({batch, patches}, dtype), relaxed = empty({batch, patches}, dtype);
+  const Tensor noisy = empty({batch, patches}, dtype), indices = empty({batch, k}, ScalarType::Long);
   const bool is_double = dtype == ScalarType::Double;
   const pare::GumbelTopK p{is_double,
-                           items,
+                           patches,
                            k,
                            tau,
                            noise_scale,
@@ -343,21 +344,21 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> gumbel_topk(Tensor scores, std::optio
                            relaxed.data_ptr(),
                            noisy.data_ptr()};
   const pare::Kernels& kernels = pare::kernels();
-  for_items(batch, kernels.items_per_task(items, is_double), relaxation_work(items, k, exact_steps),
+  for_samples(batch, kernels.samples_per_task(patches, is_double), relaxation_work(patches, k, exact_steps),
             [&](std::int64_t first, std::int64_t last) { kernels.gumbel_topk(p, first, last); });
   return {mask, relaxed, noisy, indices};
 }
 
 Tensor gumbel_topk_backward(Tensor grad, Tensor noisy, std::int64_t k, double tau, std::int64_t exact_steps) {
   const ScalarType dtype = check_scores(noisy, "noisy");
-  const std::int64_t batch = noisy.size(0), items = noisy.size(1);
-  check_k(k, items);
-  const Numbers s(noisy, dtype, batch * items, "noisy"), c(grad, dtype, batch * items, "grad");
-  const Tensor ds = empty({batch, items}, dtype);
+  const std::int64_t batch = noisy.size(0), patches = noisy.size(1);
+  check_k(k, patches);
+  const Numbers s(noisy, dtype, batch * patches, "noisy"), c(grad, dtype, batch * patches, "grad");
+  const Tensor ds = empty({batch, patches}, dtype);
   const bool is_double = dtype == ScalarType::Double;
-  const pare::Relax p{is_double, items, k, tau, exact_steps, false, 0, s.data(), c.data(), ds.data_ptr()};
+  const pare::Relax p{is_double, patches, k, tau, exact_steps, false, 0, s.data(), c.data(), ds.data_ptr()};
   const pare::Kernels& kernels = pare::kernels();
-  for_items(batch, kernels.items_per_task(items, is_double), relaxation_work(items, k, exact_steps),
+  for_samples(batch, kernels.samples_per_task(patches, is_double), relaxation_work(patches, k, exact_steps),
             [&](std::int64_t first, std::int64_t last) { kernels.relax(p, first, last); });
   return ds;
 }
@@ -427,7 +428,7 @@ Choice replace(const TokenInput& target, const TokenInput& source, pare::Type ty
   p.target_index = static_cast<std::int64_t*>(choice.target_index.data_ptr());
   p.source_index = static_cast<std::int64_t*>(choice.source_index.data_ptr());
   point_to_scores(p, choice.scores.data_ptr(), acc, batch, targets, sources, scored);
-  for_items(batch, 1, (targets + sources) * (target.features + 16),
+  for_samples(batch, 1, (targets + sources) * (target.features + 16),
             [&](std::int64_t first, std::int64_t last) { pare::kernels().patch_replace(p, first, last); });
   return choice;
 }
@@ -479,8 +480,8 @@ void check_index(const Numbers& index, std::int64_t count, std::int64_t patches,
 
 using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
-// `exchanged`: target and source are the buffers after an exchange; only then may there be a gradient of the source buffer.
-Gradients replace_backward(const Tensor& grad, bool exchanged, const std::optional<Tensor>& grad_source, const Tensor& target,
+// `swapped`: target and source are the buffers after an exchange; only then may there be a gradient of the source buffer.
+Gradients replace_backward(const Tensor& grad, bool swapped, const std::optional<Tensor>& grad_source, const Tensor& target,
                            const Tensor& source, const Tensor& gate_weight, const Tensor& target_index,
                            const Tensor& source_index, const Tensor& scores, double tau, std::int64_t exact_steps, bool highest,
                            bool relax, bool need_target, bool need_source, bool need_gate) {
@@ -519,7 +520,7 @@ Gradients replace_backward(const Tensor& grad, bool exchanged, const std::option
   if (y_source) p.grad_source = y_source->view;
   p.target = t.view;
   p.source = s.view;
-  p.exchanged = exchanged;
+  p.swapped = swapped;
   p.weight = gate.weight();
   if (numbers) point_to_scores(p, numbers->data(), acc, batch, targets, sources, true);
   p.target_index = static_cast<const std::int64_t*>(slots.data());
@@ -533,8 +534,8 @@ Gradients replace_backward(const Tensor& grad, bool exchanged, const std::option
   p.dtarget = need_target ? dtarget.data_ptr() : nullptr;
   p.dsource = need_source ? dsource.data_ptr() : nullptr;
   const pare::Kernels& kernels = pare::kernels();
-  const std::int64_t per_task = relax ? kernels.items_per_task(std::min(targets, sources), type == pare::Type::f64) : 1;
-  for_items_with_sums(batch, per_task, (targets + sources) * (t.features + 16), t.features, need_gate ? &dweight : nullptr,
+  const std::int64_t per_task = relax ? kernels.samples_per_task(std::min(targets, sources), type == pare::Type::f64) : 1;
+  for_samples_with_sums(batch, per_task, (targets + sources) * (t.features + 16), t.features, need_gate ? &dweight : nullptr,
                       &dbias, acc, [&](std::int64_t first, std::int64_t last, double* dw, double* db) {
                         kernels.patch_replace_backward(p, first, last, dw, db);
                       });

@@ -32,7 +32,7 @@ _library = torch.library.Library(NAMESPACE, "DEF")
 
 _FORWARD_ARGUMENTS = (
     "Tensor gate_weight, Tensor? gate_bias, Tensor? seed, Tensor? noise_target, Tensor? noise_source, SymInt k, float tau, "
-    "float noise_scale, int selection, bool highest, bool by_score, int exact_steps, bool straight_through, "
+    "float noise_scale, int selection, bool highest, bool by_score, int exact_steps, bool relax, "
     "SymInt first_row=0"
 )
 _CHOICE_RESULTS = "Tensor target_index, Tensor source_index, Tensor scores"
@@ -57,7 +57,7 @@ SCHEMAS = {
     "gumbel_topk_backward": "(Tensor grad, Tensor noisy, SymInt k, float tau, int exact_steps) -> Tensor",
     # (B, Nt, D), (B, Ns, D) -> (B, Nt, D), int64 (B, k) x 2, acc (2 B (Nt + Ns),): `ChoiceScores`, flat.
     # selection: 0 gumbel, 1 topk, 2 random (tokens are not scored then: half as many scores). tau, exact_steps and
-    # straight_through serve the autograd formula alone.
+    # relax serve the autograd formula alone.
     "patch_replace": f"(Tensor target, Tensor source, {_FORWARD_ARGUMENTS}) -> (Tensor mixed, {_CHOICE_RESULTS})",
     "patch_replace_backward": f"(Tensor grad, Tensor target, Tensor source, {_BACKWARD_ARGUMENTS}) -> ({_GRADIENTS})",
     # Exchanges the k pairs of rows between the two buffers.

@@ -60,8 +60,8 @@ class ChoiceScores(NamedTuple):
 class TopKResult(NamedTuple):
     """Result of `gumbel_topk`.
 
-    indices: int64 (..., k), ascending: the chosen items.
-    mask: (..., N), 1 on the chosen items and 0 elsewhere; its gradient is that of `relaxed` (straight-through).
+    indices: int64 (..., k), ascending: the chosen patches.
+    mask: (..., N), 1 on the chosen patches and 0 elsewhere; its gradient is that of `relaxed` (straight-through).
     relaxed: (..., N), the relaxed indicator h; rows sum to k, those of nothing but -inf and NaN to 0. A score that lies more than
         700 tau below the largest of its row counts as -inf, so scores of +inf share their row, and one that is alone has all k.
     """

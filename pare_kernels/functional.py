@@ -53,9 +53,7 @@ def _call(name: str, differentiable: tuple[Tensor | None, ...], *others):
 
 def _needs_gradient(*tensors: Tensor | None) -> bool:
     if forward_ad._current_level >= 0:
-        return (
-            True  # forward-mode derivatives are not to be had: the autograd function says so where they are asked for
-        )
+        return True  # there are no forward-mode derivatives: the autograd function says so where one is asked for
     if torch.is_grad_enabled():
         for tensor in tensors:
             if tensor is not None and tensor.requires_grad:
@@ -103,13 +101,13 @@ def gumbel_topk(
 
     Args:
         scores: (..., N), float32, bfloat16, float16 or float64; computed in float32 (float64 for float64).
-        k: how many items of each row, 0 <= k <= N.
+        k: how many patches of each row, 0 <= k <= N.
         tau: temperature of the relaxation, >= 1e-6.
         noise_scale: factor on the Gumbel noise, >= 0; 0 gives the plain top-k.
         exact_steps: steps of the relaxation that run one by one; None: all k.
         seed: 64-bit seed of the Philox noise, an int or an int64 tensor of one element.
         generator: draws the seed; without seed, generator and noise the default generator does.
-        noise: Gumbel values to use instead, of the shape of `scores`; -inf excludes an item.
+        noise: Gumbel values to use instead, of the shape of `scores`; -inf excludes a patch.
         stream: which of the independent noise streams of one seed (`patch_replace` uses 0 for the target, 1 for the source).
         first_row: the row of the seed's noise that the first row of `scores` has, in [0, 2^62); row b has that of `first_row + b`.
 
@@ -123,8 +121,8 @@ def gumbel_topk(
     """
     check_floating("scores", scores)
     if scores.ndim == 0:
-        raise ValueError("scores must have shape (..., items), got a tensor of shape ()")
-    k = check_k(k, "{} items per row", scores.shape[-1])
+        raise ValueError("scores must have shape (..., patches), got a tensor of shape ()")
+    k = check_k(k, "{} patches per row", scores.shape[-1])
     tau = check_number("tau", tau, LEAST_TAU)
     noise_scale = check_number("noise_scale", noise_scale)
     steps = check_exact_steps(exact_steps)

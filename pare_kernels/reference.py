@@ -114,7 +114,10 @@ def choice_scores(
     options: ReplaceOptions,
     first_row: int,
 ) -> ChoiceScores:
-    """The scores that decide, and the gates behind them, for (B, Nt, D) and (B, Ns, D) tokens."""
+    """The scores that decide, and the gates behind them.
+
+    target (B, Nt, D), source (B, Ns, D), gate_weight (D,) or (1, D), noise_target (B, Nt), noise_source (B, Ns).
+    """
     noisy, gates = [], []
     for stream, noise, tokens in ((TARGET_STREAM, noise_target, target), (SOURCE_STREAM, noise_source, source)):
         if options.selection == "topk":

@@ -1,4 +1,4 @@
-"""Relaxations of the choice of n out of N items, scores (B, N) float32 -> h (B, N), the way a user would write them in PyTorch."""
+"""Relaxations of the choice of n of N patches, scores (B, N) float32 -> h (B, N), the way a user would write them in PyTorch."""
 
 from __future__ import annotations
 
@@ -141,24 +141,24 @@ class LapSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, scores: Tensor, n: int, tau: float) -> Tensor:
-        items = scores.shape[1]
+        patches = scores.shape[1]
         x = scores / tau
         ordered = x.sort(dim=1).values
         lower = torch.exp(ordered).cumsum(dim=1)
         upper = torch.exp(-ordered).flip(1).cumsum(dim=1).flip(1)
         upper = torch.cat([upper[:, 1:], torch.zeros_like(upper[:, :1])], dim=1)
-        rest = items - torch.arange(1, items + 1, device=scores.device, dtype=x.dtype)
+        rest = patches - torch.arange(1, patches + 1, device=scores.device, dtype=x.dtype)
         # The sum at b = x_j falls with j; the root lies right of the last j at which it is still above n.
-        at_items = lower * torch.exp(-ordered) / 2 + rest - upper * torch.exp(ordered) / 2
-        j = ((at_items > n).sum(dim=1, keepdim=True) - 1).clamp_min(0)
+        at_patches = lower * torch.exp(-ordered) / 2 + rest - upper * torch.exp(ordered) / 2
+        j = ((at_patches > n).sum(dim=1, keepdim=True) - 1).clamp_min(0)
         a, b, slack = lower.gather(1, j), upper.gather(1, j), rest[j] - n
-        # Left of all items every term is 1 - e^{b - x}/2.
-        left = at_items[:, :1] <= n
+        # Left of all patches every term is 1 - e^{b - x}/2.
+        left = at_patches[:, :1] <= n
         all_upper = upper[:, :1] + torch.exp(-ordered[:, :1])
         root = torch.sqrt(slack * slack + a * b)
         # Of the two forms of the positive root, the one that does not cancel.
         between = torch.where(slack < 0, a / (root - slack), (slack + root) / b)
-        z = torch.where(left, 2.0 * (items - n) / all_upper, between)
+        z = torch.where(left, 2.0 * (patches - n) / all_upper, between)
         distance = x - torch.log(z)
         tail = torch.exp(-distance.abs()) / 2
         h = torch.where(distance < 0, tail, 1.0 - tail)

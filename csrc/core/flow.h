@@ -1,10 +1,10 @@
-// The steps of the relaxation, p_{i+1} = normalize(p_i (1 - p_i)^(1/tau)), and their adjoint, on all items of a row.
+// The steps of the relaxation, p_{i+1} = normalize(p_i (1 - p_i)^(1/tau)), and their adjoint, on all patches of a row.
 //
 // One source for two layouts: a row laid along the vectors (its sums end in a reduction over the lanes), or as many rows as
 // there are lanes, one per lane (no reduction; for short rows). A state is a vector of weights y and one scale per row,
 // p = y * scale.
 //
-// An item with p > 1/2 is "dominant": 1 - p would cancel, so it is `rest`, the sum of the others over the sum of all. There
+// A patch with p > 1/2 is "dominant": 1 - p would cancel, so it is `rest`, the sum of the others over the sum of all. There
 // is at most one per row; it is taken out of the vector pass (its weight is 0 there) and handled by itself, in double.
 #pragma once
 
@@ -16,11 +16,11 @@ namespace pare::PARE_ISA {
 template <class T, bool InLanes>
 struct Layout {
   static constexpr int rows = InLanes ? lanes<T> : 1;
-  std::int64_t items;
+  std::int64_t patches;
 
-  std::int64_t vectors() const { return InLanes ? items : (items + lanes<T> - 1) / lanes<T>; }
+  std::int64_t vectors() const { return InLanes ? patches : (patches + lanes<T> - 1) / lanes<T>; }
   std::int64_t values() const { return vectors() * lanes<T>; }
-  PARE_INLINE static std::int64_t at(std::int64_t item, int row) { return InLanes ? item * lanes<T> + row : item; }
+  PARE_INLINE static std::int64_t at(std::int64_t patch, int row) { return InLanes ? patch * lanes<T> + row : patch; }
 
   PARE_INLINE static Vec<T> total(Vec<T> v) { return InLanes ? v : broadcast<T>(hsum<T>(v)); }
   PARE_INLINE static Vec<T> largest(Vec<T> v) { return InLanes ? v : broadcast<T>(hmax<T>(v)); }
@@ -30,10 +30,10 @@ struct Layout {
 template <class T>
 struct Step {
   alignas(64) T scale[lanes<T>];        // p = y * scale; 0 where a row is used up
-  double rest[lanes<T>];                // 1 - p of the dominant item
+  double rest[lanes<T>];                // 1 - p of the dominant patch
   std::int64_t dominant[lanes<T>];      // its index, or -1
   T largest_p;                          // over all rows
-  bool dominated;                       // whether any row has a dominant item
+  bool dominated;                       // whether any row has a dominant patch
 };
 
 // Binomial series of (1 - (1 - p)^(1/tau)) / p and the largest p for which each length is exact to rounding.
@@ -71,7 +71,7 @@ class Flow {
   using V = Vec<T>;
   using L = Layout<T, InLanes>;
 
-  Flow(std::int64_t items, double tau) : layout_{items}, tau_(tau), series_(tau) {}
+  Flow(std::int64_t patches, double tau) : layout_{patches}, tau_(tau), series_(tau) {}
 
   const L& layout() const { return layout_; }
   double tau() const { return tau_; }
@@ -126,7 +126,7 @@ class Flow {
       for (int r = 0; r < L::rows; ++r) {
         if (step.dominant[r] < 0) continue;
         const std::int64_t at = L::at(step.dominant[r], r);
-        // An item that is alone keeps p = 1.
+        // A patch that is alone keeps p = 1.
         const double weight = step.rest[r] > 0 ? (1 - step.rest[r]) * std::pow(step.rest[r], series_.inverse_tau) : 1;
         y[at] = taken[r];
         next[at] = static_cast<T>(weight);
@@ -143,7 +143,7 @@ class Flow {
     finish(next, sum, largest, next_step);
   }
 
-  // Sums of the adjoint A over a row: of all items, and of all but the dominant one.
+  // Sums of the adjoint A over a row: of all patches, and of all but the dominant one.
   struct Sums {
     double all[lanes<T>];
     double others[lanes<T>];
@@ -170,20 +170,20 @@ class Flow {
     const Sums before = sums;
     for (int r = 0; r < L::rows; ++r) sums.all[r] = sums.others[r] = sum[r];
     for (int s = 0; s < specials; ++s) {
-      const Special& item = special[s];
-      const int r = item.row;
-      const bool dominant = item.index == step.dominant[r];
-      y[item.at] = item.y;
-      y_next[item.at] = item.y_next;
-      const double p = dominant ? 1 - step.rest[r] : double(item.y) * step.scale[r];
+      const Special& entry = special[s];
+      const int r = entry.row;
+      const bool dominant = entry.index == step.dominant[r];
+      y[entry.at] = entry.y;
+      y_next[entry.at] = entry.y_next;
+      const double p = dominant ? 1 - step.rest[r] : double(entry.y) * step.scale[r];
       const double rest = dominant ? step.rest[r] : 1 - p;
-      const double p_next = double(item.y_next) * next.scale[r];
-      const double projected = item.index == next.dominant[r]
-                                   ? item.a * next.rest[r] - (1 - next.rest[r]) * before.others[r]
-                                   : item.a - p_next * before.all[r];
+      const double p_next = double(entry.y_next) * next.scale[r];
+      const double projected = entry.index == next.dominant[r]
+                                   ? entry.a * next.rest[r] - (1 - next.rest[r]) * before.others[r]
+                                   : entry.a - p_next * before.all[r];
       const double slope = rest > 0 ? 1 - p / (tau_ * rest) : 0;
-      const double value = (p > 0 ? c[item.at] * p : 0) + projected * slope;
-      a[item.at] = static_cast<T>(value);
+      const double value = (p > 0 ? c[entry.at] * p : 0) + projected * slope;
+      a[entry.at] = static_cast<T>(value);
       sums.all[r] += value;
       if (!dominant) sums.others[r] += value;
     }
@@ -251,7 +251,7 @@ class Flow {
     }
   }
 
-  // Zeroes the dominant items of either state in all arrays, so that the pass gives 0 for them.
+  // Zeroes the dominant patches of either state in all arrays, so that the pass gives 0 for them.
   int take_special(T* a, T* y_next, const Step<T>& next, T* y, const Step<T>& step, Special* special) const {
     int count = 0;
     for (int r = 0; r < L::rows; ++r) {
@@ -289,7 +289,7 @@ class Flow {
     largest = top;
   }
 
-  // Normalises: scale, and the dominant item if there is one.
+  // Normalises: scale, and the dominant patch if there is one.
   void finish(T* y, V sum, V largest, Step<T>& step) const {
     sum = L::total(sum);
     largest = L::largest(largest);
@@ -316,9 +316,9 @@ class Flow {
     for (int r = 0; r < lanes<T>; ++r) step.dominant[r] = -1;
     for (int r = 0; r < L::rows; ++r) {
       if (!(largest[r] > T(0.5) * sum[r])) continue;
-      std::int64_t item = 0;
-      while (y[L::at(item, r)] != largest[r]) ++item;  // ends: `largest` is one of them
-      step.dominant[r] = item;
+      std::int64_t patch = 0;
+      while (y[L::at(patch, r)] != largest[r]) ++patch;  // ends: `largest` is one of them
+      step.dominant[r] = patch;
     }
     take_dominant(y, step, taken);
     const V others = L::total(sum_over([&](std::int64_t i) { return load(y + i); }));

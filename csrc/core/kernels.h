@@ -1,6 +1,6 @@
 // The core's interface: plain pointers in, plain pointers out, one table of functions per instruction set.
 //
-// Shapes: B items of a batch, N patches (targets, sources), D features; "rows" are patches. Strides count elements. Scores,
+// Shapes: B samples of a batch, N patches (targets, sources), D features; "rows" are patches. Strides count elements. Scores,
 // noise and gate weights are in the accumulation type: double for double tokens, else float.
 #pragma once
 
@@ -12,7 +12,7 @@ namespace pare {
 struct Tokens {
   void* data;
   std::int64_t patches;
-  std::int64_t item_stride, row_stride, feature_stride;
+  std::int64_t sample_stride, row_stride, feature_stride;
 };
 
 enum class Selection { gumbel, topk, random };
@@ -47,12 +47,12 @@ struct Noise {
   bool seeded;
   std::uint64_t seed;
   std::uint32_t stream;
-  std::uint64_t first_row = 0;  // of the seed's rows, the one that the first item of the batch has
+  std::uint64_t first_row = 0;  // of the seed's rows, the one that the first sample of the batch has
 };
 
 struct GumbelTopK {
   bool is_double;
-  std::int64_t items, k;
+  std::int64_t patches, k;
   double tau, noise_scale;
   std::int64_t exact_steps;  // -1: all
   const void* scores;        // (B, N)
@@ -66,7 +66,7 @@ struct GumbelTopK {
 // Relaxation of (rows, N) scores; `upstream` null: h, else J(h)^T upstream.
 struct Relax {
   bool is_double;
-  std::int64_t items, chosen;
+  std::int64_t patches, chosen;
   double tau;
   std::int64_t exact_steps;
   bool negate;
@@ -99,7 +99,7 @@ struct PatchReplaceBackward {
   Tokens grad;         // of mixed, or of the target buffer after an exchange
   Tokens grad_source;  // of the source buffer after an exchange; data null where there is none
   Tokens target, source;
-  bool exchanged;  // target and source are the buffers after an exchange
+  bool swapped;  // target and source are the buffers after an exchange
   const void* weight;
   const void *gate_target, *gate_source, *noisy_target, *noisy_source;
   const std::int64_t *target_index, *source_index;
@@ -110,7 +110,7 @@ struct PatchReplaceBackward {
   void *dtarget, *dsource;  // contiguous, or null
 };
 
-// All functions handle items first .. last-1 of the batch; backward passes add to `dweight` (D,) and `dbias`, in double.
+// All functions handle samples first .. last-1 of the batch; backward passes add to `dweight` (D,) and `dbias`, in double.
 struct Kernels {
   const char* name;
   void (*gate_scores)(const GateScores&, std::int64_t first, std::int64_t last);
@@ -121,8 +121,8 @@ struct Kernels {
   void (*patch_replace)(const PatchReplace&, std::int64_t first, std::int64_t last);
   void (*patch_replace_backward)(const PatchReplaceBackward&, std::int64_t first, std::int64_t last, double* dweight,
                                  double* dbias);
-  // How many items to hand to `relax`, `gumbel_topk` and `patch_replace_backward` at once.
-  std::int64_t (*items_per_task)(std::int64_t items, bool is_double);
+  // How many samples to hand to `relax`, `gumbel_topk` and `patch_replace_backward` at once.
+  std::int64_t (*samples_per_task)(std::int64_t patches, bool is_double);
 };
 
 // The parts, for unit tests.
@@ -134,7 +134,7 @@ struct Parts {
   void (*exp)(bool is_double, const void* x, std::int64_t count, void* result);
   void (*log1p)(bool is_double, const void* x, std::int64_t count, void* result);
   void (*convert)(Type type, const void* x, std::int64_t count, void* as_float, void* back);
-  void (*split)(bool is_double, const void* scores, std::int64_t items, std::int64_t n, bool negate,
+  void (*split)(bool is_double, const void* scores, std::int64_t patches, std::int64_t n, bool negate,
                 std::int64_t* chosen, std::int64_t* rest);
 };
 

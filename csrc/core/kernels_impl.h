@@ -20,27 +20,27 @@ void gate_scores_table(const GateScores& p, std::int64_t first, std::int64_t las
   for_type(p.type, [&](auto token) {
     using Token = decltype(token);
     using T = Acc<Token>;
-    for (std::int64_t item = first; item < last; ++item)
-      score_item<Token>(p.tokens, item, p.features, static_cast<const T*>(p.weight), static_cast<T>(p.bias),
-                        static_cast<T*>(p.scores) + item * p.tokens.patches);
+    for (std::int64_t sample = first; sample < last; ++sample)
+      score_sample<Token>(p.tokens, sample, p.features, static_cast<const T*>(p.weight), static_cast<T>(p.bias),
+                        static_cast<T*>(p.scores) + sample * p.tokens.patches);
   });
 }
 
 void gate_scores_backward_table(const GateScoresBackward& p, std::int64_t first, std::int64_t last, double* dweight,
                                 double* dbias) {
-  for_type(p.type, [&](auto token) { gate_scores_backward_items<decltype(token)>(p, first, last, dweight, dbias); });
+  for_type(p.type, [&](auto token) { gate_scores_backward_samples<decltype(token)>(p, first, last, dweight, dbias); });
 }
 
 void gumbel_topk_table(const GumbelTopK& p, std::int64_t first, std::int64_t last) {
-  p.is_double ? gumbel_topk_items<double>(p, first, last) : gumbel_topk_items<float>(p, first, last);
+  p.is_double ? gumbel_topk_samples<double>(p, first, last) : gumbel_topk_samples<float>(p, first, last);
 }
 
 void relax_table(const Relax& p, std::int64_t first, std::int64_t last) {
-  p.is_double ? relax_items<double>(p, first, last) : relax_items<float>(p, first, last);
+  p.is_double ? relax_samples<double>(p, first, last) : relax_samples<float>(p, first, last);
 }
 
 void patch_replace_table(const PatchReplace& p, std::int64_t first, std::int64_t last) {
-  for_type(p.type, [&](auto token) { patch_replace_items<decltype(token)>(p, first, last); });
+  for_type(p.type, [&](auto token) { patch_replace_samples<decltype(token)>(p, first, last); });
 }
 
 void patch_replace_backward_table(const PatchReplaceBackward& p, std::int64_t first, std::int64_t last,
@@ -48,8 +48,8 @@ void patch_replace_backward_table(const PatchReplaceBackward& p, std::int64_t fi
   for_type(p.type, [&](auto token) { PatchReplaceGradient<decltype(token)>(p, first, last).run(dweight, dbias); });
 }
 
-std::int64_t items_per_task(std::int64_t items, bool is_double) {
-  return is_double ? rows_per_block<double>(items) : rows_per_block<float>(items);
+std::int64_t samples_per_task(std::int64_t patches, bool is_double) {
+  return is_double ? rows_per_block<double>(patches) : rows_per_block<float>(patches);
 }
 
 template <class Function>
@@ -109,15 +109,15 @@ void convert_part(Type type, const void* x, std::int64_t count, void* as_acc, vo
   });
 }
 
-void split_part(bool is_double, const void* scores, std::int64_t items, std::int64_t n, bool negate,
+void split_part(bool is_double, const void* scores, std::int64_t patches, std::int64_t n, bool negate,
                 std::int64_t* chosen, std::int64_t* rest) {
   for_acc(is_double, [&](auto zero) {
     using T = decltype(zero);
-    Scratch scratch(2 * Scratch::bytes<Key<T>>(items));
-    auto* keys = scratch.take<Key<T>>(items);
-    auto* room = scratch.take<Key<T>>(items);
-    order_keys(static_cast<const T*>(scores), items, negate, keys);
-    split<Key<T>>(keys, items, n, chosen, rest, room);
+    Scratch scratch(2 * Scratch::bytes<Key<T>>(patches));
+    auto* keys = scratch.take<Key<T>>(patches);
+    auto* room = scratch.take<Key<T>>(patches);
+    order_keys(static_cast<const T*>(scores), patches, negate, keys);
+    split<Key<T>>(keys, patches, n, chosen, rest, room);
   });
 }
 
@@ -126,7 +126,7 @@ void split_part(bool is_double, const void* scores, std::int64_t items, std::int
 extern const InstructionSet table;
 const InstructionSet table{
     {PARE_STRING(PARE_ISA), gate_scores_table, gate_scores_backward_table, gumbel_topk_table, relax_table,
-     patch_replace_table, patch_replace_backward_table, items_per_task},
+     patch_replace_table, patch_replace_backward_table, samples_per_task},
     {philox_words, gumbel_part, exp_part, log1p_part, convert_part, split_part},
 };
 

@@ -1,7 +1,7 @@
 // The exact n-step relaxation of a long row at a cost that does not depend on its length.
 //
-// Every item follows one map, w <- w (1 - w/W)^(1/tau), and sees the others through the sum W alone, so its whole path is a
-// smooth function of its start u = s/tau. The 16 best items are kept as they are; the others are carried by uniform nodes in
+// Every patch follows one map, w <- w (1 - w/W)^(1/tau), and sees the others through the sum W alone, so its whole path is a
+// smooth function of its start u = s/tau. The 16 best patches are kept as they are; the others are carried by uniform nodes in
 // u, with 6-point Lagrange weights c_j = sum_i L_j(u_i) and W = sum_j c_j w_j. In double: the answer of the full recursion to
 // float rounding. Rows for which that does not hold (checked before and during the run) take the full width instead.
 #pragma once
@@ -44,31 +44,31 @@ class CompressedRow {
   static constexpr int points = LagrangeBasis::points;
   static constexpr int row_of_cell = 8;  // doubles per cell, padded
 
-  static std::size_t bytes(std::int64_t items) {
-    return Scratch::bytes<std::int32_t>(items) + 2 * Scratch::bytes<float>(items) +
-           2 * Scratch::bytes<std::uint32_t>(items) + Scratch::bytes<std::int64_t>(items + 1);
+  static std::size_t bytes(std::int64_t patches) {
+    return Scratch::bytes<std::int32_t>(patches) + 2 * Scratch::bytes<float>(patches) +
+           2 * Scratch::bytes<std::uint32_t>(patches) + Scratch::bytes<std::int64_t>(patches + 1);
   }
 
   // False where node compression would not be exact to float rounding.
-  bool compress(const float* scores, std::int64_t items, double tau, bool negate, Scratch& scratch) {
-    items_ = items;
-    cell_ = scratch.take<std::int32_t>(items);  // these three are handled by whole vectors: there is room for them
-    t_ = scratch.take<float>(items);
-    auto* body = scratch.take<float>(items);
-    auto* keys = scratch.take<std::uint32_t>(items);
-    auto* room = scratch.take<std::uint32_t>(items);
-    auto* best = scratch.take<std::int64_t>(items + 1);
-    order_keys(scores, items, negate, keys);
-    split<std::uint32_t>(keys, items, head, best, nullptr, room);
-    std::copy(best, best + head, head_item_);
+  bool compress(const float* scores, std::int64_t patches, double tau, bool negate, Scratch& scratch) {
+    patches_ = patches;
+    cell_ = scratch.take<std::int32_t>(patches);  // these three are handled by whole vectors: there is room for them
+    t_ = scratch.take<float>(patches);
+    auto* body = scratch.take<float>(patches);
+    auto* keys = scratch.take<std::uint32_t>(patches);
+    auto* room = scratch.take<std::uint32_t>(patches);
+    auto* best = scratch.take<std::int64_t>(patches + 1);
+    order_keys(scores, patches, negate, keys);
+    split<std::uint32_t>(keys, patches, head, best, nullptr, room);
+    std::copy(best, best + head, head_patch_);
 
     const float sign = negate ? -1.0f : 1.0f;
     constexpr float nan = std::numeric_limits<float>::quiet_NaN();
     double head_score[head];
-    for (std::int64_t i = 0; i < items; ++i) body[i] = sign * scores[i];
-    for (std::int64_t i = items; i % lanes<double> != 0; ++i) body[i] = nan;
-    for (int j = 0; j < head; ++j) head_score[j] = std::exchange(body[head_item_[j]], nan);
-    const Extent<float> finite(body, items);
+    for (std::int64_t i = 0; i < patches; ++i) body[i] = sign * scores[i];
+    for (std::int64_t i = patches; i % lanes<double> != 0; ++i) body[i] = nan;
+    for (int j = 0; j < head; ++j) head_score[j] = std::exchange(body[head_patch_[j]], nan);
+    const Extent<float> finite(body, patches);
     const double low = finite.low, high = finite.high;
     if (!(low <= high)) return false;
     double top = high;
@@ -87,7 +87,7 @@ class CompressedRow {
 
     const double to_cells = 1 / (tau * spacing_);
     const VD last = broadcast<double>(cells_ - 1);
-    for (std::int64_t i = 0; i < items; i += lanes<double>) {
+    for (std::int64_t i = 0; i < patches; i += lanes<double>) {
       VF32 s;
       std::memcpy(&s, body + i, sizeof(s));
       const VD position = (__builtin_convertvector(s, VD) - low) * to_cells;  // NaN and -inf stay what they are
@@ -97,13 +97,13 @@ class CompressedRow {
       std::memcpy(cell_ + i, &stored, sizeof(stored));
       std::memcpy(t_ + i, &t, sizeof(t));
     }
-    for (std::int64_t item : head_item_) cell_[item] = in_head;
+    for (std::int64_t patch : head_patch_) cell_[patch] = in_head;
     for (int j = 0; j < head; ++j) start_[j] = std::exp((head_score[j] - top) / tau);
     for (int j = 0; j < nodes_; ++j) start_[head + j] = std::exp((low - top) / tau + (j - 2) * spacing_);
     for (int j = 0; j < head; ++j) weight_[j] = 1;
     gather_nodes(nullptr, weight_);
 
-    // The nodes follow the body smoothly only while no item of it carries much of it.
+    // The nodes follow the body smoothly only while no patch of it carries much of it.
     double sum = 0;
     for (int j = head; j < slots_; ++j) sum += weight_[j] * start_[j];
     return std::exp((high - top) / tau) <= most_body_share * sum;
@@ -115,17 +115,17 @@ class CompressedRow {
 
   // values_j = sum_i g_i L_j(u_i) (g null: 1) for the nodes, g itself for the head.
   void gather_all(const float* g, double* values) const {
-    for (int j = 0; j < head; ++j) values[j] = g[head_item_[j]];
+    for (int j = 0; j < head; ++j) values[j] = g[head_patch_[j]];
     gather_nodes(g, values);
   }
 
-  // out_i = the interpolant of `values` at u_i; for the head the value itself; 0 for excluded items.
+  // out_i = the interpolant of `values` at u_i; for the head the value itself; 0 for excluded patches.
   void spread_values(const double* values, float* out) const {
     alignas(64) double table[most_nodes * row_of_cell];
     coefficients(values, table, false);
-    for (std::int64_t i = 0; i < items_; ++i)
+    for (std::int64_t i = 0; i < patches_; ++i)
       out[i] = cell_[i] >= 0 ? static_cast<float>(evaluate(table + cell_[i] * row_of_cell, t_[i])) : 0.0f;
-    for (int j = 0; j < head; ++j) out[head_item_[j]] = static_cast<float>(values[j]);
+    for (int j = 0; j < head; ++j) out[head_patch_[j]] = static_cast<float>(values[j]);
   }
 
   // out_i = (g_i K'(u_i) + H'(u_i)) / scale, d/du of the interpolants; for the head `direct` / scale.
@@ -136,7 +136,7 @@ class CompressedRow {
     coefficients(k_values, k_table, true);
     coefficients(h_values, h_table, true);
     const double factor = 1 / (scale * spacing_);
-    for (std::int64_t i = 0; i < items_; ++i) {
+    for (std::int64_t i = 0; i < patches_; ++i) {
       if (cell_[i] < 0) {
         out[i] = 0;
         continue;
@@ -145,7 +145,7 @@ class CompressedRow {
       const double h = evaluate(h_table + cell_[i] * row_of_cell, t_[i]);
       out[i] = static_cast<float>((g[i] * k + h) * factor);
     }
-    for (int j = 0; j < head; ++j) out[head_item_[j]] = static_cast<float>(direct[j] / scale);
+    for (int j = 0; j < head; ++j) out[head_patch_[j]] = static_cast<float>(direct[j] / scale);
   }
 
  private:
@@ -153,10 +153,10 @@ class CompressedRow {
   static constexpr double most_spacing = 0.16;
   static constexpr double most_body_share = 0.1;
 
-  // Powers of t of all items, summed per cell, then turned into weights of the six nodes around each cell.
+  // Powers of t of all patches, summed per cell, then turned into weights of the six nodes around each cell.
   void gather_nodes(const float* g, double* values) const {
     alignas(64) double moments[2][most_nodes * row_of_cell] = {};  // two copies: neighbours rarely wait for each other
-    for (std::int64_t i = 0; i < items_; ++i) {
+    for (std::int64_t i = 0; i < patches_; ++i) {
       if (cell_[i] < 0) continue;
       double* moment = moments[i & 1] + cell_[i] * row_of_cell;
       const double t = t_[i], t2 = t * t;
@@ -200,10 +200,10 @@ class CompressedRow {
     return (c[0] + c[1] * t) + t2 * ((c[2] + c[3] * t) + t2 * (c[4] + c[5] * t));
   }
 
-  std::int64_t items_ = 0;
+  std::int64_t patches_ = 0;
   std::int32_t* cell_ = nullptr;
   float* t_ = nullptr;
-  std::int64_t head_item_[head] = {};
+  std::int64_t head_patch_[head] = {};
   int nodes_ = 0, slots_ = 0, cells_ = 0;
   double spacing_ = 0;
   alignas(64) double start_[most_slots];
@@ -232,7 +232,7 @@ class NodeFlow {
   }
 
   // `steps` steps; k[slot] = the sum of p over them. With a history, p of each step goes there, `slots` doubles a step.
-  // False if an item came too close to p = 1.
+  // False if a patch came too close to p = 1.
   bool run(std::int64_t steps, double* k, double* history) {
     std::fill(k, k + slots_, 0.0);
     double sum = 0;
@@ -242,7 +242,7 @@ class NodeFlow {
       const double p = largest() / sum;
       if (!(p <= most_p)) return false;
       double* saved = history ? history + i * slots_ : nullptr;
-      // Once the largest p is below tau / (1 + tau) the order of the items is fixed and the largest only falls, so a series
+      // Once the largest p is below tau / (1 + tau) the order of the patches is fixed and the largest only falls, so a series
       // that is long enough now stays so.
       const bool falls = p < tau_ / (1 + tau_);
       if (falls && p <= small_p && small_from_ > i) small_from_ = i;

@@ -1,4 +1,4 @@
-// The operator on whole items: score, add noise, choose, pair, move rows; and the gradient of all that.
+// The operator on whole samples: score, add noise, choose, pair, move rows; and the gradient of all that.
 #pragma once
 
 #include "core/kernels.h"
@@ -9,14 +9,14 @@
 namespace pare::PARE_ISA {
 
 template <class Token>
-PARE_INLINE Token* row_of(const Tokens& tokens, std::int64_t item, std::int64_t row) {
-  return static_cast<Token*>(tokens.data) + item * tokens.item_stride + row * tokens.row_stride;
+PARE_INLINE Token* row_of(const Tokens& tokens, std::int64_t sample, std::int64_t row) {
+  return static_cast<Token*>(tokens.data) + sample * tokens.sample_stride + row * tokens.row_stride;
 }
 
 template <class Token>
-void score_item(const Tokens& tokens, std::int64_t item, std::int64_t features, const Acc<Token>* weight,
+void score_sample(const Tokens& tokens, std::int64_t sample, std::int64_t features, const Acc<Token>* weight,
                 Acc<Token> bias, Acc<Token>* scores) {
-  const Token* first = row_of<const Token>(tokens, item, 0);
+  const Token* first = row_of<const Token>(tokens, sample, 0);
   if (tokens.feature_stride == 1)
     return gate_scores(first, tokens.row_stride, tokens.patches, features, weight, bias, scores);
   Scratch scratch(Scratch::bytes<Token>(features));
@@ -30,38 +30,39 @@ void score_item(const Tokens& tokens, std::int64_t item, std::int64_t features, 
 
 // noisy = gate + noise_scale * noise; the gate alone without noise, the noise alone without a gate.
 template <class T>
-void add_noise(const Noise& noise, std::int64_t item, std::int64_t items, double noise_scale, const T* gate, T* noisy) {
-  const auto bytes = sizeof(T) * static_cast<std::size_t>(items);
+void add_noise(const Noise& noise, std::int64_t sample, std::int64_t patches, double noise_scale, const T* gate, T* noisy) {
+  const auto bytes = sizeof(T) * static_cast<std::size_t>(patches);
   if (!noise.given && !noise.seeded) {
-    if (items > 0) std::memcpy(noisy, gate, bytes);
+    if (patches > 0) std::memcpy(noisy, gate, bytes);
     return;
   }
-  const T* values = noise.given ? static_cast<const T*>(noise.given) + item * items : noisy;
-  if (!noise.given) gumbel_row<T>(noise.seed, noise.stream, noise.first_row + static_cast<std::uint64_t>(item), items, noisy);
+  const T* values = noise.given ? static_cast<const T*>(noise.given) + sample * patches : noisy;
+  const std::uint64_t row = noise.first_row + static_cast<std::uint64_t>(sample);
+  if (!noise.given) gumbel_row<T>(noise.seed, noise.stream, row, patches, noisy);
   const T scale = static_cast<T>(noise_scale);
   if (gate) {
-    for (std::int64_t i = 0; i < items; ++i) noisy[i] = gate[i] + scale * values[i];
-  } else if (noise.given && items > 0) {
+    for (std::int64_t i = 0; i < patches; ++i) noisy[i] = gate[i] + scale * values[i];
+  } else if (noise.given && patches > 0) {
     std::memcpy(noisy, values, bytes);
   }
 }
 
 template <class Token>
-void move_rows(const PatchReplace& p, std::int64_t item, const std::int64_t* target_index,
+void move_rows(const PatchReplace& p, std::int64_t sample, const std::int64_t* target_index,
                const std::int64_t* source_index) {
   const std::int64_t bytes = p.features * static_cast<std::int64_t>(sizeof(Token));
   constexpr std::int64_t ahead = 4;
   if (p.mixed) {
-    auto* out = static_cast<Token*>(p.mixed) + item * p.target.patches * p.features;
+    auto* out = static_cast<Token*>(p.mixed) + sample * p.target.patches * p.features;
     std::int64_t j = 0;
     for (std::int64_t n = 0; n < p.target.patches; ++n) {
       const Token* from;
       if (j < p.k && target_index[j] == n) {
-        from = row_of<const Token>(p.source, item, source_index[j]);
-        if (j + ahead < p.k) prefetch_row(row_of<const Token>(p.source, item, source_index[j + ahead]), bytes);
+        from = row_of<const Token>(p.source, sample, source_index[j]);
+        if (j + ahead < p.k) prefetch_row(row_of<const Token>(p.source, sample, source_index[j + ahead]), bytes);
         ++j;
       } else {
-        from = row_of<const Token>(p.target, item, n);
+        from = row_of<const Token>(p.target, sample, n);
       }
       copy_row(out + n * p.features, from, bytes, p.streaming);
     }
@@ -69,8 +70,8 @@ void move_rows(const PatchReplace& p, std::int64_t item, const std::int64_t* tar
   }
   const bool rows_are_dense = p.target.feature_stride == 1 && p.source.feature_stride == 1;
   for (std::int64_t j = 0; j < p.k; ++j) {
-    Token* a = row_of<Token>(p.target, item, target_index[j]);
-    Token* b = row_of<Token>(p.source, item, source_index[j]);
+    Token* a = row_of<Token>(p.target, sample, target_index[j]);
+    Token* b = row_of<Token>(p.source, sample, source_index[j]);
     if (rows_are_dense) {
       exchange_rows(a, b, bytes);
     } else {
@@ -81,79 +82,79 @@ void move_rows(const PatchReplace& p, std::int64_t item, const std::int64_t* tar
 }
 
 template <class Token>
-void patch_replace_items(const PatchReplace& p, std::int64_t first, std::int64_t last) {
+void patch_replace_samples(const PatchReplace& p, std::int64_t first, std::int64_t last) {
   using T = Acc<Token>;
   const auto* weight = static_cast<const T*>(p.weight);
   const T bias = static_cast<T>(p.bias);
   const std::int64_t targets = p.target.patches, sources = p.source.patches;
-  for (std::int64_t item = first; item < last; ++item) {
+  for (std::int64_t sample = first; sample < last; ++sample) {
     T* gate_target = nullptr;
     T* gate_source = nullptr;
     if (p.selection != Selection::random) {
-      gate_target = static_cast<T*>(p.gate_target) + item * targets;
-      gate_source = static_cast<T*>(p.gate_source) + item * sources;
-      score_item<Token>(p.source, item, p.features, weight, bias, gate_source);
-      score_item<Token>(p.target, item, p.features, weight, bias, gate_target);
+      gate_target = static_cast<T*>(p.gate_target) + sample * targets;
+      gate_source = static_cast<T*>(p.gate_source) + sample * sources;
+      score_sample<Token>(p.source, sample, p.features, weight, bias, gate_source);
+      score_sample<Token>(p.target, sample, p.features, weight, bias, gate_target);
     }
-    T* noisy_target = static_cast<T*>(p.noisy_target) + item * targets;
-    T* noisy_source = static_cast<T*>(p.noisy_source) + item * sources;
-    add_noise(p.noise_target, item, targets, p.noise_scale, gate_target, noisy_target);
-    add_noise(p.noise_source, item, sources, p.noise_scale, gate_source, noisy_source);
-    std::int64_t* target_index = p.target_index + item * p.k;
-    std::int64_t* source_index = p.source_index + item * p.k;
+    T* noisy_target = static_cast<T*>(p.noisy_target) + sample * targets;
+    T* noisy_source = static_cast<T*>(p.noisy_source) + sample * sources;
+    add_noise(p.noise_target, sample, targets, p.noise_scale, gate_target, noisy_target);
+    add_noise(p.noise_source, sample, sources, p.noise_scale, gate_source, noisy_source);
+    std::int64_t* target_index = p.target_index + sample * p.k;
+    std::int64_t* source_index = p.source_index + sample * p.k;
     choose(noisy_target, targets, noisy_source, sources, p.k, p.highest, p.by_score, target_index, source_index);
-    move_rows<Token>(p, item, target_index, source_index);
+    move_rows<Token>(p, sample, target_index, source_index);
   }
   if (p.streaming) stream_fence();
 }
 
 template <class T>
-void gumbel_topk_items(const GumbelTopK& p, std::int64_t first, std::int64_t last) {
-  const std::int64_t items = p.items;
-  Scratch scratch(2 * Scratch::bytes<Key<T>>(items) + Scratch::bytes<std::int64_t>(items + 1));
-  auto* keys = scratch.take<Key<T>>(items);
-  auto* room = scratch.take<Key<T>>(items);
-  auto* chosen = scratch.take<std::int64_t>(items + 1);
-  for (std::int64_t item = first; item < last; ++item) {
-    T* noisy = static_cast<T*>(p.noisy) + item * items;
-    add_noise(p.noise, item, items, p.noise_scale, static_cast<const T*>(p.scores) + item * items, noisy);
-    order_keys(noisy, items, false, keys);
-    split<Key<T>>(keys, items, p.k, chosen, nullptr, room);
-    std::copy(chosen, chosen + p.k, p.indices + item * p.k);
-    T* mask = static_cast<T*>(p.mask) + item * items;
-    std::fill(mask, mask + items, T(0));
+void gumbel_topk_samples(const GumbelTopK& p, std::int64_t first, std::int64_t last) {
+  const std::int64_t patches = p.patches;
+  Scratch scratch(2 * Scratch::bytes<Key<T>>(patches) + Scratch::bytes<std::int64_t>(patches + 1));
+  auto* keys = scratch.take<Key<T>>(patches);
+  auto* room = scratch.take<Key<T>>(patches);
+  auto* chosen = scratch.take<std::int64_t>(patches + 1);
+  for (std::int64_t sample = first; sample < last; ++sample) {
+    T* noisy = static_cast<T*>(p.noisy) + sample * patches;
+    add_noise(p.noise, sample, patches, p.noise_scale, static_cast<const T*>(p.scores) + sample * patches, noisy);
+    order_keys(noisy, patches, false, keys);
+    split<Key<T>>(keys, patches, p.k, chosen, nullptr, room);
+    std::copy(chosen, chosen + p.k, p.indices + sample * p.k);
+    T* mask = static_cast<T*>(p.mask) + sample * patches;
+    std::fill(mask, mask + patches, T(0));
     for (std::int64_t j = 0; j < p.k; ++j) mask[chosen[j]] = 1;
   }
-  const Relaxation relaxation{items, p.k, p.tau, p.exact_steps, false, automatic};
-  relax_forward(relaxation, static_cast<const T*>(p.noisy) + first * items, last - first,
-                static_cast<T*>(p.relaxed) + first * items);
+  const Relaxation relaxation{patches, p.k, p.tau, p.exact_steps, false, automatic};
+  relax_forward(relaxation, static_cast<const T*>(p.noisy) + first * patches, last - first,
+                static_cast<T*>(p.relaxed) + first * patches);
 }
 
 template <class T>
-void relax_items(const Relax& p, std::int64_t first, std::int64_t last) {
-  const Relaxation relaxation{p.items, p.chosen, p.tau, p.exact_steps, p.negate, p.route};
-  const auto* scores = static_cast<const T*>(p.scores) + first * p.items;
-  auto* result = static_cast<T*>(p.result) + first * p.items;
+void relax_samples(const Relax& p, std::int64_t first, std::int64_t last) {
+  const Relaxation relaxation{p.patches, p.chosen, p.tau, p.exact_steps, p.negate, p.route};
+  const auto* scores = static_cast<const T*>(p.scores) + first * p.patches;
+  auto* result = static_cast<T*>(p.result) + first * p.patches;
   if (p.upstream) {
-    relax_backward(relaxation, static_cast<const T*>(p.upstream) + first * p.items, scores, last - first, result);
+    relax_backward(relaxation, static_cast<const T*>(p.upstream) + first * p.patches, scores, last - first, result);
   } else {
     relax_forward(relaxation, scores, last - first, result);
   }
 }
 
 template <class Token>
-void gate_scores_backward_items(const GateScoresBackward& p, std::int64_t first, std::int64_t last, double* dweight,
+void gate_scores_backward_samples(const GateScoresBackward& p, std::int64_t first, std::int64_t last, double* dweight,
                                 double* dbias) {
   using T = Acc<Token>;
   Scratch scratch(WeightGradient<Token>::bytes(p.features));
   WeightGradient<Token> gradient(p.features, scratch);
   const auto* grad = static_cast<const T*>(p.grad);
   const auto* scores = static_cast<const T*>(p.scores);
-  for (std::int64_t item = first; item < last; ++item) {
+  for (std::int64_t sample = first; sample < last; ++sample) {
     for (std::int64_t n = 0; n < p.tokens.patches; ++n) {
-      const std::int64_t at = item * p.tokens.patches + n;
+      const std::int64_t at = sample * p.tokens.patches + n;
       const T dz = grad[at] * scores[at] * (1 - scores[at]);
-      if (p.need_weight) gradient.add(dz, row_of<const Token>(p.tokens, item, n));
+      if (p.need_weight) gradient.add(dz, row_of<const Token>(p.tokens, sample, n));
       if (p.dtokens) {
         auto* out = static_cast<Token*>(p.dtokens) + at * p.features;
         gradient_row<Token>(out, nullptr, dz, static_cast<const T*>(p.weight), p.features, p.streaming);
@@ -164,9 +165,9 @@ void gate_scores_backward_items(const GateScoresBackward& p, std::int64_t first,
   if (p.streaming) stream_fence();
 }
 
-// The gradient of patch_replace for a few items.
+// The gradient of patch_replace for a few samples.
 //
-// First the row dots, which touch the tokens once; then the adjoint of the relaxation for all these items together, so that
+// First the row dots, which touch the tokens once; then the adjoint of the relaxation for all these samples together, so that
 // short rows can fill the lanes; then one pass over the tokens, now in a cache, that writes both gradients and adds up dw.
 template <class Token>
 class PatchReplaceGradient {
@@ -219,12 +220,12 @@ class PatchReplaceGradient {
 
   const Token* target_row(std::int64_t i, std::int64_t n) const {
     const std::int64_t source = source_in_[i * targets_ + n];
-    return p_.exchanged && source != none ? row_of<const Token>(p_.source, first_ + i, source)
+    return p_.swapped && source != none ? row_of<const Token>(p_.source, first_ + i, source)
                                           : row_of<const Token>(p_.target, first_ + i, n);
   }
   const Token* source_row(std::int64_t i, std::int64_t m) const {
     const std::int64_t slot = slot_of_[i * sources_ + m];
-    return p_.exchanged && slot != none ? row_of<const Token>(p_.target, first_ + i, slot)
+    return p_.swapped && slot != none ? row_of<const Token>(p_.target, first_ + i, slot)
                                         : row_of<const Token>(p_.source, first_ + i, m);
   }
 
@@ -247,46 +248,46 @@ class PatchReplaceGradient {
   }
 
   // dz = J(h)^T c * g (1 - g)
-  void score_gradient(std::int64_t items, std::int64_t chosen, bool negate, const void* noisy, const void* gate,
+  void score_gradient(std::int64_t patches, std::int64_t chosen, bool negate, const void* noisy, const void* gate,
                       const T* c, T* dz) const {
-    const Relaxation relaxation{items, chosen, p_.tau, p_.exact_steps, negate, automatic};
-    relax_backward(relaxation, c, static_cast<const T*>(noisy) + first_ * items, count_, dz);
-    const T* g = static_cast<const T*>(gate) + first_ * items;
-    for (std::int64_t i = 0; i < count_ * items; ++i) dz[i] *= g[i] * (1 - g[i]);
+    const Relaxation relaxation{patches, chosen, p_.tau, p_.exact_steps, negate, automatic};
+    relax_backward(relaxation, c, static_cast<const T*>(noisy) + first_ * patches, count_, dz);
+    const T* g = static_cast<const T*>(gate) + first_ * patches;
+    for (std::int64_t i = 0; i < count_ * patches; ++i) dz[i] *= g[i] * (1 - g[i]);
   }
 
   void write(const T* dz_target, const T* dz_source, double* dweight, double* dbias) {
     WeightGradient<Token> gradient(p_.features, scratch_);
     const bool need_weight = p_.need_gate && p_.relax;
     for (std::int64_t i = 0; i < count_; ++i) {
-      const std::int64_t item = first_ + i;
+      const std::int64_t sample = first_ + i;
       write_rows(
-          targets_, p_.dtarget, item, relax_target_ ? dz_target + i * targets_ : nullptr, need_weight ? &gradient : nullptr,
+          targets_, p_.dtarget, sample, relax_target_ ? dz_target + i * targets_ : nullptr, need_weight ? &gradient : nullptr,
           [&](std::int64_t n) {
             const std::int64_t source = source_in_[i * targets_ + n];
-            return source == none ? row_of<const Token>(p_.grad, item, n) : grad_source_row(item, source);
+            return source == none ? row_of<const Token>(p_.grad, sample, n) : grad_source_row(sample, source);
           },
           [&](std::int64_t n) { return target_row(i, n); });
       write_rows(
-          sources_, p_.dsource, item, relax_source_ ? dz_source + i * sources_ : nullptr, need_weight ? &gradient : nullptr,
+          sources_, p_.dsource, sample, relax_source_ ? dz_source + i * sources_ : nullptr, need_weight ? &gradient : nullptr,
           [&](std::int64_t m) {
             const std::int64_t slot = slot_of_[i * sources_ + m];
-            return slot == none ? grad_source_row(item, m) : row_of<const Token>(p_.grad, item, slot);
+            return slot == none ? grad_source_row(sample, m) : row_of<const Token>(p_.grad, sample, slot);
           },
           [&](std::int64_t m) { return source_row(i, m); });
     }
     if (need_weight) gradient.add_to(dweight, dbias);
   }
 
-  // The rows of one modality of one item: base(row) + dz[row] * weight to `out`, the base alone without dz; dz[row] * x(row)
+  // The rows of one modality of one sample: base(row) + dz[row] * weight to `out`, the base alone without dz; dz[row] * x(row)
   // to the gradient of the weight. `out` and `gradient` may be null.
   template <class Base, class X>
-  PARE_INLINE void write_rows(std::int64_t rows, void* out, std::int64_t item, const T* dz, WeightGradient<Token>* gradient,
+  PARE_INLINE void write_rows(std::int64_t rows, void* out, std::int64_t sample, const T* dz, WeightGradient<Token>* gradient,
                               Base base, X x) const {
     if (!out && !gradient) return;
     const auto* weight = static_cast<const T*>(p_.weight);
     const std::int64_t bytes = p_.features * static_cast<std::int64_t>(sizeof(Token));
-    auto* to = static_cast<Token*>(out) + (out ? item * rows * p_.features : 0);
+    auto* to = static_cast<Token*>(out) + (out ? sample * rows * p_.features : 0);
     for (std::int64_t n = 0; n < rows; ++n) {
       if (gradient) gradient->add(dz[n], x(n));
       if (!out) continue;
@@ -298,8 +299,8 @@ class PatchReplaceGradient {
     }
   }
 
-  const Token* grad_source_row(std::int64_t item, std::int64_t m) const {
-    return p_.grad_source.data ? row_of<const Token>(p_.grad_source, item, m) : nullptr;
+  const Token* grad_source_row(std::int64_t sample, std::int64_t m) const {
+    return p_.grad_source.data ? row_of<const Token>(p_.grad_source, sample, m) : nullptr;
   }
 
   const PatchReplaceBackward& p_;

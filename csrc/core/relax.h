@@ -13,7 +13,7 @@
 namespace pare::PARE_ISA {
 
 struct Relaxation {
-  std::int64_t items;    // N
+  std::int64_t patches;    // N
   std::int64_t chosen;   // n, 0 <= n <= N
   double tau;
   std::int64_t exact_steps;  // -1: all
@@ -27,7 +27,7 @@ struct Relaxation {
 inline constexpr std::int64_t longest_in_lanes = 128;
 inline constexpr std::int64_t shortest_in_float = 32;  // shorter rows cost nothing, and their sums may cancel
 inline constexpr std::int64_t most_steps_in_float = 64;
-inline constexpr std::int64_t fewest_items_for_nodes = 192;
+inline constexpr std::int64_t fewest_patches_for_nodes = 192;
 inline constexpr std::int64_t history_bytes = 384 * 1024;  // below it all steps are kept, above it checkpoints
 
 // The steps of one row, or of as many rows as there are lanes: forward, and back with checkpoints every sqrt(m) steps.
@@ -38,7 +38,7 @@ class Rows {
 
   explicit Rows(const Relaxation& r)
       : relaxation_(r),
-        flow_(r.items, r.tau),
+        flow_(r.patches, r.tau),
         values_(flow_.layout().values()),
         exact_(r.exact()),
         stride_(stride(exact_, values_)),
@@ -136,7 +136,7 @@ class Rows {
   template <class S>
   void gather(const S* from, int rows, T* to, T padding, bool negate) const {
     const T sign = negate ? T(-1) : T(1);
-    const std::int64_t n = relaxation_.items;
+    const std::int64_t n = relaxation_.patches;
     if constexpr (InLanes) {
       for (std::int64_t i = 0; i < n; ++i)
         for (int r = 0; r < lanes<T>; ++r)
@@ -150,7 +150,7 @@ class Rows {
   template <class S>
   void scatter(const T* from, int rows, S* to, bool negate) const {
     const T sign = negate ? T(-1) : T(1);
-    const std::int64_t n = relaxation_.items;
+    const std::int64_t n = relaxation_.patches;
     for (int r = 0; r < rows; ++r)
       for (std::int64_t i = 0; i < n; ++i) to[r * n + i] = static_cast<S>(sign * from[F::L::at(i, r)]);
   }
@@ -168,7 +168,7 @@ class Nodes {
   explicit Nodes(const Relaxation& r) : relaxation_(r) {}
 
   void forward(const float* scores, int, float* h) const {
-    Scratch scratch(CompressedRow::bytes(relaxation_.items));
+    Scratch scratch(CompressedRow::bytes(relaxation_.patches));
     CompressedRow row;
     if (compress(row, scores, scratch)) {
       alignas(64) double k[CompressedRow::most_slots];
@@ -178,7 +178,7 @@ class Nodes {
   }
 
   void backward(const float* upstream, const float* scores, int, float* ds) const {
-    Scratch scratch(CompressedRow::bytes(relaxation_.items));
+    Scratch scratch(CompressedRow::bytes(relaxation_.patches));
     CompressedRow row;
     if (compress(row, scores, scratch)) {
       const std::int64_t steps = relaxation_.chosen;
@@ -199,8 +199,8 @@ class Nodes {
 
  private:
   bool compress(CompressedRow& row, const float* scores, Scratch& scratch) const {
-    return relaxation_.items > CompressedRow::head &&
-           row.compress(scores, relaxation_.items, relaxation_.tau, relaxation_.negate, scratch);
+    return relaxation_.patches > CompressedRow::head &&
+           row.compress(scores, relaxation_.patches, relaxation_.tau, relaxation_.negate, scratch);
   }
 
   Relaxation relaxation_;
@@ -208,39 +208,39 @@ class Nodes {
 
 // Rows to handle at once: the lanes of the type that short rows are computed in, else 1.
 template <class S>
-int rows_per_block(std::int64_t items) {
-  return items <= longest_in_lanes ? lanes<S> : 1;
+int rows_per_block(std::int64_t patches) {
+  return patches <= longest_in_lanes ? lanes<S> : 1;
 }
 
 template <class S>
 Route choose_route(const Relaxation& r, const S* scores, int rows) {
   if (r.route != automatic) return static_cast<Route>(r.route);
-  const bool fill_lanes = rows > 1 && r.items <= longest_in_lanes;
+  const bool fill_lanes = rows > 1 && r.patches <= longest_in_lanes;
   if (sizeof(S) == 8) return fill_lanes ? lanes_double : row_double;
   double widest = 0;
   for (int row = 0; row < rows; ++row) {
-    const Extent<S> finite(scores + row * r.items, r.items);
+    const Extent<S> finite(scores + row * r.patches, r.patches);
     widest = std::max(widest, double(finite.high) - double(finite.low));  // of nothing finite: -infinity
   }
-  // A float weight must not underflow, nor must what is left when the best item is used up: e^(-range/tau^2) at tau < 1.
+  // A float weight must not underflow, nor must what is left when the best patch is used up: e^(-range/tau^2) at tau < 1.
   const bool wide = widest / r.tau * std::max(1.0, 1 / r.tau) > 60;
-  if (r.items < shortest_in_float) return fill_lanes ? lanes_double : row_double;
+  if (r.patches < shortest_in_float) return fill_lanes ? lanes_double : row_double;
   if (fill_lanes) return wide ? lanes_double : lanes_float;
-  if (r.exact() > most_steps_in_float && r.tail() == 0 && r.items >= fewest_items_for_nodes) return node_compression;
+  if (r.exact() > most_steps_in_float && r.tail() == 0 && r.patches >= fewest_patches_for_nodes) return node_compression;
   return wide || r.exact() > most_steps_in_float ? row_double : row_float;
 }
 
 // Calls body(kernel, first row, rows) for each group of rows with the kernel of its route.
 template <class S, class Body>
 void for_routes(const Relaxation& r, const S* scores, std::int64_t rows, Body body) {
-  const int block = rows_per_block<S>(r.items);
+  const int block = rows_per_block<S>(r.patches);
   for (std::int64_t first = 0; first < rows; first += block) {
     const std::int64_t stop = std::min(rows, first + block);
     const auto each = [&](auto kernel, int step) {
       for (std::int64_t row = first; row < stop; row += step)
         body(kernel, row, static_cast<int>(std::min<std::int64_t>(step, stop - row)));
     };
-    const Route route = choose_route(r, scores + first * r.items, static_cast<int>(stop - first));
+    const Route route = choose_route(r, scores + first * r.patches, static_cast<int>(stop - first));
     if constexpr (sizeof(S) == 4) {
       if (route == lanes_float) each(Rows<float, true>(r), lanes<float>);
       if (route == row_float) each(Rows<float, false>(r), 1);
@@ -251,27 +251,27 @@ void for_routes(const Relaxation& r, const S* scores, std::int64_t rows, Body bo
   }
 }
 
-// (rows, items) scores to h.
+// (rows, patches) scores to h.
 template <class S>
 void relax_forward(const Relaxation& r, const S* scores, std::int64_t rows, S* h) {
-  if (r.chosen == 0 || r.items == 0) {
-    std::fill(h, h + rows * r.items, S(0));
+  if (r.chosen == 0 || r.patches == 0) {
+    std::fill(h, h + rows * r.patches, S(0));
     return;
   }
   for_routes(r, scores, rows, [&](const auto& kernel, std::int64_t row, int count) {
-    kernel.forward(scores + row * r.items, count, h + row * r.items);
+    kernel.forward(scores + row * r.patches, count, h + row * r.patches);
   });
 }
 
-// (rows, items) upstream gradients c = dL/dh and scores to ds = J(h)^T c.
+// (rows, patches) upstream gradients c = dL/dh and scores to ds = J(h)^T c.
 template <class S>
 void relax_backward(const Relaxation& r, const S* upstream, const S* scores, std::int64_t rows, S* ds) {
-  if (r.chosen == 0 || r.items == 0) {
-    std::fill(ds, ds + rows * r.items, S(0));
+  if (r.chosen == 0 || r.patches == 0) {
+    std::fill(ds, ds + rows * r.patches, S(0));
     return;
   }
   for_routes(r, scores, rows, [&](const auto& kernel, std::int64_t row, int count) {
-    kernel.backward(upstream + row * r.items, scores + row * r.items, count, ds + row * r.items);
+    kernel.backward(upstream + row * r.patches, scores + row * r.patches, count, ds + row * r.patches);
   });
 }
 

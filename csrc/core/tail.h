@@ -2,7 +2,7 @@
 //
 // Newton's method on x = log T, where the sum is convex, sharpened by the second derivative; from the lower bound that
 // Jensen's inequality gives. Logarithms are taken of products of many 1 + a, not of each. A row whose T leaves the range of T
-// (one item dominates, many steps remain) is solved again by itself in the log domain, in double.
+// (one patch dominates, many steps remain) is solved again by itself in the log domain, in double.
 #pragma once
 
 #include "core/flow.h"
@@ -43,7 +43,7 @@ class Tail {
     });
     for_log_domain([&](std::int64_t at, double log_a) { a[at] = static_cast<T>(sigmoid(log_a)); });
     const V q_sum = L::total(flow_.sum_over([&](std::int64_t i) { return load(a + i); }));
-    // From the c of the dominant item, which may have all of the mean: A does not change where all c shift.
+    // From the c of the dominant patch, which may have all of the mean: A does not change where all c shift.
     V pivot{};
     for (int r = 0; r < L::rows; ++r) {
       if (step_.dominant[r] < 0) continue;
@@ -54,7 +54,7 @@ class Tail {
         pivot = broadcast<T>(value);
       }
     }
-    // The mean, and once more of what it leaves: its rounding would be shared by all items and add up along the row.
+    // The mean, and once more of what it leaves: its rounding would be shared by all patches and add up along the row.
     V mean{};
     for (int pass = 0; pass < 2; ++pass) {
       const V left = flow_.sum_over([&](std::int64_t i) { return load(a + i) * (load(c + i) - pivot - mean); });
@@ -111,9 +111,9 @@ class Tail {
   void solve() {
     const T tau = static_cast<T>(flow_.tau());
     const V scale = load(step_.scale);
-    // T_0 <= T: the solution if all of the row's items were equal.
-    const double items = static_cast<double>(flow_.layout().items);
-    const double lower = items * flow_.tau() * std::expm1(remaining_ / (items * flow_.tau()));
+    // T_0 <= T: the solution if all of the row's patches were equal.
+    const double patches = static_cast<double>(flow_.layout().patches);
+    const double lower = patches * flow_.tau() * std::expm1(remaining_ / (patches * flow_.tau()));
     const double range = sizeof(T) == 4 ? 1e30 : 1e250;
     if (!(lower * step_.largest_p / flow_.tau() < range)) return leave_all(scale);
 
@@ -186,9 +186,9 @@ class Tail {
 
   template <class Body>
   void visit(int row, Body body) const {
-    for (std::int64_t item = 0; item < flow_.layout().items; ++item) {
-      const std::int64_t at = L::at(item, row);
-      const double p = item == step_.dominant[row] ? 1 - step_.rest[row] : double(y_[at]) * step_.scale[row];
+    for (std::int64_t patch = 0; patch < flow_.layout().patches; ++patch) {
+      const std::int64_t at = L::at(patch, row);
+      const double p = patch == step_.dominant[row] ? 1 - step_.rest[row] : double(y_[at]) * step_.scale[row];
       if (p > 0) body(at, std::log(p));
     }
   }

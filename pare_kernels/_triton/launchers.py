@@ -1,7 +1,7 @@
 """One function per kernel: block sizes and outputs; the docstring says what bytes the launch has to move.
 
 Byte counts take every array once per use, as if nothing stayed in a cache. In the formulas T and S stand for the bytes of the
-target and the source tokens, k for the bytes of k token rows per batch item, `row` for one score (4 bytes, 8 for float64) per
+target and the source tokens, k for the bytes of k token rows per sample, `row` for one score (4 bytes, 8 for float64) per
 patch. With Nt = Ns, T = S, the whole operator moves 4 T forward and 7 T backward (5 T and the second reading of 2 T that
 the row dots need before the rest can begin), and a few per cent for scores and indices.
 """
@@ -39,9 +39,9 @@ def _row_block(length: int, dtype: torch.dtype) -> tuple[int, bool]:
 
 
 def _row_options(block: int, dtype: torch.dtype) -> dict[str, int]:
-    """Eight items per thread, four of float64 and of long rows: no kernel spills."""
-    items = 4 if dtype == torch.float64 or block == LONG_BLOCK else 8
-    return {"BLOCK": block, "num_warps": min(max(block // (32 * items), 1), 32)}
+    """Eight patches per thread, four of float64 and of long rows: no kernel spills."""
+    patches = 4 if dtype == torch.float64 or block == LONG_BLOCK else 8
+    return {"BLOCK": block, "num_warps": min(max(block // (32 * patches), 1), 32)}
 
 
 def _sweep_options(dtype: torch.dtype) -> dict[str, int]:
@@ -61,12 +61,12 @@ def _two_loads(like: Tensor) -> int:
 
 
 def _strides(tensor: Tensor, align: int) -> tuple[int, int, int]:
-    """Steps between items and rows, in units of `align` elements, and between columns."""
-    item, row, column = tensor.stride()
-    return item // align, row // align, column
+    """Steps between samples and rows, in units of `align` elements, and between columns."""
+    sample, row, column = tensor.stride()
+    return sample // align, row // align, column
 
 
-def _as_one_item(tensor: Tensor) -> Tensor:
+def _as_one_sample(tensor: Tensor) -> Tensor:
     """(B, N, D) as (1, B N, D) where the strides allow, so that short rows share blocks."""
     batch, num, features = tensor.shape
     if tensor.stride(0) == num * tensor.stride(1):
@@ -77,7 +77,7 @@ def _as_one_item(tensor: Tensor) -> Tensor:
 def gate_scores(both: Sequence[Tensor], weight: Tensor, bias: Tensor | None, scores: Sequence[Tensor]) -> None:
     """Fills in the (B, N) scores of one or both modalities, one launch. Bytes: read T + S + weight, write 2 rows."""
     target = both[0]
-    both = [_as_one_item(tensor) for tensor in both]
+    both = [_as_one_sample(tensor) for tensor in both]
     block_rows, block_columns = _tile(
         target.shape[2], max(tensor.shape[1] for tensor in both), 2 * _two_loads(target), most=64
     )
@@ -311,7 +311,7 @@ def plan_steps(total: int, exact_steps: int, most_saved: int = MOST_SAVED_STEPS)
 def series_limit(tau: float, dtype: torch.dtype) -> float:
     """The largest p where the third-degree series of (1 - p)^(1/tau) is exact to rounding.
 
-    A step's relative error c4 p^4 comes back in the about 1/p steps that an item of this size lives, hence p^3.
+    A step's relative error c4 p^4 comes back in the about 1/p steps that a patch of this size lives, hence p^3.
     """
     a = 1 / tau
     c4 = abs(a * (a - 1) * (a - 2) * (a - 3)) / 24
@@ -321,7 +321,7 @@ def series_limit(tau: float, dtype: torch.dtype) -> float:
 
 
 def widest_single(tau: float) -> float:
-    """How far the scores of a row may spread for singles to hold its weights, and at tau < 1 what a step leaves of the best item,
+    """How far the scores of a row may spread for singles to hold its weights, and at tau < 1 what a step leaves of the best patch,
     about e^(-spread / tau^2)."""
     return 60 * tau * min(1.0, tau)
 

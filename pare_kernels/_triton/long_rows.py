@@ -39,8 +39,8 @@ WORK_ROWS = tl.constexpr(3)  # of a program, before its saved steps: the state, 
 
 
 @triton.jit
-def load_scores(scores_ptr, sign, items, num):
-    return counted(sign * tl.load(scores_ptr + items, mask=items < num, other=0), items < num)
+def load_scores(scores_ptr, sign, patches, num):
+    return counted(sign * tl.load(scores_ptr + patches, mask=patches < num, other=0), patches < num)
 
 
 @triton.jit
@@ -70,9 +70,9 @@ def first_state(scores_ptr, state_ptr, sign, num, inv_tau, BLOCK: tl.constexpr):
     largest = tl.zeros([], acc)
     others = largest
     for start in range(0, num, BLOCK):
-        items = start + tl.arange(0, BLOCK)
-        weights = first_weights(load_scores(scores_ptr, sign, items, num).to(acc), top.to(acc), inv_tau)
-        tl.store(state_ptr + items, weights, mask=items < num)
+        patches = start + tl.arange(0, BLOCK)
+        weights = first_weights(load_scores(scores_ptr, sign, patches, num).to(acc), top.to(acc), inv_tau)
+        tl.store(state_ptr + patches, weights, mask=patches < num)
         block_largest, block_others = largest_and_others(weights)
         largest, others = join_largest(largest, others, block_largest, block_others)
     tl.debug_barrier()
@@ -86,16 +86,16 @@ def sweep_step(
     """One step from one row of weights to another; h += p with SUM."""
     new_largest, new_others = largest * 0, largest * 0
     for start in range(0, num, BLOCK):
-        items = start + tl.arange(0, BLOCK)
-        p = tl.load(from_ptr + items, mask=items < num, other=0) * inverse
+        patches = start + tl.arange(0, BLOCK)
+        p = tl.load(from_ptr + patches, mask=patches < num, other=0) * inverse
         if SUM:
-            h = tl.load(h_ptr + items, mask=items < num, other=0)
-            tl.store(h_ptr + items, h + p, mask=items < num)
+            h = tl.load(h_ptr + patches, mask=patches < num, other=0)
+            tl.store(h_ptr + patches, h + p, mask=patches < num)
         if largest > series_limit:
             weights = exact_weights(p, largest, rest, inv_tau)
         else:
             weights = series_weights(p, inv_tau)
-        tl.store(to_ptr + items, weights, mask=items < num)
+        tl.store(to_ptr + patches, weights, mask=patches < num)
         block_largest, block_others = largest_and_others(weights)
         new_largest, new_others = join_largest(new_largest, new_others, block_largest, block_others)
     tl.debug_barrier()
@@ -105,8 +105,8 @@ def sweep_step(
 @triton.jit
 def copy_state(from_ptr, to_ptr, inverse, largest, rest, num, row_stride, BLOCK: tl.constexpr):
     for start in range(0, num, BLOCK):
-        items = start + tl.arange(0, BLOCK)
-        tl.store(to_ptr + items, tl.load(from_ptr + items, mask=items < num), mask=items < num)
+        patches = start + tl.arange(0, BLOCK)
+        tl.store(to_ptr + patches, tl.load(from_ptr + patches, mask=patches < num), mask=patches < num)
     save_numbers(to_ptr, inverse, largest, rest, row_stride)
 
 
@@ -153,8 +153,8 @@ def solve_long_tail(state_ptr, inverse, num, remaining, tau, BLOCK: tl.constexpr
     while (tl.abs(step) > last) & (count < STEP_LIMIT):
         total, rate, curvature = remaining * 0, remaining * 0, remaining * 0
         for start in range(0, num, BLOCK):
-            items = start + tl.arange(0, BLOCK)
-            p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
+            patches = start + tl.arange(0, BLOCK)
+            p = tl.load(state_ptr + patches, mask=patches < num, other=0) * inverse
             part, q = softplus_and_sigmoid(x - tl.log(tau) + log_or_minus_inf(p))
             sums = tl.reduce((part, q, q * (1 - q)), 0, join_three_sums)
             total += sums[0]
@@ -205,30 +205,30 @@ def long_adjoint(
         shift = solve_long_tail(state_ptr, inverse, num, remaining.to(acc), tau, BLOCK)
         weighted, total = tl.zeros([], acc), tl.zeros([], acc)
         for start in range(0, num, BLOCK):
-            items = start + tl.arange(0, BLOCK)
-            p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
+            patches = start + tl.arange(0, BLOCK)
+            p = tl.load(state_ptr + patches, mask=patches < num, other=0) * inverse
             _unused, q = softplus_and_sigmoid(shift + log_or_minus_inf(p))
-            c = tl.load(c_ptr + items, mask=items < num, other=0)
+            c = tl.load(c_ptr + patches, mask=patches < num, other=0)
             block_weighted, block_total = tl.reduce((q * c, q), 0, join_sums)
             weighted += block_weighted
             total += block_total
         mean = tl.where(total > 0, weighted / tl.where(total > 0, total, 1), 0)
         others, dominant = tl.zeros([], acc), num * 0 - 1
         for start in range(0, num, BLOCK):
-            items = start + tl.arange(0, BLOCK)
-            p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
+            patches = start + tl.arange(0, BLOCK)
+            p = tl.load(state_ptr + patches, mask=patches < num, other=0) * inverse
             _unused, q = softplus_and_sigmoid(shift + log_or_minus_inf(p))
-            a = tau * q * (tl.load(c_ptr + items, mask=items < num, other=0) - mean)
-            tl.store(a_ptr + items, a, mask=items < num)
+            a = tau * q * (tl.load(c_ptr + patches, mask=patches < num, other=0) - mean)
+            tl.store(a_ptr + patches, a, mask=patches < num)
             others += tl.sum(tl.where(p > DOMINANT, 0, a), 0)
-            dominant = tl.maximum(dominant, tl.max(tl.where(p > DOMINANT, items, -1), 0))
+            dominant = tl.maximum(dominant, tl.max(tl.where(p > DOMINANT, patches, -1), 0))
         tl.debug_barrier()
-        # It adds up to 0: that of the dominant item is what balances the others.
+        # It adds up to 0: that of the dominant patch is what balances the others.
         tl.store(a_ptr + dominant, -others, mask=dominant >= 0)
     else:
         for start in range(0, num, BLOCK):
-            items = start + tl.arange(0, BLOCK)
-            tl.store(a_ptr + items, tl.zeros([BLOCK], acc), mask=items < num)
+            patches = start + tl.arange(0, BLOCK)
+            tl.store(a_ptr + patches, tl.zeros([BLOCK], acc), mask=patches < num)
     tl.debug_barrier()
 
     for back in range(segments):
@@ -246,26 +246,26 @@ def long_adjoint(
             inverse, largest, rest = load_numbers(at_ptr, row_stride)
             others, own = tl.zeros([], acc), tl.zeros([], acc)
             for start in range(0, num, BLOCK):
-                items = start + tl.arange(0, BLOCK)
-                inside = items < num
-                p = tl.load(at_ptr + items, mask=inside, other=0) * inverse
-                a = tl.load(a_ptr + items, mask=inside, other=0)
-                c = tl.load(c_ptr + items, mask=inside, other=0)
+                patches = start + tl.arange(0, BLOCK)
+                inside = patches < num
+                p = tl.load(at_ptr + patches, mask=inside, other=0) * inverse
+                a = tl.load(a_ptr + patches, mask=inside, other=0)
+                c = tl.load(c_ptr + patches, mask=inside, other=0)
                 a, block_others, block_own = adjoint_step(a, c, p, rest, inv_tau)
-                tl.store(a_ptr + items, a, mask=inside)
+                tl.store(a_ptr + patches, a, mask=inside)
                 others += block_others
                 own += block_own
             tl.debug_barrier()
             for start in range(0, num, BLOCK):
-                items = start + tl.arange(0, BLOCK)
-                p = tl.load(at_ptr + items, mask=items < num, other=0) * inverse
-                a = tl.load(a_ptr + items, mask=items < num, other=0)
-                tl.store(a_ptr + items, without_mean(a, p, rest, others, own), mask=items < num)
+                patches = start + tl.arange(0, BLOCK)
+                p = tl.load(at_ptr + patches, mask=patches < num, other=0) * inverse
+                a = tl.load(a_ptr + patches, mask=patches < num, other=0)
+                tl.store(a_ptr + patches, without_mean(a, p, rest, others, own), mask=patches < num)
             tl.debug_barrier()
     for start in range(0, num, BLOCK):
-        items = start + tl.arange(0, BLOCK)
-        a = tl.load(a_ptr + items, mask=items < num, other=0)
-        tl.store(dscores_ptr + items, inv_tau * a, mask=items < num)
+        patches = start + tl.arange(0, BLOCK)
+        a = tl.load(a_ptr + patches, mask=patches < num, other=0)
+        tl.store(dscores_ptr + patches, inv_tau * a, mask=patches < num)
 
 
 @kernel
@@ -313,10 +313,10 @@ def adjoint_kernel(
         row_stride = row_units.to(tl.int64) * 4
         work_ptr = saved_ptr + program * (slots * row_stride)
         for start in range(0, num, BLOCK):
-            items = start + tl.arange(0, BLOCK)
-            partner = tl.load(partner_ptr + items, mask=items < num, other=-1)
-            c = upstream(dots_ptr + row * num_target, partner, items, items < num, is_target)
-            tl.store(work_ptr + 2 * row_stride + items, sign * c, mask=items < num)
+            patches = start + tl.arange(0, BLOCK)
+            partner = tl.load(partner_ptr + patches, mask=patches < num, other=-1)
+            c = upstream(dots_ptr + row * num_target, partner, patches, patches < num, is_target)
+            tl.store(work_ptr + 2 * row_stride + patches, sign * c, mask=patches < num)
         tl.debug_barrier()
         steps = either(is_target, steps_target, steps_source)
         remaining = either(is_target, num_target - k, k) - steps
@@ -355,9 +355,9 @@ def topk_adjoint_kernel(
         row_stride = row_units.to(tl.int64) * 4
         work_ptr = saved_ptr + row * (slots * row_stride)
         for start in range(0, num, BLOCK):
-            items = start + tl.arange(0, BLOCK)
-            c = tl.load(grad_ptr + row * num + items, mask=items < num, other=0)
-            tl.store(work_ptr + 2 * row_stride + items, c, mask=items < num)
+            patches = start + tl.arange(0, BLOCK)
+            c = tl.load(grad_ptr + row * num + patches, mask=patches < num, other=0)
+            tl.store(work_ptr + 2 * row_stride + patches, c, mask=patches < num)
         tl.debug_barrier()
         long_adjoint(
             noisy_ptr, dscores_ptr + row * num, work_ptr, 1, num, steps, remaining,
@@ -394,8 +394,8 @@ def relaxed_kernel(
     if chosen:
         inverse, largest, rest = first_state(noisy_ptr, state_ptr, 1, num, inv_tau, BLOCK)
         for start in range(0, num, BLOCK):
-            items = start + tl.arange(0, BLOCK)
-            tl.store(relaxed_ptr + items, tl.zeros([BLOCK], acc), mask=items < num)
+            patches = start + tl.arange(0, BLOCK)
+            tl.store(relaxed_ptr + patches, tl.zeros([BLOCK], acc), mask=patches < num)
         tl.debug_barrier()
         for _step in range(steps):
             inverse, largest, rest = sweep_step(
@@ -404,8 +404,8 @@ def relaxed_kernel(
         if remaining > 0:
             shift = solve_long_tail(state_ptr, inverse, num, remaining.to(acc), tau, BLOCK)
             for start in range(0, num, BLOCK):
-                items = start + tl.arange(0, BLOCK)
-                p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
+                patches = start + tl.arange(0, BLOCK)
+                p = tl.load(state_ptr + patches, mask=patches < num, other=0) * inverse
                 part, _unused = softplus_and_sigmoid(shift + log_or_minus_inf(p))
-                h = tl.load(relaxed_ptr + items, mask=items < num, other=0)
-                tl.store(relaxed_ptr + items, h + tau * part, mask=items < num)
+                h = tl.load(relaxed_ptr + patches, mask=patches < num, other=0)
+                tl.store(relaxed_ptr + patches, h + tau * part, mask=patches < num)

@@ -64,7 +64,11 @@ def _choose(
     k: int,
     *flat,
 ) -> tuple[Tensor, ...]:
-    """Everything of the forward pass but the rows: target_index, source_index, scores. `flat`: see `unpack_options`."""
+    """Everything of the forward pass but the rows: target_index and source_index (B, k), flat scores (see `ChoiceScores`).
+
+    target (B, Nt, D), source (B, Ns, D), gate_weight (D,) or (1, D), noise_target (B, Nt), noise_source (B, Ns); `flat`: see
+    `unpack_options`.
+    """
     options, first_row = unpack_options(*flat)
     gated = options.selection != "random"
     numel = ChoiceScores.numel(target.shape[0], target.shape[1], source.shape[1], gated)

@@ -2,13 +2,13 @@
 
 What is computed is said in `pare_kernels.reference`; here is how. A row lives in registers; rows beyond `ROW_LIMIT`, and those
 whose numbers are no singles, in memory (`long_rows`). A step is one reduction: the weights p (1 - p)^(1/tau) are
-divided by their sum in the next step. For the largest item 1 - p is the sum of the others over the total, which does not cancel
+divided by their sum in the next step. For the largest patch 1 - p is the sum of the others over the total, which does not cancel
 when p is near 1, so the reduction carries the pair (largest, sum of the others). Below `long_series_limit` (0.45 at tau 0.9) a
 long binomial series of (1 - p)^(1/tau) serves. Once the largest p is below `series_limit`, where the series is exact to rounding
 to the third degree, it stays there (p can only grow where another is larger), and the steps take that.
 
 The backward pass needs every p in reverse order: it keeps one p per segment of `segment` steps and runs each segment again. An
-item with p > `DOMINANT` is dominant; there is at most one. Its adjoint A may be as large as 1 / (1 - p) and is carried as
+patch with p > `DOMINANT` is dominant; there is at most one. Its adjoint A may be as large as 1 / (1 - p) and is carried as
 A (1 - p).
 """
 
@@ -20,9 +20,9 @@ import triton.language as tl
 from pare_kernels._triton._launch import kernel
 from pare_kernels._triton._math import accurate, either, log1p
 
-STEP_LIMIT = tl.constexpr(100)  # of the tail; it takes about four, more only where one item dominates a long row
+STEP_LIMIT = tl.constexpr(100)  # of the tail; it takes about four, more only where one patch dominates a long row
 FARTHEST = tl.constexpr(700.0)  # as in `pare_kernels.reference`
-DOMINANT = tl.constexpr(0.75)  # above 1/2: at most one item of a row is, however p is rounded
+DOMINANT = tl.constexpr(0.75)  # above 1/2: at most one patch of a row is, however p is rounded
 LONG_DEGREE = tl.constexpr(12)
 
 
@@ -63,7 +63,7 @@ def rest_of(p, largest, rest):
 
 @triton.jit
 def exact_weights(p, largest, rest, inv_tau):
-    """p (1 - p)^(1/tau); p itself where an item is alone."""
+    """p (1 - p)^(1/tau); p itself where a patch is alone."""
     return p * tl.exp(inv_tau * tl.log(rest_of(p, largest, tl.where(rest > 0, rest, 1))))
 
 
@@ -102,8 +102,8 @@ def long_series_weights(p, inv_tau):
 
 @triton.jit
 def adjoint_step(a, c, p, rest, inv_tau):
-    """The adjoint of a step before the mean is taken out (`without_mean`): c p + a (1 - p / (tau (1 - p))), for the dominant item
-    times 1 - p. And the sums that `without_mean` needs: of the others, and the dominant item's own."""
+    """The adjoint of a step before the mean is taken out (`without_mean`): c p + a (1 - p / (tau (1 - p))), for the dominant patch
+    times 1 - p. And the sums that `without_mean` needs: of the others, and the dominant patch's own."""
     dominant = p > DOMINANT
     scale = tl.where(dominant, rest, 1)
     a = scale * (c * p) + a * (scale - inv_tau * p / tl.where(dominant, 1, 1 - p))
@@ -113,14 +113,14 @@ def adjoint_step(a, c, p, rest, inv_tau):
 
 @triton.jit
 def without_mean(a, p, rest, others, own):
-    """A - p <A, 1>: for the dominant item A (1 - p) - p <others of A, 1>."""
+    """A - p <A, 1>: for the dominant patch A (1 - p) - p <others of A, 1>."""
     total = others + own / tl.where(rest > 0, rest, 1)
     return a - p * tl.where(p > DOMINANT, others, total)
 
 
 @triton.jit
 def tail_without_mean(a, p, largest, others):
-    """The same for the adjoint of the tail, which adds up to 0: that of the dominant item is what balances the others."""
+    """The same for the adjoint of the tail, which adds up to 0: that of the dominant patch is what balances the others."""
     return tl.where(p > DOMINANT, -others, a - p * tl.where(largest > DOMINANT, 0, others))
 
 
@@ -167,16 +167,16 @@ def first_step(s, inv_tau):
 
 
 @triton.jit
-def save_step(at_ptr, p, largest, rest, items, num, row_stride):
+def save_step(at_ptr, p, largest, rest, patches, num, row_stride):
     # Whole groups of four, for which there is room: a mask that cuts through a group would prevent wide stores.
-    tl.store(at_ptr + items, p, mask=items // 4 < tl.cdiv(num, 4))
+    tl.store(at_ptr + patches, p, mask=patches // 4 < tl.cdiv(num, 4))
     tl.store(at_ptr + row_stride - 2, largest)
     tl.store(at_ptr + row_stride - 1, rest)
 
 
 @triton.jit
-def load_step(at_ptr, items, num, row_stride):
-    p = tl.load(at_ptr + items, mask=items // 4 < tl.cdiv(num, 4), other=0)
+def load_step(at_ptr, patches, num, row_stride):
+    p = tl.load(at_ptr + patches, mask=patches // 4 < tl.cdiv(num, 4), other=0)
     return p, tl.load(at_ptr + row_stride - 2), tl.load(at_ptr + row_stride - 1)
 
 
@@ -191,7 +191,7 @@ def advance(
     series_limit,
     saved_ptr,
     row_stride,
-    items,
+    patches,
     num,
     SAVE: tl.constexpr,
     SUM: tl.constexpr,
@@ -201,7 +201,7 @@ def advance(
     long_limit = long_series_limit(inv_tau)
     while (step < steps) & (largest > series_limit):
         if SAVE:
-            save_step(saved_ptr + step * row_stride, p, largest, rest, items, num, row_stride)
+            save_step(saved_ptr + step * row_stride, p, largest, rest, patches, num, row_stride)
         if SUM:
             h += p
         # In float64, and where h is summed as well, the coefficients of the long series would take too many registers.
@@ -217,7 +217,7 @@ def advance(
         largest, rest = largest * 0, largest * 0 + 1  # not followed any further: small for good
     while step < steps:
         if SAVE:
-            save_step(saved_ptr + step * row_stride, p, largest, rest, items, num, row_stride)
+            save_step(saved_ptr + step * row_stride, p, largest, rest, patches, num, row_stride)
         if SUM:
             h += p
         weights = series_weights(p, inv_tau)
@@ -272,7 +272,7 @@ def row_adjoint(
     saved_ptr,
     row_stride,
     segment,
-    items,
+    patches,
     num,
     DTYPE: tl.constexpr,
 ):
@@ -280,13 +280,13 @@ def row_adjoint(
     segments = tl.cdiv(steps, segment)
     starts_ptr = saved_ptr + segment * row_stride
     for number in range(segments - 1):
-        save_step(starts_ptr + number * row_stride, p, largest, rest, items, num, row_stride)
+        save_step(starts_ptr + number * row_stride, p, largest, rest, patches, num, row_stride)
         p, largest, rest, _ = advance(
-            p, largest, rest, p, segment, inv_tau, series_limit, saved_ptr, row_stride, items, num, False, False
+            p, largest, rest, p, segment, inv_tau, series_limit, saved_ptr, row_stride, patches, num, False, False
         )
     done = tl.maximum(segments - 1, 0) * segment
     p, largest, rest, _ = advance(
-        p, largest, rest, p, steps - done, inv_tau, series_limit, saved_ptr, row_stride, items, num, True, False
+        p, largest, rest, p, steps - done, inv_tau, series_limit, saved_ptr, row_stride, patches, num, True, False
     )
 
     a = tl.zeros_like(p)
@@ -301,16 +301,16 @@ def row_adjoint(
         length = tl.minimum(steps - number * segment, segment)
         tl.debug_barrier()
         if back > 0:
-            p, largest, rest = load_step(starts_ptr + number * row_stride, items, num, row_stride)
+            p, largest, rest = load_step(starts_ptr + number * row_stride, patches, num, row_stride)
             p, largest, rest, _ = advance(
-                p, largest, rest, p, length, inv_tau, series_limit, saved_ptr, row_stride, items, num, True, False
+                p, largest, rest, p, length, inv_tau, series_limit, saved_ptr, row_stride, patches, num, True, False
             )
             tl.debug_barrier()
-        p, largest, rest = load_step(saved_ptr + (length - 1) * row_stride, items, num, row_stride)
+        p, largest, rest = load_step(saved_ptr + (length - 1) * row_stride, patches, num, row_stride)
         for step_back in range(length):
             # The next one is on its way while this one is worked on.
             ahead_ptr = saved_ptr + tl.maximum(length - 2 - step_back, 0) * row_stride
-            next_p, next_largest, next_rest = load_step(ahead_ptr, items, num, row_stride)
+            next_p, next_largest, next_rest = load_step(ahead_ptr, patches, num, row_stride)
             if largest > series_limit:
                 a, others, own = adjoint_step(a, c, p, rest, inv_tau)
                 a = without_mean(a, p, rest, others, own)
@@ -326,8 +326,8 @@ def row_adjoint(
 def partners_of_row(own_index_ptr, other_index_ptr, partner_ptr, num, k, BLOCK: tl.constexpr):
     """partner[n] = the row of the other modality that n is paired with, -1 for rows without: the index lists turned around."""
     for start in range(0, num, BLOCK):
-        items = start + tl.arange(0, BLOCK)
-        tl.store(partner_ptr + items, tl.full([BLOCK], -1, tl.int32), mask=items < num)
+        patches = start + tl.arange(0, BLOCK)
+        tl.store(partner_ptr + patches, tl.full([BLOCK], -1, tl.int32), mask=patches < num)
     tl.debug_barrier()
     for start in range(0, k, BLOCK):
         pairs = start + tl.arange(0, BLOCK)
@@ -338,10 +338,10 @@ def partners_of_row(own_index_ptr, other_index_ptr, partner_ptr, num, k, BLOCK: 
 
 
 @triton.jit
-def upstream(dots_ptr, partner, items, inside, is_target):
+def upstream(dots_ptr, partner, patches, inside, is_target):
     """c = the row dot of a slot on target patches that stayed, of the slot they went to on source patches that moved, else 0."""
     used = inside & tl.where(is_target, partner < 0, partner >= 0)
-    return tl.load(dots_ptr + tl.where(is_target, items, partner), mask=used, other=0)
+    return tl.load(dots_ptr + tl.where(is_target, patches, partner), mask=used, other=0)
 
 
 @triton.jit
@@ -427,23 +427,23 @@ def adjoint_kernel(
     dscores_ptr = either(is_target, dscores_target_ptr, dscores_source_ptr)
     steps = either(is_target, steps_target, steps_source)
     total = either(is_target, num_target - k, k)
-    items = tl.arange(0, BLOCK)
-    inside = items < num
+    patches = tl.arange(0, BLOCK)
+    inside = patches < num
     # One row's latency is the kernel's time: what is loaded is needed only after the arithmetic that follows it.
-    scores = tl.load(noisy_ptr + row * num + items, mask=inside, other=0)
+    scores = tl.load(noisy_ptr + row * num + patches, mask=inside, other=0)
     partner_ptr = partners_of_program(
         is_target, row, num, target_index_ptr, source_index_ptr, partner_target_ptr, partner_source_ptr, k, BLOCK
     )
-    partner = tl.load(partner_ptr + items, mask=inside, other=-1)
+    partner = tl.load(partner_ptr + patches, mask=inside, other=-1)
     sign = tl.where(is_target & (highest != 0), -1.0, 1.0).to(acc)
     p, largest, rest = first_step(counted(sign * scores, inside), 1 / tau)
-    c = upstream(dots_ptr + row * num_target, partner, items, inside, is_target)
+    c = upstream(dots_ptr + row * num_target, partner, patches, inside, is_target)
     row_stride = row_units.to(tl.int64) * 4
     saved_ptr += program * (slots * row_stride)
     ds = row_adjoint(
-        c, p, largest, rest, steps, total - steps, tau, 1 / tau, series_limit, saved_ptr, row_stride, segment, items, num, acc
+        c, p, largest, rest, steps, total - steps, tau, 1 / tau, series_limit, saved_ptr, row_stride, segment, patches, num, acc
     )  # fmt: skip
-    tl.store(dscores_ptr + row * num + items, sign * ds, mask=inside)
+    tl.store(dscores_ptr + row * num + patches, sign * ds, mask=inside)
 
 
 @kernel
@@ -467,17 +467,17 @@ def topk_adjoint_kernel(
     row = tl.program_id(0).to(tl.int64)
     acc: tl.constexpr = grad_ptr.dtype.element_ty
     tau = accurate(tau, tau_low, acc)
-    items = tl.arange(0, BLOCK)
-    inside = items < num
-    c = tl.load(grad_ptr + row * num + items, mask=inside, other=0)
-    scores = tl.load(noisy_ptr + row * num + items, mask=inside, other=0)
+    patches = tl.arange(0, BLOCK)
+    inside = patches < num
+    c = tl.load(grad_ptr + row * num + patches, mask=inside, other=0)
+    scores = tl.load(noisy_ptr + row * num + patches, mask=inside, other=0)
     p, largest, rest = first_step(counted(scores, inside), 1 / tau)
     row_stride = row_units.to(tl.int64) * 4
     saved_ptr += row * (slots * row_stride)
     ds = row_adjoint(
-        c, p, largest, rest, steps, remaining, tau, 1 / tau, series_limit, saved_ptr, row_stride, segment, items, num, acc
+        c, p, largest, rest, steps, remaining, tau, 1 / tau, series_limit, saved_ptr, row_stride, segment, patches, num, acc
     )  # fmt: skip
-    tl.store(dscores_ptr + row * num + items, ds, mask=inside)
+    tl.store(dscores_ptr + row * num + patches, ds, mask=inside)
 
 
 @kernel
@@ -486,15 +486,15 @@ def relaxed_kernel(noisy_ptr, relaxed_ptr, num, steps, remaining, tau, tau_low, 
     row = tl.program_id(0).to(tl.int64)
     acc: tl.constexpr = noisy_ptr.dtype.element_ty
     tau = accurate(tau, tau_low, acc)
-    items = tl.arange(0, BLOCK)
-    inside = items < num
-    scores = tl.load(noisy_ptr + row * num + items, mask=inside, other=0)
+    patches = tl.arange(0, BLOCK)
+    inside = patches < num
+    scores = tl.load(noisy_ptr + row * num + patches, mask=inside, other=0)
     p, largest, rest = first_step(counted(scores, inside), 1 / tau)
     h = tl.zeros_like(p)
     p, largest, rest, h = advance(
-        p, largest, rest, h, steps, 1 / tau, series_limit, relaxed_ptr, 0, items, num, False, True
+        p, largest, rest, h, steps, 1 / tau, series_limit, relaxed_ptr, 0, patches, num, False, True
     )
     if remaining > 0:
         part, _ = softplus_and_sigmoid(solve_tail(p, remaining.to(acc), tau))
         h += tau * part
-    tl.store(relaxed_ptr + row * num + items, h, mask=inside)
+    tl.store(relaxed_ptr + row * num + patches, h, mask=inside)

@@ -18,7 +18,7 @@ def make_noisy(
     noise_ptr,
     seed,
     row,
-    items,
+    patches,
     inside,
     scale,
     stream,
@@ -27,13 +27,13 @@ def make_noisy(
     DTYPE: tl.constexpr,
 ):
     """s = gate + scale * noise, or either of them alone."""
-    noisy = tl.zeros(items.shape, DTYPE)
+    noisy = tl.zeros(patches.shape, DTYPE)
     if NOISE == GIVEN:
-        noisy = tl.load(noise_ptr + items, mask=inside, other=0.0)
+        noisy = tl.load(noise_ptr + patches, mask=inside, other=0.0)
     if NOISE == PHILOX:
-        noisy = gumbel(philox_bits(seed, items, row, stream), DTYPE)
+        noisy = gumbel(philox_bits(seed, patches, row, stream), DTYPE)
     if HAS_GATE:
-        gate = tl.load(gate_ptr + items, mask=inside, other=0.0)
+        gate = tl.load(gate_ptr + patches, mask=inside, other=0.0)
         noisy = gate + scale * noisy if NOISE != NO_NOISE else gate
     return noisy
 
@@ -46,9 +46,9 @@ def count_from(keys, noisy_ptr, num, negate, threshold, SINGLE: tl.constexpr, BL
     else:
         total = tl.zeros([BLOCK], tl.int32)
         for start in range(0, num, BLOCK):
-            items = start + tl.arange(0, BLOCK)
-            scores = tl.load(noisy_ptr + items, mask=items < num, other=float("nan"))
-            total += ((items < num) & (order_key(tl.where(negate, -scores, scores)) >= threshold)).to(tl.int32)
+            patches = start + tl.arange(0, BLOCK)
+            scores = tl.load(noisy_ptr + patches, mask=patches < num, other=float("nan"))
+            total += ((patches < num) & (order_key(tl.where(negate, -scores, scores)) >= threshold)).to(tl.int32)
         return tl.sum(total, 0)
 
 
@@ -90,12 +90,12 @@ def choose_row(
     high = order_key(tl.full([], float("nan"), acc))
     keys = order_key(tl.full([BLOCK], float("nan"), acc))
     for start in range(0, num, BLOCK):
-        items = start + tl.arange(0, BLOCK)
-        inside = items < num
+        patches = start + tl.arange(0, BLOCK)
+        inside = patches < num
         scores = make_noisy(
-            gate_ptr, noise_ptr, seed, first_row + row, items, inside, scale, stream, HAS_GATE, NOISE, acc
+            gate_ptr, noise_ptr, seed, first_row + row, patches, inside, scale, stream, HAS_GATE, NOISE, acc
         )
-        tl.store(noisy_ptr + items, scores, mask=inside)
+        tl.store(noisy_ptr + patches, scores, mask=inside)
         found = order_key(tl.where(inside, tl.where(negate, -scores, scores), float("nan")))
         low = tl.minimum(low, tl.min(tl.where(inside, found, low), 0))
         high = tl.maximum(high, tl.max(found, 0))
@@ -116,11 +116,11 @@ def choose_row(
     above_before = best * 0
     equal_before = best * 0
     for start in range(0, num, BLOCK):
-        items = start + tl.arange(0, BLOCK)
-        inside = items < num
+        patches = start + tl.arange(0, BLOCK)
+        inside = patches < num
         found = keys
         if not SINGLE:
-            scores = tl.load(noisy_ptr + items, mask=inside, other=float("nan"))
+            scores = tl.load(noisy_ptr + patches, mask=inside, other=float("nan"))
             found = order_key(tl.where(negate, -scores, scores))
         is_above, is_equal = inside & (found > threshold), inside & (found == threshold)
         # Two 16-bit counters in one scan.
@@ -129,11 +129,11 @@ def choose_row(
         equal = equal_before + (scan >> 16)
         best_so_far = above_before + (scan & 0xFFFF) + tl.minimum(equal, needed)
         is_best = is_above | (is_equal & (equal <= needed))
-        position = tl.where(complement, items - best_so_far, best_so_far - 1)
+        position = tl.where(complement, patches - best_so_far, best_so_far - 1)
         in_list = tl.where(complement, is_best == 0, is_best)
-        tl.store(index_ptr + position, items.to(tl.int64), mask=inside & in_list)
+        tl.store(index_ptr + position, patches.to(tl.int64), mask=inside & in_list)
         if HAS_MASK:
-            tl.store(mask_ptr + items, is_best.to(acc), mask=inside)
+            tl.store(mask_ptr + patches, is_best.to(acc), mask=inside)
         totals = tl.sum(both, 0)
         above_before += totals & 0xFFFF
         equal_before += totals >> 16
@@ -163,8 +163,8 @@ def sort_list(noisy_ptr, index_ptr, order_ptr, spare_ptr, length, BLOCK: tl.cons
                 places = start + tl.arange(0, BLOCK)
                 inside = places < length
                 entries = tl.load(from_ptr + places, mask=inside, other=0)
-                items = tl.load(index_ptr + entries, mask=inside, other=0)
-                key = order_key(tl.load(noisy_ptr + items, mask=inside, other=0.0))
+                patches = tl.load(index_ptr + entries, mask=inside, other=0)
+                key = order_key(tl.load(noisy_ptr + patches, mask=inside, other=0.0))
                 # Descending scores are ascending inverted keys; the sign bit already inverted makes them unsigned.
                 value = (key >> (digit * DIGIT_BITS)) & (DIGITS - 1)
                 value = tl.where(digit == passes - 1, value ^ (DIGITS // 2), value)
@@ -218,17 +218,17 @@ def choose_row_of(
 
 @kernel
 def select_kernel(
-    gate_target_ptr,
-    gate_source_ptr,
-    noise_target_ptr,
-    noise_source_ptr,
-    seed_ptr,
-    noisy_target_ptr,
-    noisy_source_ptr,
-    target_index_ptr,
-    source_index_ptr,
-    mask_ptr,
-    orders_ptr,
+    gate_target_ptr,  # (B, Nt), read; as are the next three
+    gate_source_ptr,  # (B, Ns)
+    noise_target_ptr,  # (B, Nt)
+    noise_source_ptr,  # (B, Ns)
+    seed_ptr,  # int64, one number
+    noisy_target_ptr,  # (B, Nt), written
+    noisy_source_ptr,  # (B, Ns), written
+    target_index_ptr,  # int64 (B, k), written
+    source_index_ptr,  # int64 (B, k), written
+    mask_ptr,  # (B, Nt), written with HAS_MASK
+    orders_ptr,  # int32 (B, 4, k), for BY_SCORE to work in
     batch,
     num_target,
     num_source,

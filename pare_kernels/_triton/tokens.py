@@ -1,11 +1,11 @@
 """Kernels that move token rows: gate scores, replacement, exchange, row dots, gradients. All of them run at memory speed.
 
-A program takes a block of rows of one batch item. Where a kernel has both modalities they take turns, so that an item's target
+A program takes a block of rows of one sample. Where a kernel has both modalities they take turns, so that a sample's target
 and source lie close in time; and the second kernel over the same tokens (replacement after scores, gradients after dots) goes from
-the last item to the first, to meet what the first one left in the cache.
+the last sample to the first, to meet what the first one left in the cache.
 
 Tokens come with any strides. `ALIGN` (see `_launch.alignment`) is how many elements the number of features and all steps between
-rows and items are multiples of; they are passed in units of it, so that the compiler sees the multiple and makes wide loads.
+rows and samples are multiples of; they are passed in units of it, so that the compiler sees the multiple and makes wide loads.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ REPLACE, SWAP, GATE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)  # what 
 
 
 @triton.jit
-def wide(stride_item, stride_row, stride_column):
+def wide(stride_sample, stride_row, stride_column):
     """Strides as int64: both branches of a choice between the modalities must agree on their type."""
-    return stride_item.to(tl.int64), stride_row.to(tl.int64), stride_column.to(tl.int64)
+    return stride_sample.to(tl.int64), stride_row.to(tl.int64), stride_column.to(tl.int64)
 
 
 @triton.jit
@@ -35,9 +35,9 @@ def take_turns(program, programs_target, programs):
 
 
 @triton.jit
-def row_offsets(item, rows, stride_item, stride_row, ALIGN: tl.constexpr):
-    """Element offsets of rows of one batch item, int64."""
-    return (item.to(tl.int64) * stride_item + rows.to(tl.int64) * stride_row) * ALIGN
+def row_offsets(sample, rows, stride_sample, stride_row, ALIGN: tl.constexpr):
+    """Element offsets of rows of one sample, int64."""
+    return (sample.to(tl.int64) * stride_sample + rows.to(tl.int64) * stride_row) * ALIGN
 
 
 @triton.jit
@@ -50,9 +50,9 @@ def tile_offsets(row_starts, columns, stride_column, ALIGN: tl.constexpr):
 
 
 @triton.jit
-def partners_of_slots(target_index_ptr, source_index_ptr, item, rows, first, k, BLOCK_ROWS: tl.constexpr):
+def partners_of_slots(target_index_ptr, source_index_ptr, sample, rows, first, k, BLOCK_ROWS: tl.constexpr):
     """The source patch that goes into each slot of a block of rows, -1 for slots that keep their own."""
-    start = item.to(tl.int64) * k
+    start = sample.to(tl.int64) * k
     entries = lower_bound(target_index_ptr + start, k, first, 128) + tl.arange(0, BLOCK_ROWS)
     inside = entries < k
     slots = tl.load(target_index_ptr + start + entries, mask=inside, other=-1).to(tl.int32)
@@ -72,10 +72,10 @@ def gate_scores_kernel(
     num_target,
     num_source,
     features,
-    target_item,
+    target_sample,
     target_row,
     target_column,
-    source_item,
+    source_sample,
     source_row,
     source_column,
     HAS_BIAS: tl.constexpr,
@@ -88,15 +88,15 @@ def gate_scores_kernel(
     is_target, program = take_turns(tl.program_id(0), programs_target, tl.num_programs(0))
     if is_target:
         tokens_ptr, scores_ptr, num_rows = target_ptr, scores_target_ptr, num_target
-        stride_item, stride_row, stride_column = wide(target_item, target_row, target_column)
+        stride_sample, stride_row, stride_column = wide(target_sample, target_row, target_column)
     else:
         tokens_ptr, scores_ptr, num_rows = source_ptr, scores_source_ptr, num_source
-        stride_item, stride_row, stride_column = wide(source_item, source_row, source_column)
+        stride_sample, stride_row, stride_column = wide(source_sample, source_row, source_column)
     blocks = tl.cdiv(num_rows, BLOCK_ROWS)
-    item = program // blocks
+    sample = program // blocks
     rows = (program % blocks) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     inside = rows < num_rows
-    starts = row_offsets(item, rows, stride_item, stride_row, ALIGN)
+    starts = row_offsets(sample, rows, stride_sample, stride_row, ALIGN)
     features = features * ALIGN
     total = tl.zeros([BLOCK_ROWS, BLOCK_COLUMNS], acc)
     for column in range(0, features, BLOCK_COLUMNS):
@@ -111,7 +111,7 @@ def gate_scores_kernel(
     z = tl.sum(total, 1)
     if HAS_BIAS:
         z += tl.load(bias_ptr).to(acc)
-    tl.store(scores_ptr + item.to(tl.int64) * num_rows + rows, sigmoid(z), mask=inside)
+    tl.store(scores_ptr + sample.to(tl.int64) * num_rows + rows, sigmoid(z), mask=inside)
 
 
 @kernel
@@ -124,10 +124,10 @@ def replace_kernel(
     num_target,
     features,
     k,
-    target_item,
+    target_sample,
     target_row,
     target_column,
-    source_item,
+    source_sample,
     source_row,
     source_column,
     ALIGN: tl.constexpr,
@@ -137,15 +137,15 @@ def replace_kernel(
     """mixed[b, n] = source[b, patch placed in n] or target[b, n], bit for bit."""
     program = tl.num_programs(0) - 1 - tl.program_id(0)
     blocks = tl.cdiv(num_target, BLOCK_ROWS)
-    item = program // blocks
+    sample = program // blocks
     first = (program % blocks) * BLOCK_ROWS
     rows = first + tl.arange(0, BLOCK_ROWS)
-    partner = partners_of_slots(target_index_ptr, source_index_ptr, item, rows, first, k, BLOCK_ROWS)
+    partner = partners_of_slots(target_index_ptr, source_index_ptr, sample, rows, first, k, BLOCK_ROWS)
     kept, placed = (rows < num_target) & (partner < 0), partner >= 0
     features = features * ALIGN
-    own = row_offsets(item, rows, target_item, target_row, ALIGN)
-    other = row_offsets(item, partner, source_item, source_row, ALIGN)
-    out = (item.to(tl.int64) * num_target + rows) * features
+    own = row_offsets(sample, rows, target_sample, target_row, ALIGN)
+    other = row_offsets(sample, partner, source_sample, source_row, ALIGN)
+    out = (sample.to(tl.int64) * num_target + rows) * features
     for column in range(0, features, BLOCK_COLUMNS):
         columns = column + tl.arange(0, BLOCK_COLUMNS)
         used = (columns < features)[None, :]
@@ -163,10 +163,10 @@ def swap_kernel(
     source_index_ptr,
     features,
     k,
-    target_item,
+    target_sample,
     target_row,
     target_column,
-    source_item,
+    source_sample,
     source_row,
     source_column,
     ALIGN: tl.constexpr,
@@ -176,15 +176,15 @@ def swap_kernel(
     """target[b, target_index[b, j]] <-> source[b, source_index[b, j]]. Every row has one program, so the order does not matter."""
     program = tl.program_id(0)
     blocks = tl.cdiv(k, BLOCK_ROWS)
-    item = program // blocks
+    sample = program // blocks
     pairs = (program % blocks) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     inside = pairs < k
-    entries = item.to(tl.int64) * k + pairs
+    entries = sample.to(tl.int64) * k + pairs
     slots = tl.load(target_index_ptr + entries, mask=inside, other=0)
     patches = tl.load(source_index_ptr + entries, mask=inside, other=0)
     features = features * ALIGN
-    ours = row_offsets(item, slots, target_item, target_row, ALIGN)
-    theirs = row_offsets(item, patches, source_item, source_row, ALIGN)
+    ours = row_offsets(sample, slots, target_sample, target_row, ALIGN)
+    theirs = row_offsets(sample, patches, source_sample, source_row, ALIGN)
     for column in range(0, features, BLOCK_COLUMNS):
         columns = column + tl.arange(0, BLOCK_COLUMNS)
         used = inside[:, None] & (columns < features)[None, :]
@@ -207,10 +207,10 @@ def dots_kernel(
     num_target,
     features,
     k,
-    target_item,
+    target_sample,
     target_row,
     target_column,
-    source_item,
+    source_sample,
     source_row,
     source_column,
     SWAPPED: tl.constexpr,
@@ -222,18 +222,18 @@ def dots_kernel(
     program = tl.program_id(0)
     acc: tl.constexpr = dots_ptr.dtype.element_ty
     blocks = tl.cdiv(num_target, BLOCK_ROWS)
-    item = program // blocks
+    sample = program // blocks
     first = (program % blocks) * BLOCK_ROWS
     rows = first + tl.arange(0, BLOCK_ROWS)
     inside = rows < num_target
     kept = inside
     if not SWAPPED:
-        partner = partners_of_slots(target_index_ptr, source_index_ptr, item, rows, first, k, BLOCK_ROWS)
+        partner = partners_of_slots(target_index_ptr, source_index_ptr, sample, rows, first, k, BLOCK_ROWS)
         kept, placed = inside & (partner < 0), partner >= 0
-        other = row_offsets(item, partner, source_item, source_row, ALIGN)
+        other = row_offsets(sample, partner, source_sample, source_row, ALIGN)
     features = features * ALIGN
-    own = row_offsets(item, rows, target_item, target_row, ALIGN)
-    out = item.to(tl.int64) * num_target + rows
+    own = row_offsets(sample, rows, target_sample, target_row, ALIGN)
+    out = sample.to(tl.int64) * num_target + rows
     total = tl.zeros([BLOCK_ROWS, BLOCK_COLUMNS], acc)
     for column in range(0, features, BLOCK_COLUMNS):
         columns = column + tl.arange(0, BLOCK_COLUMNS)
@@ -272,10 +272,10 @@ def gradient_kernel(
     num_source,
     features,
     partial_row,
-    target_item,
+    target_sample,
     target_row,
     target_column,
-    source_item,
+    source_sample,
     source_row,
     source_column,
     MODE: tl.constexpr,
@@ -305,18 +305,18 @@ def gradient_kernel(
         num_rows, num_other, partner_ptr = num_target, num_source, partner_target_ptr
         dscores_ptr, gate_ptr = dscores_target_ptr, gate_target_ptr
         own_ptr, other_ptr = target_ptr, source_ptr
-        own_item, own_row, own_column = wide(target_item, target_row, target_column)
-        other_item, other_row, other_column = wide(source_item, source_row, source_column)
+        own_sample, own_row, own_column = wide(target_sample, target_row, target_column)
+        other_sample, other_row, other_column = wide(source_sample, source_row, source_column)
         grad_own_ptr, grad_other_ptr, out_ptr = grad_target_ptr, grad_source_ptr, dtarget_ptr
     else:
         num_rows, num_other, partner_ptr = num_source, num_target, partner_source_ptr
         dscores_ptr, gate_ptr = dscores_source_ptr, gate_source_ptr
         own_ptr, other_ptr = source_ptr, target_ptr
-        own_item, own_row, own_column = wide(source_item, source_row, source_column)
-        other_item, other_row, other_column = wide(target_item, target_row, target_column)
+        own_sample, own_row, own_column = wide(source_sample, source_row, source_column)
+        other_sample, other_row, other_column = wide(target_sample, target_row, target_column)
         grad_own_ptr, grad_other_ptr, out_ptr = grad_source_ptr, grad_target_ptr, dsource_ptr
     chunks = tl.cdiv(num_rows, BLOCK_ROWS * blocks_per_program)
-    item = (chunk // chunks).to(tl.int64)
+    sample = (chunk // chunks).to(tl.int64)
     first = (chunk % chunks) * BLOCK_ROWS * blocks_per_program
     if HAS_GATE:
         weight = tl.load(weight_ptr + columns, mask=columns < features, other=0.0).to(acc)
@@ -325,12 +325,12 @@ def gradient_kernel(
     for block in range(blocks_per_program):
         rows = first + block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
         inside = rows < num_rows
-        at = item * num_rows + rows
+        at = sample * num_rows + rows
         moved = tl.zeros([BLOCK_ROWS], tl.int1)
         if MODE != GATE:
             partner = tl.load(partner_ptr + at, mask=inside, other=-1)
             moved = partner >= 0
-            there = (item * num_other + partner) * features
+            there = (sample * num_other + partner) * features
         gradient = tl.zeros([BLOCK_ROWS, BLOCK_COLUMNS], acc)
         if MODE != GATE:
             # Rows that stayed: their own buffer's gradient. Moved ones: the gradient of the slot they went to. Where the source
@@ -351,11 +351,11 @@ def gradient_kernel(
             here = inside
             if MODE == SWAP:
                 here = inside & (moved == 0)
-            own_at = row_offsets(item, rows, own_item, own_row, ALIGN)
+            own_at = row_offsets(sample, rows, own_sample, own_row, ALIGN)
             own_tile = own_ptr + tile_offsets(own_at, columns, own_column, ALIGN)
             tokens = tl.load(own_tile, mask=here[:, None] & used, other=0.0)
             if MODE == SWAP:
-                other_at = row_offsets(item, partner, other_item, other_row, ALIGN)
+                other_at = row_offsets(sample, partner, other_sample, other_row, ALIGN)
                 other_tile = other_ptr + tile_offsets(other_at, columns, other_column, ALIGN)
                 elsewhere = tl.load(other_tile, mask=moved[:, None] & used, other=0.0)
                 tokens = tl.where(moved[:, None], elsewhere, tokens)

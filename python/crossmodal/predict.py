@@ -21,7 +21,7 @@ from crossmodal.data.readers import read_samples
 from crossmodal.errors import UserError
 from crossmodal.files import replacing
 from crossmodal.models import base
-from crossmodal.tasks import Normalizer
+from crossmodal.data.normalizer import Normalizer
 from crossmodal.training.folder import RunFolder
 
 # What predictions and figures are made with, of all that results.json holds.

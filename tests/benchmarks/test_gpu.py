@@ -62,7 +62,7 @@ def test_the_parts_exist_and_fit_into_the_budget(tmp_path):
     names = [part.name for part in parts]
     kernels = {f"tests: on_device/{name}" for name in ("selection", "relaxation", "gradients")}
     operators = {f"tests: pare_kernels/{name}" for name in gpu.OPERATOR_TESTS}
-    models = {f"tests: crossmodal/{name}" for name in gpu.MODEL_TESTS}
+    models = {f"tests: models/{name}" for name in gpu.MODEL_TESTS}
     assert kernels | operators | models | {"tests: triton/gpu", "training step"} <= set(names)
     assert gpu.BUDGET < 540
     assert longest_of_groups(parts) <= 560

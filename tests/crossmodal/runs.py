@@ -13,7 +13,8 @@ import yaml
 from accelerate.state import AcceleratorState
 
 from crossmodal.data.dataset import ArrayDataset
-from crossmodal.tasks import Normalizer, Task
+from crossmodal.data.normalizer import Normalizer
+from crossmodal.tasks import Task
 from crossmodal.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]

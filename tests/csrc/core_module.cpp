@@ -101,8 +101,8 @@ py::tuple split(const std::string& set, const py::array& scores, std::int64_t n,
 
 py::array relax(const std::string& set, const py::array& scores, std::int64_t chosen, double tau, std::int64_t exact_steps,
                 bool negate, int route, const py::object& upstream) {
-  expect(scores.ndim() == 2, "scores must have shape (rows, items)");
-  expect(0 <= chosen && chosen <= scores.shape(1), "chosen must be between 0 and the number of items");
+  expect(scores.ndim() == 2, "scores must have shape (rows, patches)");
+  expect(0 <= chosen && chosen <= scores.shape(1), "chosen must be between 0 and the number of patches");
   py::array result = like(scores, {scores.shape(0), scores.shape(1)});
   py::array c = upstream.is_none() ? scores : py::cast<py::array>(upstream);
   expect(c.size() == scores.size() && c.itemsize() == scores.itemsize(), "upstream must be like scores");
@@ -188,8 +188,8 @@ py::tuple patch_replace_backward(const std::string& set, const py::array& grad, 
   p.features = target.shape(2);
   p.k = target_index.shape(1);
   p.grad = tokens_of(grad);
-  p.exchanged = !grad_source.is_none();
-  if (p.exchanged) p.grad_source = tokens_of(py::cast<py::array>(grad_source));
+  p.swapped = !grad_source.is_none();
+  if (p.swapped) p.grad_source = tokens_of(py::cast<py::array>(grad_source));
   p.target = tokens_of(target);
   p.source = tokens_of(source);
   p.weight = weight.data();

@@ -58,10 +58,10 @@ def random_tokens(rng, shape, half: bool, dtype) -> np.ndarray:
 
 
 def relax_case(core, isa: str, rng) -> None:
-    rows, items = int(rng.integers(1, 20)), random_size(rng, 700)
+    rows, patches = int(rng.integers(1, 20)), random_size(rng, 700)
     dtype = rng.choice([np.float32, np.float64])
-    scores = random_values(rng, (rows, items), dtype)
-    n = int(rng.integers(0, items + 1))
+    scores = random_values(rng, (rows, patches), dtype)
+    n = int(rng.integers(0, patches + 1))
     tau = float(10 ** rng.uniform(-1.3, 1))
     exact_steps = int(rng.choice([-1, 0, 1, 2, 8, 100]))
     negate = bool(rng.integers(2))
@@ -73,20 +73,20 @@ def relax_case(core, isa: str, rng) -> None:
     ds = core.relax(isa, scores, n, tau, exact_steps, upstream=upstream, **arguments)
     usable = (-scores if negate else scores) > -np.inf
     assert np.isfinite(h).all(), "h must be finite"
-    # At small tau the steps swing tied items to and fro, and the derivative of many steps may truly exceed a float.
+    # At small tau the steps swing tied patches to and fro, and the derivative of many steps may truly exceed a float.
     assert tau < 0.5 or np.isfinite(ds).all(), "ds must be finite"
     assert (h >= 0).all(), "h must not be negative"
-    assert (h[~usable] == 0).all(), "excluded items have no part in h"
+    assert (h[~usable] == 0).all(), "excluded patches have no part in h"
     assert h.astype(np.float64).sum(-1).max(initial=0) <= n * (1 + 1e-4), "h must not sum to more than n"
 
 
 def split_case(core, isa: str, rng) -> None:
-    items = random_size(rng, 3000)
-    scores = random_values(rng, items, rng.choice([np.float32, np.float64]))
-    n = int(rng.integers(0, items + 1))
+    patches = random_size(rng, 3000)
+    scores = random_values(rng, patches, rng.choice([np.float32, np.float64]))
+    n = int(rng.integers(0, patches + 1))
     chosen, rest = core.split(isa, scores, n, bool(rng.integers(2)))
-    assert len(chosen) == n, "n items are chosen"
-    assert sorted([*chosen, *rest]) == list(range(items)), "every item is chosen or left"
+    assert len(chosen) == n, "n patches are chosen"
+    assert sorted([*chosen, *rest]) == list(range(patches)), "every patch is chosen or left"
     assert list(chosen) == sorted(chosen), "indices ascend"
 
 

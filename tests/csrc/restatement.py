@@ -86,7 +86,7 @@ def relaxed_adjoint(c: np.ndarray, scores: np.ndarray, n: int, tau: float, exact
 
 
 def choose(noisy_target, noisy_source, k, highest, by_score):
-    """(target_index, source_index) of one item."""
+    """(target_index, source_index) of one sample."""
     targets = len(noisy_target)
     kept = set(order(-noisy_target if highest else noisy_target)[: targets - k].tolist())
     slots = [n for n in range(targets) if n not in kept]

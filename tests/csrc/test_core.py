@@ -36,8 +36,8 @@ def rng():
     return np.random.default_rng(0)
 
 
-def gumbel_scores(rng, rows, items, dtype=np.float32, scale=1.0):
-    return (rng.random((rows, items)) + scale * rng.gumbel(size=(rows, items))).astype(dtype)
+def gumbel_scores(rng, rows, patches, dtype=np.float32, scale=1.0):
+    return (rng.random((rows, patches)) + scale * rng.gumbel(size=(rows, patches))).astype(dtype)
 
 
 # --- noise -----------------------------------------------------------------------------------------------------------
@@ -88,25 +88,25 @@ def test_half_types_convert_exactly(core, isa):
 # --- the hard choice -------------------------------------------------------------------------------------------------
 
 
-def awkward_scores(rng, items, dtype):
+def awkward_scores(rng, patches, dtype):
     """Ties, signed zeros, infinities and NaN among ordinary numbers."""
-    scores = rng.normal(size=items).astype(dtype)
+    scores = rng.normal(size=patches).astype(dtype)
     special = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, np.finfo(dtype).tiny / 4], dtype)
-    where = rng.random(items) < rng.random()
-    return np.where(where, rng.choice(special, items), scores)
+    where = rng.random(patches) < rng.random()
+    return np.where(where, rng.choice(special, patches), scores)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("items", [1, 2, 7, 33, 200, 1000])
-def test_split_takes_the_best_in_ascending_order(core, isa, rng, items, dtype):
+@pytest.mark.parametrize("patches", [1, 2, 7, 33, 200, 1000])
+def test_split_takes_the_best_in_ascending_order(core, isa, rng, patches, dtype):
     for case in range(12):
-        scores = awkward_scores(rng, items, dtype) if case % 2 else rng.gumbel(size=items).astype(dtype)
-        for n in {0, 1, items // 3, items - 1, items}:
+        scores = awkward_scores(rng, patches, dtype) if case % 2 else rng.gumbel(size=patches).astype(dtype)
+        for n in {0, 1, patches // 3, patches - 1, patches}:
             for negate in (False, True):
                 chosen, rest = core.split(isa, scores, n, negate)
                 expected = restatement.best(-scores if negate else scores, n)
                 np.testing.assert_array_equal(chosen, expected)
-                np.testing.assert_array_equal(rest, np.setdiff1d(np.arange(items), expected))
+                np.testing.assert_array_equal(rest, np.setdiff1d(np.arange(patches), expected))
 
 
 # --- the relaxation --------------------------------------------------------------------------------------------------
@@ -133,17 +133,17 @@ SHAPES = [(1, 1), (2, 1), (3, 3), (8, 4), (33, 20), (64, 63), (130, 50), (257, 1
 
 
 @pytest.mark.parametrize("exact_steps", [0, 1, 8, -1])
-@pytest.mark.parametrize(("items", "n"), SHAPES, ids=str)
-def test_relaxation(core, isa, rng, items, n, exact_steps):
+@pytest.mark.parametrize(("patches", "n"), SHAPES, ids=str)
+def test_relaxation(core, isa, rng, patches, n, exact_steps):
     for rows in (1, 19):
-        assert_relaxation(core, isa, gumbel_scores(rng, rows, items), n, 0.9, exact_steps, rng, negate=rows == 1)
+        assert_relaxation(core, isa, gumbel_scores(rng, rows, patches), n, 0.9, exact_steps, rng, negate=rows == 1)
 
 
 @pytest.mark.parametrize("exact_steps", [0, 8, -1])
-@pytest.mark.parametrize(("items", "n"), [(1, 1), (3, 2), (64, 32), (300, 120)], ids=str)
-def test_relaxation_in_double(core, isa, rng, items, n, exact_steps):
+@pytest.mark.parametrize(("patches", "n"), [(1, 1), (3, 2), (64, 32), (300, 120)], ids=str)
+def test_relaxation_in_double(core, isa, rng, patches, n, exact_steps):
     for tau in (0.3, 0.9, 2.0):
-        scores = gumbel_scores(rng, 5, items, np.float64)
+        scores = gumbel_scores(rng, 5, patches, np.float64)
         assert_relaxation(core, isa, scores, n, tau, exact_steps, rng, tolerance=1e-9)
 
 
@@ -158,8 +158,8 @@ def test_every_route_gives_the_same_relaxation(core, isa, rng, route):
 @pytest.mark.parametrize("scale", [0.0, 0.1, 1.0, 4.0])
 def test_relaxation_at_any_temperature_and_spread(core, isa, rng, tau, scale):
     """What node compression cannot do is done at full width, what float cannot hold in double."""
-    for items, n, exact_steps in ((64, 20, 8), (400, 150, -1), (400, 150, 8)):
-        scores = gumbel_scores(rng, 2, items, scale=scale)
+    for patches, n, exact_steps in ((64, 20, 8), (400, 150, -1), (400, 150, 8)):
+        scores = gumbel_scores(rng, 2, patches, scale=scale)
         assert_relaxation(core, isa, scores, n, tau, exact_steps, rng)
 
 
@@ -171,15 +171,15 @@ def test_long_rows(core, isa, rng):
 
 @pytest.mark.parametrize("lead", [4.0, 8.0, 12.0])
 @pytest.mark.parametrize("exact_steps", [0, 1, 8, -1])
-def test_relaxation_with_a_dominant_item(core, isa, rng, lead, exact_steps):
-    for items, n in ((16, 6), (64, 20), (400, 150)):
-        scores = gumbel_scores(rng, 3, items)
+def test_relaxation_with_a_dominant_patch(core, isa, rng, lead, exact_steps):
+    for patches, n in ((16, 6), (64, 20), (400, 150)):
+        scores = gumbel_scores(rng, 3, patches)
         scores[:, 3] += np.float32(lead)
         assert_relaxation(core, isa, scores, n, 0.9, exact_steps, rng)
 
 
 @pytest.mark.parametrize("lead", [20.0, 35.0])
-def test_an_item_that_takes_nearly_everything(core, isa, lead):
+def test_a_patch_that_takes_nearly_everything(core, isa, lead):
     """1 - p down to 1e-17, where float64 formulas lose the gradient too: against finite differences in 80 digits."""
     mpmath.mp.dps = 80
     tau, n = mpmath.mpf(9) / 10, 3
@@ -214,9 +214,9 @@ def test_an_item_that_takes_nearly_everything(core, isa, lead):
 
 
 @pytest.mark.parametrize("exact_steps", [0, 2, -1])
-def test_excluded_items_and_rows(core, isa, rng, exact_steps):
-    for items in (9, 300):
-        scores = gumbel_scores(rng, 11, items)
+def test_excluded_patches_and_rows(core, isa, rng, exact_steps):
+    for patches in (9, 300):
+        scores = gumbel_scores(rng, 11, patches)
         scores[:, ::3] = -np.inf
         scores[:, 1] = np.nan
         scores[4] = -np.inf
@@ -234,8 +234,8 @@ def test_excluded_items_and_rows(core, isa, rng, exact_steps):
         np.testing.assert_allclose(h[0], restatement.relaxed(scores[0], 3, 0.9, exact_steps), 5e-6)
 
 
-def test_an_item_that_is_alone_keeps_all_of_every_step(core, isa):
-    """One item and nothing else: it has all that is given out, and there is nothing for a gradient to move."""
+def test_a_patch_that_is_alone_keeps_all_of_every_step(core, isa):
+    """One patch and nothing else: it has all that is given out, and there is nothing for a gradient to move."""
     scores = np.full((1, 4), -np.inf, np.float32)
     scores[0, 2] = 1.0
     np.testing.assert_array_equal(core.relax(isa, scores, 3, 0.9, -1), [[0, 0, 3, 0]])
@@ -264,14 +264,14 @@ def test_tail_of_a_dominated_row_beyond_float_range(core, isa):
 
 def test_tail_that_is_large_but_within_float_range(core, isa, rng):
     """Products of several 1 + T p / tau would overflow where each of them does not."""
-    for items, n in ((5, 4), (12, 8), (20, 15), (40, 30), (300, 200)):
+    for patches, n in ((5, 4), (12, 8), (20, 15), (40, 30), (300, 200)):
         for lead in (6.0, 12.0):
-            scores = gumbel_scores(rng, 2, items)
-            scores[:, : items // 3] += np.float32(lead)
+            scores = gumbel_scores(rng, 2, patches)
+            scores[:, : patches // 3] += np.float32(lead)
             assert_relaxation(core, isa, scores, n, 0.2, 0, rng)
 
 
-# --- whole items -----------------------------------------------------------------------------------------------------
+# --- whole samples -----------------------------------------------------------------------------------------------------
 
 
 def run_replace(

@@ -238,7 +238,7 @@ def test_random_samplers(dtype, seeds):
         batch, patches = number(generator, 0, 20), size(generator, 300)
         k, exact_steps = number(generator, 0, patches), draw(generator, -1, 0, 1, 8)
         scores = torch.rand(batch, patches, generator=generator, dtype=torch.float64, device="cpu").to(dtype)
-        if seed % 4 == 0 and batch:  # one item dominates
+        if seed % 4 == 0 and batch:  # one patch dominates
             scores[:, number(generator, 0, patches - 1)] += 8
         noise_seed = None if seed % 3 == 0 else torch.tensor(seed)
         call = scores.to(torch.get_default_device()), None, noise_seed, seed % 2, k, 0.9, 1.0, exact_steps
@@ -257,7 +257,7 @@ def test_random_samplers(dtype, seeds):
 
 
 def leading_rows(tau, dtype):
-    """(label, scores of 12 items), in units of tau: one score leads, two do, each leads the next; and beyond 700 tau."""
+    """(label, scores of 12 patches), in units of tau: one score leads, two do, each leads the next; and beyond 700 tau."""
     rest = torch.rand(12, generator=torch.Generator("cpu").manual_seed(1), dtype=torch.float64, device="cpu") * 3
     rows = {f"lead {lead}": rest.clone() for lead in (8, 20, 85, 110, 690, 800, float("inf"))}
     for label, row in rows.items():
@@ -435,7 +435,7 @@ for threads in (1, 2):
         print(error)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.count("out of memory: no room for the working space of 1 item(s)") == 2
+    assert done.stdout.count("out of memory: no room for the working space of 1 sample(s)") == 2
 
 
 @cpp_alone

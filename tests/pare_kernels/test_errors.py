@@ -115,7 +115,7 @@ def test_nested_tensors_are_refused():
 def test_the_other_entry_points_name_the_argument(device):
     with pytest.raises(ValueError, match="tokens must have shape"):
         gate_scores(TARGET[0].to(device), WEIGHT.to(device))
-    with pytest.raises(ValueError, match=r"k must be between 0 and 6 \(6 items per row\), got 7"):
+    with pytest.raises(ValueError, match=r"k must be between 0 and 6 \(6 patches per row\), got 7"):
         gumbel_topk(torch.rand(2, 6), 7)
     with pytest.raises(ValueError, match="scores must have shape"):
         gumbel_topk(torch.tensor(1.0), 0)

@@ -108,7 +108,7 @@ def test_one_compilation_serves_every_size_of_a_bucket(dtype, compiled_for):
 
 
 def test_sizes_beyond_32_bits_change_no_type(compiled_for):
-    """B N D > 2^31 elements: steps between rows and items are passed in numbers that stay below 2^31."""
+    """B N D > 2^31 elements: steps between rows and samples are passed in numbers that stay below 2^31."""
     with FakeTensorMode():
         run_everything(2, 80, 80, 64, 33, OPTION_WORDS[0])
         small = {key[:2] for key in compiled_for}

@@ -8,11 +8,10 @@ A new task is one function in a module of this package, decorated with :func:`re
 import importlib
 import pkgutil
 
-from crossmodal.data.normalizer import Normalizer
 from crossmodal.tasks.assembly import load
 from crossmodal.tasks.base import KINDS, Options, RawTask, Task, available, protocols, register
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["KINDS", "Normalizer", "Options", "RawTask", "Task", "available", "load", "protocols", "register"]
+__all__ = ["KINDS", "Options", "RawTask", "Task", "available", "load", "protocols", "register"]

@@ -5,7 +5,7 @@ from safetensors.torch import load, save
 
 from crossmodal.data import numeric
 from crossmodal.errors import UserError
-from crossmodal.tasks import Normalizer
+from crossmodal.data.normalizer import Normalizer
 
 RNG = np.random.default_rng(0)
 

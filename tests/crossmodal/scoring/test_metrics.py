@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from crossmodal.data.dataset import Batch
 from crossmodal.scoring import losses, metrics
-from crossmodal.tasks import KINDS, Normalizer
+from crossmodal.data.normalizer import Normalizer
+from crossmodal.tasks import KINDS
 
 
 def test_accuracy_and_f1_by_hand():

@@ -18,15 +18,15 @@ INF, NAN = float("inf"), float("nan")
 
 @kernel
 def bits_kernel(seed_ptr, out_ptr, row_high, row_low, stream, BLOCK: tl.constexpr):
-    items = tl.arange(0, BLOCK)
+    patches = tl.arange(0, BLOCK)
     row = (row_high.to(tl.int64) << 32) + row_low
-    tl.store(out_ptr + items, philox_bits(tl.load(seed_ptr), items, row, stream))
+    tl.store(out_ptr + patches, philox_bits(tl.load(seed_ptr), patches, row, stream))
 
 
 @kernel
 def gumbel_kernel(bits_ptr, out_ptr, BLOCK: tl.constexpr):
-    items = tl.arange(0, BLOCK)
-    tl.store(out_ptr + items, gumbel(tl.load(bits_ptr + items), out_ptr.dtype.element_ty))
+    patches = tl.arange(0, BLOCK)
+    tl.store(out_ptr + patches, gumbel(tl.load(bits_ptr + patches), out_ptr.dtype.element_ty))
 
 
 @kernel
