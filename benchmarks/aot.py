@@ -111,7 +111,7 @@ def variants() -> Iterator[Variant]:
     )
     yield _variant("reduce", "tokens.reduce_kernel", {"BLOCK_ROWS": 1024, "BLOCK_COLUMNS": 8}, num_warps=16)
     choose = {"HAS_GATE": True, "NOISE": 2, "HAS_MASK": False, "BY_SCORE": False, "SINGLE": True}
-    rows, long = {"BLOCK": 4096}, {"BLOCK": 2048}
+    rows, long, sweep = {"BLOCK": 4096}, {"BLOCK": 2048}, {"BLOCK": 1024}
     row_of = {"num_warps": 16}
     yield _variant("select", "selection.select_kernel", choose | rows, **row_of)
     yield _variant("select-by-score", "selection.select_kernel", choose | rows | {"BY_SCORE": True}, **row_of)
@@ -125,13 +125,14 @@ def variants() -> Iterator[Variant]:
     yield _variant(
         "relaxed-64", "relaxation.relaxed_kernel", rows, num_warps=8, max_registers=64, targets=("sm_80", "sm_90")
     )
-    yield _variant("adjoint-long", "long_rows.adjoint_kernel", long, **row_of)
-    yield _variant("topk-adjoint-long", "long_rows.topk_adjoint_kernel", long, **row_of)
-    yield _variant("relaxed-long", "long_rows.relaxed_kernel", long, **row_of)
-    wide = {"memory": "fp64", "num_warps": 8}
-    yield _variant("adjoint-wide", "long_rows.adjoint_kernel", {"BLOCK": 1024}, **wide)
-    yield _variant("topk-adjoint-wide", "long_rows.topk_adjoint_kernel", {"BLOCK": 1024}, **wide)
-    yield _variant("relaxed-wide", "long_rows.relaxed_kernel", {"BLOCK": 1024}, **wide)
+    swept = sweep | {"WIDE": False}
+    yield _variant("adjoint-long", "long_rows.adjoint_kernel", swept, **row_of)
+    yield _variant("topk-adjoint-long", "long_rows.topk_adjoint_kernel", swept, **row_of)
+    yield _variant("relaxed-long", "long_rows.relaxed_kernel", swept, **row_of)
+    wide, swept = {"memory": "fp64", "num_warps": 8}, sweep | {"WIDE": True}
+    yield _variant("adjoint-wide", "long_rows.adjoint_kernel", swept, **wide)
+    yield _variant("topk-adjoint-wide", "long_rows.topk_adjoint_kernel", swept, **wide)
+    yield _variant("relaxed-wide", "long_rows.relaxed_kernel", swept, **(wide | {"num_warps": 4}))
     double = {"scores": "fp64", "tokens": "fp64", **row_of}
     yield _variant("select-fp64", "selection.select_kernel", choose | long, **double)
     yield _variant("adjoint-fp64", "relaxation.adjoint_kernel", long, **double)

@@ -111,8 +111,8 @@ def gumbel_topk(
 
     Returns:
         `TopKResult(indices, mask, relaxed)`. Equal scores: the lower index ranks higher; NaN ranks below everything. Rows of
-        `relaxed` sum to k. For it, a noisy score more than 700 tau below the largest of its row counts as -inf: its `relaxed` and its
-        gradient are 0. So scores of +inf share their row, and one that is alone has all k.
+        `relaxed` sum to k. For it, a noisy score more than 700 tau below the largest of its row counts as -inf: it gets 0 and no
+        gradient. So scores of +inf share their row, and one that is alone has all k.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, device or range; the message names it.

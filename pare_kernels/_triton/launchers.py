@@ -23,8 +23,6 @@ from pare_kernels._triton._launch import alignment, launch, split_number
 MOST_SAVED_STEPS = 32  # of the relaxation; of more, the first of each segment is kept, the others are made again
 ROW_LIMIT = {torch.float32: 4096, torch.float64: 2048}  # longest row that stays in registers
 LONG_BLOCK = 2048  # longer rows are read in blocks of this size
-WIDE_OPTIONS = {"BLOCK": 1024, "num_warps": 8}  # of the kernels that compute rows of singles in doubles
-ANY_SPREAD = -1.0  # of a row's scores: more than this
 WORK_ROWS = long_rows.WORK_ROWS.value
 SUM_TILE = 2048  # elements per tile where products are summed as well: eight per thread in float32
 GRADIENT_PROGRAMS = 2048  # of the pass that sums dweight: enough to fill a device, few enough partial sums
@@ -44,6 +42,11 @@ def _row_options(block: int, dtype: torch.dtype) -> dict[str, int]:
     """Eight items per thread, four of float64 and of long rows: no kernel spills."""
     items = 4 if dtype == torch.float64 or block == LONG_BLOCK else 8
     return {"BLOCK": block, "num_warps": min(max(block // (32 * items), 1), 32)}
+
+
+def _sweep_options(dtype: torch.dtype) -> dict[str, int]:
+    """Of the kernels of long_rows, by the type they compute in: two items per thread, four of float64; no kernel spills."""
+    return {"BLOCK": LONG_BLOCK // 2, "num_warps": 8 if dtype == torch.float64 else 16}
 
 
 def _tile(features: int, rows: int, elements: int, most: int = 32) -> tuple[int, int]:
@@ -346,10 +349,10 @@ def _row_launches(kernel, long_kernel, like: Tensor, programs: int, num: int, pl
     if single:
         yield kernel, saved, numbers, _row_options(block, like.dtype)
     else:
-        yield long_kernel, saved, (*numbers, ANY_SPREAD), _row_options(block, like.dtype)
+        yield long_kernel, saved, (*numbers, 0.0), {"WIDE": False, **_sweep_options(like.dtype)}
     if singles:
         numbers = series_limit(tau, torch.float64), space // 4, wide_slots, wide.segment, widest_single(tau)
-        yield long_kernel, saved.view(torch.float64), numbers, WIDE_OPTIONS
+        yield long_kernel, saved.view(torch.float64), numbers, {"WIDE": True, **_sweep_options(torch.float64)}
 
 
 class ScoreGradients(NamedTuple):
@@ -442,30 +445,40 @@ def relaxed(noisy: Tensor, k: int, tau: float, exact_steps: int) -> Tensor:
     h = torch.empty_like(noisy)
     block, single = _row_block(num, noisy.dtype)
     steps = num, plan.exact, plan.remaining, *split_number(tau)
-    state = torch.empty_like(noisy, dtype=torch.float64)
-    options = {"device": noisy.device, "traffic": _bytes(noisy, h), **_row_options(block, noisy.dtype)}
     limit = series_limit(tau, noisy.dtype)
+    state = torch.empty_like(noisy, dtype=torch.float64)
+    moved = {"device": noisy.device, "traffic": _bytes(noisy, h)}
     if single:
-        launch(relaxation.relaxed_kernel, batch, noisy, h, *steps, limit, **options)
+        launch(relaxation.relaxed_kernel, batch, noisy, h, *steps, limit, **moved, **_row_options(block, noisy.dtype))
     else:
+        numbers, options = (*steps, limit, 0.0), _sweep_options(noisy.dtype)
         launch(
-            long_rows.relaxed_kernel, batch, noisy, h, state.view(noisy.dtype), *steps, limit, ANY_SPREAD, **options
+            long_rows.relaxed_kernel, batch, noisy, h, state.view(noisy.dtype), *numbers, WIDE=False, **moved, **options
         )
     if noisy.dtype == torch.float32:
-        options |= {"traffic": _bytes(noisy), **WIDE_OPTIONS}
-        limit = series_limit(tau, torch.float64)
-        launch(long_rows.relaxed_kernel, batch, noisy, h, state, *steps, limit, widest_single(tau), **options)
+        numbers, moved = (
+            (*steps, series_limit(tau, torch.float64), widest_single(tau)),
+            moved | {"traffic": _bytes(noisy)},
+        )
+        options = _sweep_options(torch.float64) | {"num_warps": 4}  # with more it spills
+        launch(long_rows.relaxed_kernel, batch, noisy, h, state, *numbers, WIDE=True, **moved, **options)
     return h
 
 
 def topk_adjoint(grad: Tensor, noisy: Tensor, k: int, tau: float, exact_steps: int) -> Tensor:
-    """J(h)^T grad of (B, N) rows, launches and bytes as those of `adjoint`: read two rows, write one; write and read the exact steps."""
+    """J(h)^T grad of (B, N) rows, launches as of `adjoint`. Bytes: read two rows, write one; write and read the exact steps."""
     batch, num = noisy.shape
     plan = plan_steps(k, exact_steps)
     dscores = torch.empty_like(noisy)
     traffic = _bytes(grad, noisy, dscores) + plan.passes * plan.exact * _bytes(noisy)
     for kernel, saved, numbers, options in _row_launches(
-        relaxation.topk_adjoint_kernel, long_rows.topk_adjoint_kernel, noisy, batch, num, plan, tau
+        relaxation.topk_adjoint_kernel,
+        long_rows.topk_adjoint_kernel,
+        noisy,
+        batch,
+        num,
+        plan,
+        tau,
     ):
         launch(
             kernel,

@@ -35,7 +35,7 @@ from pare_kernels._triton.relaxation import (
     without_mean,
 )
 
-WORK_ROWS = tl.constexpr(2)  # of a program, before its saved steps: the state, and a of the backward pass
+WORK_ROWS = tl.constexpr(3)  # of a program, before its saved steps: the state, a of the backward pass, and c
 
 
 @triton.jit
@@ -49,21 +49,24 @@ def join_extents(low_a, high_a, low_b, high_b):
 
 
 @triton.jit
-def top_and_spread(scores_ptr, sign, num, BLOCK: tl.constexpr):
-    """The highest score, and how far below it the lowest above -inf lies."""
+def spread_of(scores_ptr, sign, num, BLOCK: tl.constexpr):
+    """How far below the highest score the lowest above -inf lies."""
     high = tl.full([], float("-inf"), scores_ptr.dtype.element_ty)
     low = -high
     for start in range(0, num, BLOCK):
         s = load_scores(scores_ptr, sign, start + tl.arange(0, BLOCK), num)
         block_low, block_high = tl.reduce((tl.where(s == float("-inf"), float("inf"), s), s), 0, join_extents)
         low, high = join_extents(low, high, block_low, block_high)
-    return high, tl.where(high > low, high - low, 0)
+    return tl.where(high > low, high - low, 0)
 
 
 @triton.jit
-def first_state(scores_ptr, state_ptr, sign, top, num, inv_tau, BLOCK: tl.constexpr):
-    """The weights exp((s - top) / tau)."""
+def first_state(scores_ptr, state_ptr, sign, num, inv_tau, BLOCK: tl.constexpr):
+    """The weights exp((s - max) / tau)."""
     acc: tl.constexpr = state_ptr.dtype.element_ty
+    top = tl.full([], float("-inf"), scores_ptr.dtype.element_ty)
+    for start in range(0, num, BLOCK):
+        top = tl.maximum(top, tl.max(load_scores(scores_ptr, sign, start + tl.arange(0, BLOCK), num), 0))
     largest = tl.zeros([], acc)
     others = largest
     for start in range(0, num, BLOCK):
@@ -166,11 +169,9 @@ def solve_long_tail(state_ptr, inverse, num, remaining, tau, BLOCK: tl.constexpr
 @triton.jit
 def long_adjoint(
     scores_ptr,
-    c_ptr,
     dscores_ptr,
     work_ptr,
     sign,
-    top,
     num,
     steps,
     remaining,
@@ -180,12 +181,13 @@ def long_adjoint(
     segment,
     BLOCK: tl.constexpr,
 ):
-    """ds = J(h)^T c, as `relaxation.row_adjoint`; c may lie where ds goes."""
+    """ds = J(h)^T c, as `relaxation.row_adjoint`; of the scores times sign. The third work row is c, times sign."""
     acc: tl.constexpr = work_ptr.dtype.element_ty
-    state_ptr, a_ptr, saved_ptr = work_ptr, work_ptr + row_stride, work_ptr + WORK_ROWS * row_stride
+    state_ptr, a_ptr, c_ptr = work_ptr, work_ptr + row_stride, work_ptr + 2 * row_stride
+    saved_ptr = work_ptr + WORK_ROWS * row_stride
     inv_tau = 1 / tau
     starts_ptr = saved_ptr + segment * row_stride
-    inverse, largest, rest = first_state(scores_ptr, state_ptr, sign, top, num, inv_tau, BLOCK)
+    inverse, largest, rest = first_state(scores_ptr, state_ptr, sign, num, inv_tau, BLOCK)
     segments = tl.cdiv(steps, segment)
     for number in range(segments - 1):
         start_ptr = starts_ptr + number * row_stride
@@ -199,42 +201,34 @@ def long_adjoint(
         state_ptr, saved_ptr, inverse, largest, rest, steps - done, num, inv_tau, series_limit, row_stride, BLOCK
     )
 
-    shift = tl.zeros([], acc)
-    pivot = tl.zeros([], acc)
-    mean = tl.zeros([], acc)
     if remaining > 0:
         shift = solve_long_tail(state_ptr, inverse, num, remaining.to(acc), tau, BLOCK)
-        for start in range(0, num, BLOCK):
-            items = start + tl.arange(0, BLOCK)
-            p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
-            c = tl.load(c_ptr + items, mask=items < num, other=0).to(acc)
-            pivot += tl.sum(tl.where(p > DOMINANT, c, 0), 0)
         weighted, total = tl.zeros([], acc), tl.zeros([], acc)
         for start in range(0, num, BLOCK):
             items = start + tl.arange(0, BLOCK)
             p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
             _unused, q = softplus_and_sigmoid(shift + log_or_minus_inf(p))
-            c = tl.load(c_ptr + items, mask=items < num, other=0).to(acc)
-            block_weighted, block_total = tl.reduce((q * (c - pivot), q), 0, join_sums)
+            c = tl.load(c_ptr + items, mask=items < num, other=0)
+            block_weighted, block_total = tl.reduce((q * c, q), 0, join_sums)
             weighted += block_weighted
             total += block_total
         mean = tl.where(total > 0, weighted / tl.where(total > 0, total, 1), 0)
-    total = tl.zeros([], acc)
-    for start in range(0, num, BLOCK):
-        items = start + tl.arange(0, BLOCK)
-        a = tl.zeros([BLOCK], acc)
-        if remaining > 0:
+        others, dominant = tl.zeros([], acc), num * 0 - 1
+        for start in range(0, num, BLOCK):
+            items = start + tl.arange(0, BLOCK)
             p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
             _unused, q = softplus_and_sigmoid(shift + log_or_minus_inf(p))
-            a = tau * q * ((tl.load(c_ptr + items, mask=items < num, other=0).to(acc) - pivot) - mean)
-        tl.store(a_ptr + items, a, mask=items < num)
-        total += tl.sum(a, 0)
-    tl.debug_barrier()
-    for start in range(0, num, BLOCK):
-        items = start + tl.arange(0, BLOCK)
-        a = tl.load(a_ptr + items, mask=items < num, other=0)
-        p = tl.load(state_ptr + items, mask=items < num, other=0) * inverse
-        tl.store(a_ptr + items, a - p * total, mask=items < num)
+            a = tau * q * (tl.load(c_ptr + items, mask=items < num, other=0) - mean)
+            tl.store(a_ptr + items, a, mask=items < num)
+            others += tl.sum(tl.where(p > DOMINANT, 0, a), 0)
+            dominant = tl.maximum(dominant, tl.max(tl.where(p > DOMINANT, items, -1), 0))
+        tl.debug_barrier()
+        # It adds up to 0: that of the dominant item is what balances the others.
+        tl.store(a_ptr + dominant, -others, mask=dominant >= 0)
+    else:
+        for start in range(0, num, BLOCK):
+            items = start + tl.arange(0, BLOCK)
+            tl.store(a_ptr + items, tl.zeros([BLOCK], acc), mask=items < num)
     tl.debug_barrier()
 
     for back in range(segments):
@@ -256,7 +250,7 @@ def long_adjoint(
                 inside = items < num
                 p = tl.load(at_ptr + items, mask=inside, other=0) * inverse
                 a = tl.load(a_ptr + items, mask=inside, other=0)
-                c = tl.load(c_ptr + items, mask=inside, other=0).to(acc)
+                c = tl.load(c_ptr + items, mask=inside, other=0)
                 a, block_others, block_own = adjoint_step(a, c, p, rest, inv_tau)
                 tl.store(a_ptr + items, a, mask=inside)
                 others += block_others
@@ -271,7 +265,7 @@ def long_adjoint(
     for start in range(0, num, BLOCK):
         items = start + tl.arange(0, BLOCK)
         a = tl.load(a_ptr + items, mask=items < num, other=0)
-        tl.store(dscores_ptr + items, sign * inv_tau * a, mask=items < num)
+        tl.store(dscores_ptr + items, inv_tau * a, mask=items < num)
 
 
 @kernel
@@ -300,31 +294,35 @@ def adjoint_kernel(
     slots,
     segment,
     narrow,
+    WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """`relaxation.adjoint_kernel`, of rows that spread over more than `narrow`."""
+    """`relaxation.adjoint_kernel`; with WIDE of rows alone that spread over more than `narrow`."""
     program = tl.program_id(0)
     is_target, row, num = row_of_program(program, batch, num_target, num_source)
     scores_ptr = either(is_target, noisy_target_ptr, noisy_source_ptr) + row * num
     dscores_ptr = either(is_target, dscores_target_ptr, dscores_source_ptr) + row * num
     sign = tl.where(is_target & (highest != 0), -1.0, 1.0).to(dots_ptr.dtype.element_ty)
-    top, spread = top_and_spread(scores_ptr, sign, num, BLOCK)
-    if spread > narrow:
+    chosen = True
+    if WIDE:
+        chosen = spread_of(scores_ptr, sign, num, BLOCK) > narrow
+    if chosen:
         partner_ptr = partners_of_program(
             is_target, row, num, target_index_ptr, source_index_ptr, partner_target_ptr, partner_source_ptr, k, BLOCK
         )
+        row_stride = row_units.to(tl.int64) * 4
+        work_ptr = saved_ptr + program * (slots * row_stride)
         for start in range(0, num, BLOCK):
             items = start + tl.arange(0, BLOCK)
             partner = tl.load(partner_ptr + items, mask=items < num, other=-1)
             c = upstream(dots_ptr + row * num_target, partner, items, items < num, is_target)
-            tl.store(dscores_ptr + items, c, mask=items < num)
+            tl.store(work_ptr + 2 * row_stride + items, sign * c, mask=items < num)
         tl.debug_barrier()
         steps = either(is_target, steps_target, steps_source)
         remaining = either(is_target, num_target - k, k) - steps
-        row_stride = row_units.to(tl.int64) * 4
         long_adjoint(
-            scores_ptr, dscores_ptr, dscores_ptr, saved_ptr + program * (slots * row_stride), sign, top, num, steps,
-            remaining, accurate(tau, tau_low, saved_ptr.dtype.element_ty), series_limit, row_stride, segment, BLOCK,
+            scores_ptr, dscores_ptr, work_ptr, sign, num, steps, remaining,
+            accurate(tau, tau_low, saved_ptr.dtype.element_ty), series_limit, row_stride, segment, BLOCK,
         )  # fmt: skip
 
 
@@ -344,25 +342,45 @@ def topk_adjoint_kernel(
     slots,
     segment,
     narrow,
+    WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """`relaxation.topk_adjoint_kernel`, of rows that spread over more than `narrow`."""
+    """`relaxation.topk_adjoint_kernel`; WIDE as above."""
     row = tl.program_id(0).to(tl.int64)
     noisy_ptr += row * num
-    top, spread = top_and_spread(noisy_ptr, 1, num, BLOCK)
-    if spread > narrow:
+    chosen = True
+    if WIDE:
+        chosen = spread_of(noisy_ptr, 1, num, BLOCK) > narrow
+    if chosen:
         row_stride = row_units.to(tl.int64) * 4
+        work_ptr = saved_ptr + row * (slots * row_stride)
+        for start in range(0, num, BLOCK):
+            items = start + tl.arange(0, BLOCK)
+            c = tl.load(grad_ptr + row * num + items, mask=items < num, other=0)
+            tl.store(work_ptr + 2 * row_stride + items, c, mask=items < num)
+        tl.debug_barrier()
         long_adjoint(
-            noisy_ptr, grad_ptr + row * num, dscores_ptr + row * num, saved_ptr + row * (slots * row_stride), 1, top, num,
-            steps, remaining, accurate(tau, tau_low, saved_ptr.dtype.element_ty), series_limit, row_stride, segment, BLOCK,
+            noisy_ptr, dscores_ptr + row * num, work_ptr, 1, num, steps, remaining,
+            accurate(tau, tau_low, saved_ptr.dtype.element_ty), series_limit, row_stride, segment, BLOCK,
         )  # fmt: skip
 
 
 @kernel
 def relaxed_kernel(
-    noisy_ptr, relaxed_ptr, state_ptr, num, steps, remaining, tau, tau_low, series_limit, narrow, BLOCK: tl.constexpr
+    noisy_ptr,
+    relaxed_ptr,
+    state_ptr,
+    num,
+    steps,
+    remaining,
+    tau,
+    tau_low,
+    series_limit,
+    narrow,
+    WIDE: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
-    """`relaxation.relaxed_kernel`, of rows that spread over more than `narrow`; the state has a row for each of the scores."""
+    """`relaxation.relaxed_kernel`; WIDE as above. The state has a row for each of the scores."""
     row = tl.program_id(0).to(tl.int64)
     acc: tl.constexpr = state_ptr.dtype.element_ty
     tau = accurate(tau, tau_low, acc)
@@ -370,9 +388,11 @@ def relaxed_kernel(
     noisy_ptr += row * num
     relaxed_ptr += row * num
     state_ptr += row * num
-    top, spread = top_and_spread(noisy_ptr, 1, num, BLOCK)
-    if spread > narrow:
-        inverse, largest, rest = first_state(noisy_ptr, state_ptr, 1, top, num, inv_tau, BLOCK)
+    chosen = True
+    if WIDE:
+        chosen = spread_of(noisy_ptr, 1, num, BLOCK) > narrow
+    if chosen:
+        inverse, largest, rest = first_state(noisy_ptr, state_ptr, 1, num, inv_tau, BLOCK)
         for start in range(0, num, BLOCK):
             items = start + tl.arange(0, BLOCK)
             tl.store(relaxed_ptr + items, tl.zeros([BLOCK], acc), mask=items < num)

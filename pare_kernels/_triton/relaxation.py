@@ -8,7 +8,8 @@ long binomial series of (1 - p)^(1/tau) serves. Once the largest p is below `ser
 to the third degree, it stays there (p can only grow where another is larger), and the steps take that.
 
 The backward pass needs every p in reverse order: it keeps one p per segment of `segment` steps and runs each segment again. An
-item with p > `DOMINANT` is dominant; there is at most one. Its adjoint is carried as A (1 - p), since A may be as large as 1 / (1 - p).
+item with p > `DOMINANT` is dominant; there is at most one. Its adjoint A may be as large as 1 / (1 - p) and is carried as
+A (1 - p).
 """
 
 from __future__ import annotations
@@ -118,6 +119,12 @@ def without_mean(a, p, rest, others, own):
 
 
 @triton.jit
+def tail_without_mean(a, p, largest, others):
+    """The same for the adjoint of the tail, which adds up to 0: that of the dominant item is what balances the others."""
+    return tl.where(p > DOMINANT, -others, a - p * tl.where(largest > DOMINANT, 0, others))
+
+
+@triton.jit
 def series_slope(p, inv_tau):
     """1 - p / (tau (1 - p)) for small p."""
     return 1 - inv_tau * p * ((1 + p) * (1 + p * p))
@@ -145,7 +152,9 @@ def first_weights(s, top, inv_tau):
     """exp((s - top) / tau); 0 for what lies more than `FARTHEST` tau below the top, as everything does below +inf."""
     below = (s - top) * inv_tau
     weights = tl.where(s == top, 1, tl.exp(below))
-    return tl.where((s == float("-inf")) | (below < -FARTHEST), 0, weights)
+    if s.dtype == tl.float64:  # e^-700 is none of the singles
+        weights = tl.where(below < -FARTHEST, 0, weights)
+    return tl.where(s == float("-inf"), 0, weights)
 
 
 @triton.jit
@@ -283,11 +292,9 @@ def row_adjoint(
     a = tl.zeros_like(p)
     if remaining > 0:
         _, q = softplus_and_sigmoid(solve_tail(p, remaining.to(DTYPE), tau))
-        # From the c of the dominant item, which may have all of the mean: a does not change where all c shift.
-        shifted = c - tl.sum(tl.where(p > DOMINANT, c, 0), 0)
-        weighted, total = tl.reduce((q * shifted, q), 0, join_sums)
-        a = tau * q * (shifted - tl.where(total > 0, weighted / tl.where(total > 0, total, 1), 0))
-        a -= p * tl.sum(a, 0)
+        weighted, total = tl.reduce((q * c, q), 0, join_sums)
+        a = tau * q * (c - tl.where(total > 0, weighted / tl.where(total > 0, total, 1), 0))
+        a = tail_without_mean(a, p, largest, tl.sum(tl.where(p > DOMINANT, 0, a), 0))
 
     for back in range(segments):
         number = segments - 1 - back

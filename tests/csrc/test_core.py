@@ -234,11 +234,11 @@ def test_excluded_items_and_rows(core, isa, rng, exact_steps):
         np.testing.assert_allclose(h[0], restatement.relaxed(scores[0], 3, 0.9, exact_steps), 5e-6)
 
 
-def test_a_row_that_is_used_up_stays_used_up(core, isa):
-    """One item and nothing else: after the first step no weight is left, and only that step counts."""
+def test_an_item_that_is_alone_has_every_step(core, isa):
+    """One item and nothing else keeps p = 1 in each step: rows sum to n."""
     scores = np.full((1, 4), -np.inf, np.float32)
     scores[0, 2] = 1.0
-    np.testing.assert_array_equal(core.relax(isa, scores, 3, 0.9, -1), [[0, 0, 1, 0]])
+    np.testing.assert_array_equal(core.relax(isa, scores, 3, 0.9, -1), [[0, 0, 3, 0]])
     np.testing.assert_array_equal(
         core.relax(isa, scores, 3, 0.9, -1, upstream=np.ones((1, 4), np.float32)), np.zeros((1, 4))
     )

@@ -278,12 +278,14 @@ def leading_rows(tau, dtype):
     rows["two"], rows["two inf"] = rows["lead 110"].clone(), rows["lead inf"].clone()
     rows["two"][4], rows["two inf"][4] = rows["two"][1] - 0.7, float("inf")
     rows["chain"] = 30.0 * torch.arange(12, device="cpu").roll(5).double()
+    if INTERPRETED:  # slowly
+        rows = {label: rows[label] for label in ("lead 20", "lead 690", "lead inf", "chain")}
     return list(rows), (torch.stack(list(rows.values())) * tau).to(dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize(
-    ("tau", "k", "steps"), [(0.05, 4, 8), (0.3, 11, -1), (0.9, 4, 8), (0.9, 5, 0), (5.0, 1, 8), (5.0, 11, 2)]
+    ("tau", "k", "steps"), [(0.05, 4, 8), (0.3, 6, -1), (0.9, 4, 8), (0.9, 5, 0), (5.0, 1, 8), (5.0, 11, 2)]
 )
 def test_leading_scores(tau, k, steps, dtype):
     labels, scores = leading_rows(tau, dtype)

@@ -96,7 +96,7 @@ def test_choice_by_position_and_by_score():
 
 
 def test_ties_in_pairing_by_score():
-    """The lower index ranks higher: of tied source patches it comes first, of tied slots the higher index is lower and comes first."""
+    """The lower index ranks higher: of tied source patches it comes first, of tied slots it comes last."""
     target, source = torch.tensor([[0.0, 1.0, 0.0, 0.0]]), torch.tensor([[7.0, 9.0, 7.0]])
     slots, patches = reference.choose_patches(target, source, 3, replace="lowest", pairing="score")
     assert slots.tolist() == [[0, 2, 3]]
@@ -267,8 +267,8 @@ def test_rows_with_infinite_or_far_scores_sum_to_k(tau, steps):
 
 
 def exact_relaxation(c, scores, n, tau, exact_steps):
-    """h and ds = J^T c of one row in 2,000 digits, by the formulas as they stand: e^690 cancels and enough digits are left."""
-    with mpmath.workdps(2000):
+    """h and ds = J^T c of one row in 800 digits, by the formulas as they stand: e^690 cancels and enough digits are left."""
+    with mpmath.workdps(800):
         tau, c, s = mpmath.mpf(tau), [mpmath.mpf(x) for x in c], [mpmath.mpf(x) for x in scores]
         weights = [mpmath.exp((x - max(s)) / tau) for x in s]
         steps, path = n if exact_steps is None else min(exact_steps, n), []
@@ -276,15 +276,21 @@ def exact_relaxation(c, scores, n, tau, exact_steps):
             total = mpmath.fsum(weights)
             path.append([w / total for w in weights])
             weights = [p * (1 - p) ** (1 / tau) for p in path[-1]]
-        h, a, last = [mpmath.fsum(column[:-1]) for column in zip(*path, strict=True)], [mpmath.mpf(0)] * len(s), path[-1]
+        h, a, last = (
+            [mpmath.fsum(column[:-1]) for column in zip(*path, strict=True)],
+            [mpmath.mpf(0)] * len(s),
+            path[-1],
+        )
         if n > steps:
-            low, high = mpmath.mpf(-60), mpmath.log(tau) + n / tau + 1  # of log T less the logarithm of the largest p
-            for _ in range(300):
-                middle = (low + high) / 2
-                z = [mpmath.exp(middle) * p / max(last) / tau for p in last]
-                low, high = (middle, high) if tau * mpmath.fsum(map(mpmath.log1p, z)) < n - steps else (low, middle)
-            h = [x + tau * mpmath.log1p(y) for x, y in zip(h, z, strict=True)]
-            q = [y / (1 + y) for y in z]
+            # Newton from above for log T, less the logarithm of the largest p; the sum is convex and increasing.
+            x, step = mpmath.log(tau) + n / tau, 1
+            while abs(step) > mpmath.mpf(10) ** -300:
+                z = [mpmath.exp(x) * p / max(last) / tau for p in last]
+                q = [y / (1 + y) for y in z]
+                parts = [tau * mpmath.log1p(y) for y in z]
+                step = (mpmath.fsum(parts) - (n - steps)) / (tau * mpmath.fsum(q))
+                x -= step
+            h = [x + part for x, part in zip(h, parts, strict=True)]
             mean = mpmath.fdot(q, c) / mpmath.fsum(q)
             a = [tau * x * (y - mean) for x, y in zip(q, c, strict=True)]
         for i in reversed(range(steps)):
@@ -298,10 +304,10 @@ def exact_relaxation(c, scores, n, tau, exact_steps):
 
 @pytest.mark.parametrize("steps", [None, 0, 2])
 @pytest.mark.parametrize("tau", [0.05, 0.9, 5.0])
-def test_leading_scores_against_2000_digits(tau, steps):
+def test_leading_scores_against_800_digits(tau, steps):
     """One score leads by up to 690 tau, two do, each leads the next."""
     c = [0.3, -1.2, 0.7, 2.0, -0.4]
-    rows = [[0.0, lead, -0.5, 0.6, -2.0] for lead in (0.5, 8.0, 20.0, 110.0, 690.0)]
+    rows = [[0.0, lead, -0.5, 0.6, -2.0] for lead in (8.0, 85.0, 690.0)]
     rows += [[0.0, 100.7, 100.0, -0.5, 0.6], [0.0, 40.0, 120.0, 80.0, 160.0]]
     for row in rows:
         for dtype in (torch.float32, torch.float64):
