@@ -32,6 +32,7 @@ from benchmarks.providers.rivals import paper_mix
 from benchmarks.records import Provenance, Row, append, results_path
 from benchmarks.run import parse_device
 from crossmodal.data.dataset import ArrayDataset, Batch
+from crossmodal.data.normalizer import Normalizer
 from crossmodal.methods._patch_replacement import PatchReplacement
 from crossmodal.methods.pare import Options
 from crossmodal.models.encoders.base import Encoder
@@ -39,7 +40,6 @@ from crossmodal.models.encoders.image import SwinEncoder
 from crossmodal.models.encoders.text import TextEncoder
 from crossmodal.models.finetuned import FineTuned
 from crossmodal.sources.base import Source
-from crossmodal.data.normalizer import Normalizer
 from crossmodal.tasks import Task
 from crossmodal.training.objective import Objective, Position, Step
 from pare_kernels import PatchReplaceResult

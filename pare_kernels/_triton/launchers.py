@@ -49,6 +49,11 @@ def _sweep_options(dtype: torch.dtype) -> dict[str, int]:
     return {"BLOCK": LONG_BLOCK // 2, "num_warps": 8 if dtype == torch.float64 else 16}
 
 
+def _sweep_options(dtype: torch.dtype) -> dict[str, int]:
+    """Of the kernels of long_rows, by the type they compute in: two items per thread, four of float64; no kernel spills."""
+    return {"BLOCK": LONG_BLOCK // 2, "num_warps": 8 if dtype == torch.float64 else 16}
+
+
 def _tile(features: int, rows: int, elements: int, most: int = 32) -> tuple[int, int]:
     """(rows, columns) of the tiles of about so many elements, and at most so many rows, that a program of eight warps moves."""
     columns = _block(features, 256)

@@ -16,12 +16,12 @@ from crossmodal import (
     methods,  # noqa: F401 - a method's file may hold its model
     parsers,
 )
+from crossmodal.data.normalizer import Normalizer
 from crossmodal.data.numeric import require_finite
 from crossmodal.data.readers import read_samples
 from crossmodal.errors import UserError
 from crossmodal.files import replacing
 from crossmodal.models import base
-from crossmodal.data.normalizer import Normalizer
 from crossmodal.training.folder import RunFolder
 
 # What predictions and figures are made with, of all that results.json holds.

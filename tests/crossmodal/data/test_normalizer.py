@@ -4,8 +4,8 @@ import torch
 from safetensors.torch import load, save
 
 from crossmodal.data import numeric
-from crossmodal.errors import UserError
 from crossmodal.data.normalizer import Normalizer
+from crossmodal.errors import UserError
 
 RNG = np.random.default_rng(0)
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossmodal.data.dataset import Batch
-from crossmodal.scoring import losses, metrics
 from crossmodal.data.normalizer import Normalizer
+from crossmodal.scoring import losses, metrics
 from crossmodal.tasks import KINDS
 
 
