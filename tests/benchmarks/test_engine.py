@@ -55,6 +55,7 @@ def test_a_bare_loop_that_computes_something_else_is_refused(tiny, monkeypatch):
         engine.overhead(tiny, "nft", 1, 1)
 
 
+@pytest.mark.slow
 def test_two_processes_of_a_run():
     """The launched command, for real."""
     (setting,) = engine.SETTINGS["tiny"]

@@ -237,7 +237,7 @@ def test_a_line_for_each_kernel(tmp_path):
     assert swap.split()[1] == "ok"
 
 
-@pytest.mark.parametrize("mode", [["--check"], []], ids=["check", "whole"])
+@pytest.mark.parametrize("mode", [["--check"], pytest.param([], marks=pytest.mark.slow)], ids=["check", "whole"])
 def test_a_rehearsal_goes_through_every_part(mode, tmp_path):
     environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path / "cache")}
     command = [sys.executable, "benchmarks/gpu.py", "--rehearse", *mode, "--out", str(tmp_path / "out")]

@@ -478,6 +478,7 @@ def test_results_do_not_depend_on_how_the_batch_is_laid_out(core, isa, rng):
 # --- sanitizers ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sanitizer_runtime() is None, reason="the compiler has no address sanitizer")
 def test_clean_under_sanitizers():
     fuzz = Path(__file__).with_name("fuzz.py")

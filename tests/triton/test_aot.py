@@ -9,6 +9,8 @@ pytest.importorskip("triton")
 from benchmarks import aot
 from pare_kernels._triton import long_rows, relaxation, selection, tokens
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def compiled():

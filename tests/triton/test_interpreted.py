@@ -31,6 +31,7 @@ def test_kernels_agree_with_the_definition(path):
     run_interpreted(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPERATORS)
 def test_operators_of_the_gpu_agree_with_the_definition(name):
     run_interpreted(ROOT / "tests" / "pare_kernels" / f"{name}.py", "-k", OPERATORS[name])

@@ -34,6 +34,7 @@ def in_own_units(task, split) -> tuple[torch.Tensor, torch.Tensor]:
     return batch.x.double() * normalizer.x_std + normalizer.x_mean, normalizer.inverse_y(batch.y)
 
 
+@pytest.mark.slow
 def test_a_roll_out_beats_the_frame_that_is_known_ten_times(tmp_path):
     results = run.train(settings(tmp_path / "run"))
     task = tasks.load("advection")

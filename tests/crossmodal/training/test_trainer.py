@@ -491,6 +491,7 @@ def test_accelerate_that_starts_one_process_for_two_is_refused(tmp_path, tiny_be
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_shards_compute_in_the_run_s_precision_and_go_back_to_the_best_epoch(tmp_path, tiny_bert):
     """bfloat16 with shards is the bfloat16 of one process, not float32. A high learning rate: the last epoch is not the best."""
     values = runs.settings(
@@ -513,7 +514,7 @@ def test_shards_compute_in_the_run_s_precision_and_go_back_to_the_best_epoch(tmp
     assert again["value"] == again["stored"] == max(record["validation"] for record in numbers(tmp_path / "two"))
 
 
-@pytest.mark.parametrize("shard", [False, True], ids=["whole", "sharded"])
+@pytest.mark.parametrize("shard", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["whole", "sharded"])
 def test_two_processes_stop_together_and_one_goes_on(tmp_path, tiny_bert, shard):
     """One of them meets the signal, in the middle of an epoch of three steps."""
     values = runs.settings(tmp_path, tiny_bert, epochs=4, checkpoint__every_minutes=0, shard=shard)
@@ -538,7 +539,7 @@ def test_two_processes_stop_together_and_one_goes_on(tmp_path, tiny_bert, shard)
     assert resumed["test_loss"] == pytest.approx(straight["test_loss"], rel=1e-5)
 
 
-@pytest.mark.parametrize("shard", [False, True], ids=["whole", "sharded"])
+@pytest.mark.parametrize("shard", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["whole", "sharded"])
 def test_two_processes_take_over_from_one_and_from_two(tmp_path, tiny_bert, monkeypatch, shard):
     """One process stops after step 2, two stop after step 5, two end the run: the curve of one that never stopped."""
     values = runs.settings(tmp_path, tiny_bert)
@@ -561,6 +562,7 @@ def test_two_processes_take_over_from_one_and_from_two(tmp_path, tiny_bert, monk
     assert results["test_loss"] == pytest.approx(expected.read_results()["test_loss"], rel=2e-4)
 
 
+@pytest.mark.slow
 def test_compiled_shards_make_the_same_curve(tmp_path, tiny_bert):
     values = runs.settings(tmp_path, tiny_bert, method="nft", epochs=2, batch_size=26)
     path = runs.write_settings(tmp_path, values | {"shard": True, "compile": True})
