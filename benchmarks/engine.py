@@ -120,7 +120,7 @@ class Interleaved(Trainer):
 
     def _train_epoch(self, epoch: int, began: float, done: float) -> None:
         batches = [
-            (batch, Position(epoch, self.epochs, number, self.seed, share.first, share.total))
+            (batch, Position(epoch, self.epochs, number, self.seed, share.first))
             for number, (batch, share) in enumerate(self.loader.epoch(epoch))
         ]
         ways = {

@@ -203,7 +203,7 @@ def make_run(setting: Setting, way: str, device: torch.device) -> tuple[Callable
 
 def at(setting: Setting) -> Position:
     """A step of a long run, with Gumbel noise; of an epoch that is not pictured."""
-    return Position(1, 100, total=setting.batch)
+    return Position(1, 100)
 
 
 def operator_alone(setting: Setting, step: Step, device: torch.device) -> Callable[[], None]:

@@ -22,14 +22,13 @@ class Share:
     """A process's part of one global batch.
 
     rows: int64 (B,), rows of the split. companions: as many rows of each companion data set. counts: whether the rows count;
-    a stand-in does not. first, total: the part starts at row `first` of a batch of `total`. seed: of the augmentation.
+    a stand-in does not. first: at which row of the batch the part starts. seed: of the augmentation.
     """
 
     rows: Tensor
     companions: dict[str, Tensor]
     counts: bool
     first: int
-    total: int
     seed: int
 
 
@@ -78,7 +77,7 @@ class BatchPlan:
             if not counts:  # Fewer samples than processes: run one that does not count, so that all keep in step.
                 first, last = 0, 1
             companions = {name: self._companions(name, position, total)[first:last] for name in self.companions}
-            yield Share(rows[first:last], companions, counts, first, total, seed)
+            yield Share(rows[first:last], companions, counts, first, seed)
 
     def _companions(self, name: str, position: int, count: int) -> Tensor:
         parts: list[Tensor] = []

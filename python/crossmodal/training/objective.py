@@ -15,8 +15,8 @@ from crossmodal.scoring import losses, protocols
 class Position:
     """Where in a stage a batch is.
 
-    epoch: from 0, of `epochs`. batch: of the epoch. seed: the run's. first, total: this process holds the rows from `first` on
-    of a batch of `total`.
+    epoch: from 0, of `epochs`. batch: of the epoch. seed: of the stage. first: this process holds the rows of the batch from this
+    one on.
     """
 
     epoch: int
@@ -24,7 +24,6 @@ class Position:
     batch: int = 0
     seed: int = 0
     first: int = 0
-    total: int = 0
 
 
 class Objective(nn.Module):

@@ -170,7 +170,7 @@ class Trainer:
         for number, (batch, share) in self._batches(epoch, state.batch):
             last = (number + 1) % config.accumulate == 0 or number + 1 == self.plan.batches
             size = self.plan.group_size(number // config.accumulate)
-            position = Position(epoch, self.epochs, number, self.seed, share.first, share.total)
+            position = Position(epoch, self.epochs, number, self.seed, share.first)
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.step):
                 losses = self._forward(batch, position)
                 # Summed over the samples of the whole group, whatever the batches and processes it is divided into;

@@ -19,7 +19,7 @@ from crossmodal.training.objective import Objective, Position, Step
 from tests.crossmodal.runs import toy_task
 
 B, TOKENS = 5, 8
-NOISY, LATE = Position(0, 10, seed=11, total=B), Position(7, 10, seed=11, total=B)  # k = 8 and, with plain top-k, 2
+NOISY, LATE = Position(0, 10, seed=11), Position(7, 10, seed=11)  # k = 8 and, with plain top-k, 2
 
 
 @pytest.fixture(autouse=True)
@@ -115,7 +115,7 @@ def test_a_step_reaches_every_trainable_parameter(request, fixture):
     objective = PatchReplacement(toy_task(), model, source, Options(schedule="constant", start=0.5))
     rows = torch.arange(4)
     batch = Batch(torch.randn(4, *shape), rows % 3, rows, torch.ones(4), {"source": source.read(rows)})
-    objective.losses(model, batch, Position(0, 2, total=4))["loss"].sum().backward()
+    objective.losses(model, batch, Position(0, 2))["loss"].sum().backward()
     trained = [*model.named_parameters(), *objective.named_parameters()]
     assert [name for name, p in trained if p.requires_grad and p.grad is None] == []
     assert all(p.grad is None for p in encoder.source_embedder.parameters())
@@ -128,7 +128,7 @@ def test_k_selection_and_pictured_epochs_over_a_run(model, batch, mixing):
     assert [one["lam"] for one in said] == [1.0, 0.75, 0.5, 0.25]
     assert [one["selection"] for one in said] == ["gumbel", "gumbel", "topk", "topk"]
     for epoch in range(4):
-        objective.losses(model, batch, Position(epoch, 4, total=B))
+        objective.losses(model, batch, Position(epoch, 4))
     assert {epoch: sorted(rows) for epoch, rows in objective.notes.items()} == {e: list("0123") for e in "134"}
     assert [len(objective.notes[epoch]["2"]) for epoch in "134"] == [8, 4, 2]
 
