@@ -94,7 +94,7 @@ def _read(
     former = flatten({key: value for key, value in (stored or {}).items() if key not in ("output_dir", "overwrite")})
     chosen = {"task": Config.task, "method": Config.method, "encoder": Config.encoder}
     for values in (former, *files.values(), told):
-        chosen |= {name: values[name] for name in chosen if name in values}
+        chosen |= {name: _checked(name, values[name], keys(), "", "") for name in chosen if name in values}
     chosen["method"] = method or chosen["method"]
     learner = methods.get(chosen["method"])
     section = {f"{learner.name}.{name}": key for name, key in keys(learner.Options).items()}
@@ -188,7 +188,9 @@ def _read_arguments(
     for word in rest:
         name, given, value = word.removeprefix("--").partition("=")
         if word.startswith("--") and name.partition(".")[0] in methods.METHODS and "." in name:
-            sections[name] = value if given else next(rest, "")
+            sections[name] = value if given else next(rest, None)
+            if sections[name] is None or sections[name].startswith("--"):
+                raise UserError(f"{name}: expected a value, got none")
         else:
             general.append(word)
     try:

@@ -37,6 +37,8 @@ def train(config: Config) -> dict[str, Any]:
         UserError: settings or data that cannot be used, before anything is written.
         NonFiniteLoss, Interrupted: see `Trainer.fit`.
     """
+    if config.options is None:  # settings made in Python
+        config = dataclasses.replace(config, options=methods.get(config.method).Options())
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     check_names(config)
@@ -57,6 +59,12 @@ def train(config: Config) -> dict[str, Any]:
     hashes = data_hashes(task, objective)
     if config.resume:
         folder.check_data(hashes)
+        if config.epochs is not None and folder.read_config()["epochs"] is None:
+            then = dataclasses.replace(config, epochs=None).epochs_for(len(task.train))
+            if config.epochs < then:
+                raise UserError(
+                    f"resume: epochs was {then}, as none were set, and is now {config.epochs}; expected no fewer"
+                )
         if folder.finished:
             accelerator.print(f"{folder.path} is finished already")
             return folder.read_results()

@@ -286,6 +286,9 @@ class Config:
 
     def __post_init__(self) -> None:
         require(self.epochs is None or self.epochs > 0, "epochs", self.epochs, "a positive number or null")
+        for key in ("metric", "augment"):
+            names = (getattr(self, key) or "").split(",")
+            require(len(set(names)) == len(names), key, getattr(self, key), "each name once")
         for key in ("batch_size", "accumulate", "keep"):
             require(getattr(self, key) > 0, key, getattr(self, key), "a positive number")
         require(0 <= self.seed < 2**31, "seed", self.seed, "a number from 0 to 2^31 - 1")

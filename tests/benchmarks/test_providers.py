@@ -113,7 +113,7 @@ def test_own_noise_must_choose_k(case):
         return call
 
     provider = Provider("replace", "short of one", "", build, estimator=DEFAULT)
-    with pytest.raises(Disagreement, match="3 to 3 of 4 items"):
+    with pytest.raises(Disagreement, match="3 to 3 of 4 patches"):
         judge("replace", case).check(provider, build(case, CPU))
 
 

@@ -246,6 +246,18 @@ def test_existing_folder_is_not_overwritten(tmp_path, tiny_bert):
         run.train(parsing.from_dict(values | {"resume": True, "epochs": 2}))
 
 
+def test_a_run_whose_epochs_were_counted_gets_no_fewer(tmp_path, tiny_bert, monkeypatch):
+    values = runs.settings(tmp_path, tiny_bert, epochs=None, method="nft")
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_train", lambda run: None)  # stopped before its first step
+        run.train(parsing.from_dict(values))
+        with pytest.raises(
+            UserError, match=r"resume: epochs was \d+, as none were set, and is now 1; expected no fewer"
+        ):
+            run.train(parsing.from_dict(values | {"resume": True, "epochs": 1}))
+        run.train(parsing.from_dict(values | {"resume": True, "epochs": 1000}))
+
+
 def test_a_run_is_evaluated_from_any_directory(tmp_path, tiny_bert, monkeypatch):
     """Relative paths count from where training ran; in a project that was moved, from here."""
     project, elsewhere, moved = (tmp_path / name for name in ("project", "elsewhere", "moved"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 
 import pytest
@@ -285,6 +286,20 @@ def test_without_epochs_small_sets_get_a_least_number_of_steps(samples, batch, a
     one = Config(batch_size=batch, accumulate=accumulate)
     assert one.epochs_for(samples) == epochs
     assert dataclasses.replace(one, epochs=2).epochs_for(samples) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--metric=accuracy,accuracy"], "metric: expected each name once, got 'accuracy,accuracy'"),
+        (["--augment=shift,shift"], "augment: expected each name once, got 'shift,shift'"),
+        (["--pare.tau"], "pare.tau: expected a value, got none"),
+        (["--pare.tau", "--seed=1"], "pare.tau: expected a value, got none"),
+    ],
+)
+def test_a_name_twice_and_a_value_left_out(arguments, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        parsing.parse(arguments)
 
 
 def test_run_dir():

@@ -116,7 +116,8 @@ def labels(outputs: Tensor, targets: Tensor, names: tuple[str, ...], metric: str
 
     A label for which it has no value has no bar.
     """
-    count, score = targets.shape[1], metrics.get(metric)
+    # Of single labels there is the plain form of a metric of groups.
+    count, score = targets.shape[1], metrics.get(metrics.plain_name(metric))
     values = np.array([score(outputs[:, [i]], targets[:, [i]]) for i in range(count)])
     figure, axis = plt.subplots(figsize=(6, min(1.5 + 0.3 * count, 12)), layout="constrained")
     axis.barh(range(count), values, color="tab:blue", alpha=0.6)

@@ -33,7 +33,8 @@ def closing_table(results: dict[str, Any], select: str) -> str:
     lines += [f"{name:{width}} {validation:>12} {test:>12}" for name, (validation, test) in rows.items()]
     if results["test_interval"]:
         low, high = results["test_interval"]
-        lines.append(f"95 % interval of the test {results['metric']}, over samples: {low:#.4g} to {high:#.4g}")
+        unit = metrics.get(results["metric"]).unit
+        lines.append(f"95 % interval of the test {results['metric']}, over {unit}: {low:#.4g} to {high:#.4g}")
     if results["best_epoch"] is not None:
         if select == "metric" and math.isnan(results["validation"]):
             select = f"loss, because validation {results['metric']} is NaN in every epoch"

@@ -69,6 +69,11 @@ class Metric:
         found = self.of_samples(outputs.detach().cpu(), targets.detach().cpu(), mask)
         return {name: values.numpy() for name, values in found.items()}
 
+    @property
+    def unit(self) -> str:
+        """What a split is a choice of, for the interval: samples, or groups of them."""
+        return "groups" if isinstance(self, _Grouped) else "samples"
+
     def interval(self, numbers: Numbers) -> tuple[float, float] | None:
         """95 % interval of the figure, for the chance by which these samples were drawn and no others.
 
@@ -320,9 +325,9 @@ def get(name: str) -> Metric:
     return METRICS[name]
 
 
-def groups_needed(name: str) -> bool:
-    """Whether a metric asks for groups."""
-    return name.endswith((PER_GROUP, OF_GROUPS))
+def plain_name(name: str) -> str:
+    """The metric without the ending that asks for groups."""
+    return name.removesuffix(PER_GROUP).removesuffix(OF_GROUPS)
 
 
 @dataclass(frozen=True)
@@ -346,7 +351,7 @@ def _per_group(metric: Metric) -> Metric:
 
 
 def _of_groups(metric: Metric) -> Metric:
-    """Classes and labels by mean probability, values by mean; the target of a group is that of its first sample."""
+    """Classes and labels by mean probability, values by mean; the samples of a group have one target."""
     is_value = "regression" in metric.kinds
 
     def of_samples(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
@@ -355,6 +360,10 @@ def _of_groups(metric: Metric) -> Metric:
     def figure(numbers: Numbers) -> float:
         groups, first, member = np.unique(numbers["group"], return_index=True, return_inverse=True)
         targets = torch.from_numpy(numbers["targets"][first])
+        if not np.array_equal(numbers["targets"], numbers["targets"][first][member]):
+            raise UserError(
+                "metric: *_of_groups scores one prediction per group, but samples of a group differ in their target"
+            )
         mean = torch.from_numpy(np.stack([numbers["outputs"][member == one].mean(0) for one in range(len(groups))]))
         if not is_value and targets.ndim <= 2:  # back to logits; those of masks are probabilities
             mean = mean.log() if targets.ndim == 1 else mean.logit()

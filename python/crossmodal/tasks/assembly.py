@@ -21,7 +21,7 @@ from crossmodal.data.numeric import chunks, float_dtype, require_finite
 from crossmodal.data.splitting import multilabel_sample, plain_sample, stratified_sample
 from crossmodal.errors import UserError
 from crossmodal.scoring import losses, metrics
-from crossmodal.scoring.metrics import OF_GROUPS, PER_GROUP
+from crossmodal.scoring.metrics import PER_GROUP
 from crossmodal.tasks import base
 from crossmodal.tasks.base import DEFAULTS, KINDS, REAL_KINDS, Options, RawTask, Task
 from crossmodal.tasks.targets import encode_multilabel
@@ -88,6 +88,9 @@ def load(
 
     task = _assemble(name, read, validation_fraction, split_seed, train_size)
     if augment:
+        moving = [one for one in augment if one != "noise"]
+        if task.kind == "dense" and moving:
+            raise UserError(f"augment: {moving[0]} moves a sample, but not its dense target; take noise")
         task = replace(task, train=task.train.augmented(augmentations(augment, task.ndim)))
     return task
 
@@ -281,7 +284,7 @@ def _loss_and_metrics(raw: RawTask, origin: str) -> tuple[str, tuple[str, ...]]:
 
     def settle(role: str, name: str, kind: str, table: dict) -> str:
         valid = [one for one, entry in table.items() if kind in entry.kinds]
-        base = name.removesuffix(PER_GROUP).removesuffix(OF_GROUPS) if role == "metric" else name
+        base = metrics.plain_name(name)
         if base not in table:
             raise UserError(naming.unknown(role, name, valid))
         if base not in valid:

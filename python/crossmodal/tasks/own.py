@@ -118,6 +118,8 @@ def from_arrays(data: dict[str, ArrayLike], kind: str | None = None, origin: str
     if ("x_val" in data) != ("y_val" in data):
         missing = "y_val" if "x_val" in data else "x_val"
         raise UserError(f"{origin}: missing {missing}: x_val and y_val come together")
+    if "group_val" in data and "x_val" not in data:
+        raise UserError(f"{origin}: group_val comes with x_val and y_val, which are missing")
     parts = ("train", "val", "test") if "x_val" in data else ("train", "test")
     x = {part: _inputs(data[f"x_{part}"], f"{origin}: x_{part}") for part in parts}
     y = {part: _targets(data[f"y_{part}"], kind, x[part].shape[2:]) for part in parts}
@@ -188,7 +190,7 @@ def _groups(data: dict[str, ArrayLike], parts: tuple[str, ...], origin: str) -> 
         raise UserError(f"{origin}: missing group_{missing}: every part has groups, or none has")
     found = {part: np.asarray(data[f"group_{part}"][:]) for part in parts}
     for part, values in found.items():
-        if values.ndim != 1 or values.dtype.kind not in "iuUS":
+        if values.ndim != 1 or values.dtype.kind not in "iuU":
             raise UserError(
                 f"{origin}: group_{part}: expected a whole number or string per sample, got {values.dtype} of shape "
                 f"{values.shape}"

@@ -32,6 +32,8 @@ def test_labels_have_a_bar_each_whose_mean_is_the_figure(metric):
     (axis,) = plots.labels(outputs, targets, ("a", "b", "c"), metric).axes
     bars = [bar.get_width() for bar in axis.patches]
     assert bars == pytest.approx([1.0, 0.5, np.nan], nan_ok=True)
+    (grouped,) = plots.labels(outputs, targets, ("a", "b", "c"), f"{metric}_of_groups").axes
+    assert [bar.get_width() for bar in grouped.patches] == pytest.approx(bars, nan_ok=True)
     assert axis.lines[0].get_xdata()[0] == pytest.approx(metrics.get(metric)(outputs, targets))
     assert [text.get_text() for text in axis.get_yticklabels()] == ["a (1)", "b (2)", "c (0)"]
 

@@ -9,6 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from crossmodal import tasks
 from crossmodal.errors import UserError
+from crossmodal.scoring import metrics
 from crossmodal.tasks.own import from_arrays, read_arrays
 
 from .conftest import arrays
@@ -347,6 +348,23 @@ def test_groups_that_cannot_be(save, change, message):
 def test_metrics_of_groups_need_groups(save):
     with pytest.raises(UserError, match=r"metric: accuracy_of_groups needs groups, which .*my.npz does not have"):
         tasks.load("arrays", data=save(arrays()), metrics=["accuracy_of_groups"])
+
+
+def test_a_group_that_is_averaged_has_one_target(save):
+    data = _grouped() | {"y_test": np.arange(6) % 2}
+    task = tasks.load("arrays", data=save(data), metrics=["accuracy_of_groups"])
+    batch = task.test.read(torch.arange(6))
+    metric = metrics.get("accuracy_of_groups")
+    numbers = metric.numbers(torch.zeros(6, 2), batch.y) | {"group": batch.extras["group"].numpy()}
+    with pytest.raises(UserError, match="samples of a group differ in their target"):
+        metric.figure(numbers)
+
+
+def test_a_dense_target_is_not_left_behind(save):
+    rng = np.random.default_rng(0)
+    values = {f"{one}_{part}": rng.normal(size=(20, 1, 8, 8)) for one in "xy" for part in ("train", "test")}
+    with pytest.raises(UserError, match="augment: shift moves a sample, but not its dense target; take noise"):
+        tasks.load("arrays", data=save(values), augment=["noise", "shift"])
 
 
 def test_grouped_validation_is_near_the_test_where_the_random_one_was_not(save):
