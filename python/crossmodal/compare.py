@@ -95,6 +95,9 @@ def main(argv: list[str] | None = None) -> int:
         for own, instead in (("method", "methods"), ("seed", "seeds"), ("output_dir", "runs_dir")):
             if word == f"--{own}" or word.startswith(f"--{own}="):
                 raise UserError(f"{own}: each run of a comparison has its own; take --{instead}")
+        owner, dot, _ = word.removeprefix("--").partition(".")
+        if dot and owner in methods.METHODS and owner not in (*names, YARDSTICK):
+            raise UserError(f"{word}: an option of the method {owner}, which this comparison does not run")
     jobs = plan(names, seeds, arguments.runs_dir, rest)
     run.check_names(jobs[0].config)
     execute(jobs, arguments.jobs or cpu_cores(), arguments.overwrite)

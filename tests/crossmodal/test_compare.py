@@ -167,6 +167,10 @@ def test_ctrl_c_ends_the_children(tmp_path, tiny_bert):
         (["--output_dir", "here"], "output_dir: each run of a comparison has its own; take --runs_dir"),
         (["--seed=3"], "seed: each run of a comparison has its own; take --seeds"),
         (["--run", "here"], "^unknown key 'run'"),
+        (
+            ["--methods", "nft", "--pare.tau=1"],
+            "^--pare.tau=1: an option of the method pare, which this comparison does",
+        ),
     ],
 )
 def test_what_does_not_go_to_every_run_is_refused(tmp_path, arguments, message):

@@ -45,7 +45,7 @@ def load(
 
     Args:
         name: a key of :func:`available`.
-        data: for task "arrays": an .npz file, a folder of .npy files, or NAME_TRAIN.ts.
+        data: for task "arrays": an .npz or HDF5 file, a folder of .npy or .csv files, or NAME_TRAIN.ts.
         data_dir: a folder with data files, searched before the places where packages keep theirs.
         kind: for task "arrays": one of :data:`KINDS` instead of the inferred one.
         protocol: how to evaluate, where a task has several ways.

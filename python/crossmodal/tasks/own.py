@@ -47,7 +47,11 @@ REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 OPTIONAL = ("x_val", "y_val", "group_train", "group_test", "group_val", "class_names", "normalize")
 
 
-@register("arrays", "your own data: --data my.npz, a folder of .npy files, or NAME_TRAIN.ts", own_data=True)
+@register(
+    "arrays",
+    "your own data: --data my.npz, an .h5 file, a folder of .npy or .csv files, or NAME_TRAIN.ts",
+    own_data=True,
+)
 def arrays(options: Options) -> RawTask:
     if options.data.suffix == ".ts":
         return load_ts_pair(options.data, kind=options.kind)
@@ -55,7 +59,7 @@ def arrays(options: Options) -> RawTask:
 
 
 def read_arrays(path: str | Path, required: Iterable[str], optional: Iterable[str] = ()) -> dict[str, ArrayLike]:
-    """Read named arrays from an .npz or HDF5 file or a folder of .npy files, without unpickling anything.
+    """Read named arrays from an .npz or HDF5 file or a folder of .npy and .csv files, without unpickling anything.
 
     Raises:
         UserError: no such file or folder.
