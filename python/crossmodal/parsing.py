@@ -9,15 +9,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
-import math
 import re
 import sys
-import types
-import typing
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
@@ -26,6 +22,7 @@ from crossmodal.errors import UserError
 from crossmodal.files import read_yaml
 from crossmodal.naming import nearest_key
 from crossmodal.settings import Config, flatten
+from crossmodal.values import converted, expected, hints, shown
 
 TASK_CONFIGS = Path(__file__).parent / "configs"
 MOVED = {"mixing": "pare"}  # sections by their former name
@@ -43,14 +40,19 @@ class Key:
 def keys(section: type = Config, prefix: str = "") -> dict[str, Key]:
     """The settings of a dataclass and of those within it, by dotted name."""
     found: dict[str, Key] = {}
-    hints, sentences = typing.get_type_hints(section), _sentences(section)
+    sentences = _sentences(section)
     for item in dataclasses.fields(section):
         name = f"{prefix}{item.name}"
         if dataclasses.is_dataclass(item.default_factory):
             found |= keys(item.default_factory, f"{name}.")
-        elif name != "options":
-            found[name] = Key(hints[item.name], item.default, sentences[item.name])
+        elif item.name in hints(section):
+            found[name] = Key(hints(section)[item.name], item.default, sentences[item.name])
     return found
+
+
+def _known(learner: methods.Method) -> dict[str, Key]:
+    """The settings of a run by a method."""
+    return keys() | keys(learner.Options, f"{learner.name}.")
 
 
 def _sentences(section: type) -> dict[str, str]:
@@ -89,25 +91,21 @@ def _read(
     argv: list[str], method: str | None, stored: dict[str, Any] | None = None
 ) -> tuple[dict[str, Any], methods.Method]:
     """Values by key, and the method, from the command line and the files it names, after those of a run that is gone on with."""
-    parser = _parser({})
-    files, told, unknown, asked = _read_arguments(parser, argv)
+    files, told, asked = _read_arguments(argv)
     former = flatten({key: value for key, value in (stored or {}).items() if key not in ("output_dir", "overwrite")})
     chosen = {"task": Config.task, "method": Config.method, "encoder": Config.encoder}
     for values in (former, *files.values(), told):
-        chosen |= {name: _checked(name, values[name], keys(), "", "") for name in chosen if name in values}
-    chosen["method"] = method or chosen["method"]
-    learner = methods.get(chosen["method"])
-    section = {f"{learner.name}.{name}": key for name, key in keys(learner.Options).items()}
-    known = keys() | section
-
+        chosen |= {name: str(values[name]) for name in chosen if name in values}
+    learner = methods.get(method or chosen["method"])
+    known = _known(learner)
     if asked == "help":
-        _parser(section, learner.name).print_help()
+        print(_help(known, learner.name), end="")
         raise SystemExit(0)
     defaults = TASK_CONFIGS / f"{chosen['task']}.yaml"
     from_task = flatten(read_yaml(defaults)) if defaults.is_file() else {}
     layers = [("", from_task, True), ("", former, True)]
     layers += [(f"{file}: ", values, method is not None) for file, values in files.items()]
-    layers += [("", told | dict.fromkeys(unknown), method is not None)]
+    layers += [("", told, method is not None)]
     values: dict[str, Any] = {}
     for where, layer, pass_over in layers:
         for name, value in layer.items():
@@ -136,11 +134,8 @@ def from_dict(values: dict[str, Any], where: str = "") -> Config:
     """
     values = flatten(values)
     learner = methods.get(values.get("method", Config.method))
-    known = keys() | {f"{learner.name}.{name}": key for name, key in keys(learner.Options).items()}
-    try:
-        return _build({name: _checked(name, value, known, learner.name, "") for name, value in values.items()}, learner)
-    except UserError as error:
-        raise UserError(f"{where}{error}") from None
+    known = _known(learner)
+    return _build({name: _checked(name, value, known, learner.name, where) for name, value in values.items()}, learner)
 
 
 def load(path: Path | str) -> Config:
@@ -148,8 +143,8 @@ def load(path: Path | str) -> Config:
     return from_dict(read_yaml(path), f"{path}: ")
 
 
-def _parser(section: dict[str, Key], method: str = "") -> argparse.ArgumentParser:
-    """Every key as an option whose value is a text, for parsing without and for `--help` with a method's section."""
+def _help(known: dict[str, Key], method: str) -> str:
+    """What `--help` prints."""
     parser = argparse.ArgumentParser(
         prog="train.py",
         usage="%(prog)s [--list] [--task TASK] [--method METHOD] [--config FILE] [--KEY VALUE ...]",
@@ -157,64 +152,52 @@ def _parser(section: dict[str, Key], method: str = "") -> argparse.ArgumentParse
         "sources, losses and metrics. Defaults are those of the task; files given with --config go before them, the "
         "command line before both.",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=110),
-        add_help=False,
-        allow_abbrev=False,
     )
-    parser.add_argument("-h", "--help", dest="asked", action="store_const", const="help", help="show this")
-    parser.add_argument(
-        "--print_config", dest="asked", action="store_const", const="print_config", help="print all settings and end"
-    )
-    parser.add_argument("--config", action="append", metavar="FILE", help="YAML file with settings; keys as below")
+    parser.add_argument("--print_config", action="store_true", help="print all settings and end")
+    parser.add_argument("--config", metavar="FILE", help="YAML file with settings; keys as below")
     groups = {"": parser}
-    for name, key in (keys() | section).items():
+    for name, key in known.items():
         title = name.rpartition(".")[0]
         if title not in groups:
             groups[title] = parser.add_argument_group(f"{title}: of method {method}" if title == method else title)
-        switch = {"nargs": "?", "const": "true"} if key.type is bool else {}
-        said = f"{key.help} ({_expected(key.type)}; default: {_shown(key.default)})".replace("%", "%%")
-        groups[title].add_argument(f"--{name}", default=argparse.SUPPRESS, metavar="VALUE", help=said, **switch)
-    return parser
+        said = f"{key.help} ({expected(key.type)}; default: {shown(key.default)})".replace("%", "%%")
+        groups[title].add_argument(f"--{name}", metavar="VALUE", nargs="?" if key.type is bool else None, help=said)
+    return parser.format_help()
 
 
-def _read_arguments(
-    parser: argparse.ArgumentParser, argv: list[str]
-) -> tuple[dict[str, dict[str, Any]], dict[str, str], list[str], str | None]:
-    """(content of each file, values by key, keys that are not general ones, `help` or `print_config`).
+def _read_arguments(argv: list[str]) -> tuple[dict[str, dict[str, Any]], dict[str, str], str | None]:
+    """(content of each file, values by key, `help` or `print_config`); a switch without a value is true.
 
-    Options of methods are no arguments of the parser, since the method is not known before; they are told by their form.
+    Raises:
+        UserError: what is no option, or one without its value.
     """
-    sections: dict[str, str] = {}
-    general, rest = [], iter(argv)
-    for word in rest:
+    asked, files, told, words = None, [], {}, list(argv)
+    general = keys()
+    while words:
+        word = words.pop(0)
         name, given, value = word.removeprefix("--").partition("=")
-        if word.startswith("--") and name.partition(".")[0] in methods.METHODS and "." in name:
-            sections[name] = value if given else next(rest, None)
-            if sections[name] is None or sections[name].startswith("--"):
-                raise UserError(f"{name}: expected a value, got none")
+        if word in ("-h", "--help", "--print_config"):
+            asked = "print_config" if word == "--print_config" else "help"
+            continue
+        if not word.startswith("--"):
+            raise UserError(f"unexpected argument {word!r}: settings are given as --KEY VALUE")
+        if not given and words and not words[0].startswith("--"):
+            value = words.pop(0)
+        elif not given and name in general and general[name].type is bool:
+            value = "true"
+        elif not given and (name in general or name == "config" or name.partition(".")[0] in methods.METHODS):
+            raise UserError(f"{name}: expected a value, got none")
+        if name == "config":
+            files.append(value)
         else:
-            general.append(word)
-    try:
-        parser.exit_on_error = False
-        found, unknown = parser.parse_known_args(general)
-    except argparse.ArgumentError as error:
-        raise UserError(f"{(error.argument_name or '').removeprefix('--')}: expected a value, got none") from None
-    stray = [word for word in unknown if not word.startswith("--")]
-    if stray and not unknown[0].startswith("--"):
-        raise UserError(f"unexpected argument {stray[0]!r}: settings are given as --KEY VALUE")
-    told = {name: value for name, value in vars(found).items() if name not in ("asked", "config")}
-    files = {file: flatten(read_yaml(file)) for file in found.config or ()}
-    wrong = [word.removeprefix("--").partition("=")[0] for word in unknown if word.startswith("--")]
-    return files, told | sections, wrong, found.asked
+            told[name] = value
+    return {file: flatten(read_yaml(file)) for file in files}, told, asked
 
 
 def _checked(name: str, value: Any, known: dict[str, Key], method: str, where: str) -> Any:
     """The value of a key, in its type."""
     if name in known:
-        try:
-            return _converted(value, known[name].type)
-        except _Mismatch:
-            expected = _expected(known[name].type)
-            raise UserError(f"{where}{name}: expected {expected}, got {value!r}") from None
+        return converted(f"{where}{name}", value, known[name].type)
     section, _, rest = name.partition(".")
     if section in MOVED:
         raise UserError(f"{where}{name}: this setting is now called {MOVED[section]}.{rest}")
@@ -225,86 +208,12 @@ def _checked(name: str, value: Any, known: dict[str, Key], method: str, where: s
     raise UserError(f"{where}unknown key {name!r}{nearest_key(name, known)}")
 
 
-class _Mismatch(Exception):
-    """A value that is not of its key's type."""
-
-
-def _converted(value: Any, kind: Any) -> Any:
-    """A value from YAML, or a text from the command line, in its type."""
-    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
-        for one in typing.get_args(kind):
-            try:
-                return _converted(value, one)
-            except _Mismatch:
-                continue
-    elif kind is type(None):
-        if value is None or value == "null":
-            return None
-    elif typing.get_origin(kind) is Literal:
-        if value in typing.get_args(kind):
-            return value
-    elif typing.get_origin(kind) is tuple:
-        parts = _list(value)
-        inner = list(typing.get_args(kind))
-        if parts is not None and (inner[-1] is ... or len(parts) == len(inner)):
-            inner = inner[:1] * len(parts) if inner[-1] is ... else inner
-            return tuple(_converted(part, one) for part, one in zip(parts, inner, strict=True))
-    elif kind is bool:
-        words = {"true": True, "false": False}
-        if isinstance(value, bool) or value in words:
-            return words.get(value, value) if isinstance(value, str) else value
-    elif kind in (int, float):
-        if not isinstance(value, bool) and isinstance(value, (int, str) if kind is int else (int, float, str)):
-            try:
-                number = kind(value)
-            except (ValueError, OverflowError):
-                raise _Mismatch from None
-            if math.isfinite(number):
-                return number
-    elif isinstance(value, str) and kind is str:
-        return value
-    raise _Mismatch
-
-
-def _list(value: Any) -> list | None:
-    if isinstance(value, str):
-        try:
-            value = yaml.safe_load(value)
-        except yaml.YAMLError:
-            return None
-    return list(value) if isinstance(value, list | tuple) else None
-
-
-def _expected(kind: Any) -> str:
-    """A type in words."""
-    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
-        return " or ".join(_expected(one) for one in typing.get_args(kind))
-    if typing.get_origin(kind) is Literal:
-        return " or ".join(typing.get_args(kind))
-    if typing.get_origin(kind) is tuple:
-        return "a list in brackets, like [0.5,0.9]"
-    return {type(None): "null", bool: "true or false", int: "int", float: "float", str: "text"}[kind]
-
-
-def _shown(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(list(value)) if isinstance(value, tuple) else str(value)
-
-
 def _build(values: dict[str, Any], learner: methods.Method) -> Config:
     """The settings of checked values by dotted name."""
-    groups: dict[str, dict[str, Any]] = {}
+    groups: dict[str, dict[str, Any]] = {"": {}, learner.name: {}}
     for name, value in values.items():
         group, _, rest = name.rpartition(".")
         groups.setdefault(group, {})[rest] = value
-    arguments = groups.pop("", {})
-    options = learner.Options(**groups.pop(learner.name, {}))
-    for item in _sections():
-        if item.name in groups:
-            arguments[item.name] = item.default_factory(**groups[item.name])
-    return Config(**arguments, options=options)
-
-
-def _sections() -> Iterator[dataclasses.Field]:
-    return (item for item in dataclasses.fields(Config) if dataclasses.is_dataclass(item.default_factory))
+    arguments, options = groups.pop(""), learner.Options(**groups.pop(learner.name))
+    sections = {item.name: item.default_factory for item in dataclasses.fields(Config)}
+    return Config(**arguments, **{name: sections[name](**group) for name, group in groups.items()}, options=options)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crossmodal.errors import UserError
+from crossmodal.values import BelowOne, Count, Factor, Fraction, NotNegative, Positive, Seed, Share, Whole, settle
 
 # Defaults and the files of the tasks were measured with a text encoder. Image encoders cut patches of their own size, and
 # unlearn what they know at the learning rate of a text encoder; at a lower one small sets need more epochs.
@@ -20,10 +21,6 @@ def require(condition: bool, key: str, value: Any, expected: str) -> None:
     """Raises UserError, with key, value and expectation, unless the condition holds."""
     if not condition:
         raise UserError(f"{key}: expected {expected}, got {value!r}")
-
-
-def _fraction(key: str, value: float) -> None:
-    require(0.0 <= value <= 1.0, key, value, "a number from 0 to 1")
 
 
 @dataclass
@@ -38,21 +35,9 @@ class SplitConfig:
         train_size: learn from a subset of this many samples (drawn with `split.seed`) instead of all.
     """
 
-    validation_fraction: float = 0.2
-    seed: int = 0
-    train_size: int | None = None
-
-    def __post_init__(self) -> None:
-        require(self.seed >= 0, "split.seed", self.seed, "a number >= 0")
-        require(
-            0.0 < self.validation_fraction < 1.0,
-            "split.validation_fraction",
-            self.validation_fraction,
-            "0 < fraction < 1",
-        )
-        require(
-            self.train_size is None or self.train_size > 0, "split.train_size", self.train_size, "a positive number"
-        )
+    validation_fraction: Share = 0.2
+    seed: Whole = 0
+    train_size: Count | None = None
 
 
 @dataclass
@@ -67,17 +52,11 @@ class ModelConfig:
         activation_checkpointing: recompute activations in the backward pass; less memory, about a third more time.
     """
 
-    layers: int | None = None
-    patch_size: int | None = None
-    image_size: int | None = None
-    dropout: float = 0.0
+    layers: Count | None = None
+    patch_size: Count | None = None
+    image_size: Count | None = None
+    dropout: BelowOne = 0.0
     activation_checkpointing: bool = False
-
-    def __post_init__(self) -> None:
-        for key in ("layers", "patch_size", "image_size"):
-            value = getattr(self, key)
-            require(value is None or value > 0, f"model.{key}", value, "a positive number or null")
-        require(0.0 <= self.dropout < 1.0, "model.dropout", self.dropout, "0 <= dropout < 1")
 
 
 @dataclass
@@ -92,10 +71,7 @@ class SourceConfig:
     """
 
     name: str | None = None
-    limit: int | None = None
-
-    def __post_init__(self) -> None:
-        require(self.limit is None or self.limit > 0, "source.limit", self.limit, "a positive number or null")
+    limit: Count | None = None
 
 
 @dataclass
@@ -115,23 +91,14 @@ class OptimizerConfig:
     """
 
     name: Literal["adamw", "adam", "sgd"] = "adamw"
-    lr: float = 1e-4
-    layer_decay: float = 1.0
-    new_lr: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.98)
-    momentum: float = 0.9
-    weight_decay: float = 0.01
-    clip: float = 1.0
+    lr: NotNegative = 1e-4
+    layer_decay: Factor = 1.0
+    new_lr: NotNegative = 1e-3
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.98)
+    momentum: BelowOne = 0.9
+    weight_decay: NotNegative = 0.01
+    clip: NotNegative = 1.0
     fused: bool = True
-
-    def __post_init__(self) -> None:
-        require(self.lr >= 0, "optimizer.lr", self.lr, "a number >= 0")
-        require(0.0 < self.layer_decay <= 1.0, "optimizer.layer_decay", self.layer_decay, "0 < factor <= 1")
-        require(self.new_lr >= 0, "optimizer.new_lr", self.new_lr, "a number >= 0")
-        require(all(0.0 <= b < 1.0 for b in self.betas), "optimizer.betas", self.betas, "two numbers, 0 <= beta < 1")
-        require(0.0 <= self.momentum < 1.0, "optimizer.momentum", self.momentum, "0 <= momentum < 1")
-        require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "a number >= 0")
-        require(self.clip >= 0, "optimizer.clip", self.clip, "a number >= 0")
 
 
 @dataclass
@@ -148,17 +115,10 @@ class ScheduleConfig:
     """
 
     kind: Literal["linear", "cosine", "step", "constant"] = "linear"
-    warmup: float = 0.1
-    floor: float = 0.0
-    milestones: tuple[float, ...] = (0.5, 0.75)
-    gamma: float = 0.1
-
-    def __post_init__(self) -> None:
-        _fraction("lr_schedule.warmup", self.warmup)
-        _fraction("lr_schedule.floor", self.floor)
-        for value in self.milestones:
-            _fraction("lr_schedule.milestones", value)
-        require(self.gamma > 0, "lr_schedule.gamma", self.gamma, "a positive number")
+    warmup: Fraction = 0.1
+    floor: Fraction = 0.0
+    milestones: tuple[Fraction, ...] = (0.5, 0.75)
+    gamma: Positive = 0.1
 
 
 @dataclass
@@ -171,13 +131,9 @@ class LoaderConfig:
         eval_batch_size: samples per batch where nothing is learned.
     """
 
-    workers: int = 0
+    workers: Whole = 0
     pin_memory: bool = True
-    eval_batch_size: int = 256
-
-    def __post_init__(self) -> None:
-        require(self.workers >= 0, "loader.workers", self.workers, "a number >= 0")
-        require(self.eval_batch_size > 0, "loader.eval_batch_size", self.eval_batch_size, "a positive number")
+    eval_batch_size: Count = 256
 
 
 @dataclass
@@ -190,12 +146,8 @@ class CheckpointConfig:
         every_steps: optimizer steps between checkpoints (0: none by steps).
     """
 
-    every_minutes: float = 10.0
-    every_steps: int = 0
-
-    def __post_init__(self) -> None:
-        require(self.every_minutes >= 0, "checkpoint.every_minutes", self.every_minutes, "a number >= 0")
-        require(self.every_steps >= 0, "checkpoint.every_steps", self.every_steps, "a number >= 0")
+    every_minutes: NotNegative = 10.0
+    every_steps: Whole = 0
 
 
 @dataclass
@@ -252,10 +204,10 @@ class Config:
     task: str = "italy_power_demand"
     method: str = "pare"
     encoder: str = "minilm"
-    seed: int = 0
-    epochs: int | None = None
-    batch_size: int = 16
-    accumulate: int = 1
+    seed: Seed = 0
+    epochs: Count | None = None
+    batch_size: Count = 16
+    accumulate: Count = 1
     data: str | None = None
     data_dir: str | None = None
     kind: Literal["classification", "multilabel", "regression", "dense"] | None = None
@@ -266,12 +218,12 @@ class Config:
     output_dir: str | None = None
     overwrite: bool = False
     resume: bool = False
-    keep: int = 2
+    keep: Count = 2
     precision: Literal["no", "bf16", "fp16"] = "no"
     compile: bool = False
     device: Literal["auto", "cpu"] = "auto"
     shard: bool = False
-    threads: int | None = None
+    threads: Count | None = None
     select: Literal["metric", "loss", "within_error", "last"] = "metric"
     on_nan: Literal["stop", "skip"] = "stop"
     track: str | None = None
@@ -285,18 +237,15 @@ class Config:
     options: Any = None  # of the method, a dataclass; in files under the method's name
 
     def __post_init__(self) -> None:
-        require(self.epochs is None or self.epochs > 0, "epochs", self.epochs, "a positive number or null")
+        settle(self)
+        for item in dataclasses.fields(self):
+            if dataclasses.is_dataclass(section := getattr(self, item.name)):
+                settle(section, f"{self.method if item.name == 'options' else item.name}.")
         for key in ("metric", "augment"):
             names = (getattr(self, key) or "").split(",")
             require(len(set(names)) == len(names), key, getattr(self, key), "each name once")
-        for key in ("batch_size", "accumulate", "keep"):
-            require(getattr(self, key) > 0, key, getattr(self, key), "a positive number")
-        require(0 <= self.seed < 2**31, "seed", self.seed, "a number from 0 to 2^31 - 1")
-        require(self.threads is None or self.threads > 0, "threads", self.threads, "a positive number or null")
         if self.resume and self.overwrite:
             raise UserError("resume and overwrite: a run is either continued or replaced, set one of the two")
-        if self.task == "arrays" and self.data is None:
-            raise UserError("data: the task 'arrays' needs --data with a .npz or .ts file or a folder of .npy files")
 
     @property
     def run_dir(self) -> Path:

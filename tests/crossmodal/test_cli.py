@@ -89,7 +89,7 @@ def test_a_process_that_waited_for_another_is_brief(monkeypatch, capsys):
 
 def test_mistakes_are_one_message(capsys, tmp_path):
     assert cli.train(["--epochs", "-1"]) == 2
-    assert capsys.readouterr().err == "error: epochs: expected a positive number or null, got -1\n"
+    assert capsys.readouterr().err == "error: epochs: expected int > 0 or null, got '-1'\n"
     assert cli.predict([str(tmp_path), "in.npy", "-o", "out.npy"]) == 2
     assert "no results" in capsys.readouterr().err
     assert cli.evaluate([str(tmp_path)]) == 2
@@ -123,7 +123,7 @@ def test_help_and_misspelled_options_need_no_torch(tmp_path):
     path.write_text(WITHOUT_TORCH)
     output = runs.finish(runs.script(path))
     assert output.count("usage: ") == 4
-    assert "error: epochs: expected int or null, got 'two'" in output
+    assert "error: epochs: expected int > 0 or null, got 'two'" in output
 
 
 @pytest.mark.parametrize("command", ["train", "predict", "evaluate", "compare"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from crossmodal.errors import UserError
 from crossmodal.methods.base import Method, register
-from crossmodal.settings import require
+from crossmodal.values import Count
 
 if TYPE_CHECKING:
     from crossmodal.models.fno import FNO
@@ -25,13 +25,9 @@ class Options:
         layers: Fourier layers.
     """
 
-    modes: int = 12
-    width: int = 20
-    layers: int = 4
-
-    def __post_init__(self) -> None:
-        for key in ("modes", "width", "layers"):
-            require(getattr(self, key) > 0, f"fno.{key}", getattr(self, key), "a positive number")
+    modes: Count = 12
+    width: Count = 20
+    layers: Count = 4
 
 
 @register

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from crossmodal.methods.base import Method, register
 from crossmodal.methods.finetuning import build
-from crossmodal.settings import require
+from crossmodal.values import Count, Positive
 
 if TYPE_CHECKING:
     from crossmodal.models.finetuned import FineTuned
@@ -26,12 +26,8 @@ class Options:
         probe_lr: peak learning rate of the head in these epochs.
     """
 
-    probe_epochs: int = 30
-    probe_lr: float = 1e-2
-
-    def __post_init__(self) -> None:
-        require(self.probe_epochs > 0, "lp_ft.probe_epochs", self.probe_epochs, "a positive number")
-        require(self.probe_lr > 0, "lp_ft.probe_lr", self.probe_lr, "a positive number")
+    probe_epochs: Count = 30
+    probe_lr: Positive = 1e-2
 
 
 @register

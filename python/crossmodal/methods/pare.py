@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from crossmodal.errors import UserError
 from crossmodal.methods.base import Method, register
 from crossmodal.methods.finetuning import build
-from crossmodal.settings import require
+from crossmodal.values import NotNegative, Whole
 
 if TYPE_CHECKING:
     from crossmodal.methods._patch_replacement import PatchReplacement
@@ -49,19 +49,16 @@ class Options:
     end: int | float = 0.0
     steps: int = 4
     selection: Literal["gumbel", "topk", "random"] = "gumbel"
-    gumbel_epochs: int | None = None
+    gumbel_epochs: Whole | None = None
     tau: float = 0.9
     noise_scale: float = 1.0
     exact_steps: int | None = 8
     straight_through: bool | None = None
     replace: Literal["lowest", "highest"] = "lowest"
     pairing: Literal["position", "score"] = "position"
-    weight: float = 1.0
+    weight: NotNegative = 1.0
 
     def __post_init__(self) -> None:
-        count = self.gumbel_epochs
-        require(count is None or count >= 0, "pare.gumbel_epochs", count, "a number >= 0 or null")
-        require(self.weight >= 0, "pare.weight", self.weight, "a number >= 0")
         from pare_kernels._checks import ReplaceOptions, check_word  # imports torch: help need not wait for it
         from pare_kernels.schedule import KINDS
 

@@ -64,7 +64,7 @@ def load(
     """
     entry = base.entry(name)
     if entry.own_data and data is None:
-        raise UserError(f"data: task {name!r} reads your own data; tell where with data=")
+        raise UserError(f"data: task {name!r} reads your own data; name its file or folder with --data")
     if not entry.own_data and (data is not None or kind is not None):
         option = "data" if data is not None else "kind"
         raise UserError(f"{option}: task {name!r} has its own; data= and kind= belong to the task 'arrays'")
