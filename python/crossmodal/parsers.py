@@ -41,6 +41,7 @@ def predict() -> argparse.ArgumentParser:
         help="whether the first line of a .csv input is names of columns (default: found out, or asked for where in doubt)",
     )
     parser.add_argument("--batch_size", type=int, default=256, help="samples at a time (default: 256)")
+    parser.add_argument("--steps", type=int, help="frames of a roll-out (default: as many as the run was evaluated by)")
     parser.add_argument("--device", default="cpu", help="where to compute, e.g. cuda")
     return parser
 

@@ -22,6 +22,7 @@ from crossmodal.data.readers import read_samples
 from crossmodal.errors import UserError
 from crossmodal.files import replacing
 from crossmodal.models import base
+from crossmodal.scoring import protocols
 from crossmodal.training.folder import RunFolder
 
 # What predictions and figures are made with, of all that results.json holds.
@@ -60,6 +61,7 @@ class Predictor(nn.Module):
         class_values: what each class was called in the data, whole numbers or strings, in the same order; empty where there
             are no classes.
         kind: kind of target.
+        steps: of a roll-out, by which the run was evaluated; 0 where it was none.
     """
 
     def __init__(self, model: base.Model, normalizer: Normalizer, results: dict) -> None:
@@ -70,6 +72,7 @@ class Predictor(nn.Module):
         self.kind: str = results["kind"]
         self.class_names: tuple[str, ...] = tuple(results["class_names"])
         self.class_values: tuple[int | str, ...] = tuple(results["class_values"])
+        self.steps: int = results.get("rollout_steps", 0)
         self._dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(results["precision"])
         self.eval()
 
@@ -82,28 +85,33 @@ class Predictor(nn.Module):
             return self.model(x).float()
 
     @torch.no_grad()
-    def outputs(self, x: Tensor, batch_size: int = 256) -> Tensor:
-        """`forward` in batches, for any number of samples; the result is on the CPU."""
+    def outputs(self, x: Tensor, batch_size: int = 256, steps: int = 0) -> Tensor:
+        """Outputs (n, ...) for normalised samples (n, C, ...) in batches, on the CPU; of a roll-out as `protocols.predict`."""
         self.eval()
         device = next(self.parameters()).device
-        if len(x) == 0:
-            raise UserError("inputs: no samples")
-        return torch.cat([self(part.to(device)).cpu() for part in x.split(batch_size)])
+        return torch.cat(
+            [protocols.predict(self, part.to(device), steps, self.normalizer).cpu() for part in x.split(batch_size)]
+        )
 
-    def predict(self, raw: np.ndarray | Tensor, batch_size: int = 256, name: str = "inputs") -> Prediction:
+    def predict(
+        self, raw: np.ndarray | Tensor, batch_size: int = 256, name: str = "inputs", steps: int | None = None
+    ) -> Prediction:
         """Predictions for raw data, in the units and shapes the run was trained on.
 
         Args:
             raw: real numbers (n, L) for one channel, (n, C, L) or (n, C, H, W).
             batch_size: samples at a time.
             name: what errors call the data.
+            steps: of a roll-out: frames to predict, (n, steps * C, ...) frame by frame (None: as many as the run was evaluated by).
 
         Raises:
-            UserError: the data do not fit the run, or overflow in it; sample and value are named.
+            UserError: the data do not fit the run, or overflow in it; sample and value are named. Or steps of what is no roll-out.
         """
+        if steps is not None and not (self.steps and steps > 0):
+            raise UserError(f"steps: expected a positive number, and a run that was evaluated by roll-out, got {steps}")
         x = self.normalizer.apply_x(self.normalizer.prepare(raw, name))
         require_finite(x.numpy(), f"{name}, normalised")
-        outputs = self.outputs(x, batch_size)
+        outputs = self.outputs(x, batch_size, steps or self.steps)
         require_finite(outputs.numpy(), f"{name}: outputs of the model")
         return self.interpret(outputs)
 
@@ -240,6 +248,6 @@ def main(argv: list[str] | None = None) -> None:
     if any_length and lengths:
         shown = f"{lengths[0]} to {lengths[-1]}" if len(lengths) > 1 else str(lengths[0])
         print(f"{arguments.input}: samples of length {shown} are resampled to {shape[-1]}")
-    prediction = predictor.predict(inputs, arguments.batch_size, str(arguments.input))
+    prediction = predictor.predict(inputs, arguments.batch_size, str(arguments.input), arguments.steps)
     write_prediction(arguments.output, prediction, predictor.class_names, predictor.class_values)
     print(f"{len(prediction.predictions)} predictions in {arguments.output}")

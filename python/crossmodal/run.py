@@ -209,6 +209,7 @@ def summarise(run: Run, test: Evaluation) -> dict[str, Any]:
         "seed": config.seed,
         "kind": task.kind,
         "protocol": task.protocol,
+        "rollout_steps": task.steps,
         "loss": task.loss,
         "metric": task.metric,
         "higher_is_better": metric.higher_is_better,

@@ -144,9 +144,13 @@ def test_errors(finished, tmp_path):
         predict.write_prediction(tmp_path / "x.pt", Prediction(torch.zeros(1), None), ())
     predictor = crossmodal.load(folder)
     with pytest.raises(ValueError, match="no samples"):
-        predictor.outputs(torch.zeros(0, 2, 16))
+        predictor.predict(np.zeros((0, 2, 16)))
     with pytest.raises(ValueError, match=r"expected samples of shape \(2, 16\), got \(5, 16\)"):
         predictor.predict(np.zeros((3, 5, 16)))
+    with pytest.raises(
+        ValueError, match="steps: expected a positive number, and a run that was evaluated by roll-out, got 3"
+    ):
+        predictor.predict(np.zeros((3, 2, 16)), steps=3)
     huge, masked = np.zeros((3, 2, 16)), np.ma.array(np.zeros((2, 16)), mask=False)
     huge[2, 1, 3], masked[0, 0] = 1e300, np.ma.masked
     with pytest.raises(ValueError, match=r"inputs, normalised: value inf at index \(2, 1, 3\)"):

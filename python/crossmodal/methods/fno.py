@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from crossmodal.errors import UserError
 from crossmodal.methods.base import Method, register
 from crossmodal.values import Count
 
@@ -43,10 +42,5 @@ class FourierNeuralOperator(Method):
     def build(self, task, config) -> FNO:
         from crossmodal.models.fno import FNO
 
-        if task.output_shape[1:] != task.input_shape[1:]:
-            raise UserError(
-                f"method: fno predicts on the grid of its input {task.input_shape[1:]}, but targets of {task.name} lie on "
-                f"{task.output_shape[1:]}; take nft"
-            )
         options = config.options
         return FNO(task.input_shape, task.num_outputs, options.modes, options.width, options.layers)

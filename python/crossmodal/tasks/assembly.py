@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from crossmodal import naming
 from crossmodal.data.arrays import in_memory, manifest
 from crossmodal.data.augment import augmentations
-from crossmodal.data.dataset import ArrayDataset, ArrayLike
+from crossmodal.data.dataset import ArrayDataset
 from crossmodal.data.normalizer import Normalizer
 from crossmodal.data.numeric import chunks, float_dtype, require_finite
-from crossmodal.data.splitting import multilabel_sample, plain_sample, stratified_sample
 from crossmodal.errors import UserError
-from crossmodal.scoring import losses, metrics
-from crossmodal.scoring.metrics import PER_GROUP
 from crossmodal.tasks import base
-from crossmodal.tasks.base import DEFAULTS, KINDS, REAL_KINDS, Options, RawTask, Task
-from crossmodal.tasks.targets import encode_multilabel
+from crossmodal.tasks.base import KINDS, REAL_KINDS, Options, RawTask, Task
+from crossmodal.tasks.checking import checked
+from crossmodal.tasks.holding_out import hold_out
+from crossmodal.tasks.scoring import Part, examine, loss_and_metrics, scored_as
 
 
 def load(
@@ -100,26 +98,18 @@ def _assemble(
 ) -> Task:
     raw = read()
     origin = raw.origin or f"task {name!r}"
-    _check(raw, origin)
-    loss, metrics = _loss_and_metrics(raw, origin)
-    kind, notes = raw.kind, list(raw.notes)
-    rows, held_out = _hold_out(raw, origin, notes, validation_fraction, split_seed, train_size)
+    raw = checked(raw, origin)
+    loss, metrics = loss_and_metrics(raw, origin)
+    rows, held_out, said = hold_out(raw, origin, validation_fraction, split_seed, train_size)
     parts = {
-        "train": _Part(raw.x_train, raw.y_train, raw.group_train, rows),
-        "validation": _Part(raw.x_val, raw.y_val, raw.group_val, None),
-        "test": _Part(raw.x_test, raw.y_test, raw.group_test, None),
+        "train": Part(raw.x_train, raw.y_train, raw.group_train, rows),
+        "validation": Part(raw.x_val, raw.y_val, raw.group_val),
+        "test": Part(raw.x_test, raw.y_test, raw.group_test),
     }
     if held_out is not None:
         parts["validation"] = replace(parts["train"], rows=held_out)
-
-    logits = _scored_as(kind, loss) == "mask"
-    if logits:
-        _check_shares(parts, origin)
-    elif kind == "dense" and raw.loss is None and _are_zeros_and_ones(parts):
-        notes.append("All targets are 0 or 1: if they are masks, --loss bce_with_logits is made for them.")
-    notes += _unscored(parts, raw, metrics[0])
-    if "relative_l2" in (loss, metrics[0]):
-        notes += _zero_targets(parts, loss, metrics[0], origin)
+    notes = [*raw.notes, *said, *examine(parts, raw, loss, metrics[0], origin)]
+    kind, logits = raw.kind, scored_as(raw.kind, loss) == "mask"
     try:
         normalizer = Normalizer.fit(
             raw.x_train,
@@ -131,62 +121,38 @@ def _assemble(
             fill_missing=raw.fill_missing,
             logits=logits,
         )
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"{origin}: {error}") from None
-
-    outputs = (len(raw.class_names),) if kind == "classification" else raw.y_train.shape[1:]
     about = {
+        "name": name,
+        "kind": kind,
         "input_shape": tuple(raw.x_train.shape[1:]),
-        "output_shape": tuple(outputs),
+        "output_shape": (len(raw.class_names),) if kind == "classification" else tuple(raw.y_train.shape[1:]),
         "class_names": raw.class_names,
-        "class_values": raw.class_values or (tuple(range(len(raw.class_names))) if kind == "classification" else ()),
+        "class_values": raw.class_values,
+        "loss": loss,
+        "metrics": metrics,
+        "normalizer": normalizer,
         "fingerprint": _digest(raw),
         "protocol": raw.protocol,
         "steps": raw.steps,
     }
     scaling = raw.normalize_x
     del raw  # so that each array goes once its splits are made: the data may fill half the memory
-    task = Task(
-        name=name,
-        kind=kind,
-        **{
-            part: _dataset(parts.pop(part), kind, normalizer, f"{name}: {part}", about["fingerprint"])
-            for part in list(parts)
-        },
-        loss=loss,
-        metrics=metrics,
-        normalizer=normalizer,
-        description="",
-        **about,
-    )
-    return _described(task, origin, scaling, notes)
+    splits = {
+        part: _dataset(parts.pop(part), kind, normalizer, f"{name}: {part}", about["fingerprint"])
+        for part in list(parts)
+    }
+    return _described(Task(**about, **splits, description=""), origin, scaling, notes)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Samples, targets and groups, and which of them belong to a split (None: all)."""
-
-    x: ArrayLike
-    y: ArrayLike
-    group: np.ndarray | None
-    rows: np.ndarray | None
-
-    def __len__(self) -> int:
-        return len(self.x) if self.rows is None else len(self.rows)
-
-    def targets(self) -> Iterator[np.ndarray]:
-        """Targets in pieces."""
-        return chunks(self.y, self.rows)
-
-
-def _dataset(part: _Part, kind: str, normalizer: Normalizer, name: str, fingerprint: str) -> ArrayDataset:
+def _dataset(part: Part, kind: str, normalizer: Normalizer, name: str, fingerprint: str) -> ArrayDataset:
     """A split: scaled at once where the arrays are in memory, else as its samples are read.
 
     Raises:
         UserError: a value lies so far from the training samples that scaling makes it infinite; its place is named.
     """
-    rows = np.arange(len(part.x)) if part.rows is None else part.rows
-    extras = {} if part.group is None else {"group": torch.from_numpy(part.group[rows].astype(np.int64))}
+    extras = {} if part.group is None else {"group": torch.from_numpy(part.groups.astype(np.int64))}
 
     def scale_y(y: np.ndarray, rows: np.ndarray | None = None) -> Tensor:
         if kind in REAL_KINDS:
@@ -200,190 +166,14 @@ def _dataset(part: _Part, kind: str, normalizer: Normalizer, name: str, fingerpr
             require_finite(values.numpy(), f"{name}: normalised {what}")
         return ArrayDataset(x, y, extras=extras, fingerprint=fingerprint)
     return ArrayDataset(
-        part.x, part.y, scale_x=normalizer.apply_x, scale_y=scale_y, rows=rows, extras=extras, fingerprint=fingerprint
+        part.x,
+        part.y,
+        scale_x=normalizer.apply_x,
+        scale_y=scale_y,
+        rows=np.arange(len(part.x)) if part.rows is None else part.rows,
+        extras=extras,
+        fingerprint=fingerprint,
     )
-
-
-def _hold_out(
-    raw: RawTask,
-    origin: str,
-    notes: list[str],
-    validation_fraction: float,
-    split_seed: int,
-    train_size: int | None,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Rows of the training part to learn from, and those to validate with (None where the data bring their own)."""
-    smallest = len(raw.class_names) if raw.kind == "classification" else 1
-
-    def sample(rows: np.ndarray, size: int, stage: int) -> np.ndarray:
-        """``size`` of the rows; the rest are the other side of the cut."""
-        rng = np.random.default_rng((split_seed, stage))
-        if raw.kind == "classification":
-            return rows[stratified_sample(raw.y_train[rows], size, rng)]
-        if raw.kind == "multilabel":
-            return rows[multilabel_sample(raw.y_train[rows], size, rng)]
-        return rows[plain_sample(len(rows), size, rng)]
-
-    rows = np.arange(len(raw.x_train))
-    if train_size is not None:
-        if not smallest <= train_size <= len(rows):
-            raise UserError(
-                f"split.train_size: expected {smallest} to {len(rows)} (the training part of {origin}), got {train_size}"
-            )
-        notes.append(f"only {train_size} of {len(rows)} samples of the training part are used (seed {split_seed}).")
-        rows = sample(rows, train_size, 0)
-    if raw.x_val is not None:
-        return rows, None
-    if raw.group_train is not None:
-        return _hold_out_groups(raw, rows, origin, notes, validation_fraction, split_seed)
-    size = min(max(1, round(validation_fraction * len(rows))), len(rows) - smallest)
-    if size < 1:
-        raise UserError(
-            f"{origin}: {len(rows)} training samples leave none for validation (every class keeps one): "
-            "give more samples, or a validation split of their own"
-        )
-    kept = sample(rows, len(rows) - size, 1)
-    how = "stratified " if raw.kind in ("classification", "multilabel") else ""
-    notes.append(f"validation: a {how}random share of the training part (seed {split_seed}).")
-    return kept, np.setdiff1d(rows, kept)
-
-
-def _hold_out_groups(
-    raw: RawTask, rows: np.ndarray, origin: str, notes: list[str], validation_fraction: float, split_seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Whole groups until they hold the share that is asked for; those that would leave a class without a sample are passed over."""
-    groups = raw.group_train[rows]
-    names = np.random.default_rng((split_seed, 1)).permutation(np.unique(groups))
-    size, held = validation_fraction * len(rows), np.zeros(len(rows), bool)
-    for name in names:
-        trial = held | (groups == name)
-        if raw.kind == "classification" and len(np.unique(raw.y_train[rows[~trial]])) < len(raw.class_names):
-            continue
-        if trial.all() or (held.any() and trial.sum() > size + 0.5 * (groups == name).sum()):
-            continue
-        held = trial
-    if not held.any():
-        raise UserError(
-            f"{origin}: no group of the {len(names)} in the training part can be set aside for validation (every class keeps a "
-            "sample): give more groups, or a validation split of their own"
-        )
-    chosen = [raw.group_names[one] if raw.group_names else str(one) for one in np.unique(groups[held])]
-    notes.append(
-        f"validation: {len(chosen)} whole groups of the {len(names)} in the training part (seed {split_seed}): "
-        f"{', '.join(chosen[:8])}{', ...' if len(chosen) > 8 else ''}."
-    )
-    return rows[~held], rows[held]
-
-
-def _loss_and_metrics(raw: RawTask, origin: str) -> tuple[str, tuple[str, ...]]:
-    """Names of loss and metrics, by default those of the kind.
-
-    Raises:
-        UserError: an unknown name, or one that is not made for the kind of target; those that are follow.
-    """
-
-    def settle(role: str, name: str, kind: str, table: dict) -> str:
-        valid = [one for one, entry in table.items() if kind in entry.kinds]
-        base = metrics.plain_name(name)
-        if base not in table:
-            raise UserError(naming.unknown(role, name, valid))
-        if base not in valid:
-            kinds = ", ".join(table[base].kinds)
-            hint = " (a mask with --loss bce_with_logits)" if kind == "dense" and "mask" in table[base].kinds else ""
-            raise UserError(
-                f"{role}: {name} is made for {kinds}, but the target is {kind}{hint}; expected one of {', '.join(valid)}"
-            )
-        if base != name and raw.group_train is None:
-            raise UserError(f"metric: {name} needs groups, which {origin} does not have (group_train, group_test)")
-        return name
-
-    loss = settle("loss", DEFAULTS[raw.kind][0] if raw.loss is None else raw.loss, raw.kind, losses.LOSSES)
-    scored_as = _scored_as(raw.kind, loss)
-    names = raw.metrics or DEFAULTS[scored_as][1]
-    if not raw.metrics and raw.group_train is not None:
-        names = (*names, names[0] + PER_GROUP)
-    return loss, tuple(settle("metric", name, scored_as, metrics.METRICS) for name in names)
-
-
-def _scored_as(kind: str, loss: str) -> str:
-    return "mask" if kind == "dense" and loss == "bce_with_logits" else kind
-
-
-def _unscored(parts: dict[str, _Part], raw: RawTask, metric: str) -> list[str]:
-    """Warnings about labels that cannot be learned, and about what the metric cannot see in a split."""
-    notes = []
-    if raw.kind == "multilabel":
-        unused = np.flatnonzero(~_occurring(parts["train"], 0)[0]).tolist()
-        if unused:
-            named = [raw.class_names[i] if raw.class_names else i for i in unused]
-            notes.append(f"warning: no training sample has the labels {named}.")
-    for part in ("validation", "test"):
-        if metric in ("auroc", "mean_average_precision"):
-            what = {"classification": "classes", "multilabel": "labels"}.get(raw.kind, "channels")
-            occurs, fails = _occurring(parts[part], len(raw.class_names))
-            constant = np.flatnonzero(~(occurs & fails)).tolist()
-            names = [raw.class_names[i] if raw.class_names else i for i in constant]
-            if len(constant) == len(occurs):
-                notes.append(
-                    f"warning: the {part} part cannot be scored by {metric}: all its {what} occur always or never."
-                )
-            elif constant:
-                notes.append(
-                    f"warning: the {part} {metric} leaves out the {what} {names}, which occur always or never there."
-                )
-        elif metric == "r2" and len(parts[part]) < 2:
-            notes.append(f"warning: the {part} part cannot be scored by r2: it has one sample.")
-    return notes
-
-
-def _occurring(part: _Part, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which classes, labels or channels occur somewhere in these targets, and which are somewhere absent."""
-    occurs = fails = np.False_
-    for chunk in part.targets():
-        truth = chunk[:, None] == np.arange(classes) if chunk.ndim == 1 else chunk > 0.5
-        others = tuple(axis for axis in range(truth.ndim) if axis != 1)
-        occurs, fails = occurs | truth.any(axis=others), fails | ~truth.all(axis=others)
-    return occurs, fails
-
-
-def _are_zeros_and_ones(parts: dict[str, _Part]) -> bool:
-    return all(((chunk == 0) | (chunk == 1)).all() for part in parts.values() for chunk in part.targets())
-
-
-def _check_shares(parts: dict[str, _Part], origin: str) -> None:
-    for part, content in parts.items():
-        for chunk in content.targets():
-            for value in (chunk.min(), chunk.max()):
-                if not 0 <= value <= 1:
-                    raise UserError(
-                        f"{origin}: loss bce_with_logits needs targets from 0 to 1, but a {part} target holds {value}; "
-                        "take --loss mse"
-                    )
-
-
-def _zero_targets(parts: dict[str, _Part], loss: str, metric: str, origin: str) -> list[str]:
-    """What there is to say about targets of zeros, to which no error can be relative.
-
-    Raises:
-        UserError: the loss is relative and there is one, or the metric is and all of a split's are zero.
-    """
-    notes = []
-    for part, content in parts.items():
-        total = len(content)
-        zeros = sum(int((~chunk.reshape(len(chunk), -1).any(axis=1)).sum()) for chunk in content.targets())
-        if zeros and loss == "relative_l2":
-            raise UserError(
-                f"{origin}: loss relative_l2: {zeros} of {total} {part} targets are zero, to which no error can be "
-                "relative; take --loss mse"
-            )
-        if zeros == total:
-            raise UserError(f"{origin}: metric relative_l2: all {part} targets are zero; take --metric rmse or mae")
-        if zeros and part != "train":
-            notes.append(
-                f"{zeros} of {total} {part} targets are zero: {metric} takes their errors relative to the root mean "
-                "square of the norms."
-            )
-    return notes
 
 
 def _digest(raw: RawTask) -> str:
@@ -406,62 +196,6 @@ def _digest(raw: RawTask) -> str:
                 for chunk in chunks(array):
                     sha.update(np.ascontiguousarray(chunk, dtype))
     return sha.hexdigest()
-
-
-def _check(raw: RawTask, origin: str) -> None:
-    """Numbers and shapes of all parts, and labels: the same for every loader.
-
-    What a user's own file may hold beside that, NaN for one, is looked for where it is read: the place is named there.
-    """
-    if raw.kind not in KINDS:
-        raise UserError(f"{origin}: kind must be one of {', '.join(KINDS)}, got {raw.kind!r}")
-    if raw.kind == "classification" and len(raw.class_names) < 2:
-        raise UserError(f"{origin}: classification needs at least two classes, got {list(raw.class_names)}")
-    parts = {"train": (raw.x_train, raw.y_train), "val": (raw.x_val, raw.y_val), "test": (raw.x_test, raw.y_test)}
-    groups = {"train": raw.group_train, "val": raw.group_val, "test": raw.group_test}
-    for part, (x, y) in parts.items():
-        if groups[part] is not None and (x is None or groups[part].shape != (len(x),)):
-            raise UserError(f"{origin}: group_{part}: expected one group per sample, got shape {groups[part].shape}")
-        if x is None and y is None:
-            continue
-        if x is None or y is None:
-            raise UserError(
-                f"{origin}: missing {'x' if x is None else 'y'}_{part}: x_{part} and y_{part} come together"
-            )
-        if len(x) == 0:
-            raise UserError(f"{origin}: the {part} split is empty")
-        if len(x) != len(y):
-            raise UserError(f"{origin}: {len(x)} samples in x_{part} but {len(y)} in y_{part}")
-        for name, array, like in (("x", x, raw.x_train), ("y", y, raw.y_train)):
-            expected = like.shape[1:]
-            if name == "y" and part != "train" and raw.steps:
-                expected = (raw.steps * expected[0], *expected[1:])
-            if array.shape[1:] != expected:
-                raise UserError(
-                    f"{origin}: {name}_{part} has entries of shape {array.shape[1:]}, {name}_train of {like.shape[1:]}"
-                )
-        _check_targets(raw, y, f"{origin}: y_{part}")
-    if raw.kind == "classification":
-        counts = np.bincount(raw.y_train, minlength=len(raw.class_names))
-        if (counts == 0).any():
-            empty = [raw.class_names[index] for index in np.flatnonzero(counts == 0)]
-            raise UserError(f"{origin}: no training sample of the classes {empty}")
-
-
-def _check_targets(raw: RawTask, y: np.ndarray, name: str) -> None:
-    dimensions = {"classification": 1, "multilabel": 2, "regression": 2, "dense": raw.x_train.ndim}[raw.kind]
-    if y.ndim != dimensions:
-        raise UserError(f"{name}: {raw.kind} targets have {dimensions} dimension(s), got shape {y.shape}")
-    if raw.kind == "classification":
-        if y.dtype.kind not in "iu":
-            raise UserError(f"{name}: class labels must be whole numbers, got {y.dtype}")
-        bad = np.flatnonzero((y < 0) | (y >= len(raw.class_names)))
-        if len(bad):
-            raise UserError(f"{name}: label {y[bad[0]]} at index {bad[0]} is not in 0..{len(raw.class_names) - 1}")
-    if raw.kind == "multilabel":
-        encode_multilabel(y, name)
-        if raw.class_names and len(raw.class_names) != y.shape[1]:
-            raise UserError(f"{name}: {y.shape[1]} columns, but {len(raw.class_names)} class_names")
 
 
 def _described(task: Task, origin: str, scaling: str, notes: list[str]) -> Task:

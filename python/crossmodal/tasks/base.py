@@ -88,15 +88,16 @@ class RawTask:
     """What a task's loader returns: arrays in their own units, before any split or normalisation of ours.
 
     Attributes:
-        kind: one of :data:`KINDS`.
-        x_train, x_test, x_val: real numbers ``(n, C, L)`` or ``(n, C, H, W)`` of any dtype, finite. Without ``x_val`` a share of
-            the training part is set aside.
-        y_train, y_test, y_val: classification whole numbers ``(n,)``; multilabel zeros and ones ``(n, K)``; regression ``(n, R)``;
-            dense ``(n, Cout, L)`` or ``(n, Cout, H, W)``, in their own units.
-        group_train, group_test, group_val: whole numbers ``(n,)``: samples of one recording, patient or clip have the same. The
-            hold-out then takes whole groups. group_names: of those numbers.
-        class_names: required for classification, where label ``i`` is ``class_names[i]``.
-        class_values: what label ``i`` was in the data (whole numbers, or strings) where that was not ``i`` itself.
+        kind: one of :data:`KINDS`; None to infer it from ``y_train``, see :func:`crossmodal.tasks.targets.infer_kind`.
+        x_train, x_test, x_val: real numbers ``(n, L)``, ``(n, C, L)`` or ``(n, C, H, W)`` of any dtype, finite. Without ``x_val`` a
+            share of the training part is set aside.
+        y_train, y_test, y_val: classification whole numbers or strings ``(n,)``, or one-hot rows; multilabel zeros and ones
+            ``(n, K)``; regression ``(n,)`` or ``(n, R)``; dense ``(n, Cout, L)`` or ``(n, Cout, H, W)``, in their own units.
+        group_train, group_test, group_val: whole numbers or strings ``(n,)``: samples of one recording, patient or clip have the
+            same. The hold-out then takes whole groups.
+        class_names: of classes, which labels name, or count from 0; by default the labels that occur in ``y_train``. Of labels,
+            in the order of the columns.
+        class_values, group_names: what class and group ``i`` was called in the data; known once the arrays are checked.
         origin: where the data came from, for descriptions and errors.
         notes: sentences for the task's description.
         loss, metrics: by kind (:data:`DEFAULTS`) where not given. With the loss "bce_with_logits" dense targets are masks,
@@ -110,7 +111,7 @@ class RawTask:
             the channels.
     """
 
-    kind: str
+    kind: str | None
     x_train: ArrayLike
     y_train: ArrayLike
     x_test: ArrayLike

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from crossmodal.data.arrays import with_channel
+from crossmodal.data.dataset import ArrayLike
 from crossmodal.data.numeric import real_array, require_finite, require_real, require_unmasked
 from crossmodal.errors import UserError
 
@@ -38,6 +39,8 @@ def infer_kind(y: np.ndarray, spatial: tuple[int, ...], name: str) -> tuple[str,
     zeros_and_ones = y.dtype.kind in "biuf" and y.ndim == 2 and not one_column and bool(np.isin(y, (0, 1)).all())
     if zeros_and_ones and (whole or y.shape[1:] != spatial):
         reason = f"multilabel: {name} holds zeros and ones in {y.shape[1]} columns{told}."
+        if y.shape[1:] == spatial:
+            reason += " They have the spatial shape of the inputs: if they are masks, take --kind dense."
         if (y.sum(axis=1) == 1).all():
             reason += " Every row has exactly one 1: if these are one-hot classes, take --kind classification."
         return "multilabel", reason
@@ -62,25 +65,26 @@ def is_dense_shape(shape: tuple[int, ...], spatial: tuple[int, ...]) -> bool:
     return len(shape) - 1 - len(spatial) in (0, 1) and shape[-len(spatial) :] == spatial
 
 
-def class_values(y: np.ndarray, name: str) -> np.ndarray:
-    """Class labels ``(n,)`` as int64 or str, from one column of whole numbers or strings, or from one-hot rows.
+def labels(y: np.ndarray, name: str) -> np.ndarray:
+    """Labels ``(n,)`` as int64 or str, from one column of whole numbers or strings, or from one-hot rows.
 
     Raises:
-        UserError: not labels, or labels that int64 or UTF-8 do not hold; names index and value.
+        UserError: no labels, or labels that int64 or UTF-8 do not hold; names index and value.
     """
     require_unmasked(y, name)
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.ndim == 2 and y.dtype.kind in "biuf":
+    y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+    numbers = y.dtype.kind in "biuf"
+    if (y.ndim != 1 and not (y.ndim == 2 and numbers)) or not (numbers or y.dtype.kind in "US"):
+        raise UserError(f"{name}: expected labels (n,), whole numbers or strings, got {y.dtype} of shape {y.shape}")
+    if y.ndim == 2:
         one_hot = np.isin(y, (0, 1)).all(axis=1) & (y.sum(axis=1) == 1)
-        if not one_hot.all():
-            row = int((~one_hot).argmax())
-            raise UserError(f"{name}: expected class labels (n,) or one-hot rows, but row {row} is {y[row].tolist()}")
+        _all(one_hot, y, name, "labels (n,) or one-hot rows")
         return y.argmax(axis=1)
-    if y.ndim != 1:
-        raise UserError(f"{name}: expected class labels of shape (n,), got {y.shape}")
     if y.dtype.kind == "S":
-        y = np.array([_decoded(label, f"{name}: label {index}") for index, label in enumerate(y.tolist())], dtype=str)
+        try:
+            y = np.char.decode(y, "utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{name}: {error.object!r} is not text in UTF-8; save strings (dtype U)") from None
     if y.dtype.kind == "U":
         different = np.unique(y)
         stripped, counts = np.unique(np.char.strip(different), return_counts=True)
@@ -88,31 +92,25 @@ def class_values(y: np.ndarray, name: str) -> np.ndarray:
             alike = [label for label in different.tolist() if label.strip() == stripped[counts.argmax()]]
             raise UserError(f"{name}: labels that differ in blanks alone: {', '.join(map(repr, alike))}")
         return y
-    if y.dtype.kind not in "biuf":
-        raise UserError(f"{name}: expected class labels (whole numbers or strings), got dtype {y.dtype}")
     if y.dtype.kind == "f":
-        require_finite(y, name)
-        whole = y == np.round(y)
-        if not whole.all():
-            index = int((~whole).argmax())
-            raise UserError(f"{name}: expected class labels, but the value at index {index} is {y[index]}")
+        _all(y == np.round(y), y, name, "labels, whole numbers")
+    # Beyond int64 they would be wrapped round, without a word, to other labels.
     if y.dtype.kind in "uf":
-        # They would be wrapped round, without a word, to other labels.
-        large = y > np.iinfo(np.int64).max if y.dtype.kind == "u" else np.abs(y.astype(np.float64)) >= 2.0**63
-        if large.any():
-            index = int(large.argmax())
-            raise UserError(f"{name}: expected class labels within int64, but the value at index {index} is {y[index]}")
+        _all(
+            y < 2**63 if y.dtype.kind == "u" else np.abs(y.astype(np.float64)) < 2.0**63, y, name, "labels within int64"
+        )
     return y.astype(np.int64)
 
 
-def _decoded(label: bytes, name: str) -> str:
-    try:
-        return label.decode()
-    except UnicodeDecodeError:
-        raise UserError(f"{name} is not text in UTF-8: {label!r}; save strings (dtype U) instead of bytes") from None
+def _all(valid: np.ndarray, y: np.ndarray, name: str, expected: str) -> None:
+    """Raises UserError where one of the values is not valid; names the first of them."""
+    if not valid.all():
+        first = tuple(np.argwhere(~valid)[0].tolist())
+        place = first[0] if len(first) == 1 else first
+        raise UserError(f"{name}: expected {expected}, but the value at index {place} is {y[first].tolist()}")
 
 
-def encode_classes(y: np.ndarray, classes: np.ndarray, name: str) -> np.ndarray:
+def encode(y: np.ndarray, classes: np.ndarray, name: str) -> np.ndarray:
     """Index of every label in ``classes`` (in any order), int64 ``(n,)``.
 
     Raises:
@@ -134,32 +132,29 @@ def encode_classes(y: np.ndarray, classes: np.ndarray, name: str) -> np.ndarray:
     return index.astype(np.int64)
 
 
-def encode_multilabel(y: np.ndarray, name: str) -> np.ndarray:
+def multilabel(y: np.ndarray, name: str, spatial: tuple[int, ...] = ()) -> np.ndarray:
     """Zeros and ones ``(n, K)`` as float32.
 
     Raises:
         UserError: another shape or value; names index and value.
     """
+    require_unmasked(y, name)
     if y.ndim != 2 or y.shape[1] == 0 or y.dtype.kind not in "biuf":
         raise UserError(f"{name}: expected zeros and ones of shape (n, K), got {y.dtype} of shape {y.shape}")
-    require_unmasked(y, name)
-    valid = np.isin(y, (0, 1))
-    if not valid.all():
-        place = tuple(int(i) for i in np.argwhere(~valid)[0])
-        raise UserError(f"{name}: expected zeros and ones, but the value at index {place} is {y[place]}")
+    _all(np.isin(y, (0, 1)), y, name, "zeros and ones")
     return y.astype(np.float32)
 
 
-def encode_values(y: np.ndarray, name: str) -> np.ndarray:
+def values(y: np.ndarray, name: str, spatial: tuple[int, ...] = ()) -> np.ndarray:
     """Regression targets ``(n,)`` or ``(n, R)`` as finite floats ``(n, R)``."""
     if y.ndim not in (1, 2) or 0 in y.shape[1:]:
         raise UserError(f"{name}: expected regression targets of shape (n,) or (n, R), got {y.shape}")
-    values = real_array(y, name)
-    require_finite(values, name)
-    return values[:, None] if y.ndim == 1 else values
+    found = real_array(y, name)
+    require_finite(found, name)
+    return found[:, None] if y.ndim == 1 else found
 
 
-def encode_dense(y: np.ndarray, spatial: tuple[int, ...], name: str) -> np.ndarray:
+def dense(y: ArrayLike, name: str, spatial: tuple[int, ...]) -> ArrayLike:
     """Dense targets ``(n, *spatial)`` or ``(n, Cout, *spatial)``, finite, with channel axis, in their own dtype."""
     if not is_dense_shape(y.shape, spatial) or 0 in y.shape[1:]:
         raise UserError(

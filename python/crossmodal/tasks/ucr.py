@@ -16,7 +16,6 @@ from crossmodal.data.readers.ts import TimeSeriesFile, parse_target, read_ts
 from crossmodal.data.series import stack_series
 from crossmodal.errors import UserError
 from crossmodal.tasks.base import Options, RawTask, register
-from crossmodal.tasks.targets import encode_classes
 
 TRAIN_SUFFIX = "_TRAIN.ts"
 TEST_SUFFIX = "_TEST.ts"
@@ -57,13 +56,7 @@ def load_ts_pair(train_path: Path, *, kind: str | None = None, length: int | Non
     if not train_path.name.endswith(TRAIN_SUFFIX):
         raise UserError(f"data: expected a file NAME{TRAIN_SUFFIX}, got {train_path}")
     test_path = train_path.with_name(train_path.name.removesuffix(TRAIN_SUFFIX) + TEST_SUFFIX)
-    for path in (train_path, test_path):
-        if not path.is_file():
-            raise UserError(f"data: no such file: {path}")
     train, test = read_ts(train_path), read_ts(test_path)
-    if train.channels != test.channels:
-        raise UserError(f"{test_path}: {test.channels} channel(s), but {train.channels} in {train_path.name}")
-
     notes = []
     longest, every_length = max(train.lengths), {*train.lengths, *test.lengths}
     target_length = length or longest
@@ -75,22 +68,18 @@ def load_ts_pair(train_path: Path, *, kind: str | None = None, length: int | Non
     if missing:
         notes.append("missing values are linearly interpolated within their series.")
 
-    found = "classification" if train.labels is not None else "regression" if train.targets is not None else None
-    if found is None:
-        raise UserError(f"{train_path}: no labels: neither @classLabel true nor @targetLabel true")
     if kind not in (None, "classification", "regression"):
         raise UserError(f"kind: a .ts file holds classification or regression targets, not {kind}")
-    kind = kind or found
-    notes.append(f"{kind}: " + (f"the header of {train_path.name} says so." if kind == found else "set by --kind."))
-    y_train, y_test, class_names = _targets(train, test, kind)
+    says = kind in (None, train.kind)
+    kind = kind or train.kind or "classification"
+    notes.append(f"{kind}: " + (f"the header of {train_path.name} says so." if says else "set by --kind."))
     return RawTask(
         kind=kind,
         x_train=stack_series(train.series, target_length),
-        y_train=y_train,
+        y_train=_targets(train, kind),
         x_test=stack_series(test.series, target_length),
-        y_test=y_test,
-        class_names=class_names,
-        class_values=class_names,
+        y_test=_targets(test, kind),
+        class_names=train.class_names if kind == "classification" else (),
         origin=str(train_path),
         notes=tuple(notes),
         resample=resampled,
@@ -98,32 +87,14 @@ def load_ts_pair(train_path: Path, *, kind: str | None = None, length: int | Non
     )
 
 
-def _targets(train: TimeSeriesFile, test: TimeSeriesFile, kind: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    if kind == "regression":
-        return _numbers(train), _numbers(test), ()
-    if train.labels is None or test.labels is None:
-        lacking = train if train.labels is None else test
-        raise UserError(f"{lacking.path}: no class labels (@classLabel true)")
-    class_names = train.class_names or tuple(sorted(set(train.labels)))
-    known = set(class_names)
-    for label, line in zip(test.labels, test.lines, strict=True):
-        if label not in known:
-            raise UserError(f"{test.path}, line {line}: class {label!r} does not occur in {train.path.name}")
-    return (
-        encode_classes(np.array(train.labels), np.array(class_names), str(train.path)),
-        encode_classes(np.array(test.labels), np.array(class_names), str(test.path)),
-        class_names,
-    )
-
-
-def _numbers(file: TimeSeriesFile) -> np.ndarray:
-    """Regression targets ``(n, 1)``."""
-    if file.targets is not None:
-        return file.targets[:, None]
-    if file.labels is None:
-        raise UserError(f"{file.path}: no regression targets (@targetLabel true)")
+def _targets(file: TimeSeriesFile, kind: str) -> np.ndarray:
+    """Class labels ``(n,)`` as they are written, or numbers ``(n,)``."""
+    if file.kind is None:
+        raise UserError(f"{file.path}: no labels: neither @classLabel true nor @targetLabel true")
+    if kind == "classification":
+        return np.array(file.labels)
     pairs = zip(file.labels, file.lines, strict=True)
-    return np.array([parse_target(label, f"{file.path}, line {line}") for label, line in pairs])[:, None]
+    return np.array([parse_target(label, f"{file.path}, line {line}") for label, line in pairs])
 
 
 def _archive_task(name: str, problem: str, summary: str, length: int | None = None) -> None:

@@ -15,6 +15,7 @@ from crossmodal.data import arrays
 from crossmodal.data.arrays import Hdf5Array, RowFiles, free_memory, in_memory, manifest, with_channel
 from crossmodal.data.dataset import ArrayDataset, take
 from crossmodal.data.readers import npy
+from crossmodal.data.readers.csv import read_labels
 from crossmodal.data.readers.hdf5 import read_hdf5
 from crossmodal.errors import UserError
 from tests.crossmodal.tasks.conftest import arrays as toy
@@ -89,8 +90,8 @@ def test_a_file_of_another_shape_is_named(values, tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda file: file.create_dataset("x", data=["a", "b"]), "x: expected numbers with rows, got object"),
-        (lambda file: file.create_dataset("x", data=1.0), r"x: expected numbers with rows, got float64 of shape \(\)"),
+        (lambda file: file.create_dataset("x", data=[b"gr\xf6n"]), "x is not text in UTF-8"),
+        (lambda file: file.create_dataset("x", data=1.0), r"x: expected text, or numbers with rows, got float64 \(\)"),
         (
             lambda file: file.create_dataset("x", (4,), "f4", external=[("elsewhere.raw", 0, 16)]),
             "x refers to other files, which are not opened",
@@ -105,6 +106,48 @@ def test_hdf5_that_is_not_numbers_of_its_own_is_refused(tmp_path, make, message)
     (tmp_path / "bad.h5").write_bytes(b"no")
     with pytest.raises(UserError, match=r"bad.h5 cannot be read"):
         read_hdf5(tmp_path / "bad.h5", lambda names: names)
+
+
+@pytest.mark.parametrize("form", ["hdf5", "csv", "csv of pandas"])
+def test_classes_and_groups_by_name_are_those_of_an_npz(tmp_path, form):
+    data = toy((6,), lambda n: np.array(["cat", "dog"])[np.arange(n) % 2])
+    data |= {"group_train": np.array([f"p{i // 4}" for i in range(20)]), "group_test": np.array(list("qqqrrr"))}
+    np.savez(tmp_path / "all.npz", **data)
+    expected, place = tasks.load("arrays", data=tmp_path / "all.npz"), tmp_path / "data"
+    if form == "hdf5":
+        with h5py.File(place := tmp_path / "data.h5", "w") as file:
+            for name, values in data.items():
+                file[name] = values.astype(h5py.string_dtype()) if values.dtype.kind == "U" else values
+    else:
+        place.mkdir()
+        for name, values in data.items():
+            table = values.reshape(len(values), -1).tolist()
+            lines = [",".join(map(repr if name[0] == "x" else str, row)) for row in table]
+            if form == "csv of pandas":
+                head = ",".join(["", *(name * (i + 1) for i in range(len(table[0])))])
+                lines = [head, *(f"{row},{line}" for row, line in enumerate(lines))]
+            elif name == "y_test":
+                lines = ["animal", *lines]
+            (place / f"{name}.csv").write_text("\n".join(lines))
+    found = tasks.load("arrays", data=place)
+    assert torch.equal(found.train.x, expected.train.x)
+    assert torch.equal(found.validation.y, expected.validation.y)
+    assert found.class_values == ("cat", "dog")
+    rows = torch.arange(3)
+    assert torch.equal(found.test.read(rows).extras["group"], expected.test.read(rows).extras["group"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cat,tame\ndog,tame\n", "line 1: expected one column of text, got 2 columns"),
+        ("cat\ndog\n3\n", "line 2: column 0: 'dog' is not a number"),
+    ],
+)
+def test_labels_that_are_neither_text_nor_numbers(tmp_path, text, message):
+    (tmp_path / "y.csv").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_labels(tmp_path / "y.csv", 2)
 
 
 def test_free_memory_minds_limits(monkeypatch):

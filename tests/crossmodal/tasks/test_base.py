@@ -262,6 +262,31 @@ def test_what_the_metric_cannot_score_is_said(register):
     assert "validation auroc leaves out the classes ['c']" in tasks.load("toy", metrics=["auroc"]).description
 
 
+@pytest.mark.parametrize(
+    ("y_test", "metric", "message"),
+    [
+        (
+            [0, 0, 0, 1, 1, 1],
+            "auroc_per_group",
+            "the test part cannot be scored by auroc_per_group: all its classes occur al",
+        ),
+        (
+            [0, 1, 0, 1, 1, 1],
+            "auroc_per_group",
+            "the test auroc_per_group leaves out 1 of 2 groups, which have no auroc: b.",
+        ),
+        ([0, 1, 0, 1, 0, 1], "auroc_per_group", None),
+        ([0, 0, 0, 1, 1, 1], "auroc_of_groups", None),
+        ([0, 0, 0, 0, 0, 0], "auroc_of_groups", "the test part cannot be scored by auroc_of_groups"),
+    ],
+)
+def test_what_metrics_of_groups_cannot_score_is_said(register, y_test, metric, message):
+    groups = {"group_train": np.repeat(list("stuvw"), 4), "group_test": np.repeat(["a", "b"], 3)}
+    register(raw(y_test=np.array(y_test), **groups))
+    said = tasks.load("toy", metrics=[metric]).description
+    assert (f"warning: {message}" in said) if message else "warning: the test" not in said
+
+
 def test_every_class_keeps_a_training_sample(register):
     register(raw(n_train=4, y_train=np.array([0, 0, 0, 1])))
     task = tasks.load("toy", validation_fraction=0.9)
@@ -308,31 +333,3 @@ def test_names_are_taken_once(register):
     register(raw())
     with pytest.raises(ValueError, match="task 'toy' is registered already"):
         register(raw())
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"kind": "detection"}, "kind must be one of .*, got 'detection'"),
-        ({"x_test": np.zeros((0, 2, 7)), "y_test": np.zeros(0, int)}, "the test split is empty"),
-        ({"y_train": np.zeros(19, int)}, "20 samples in x_train but 19 in y_train"),
-        ({"x_val": np.zeros((2, 2, 7))}, "missing y_val: x_val and y_val come together"),
-        ({"x_val": np.zeros((0, 2, 7)), "y_val": np.zeros(0, int)}, "the val split is empty"),
-        ({"x_val": np.zeros((3, 2, 7)), "y_val": np.zeros(2, int)}, "3 samples in x_val but 2 in y_val"),
-        ({"x_test": np.zeros((6, 2, 8))}, r"x_test has entries of shape \(2, 8\), x_train of \(2, 7\)"),
-        ({"y_test": np.array([0, 1, 0, 1, 2, 0])}, r"y_test: label 2 at index 4 is not in 0\.\.1"),
-        ({"y_test": np.array([0, -1, 0, 1, 0, 0])}, "y_test: label -1 at index 1"),
-        ({"y_train": np.arange(20) % 2.0}, "y_train: class labels must be whole numbers, got float64"),
-        ({"kind": "regression"}, r"y_train: regression targets have 2 dimension\(s\), got shape \(20,\)"),
-        (
-            {"kind": "multilabel", "y_train": np.full((20, 2), 0.5), "y_test": np.zeros((6, 2))},
-            r"y_train: expected zeros and ones, but the value at index \(0, 0\) is 0\.5",
-        ),
-        ({"class_names": ("a",)}, "needs at least two classes"),
-        ({"class_names": ("a", "b", "c")}, r"no training sample of the classes \['c'\]"),
-    ],
-)
-def test_loaders_that_err(register, changes, message):
-    register(dataclasses.replace(raw(), origin="a file", **changes))
-    with pytest.raises(ValueError, match=f"a file: .*{message}"):
-        tasks.load("toy")

@@ -76,6 +76,37 @@ def read_csv(path: Path, length: int | None = None, header: bool | None = None) 
     )
 
 
+def read_labels(path: Path, samples: int) -> tuple[np.ndarray, str]:
+    """Targets or groups of samples, and a sentence that says what was taken for what.
+
+    Args:
+        path: as for `read_csv`; or text, alone in its line or behind the row's name as pandas writes it.
+        samples: how many there are: text in one more line begins with the name of the column.
+
+    Returns:
+        A column of text as str, of whole numbers as int64, of others as float64, each ``(n,)``; else float64 ``(n, values)``.
+
+    Raises:
+        UserError: see `read_csv`; or text in several columns.
+    """
+    rows, lines = _cells(path)
+    if len(rows) == 1 or any(_is_number(cells[-1]) for cells in rows[1:]):
+        values, said = read_csv(path)
+        if values.shape[1] == 1:
+            values = values[:, 0].astype(np.int64) if (values == np.floor(values)).all() else values[:, 0]
+        return values, said
+    behind_names = len(rows[0]) == 2 and _is_nameless(rows[0][0])
+    for cells, line in zip(rows, lines, strict=True):
+        if len(cells) != 1 + behind_names:
+            raise UserError(f"input: {path}, line {line}: expected one column of text, got {len(cells)} columns")
+    taken = [cells[-1] for cells in rows]
+    if named := behind_names or len(taken) == samples + 1:
+        name = taken.pop(0)
+    return np.array(taken), f"{path}: {len(taken)} labels; " + (
+        f"the column is {name}" if named else "no line of names"
+    )
+
+
 def _cells(path: Path) -> tuple[list[list[str]], list[int]]:
     """The rows that are not blank, and the numbers of their lines."""
     rows: list[list[str]] = []

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from crossmodal.data.arrays import Hdf5Array
+from crossmodal.data.dataset import ArrayLike
 from crossmodal.errors import UserError
 
 
-def read_hdf5(path: Path, choose: Callable[[list[str]], list[str]]) -> dict[str, Hdf5Array]:
-    """Some data sets at the root of an HDF5 file.
+def read_hdf5(path: Path, choose: Callable[[list[str]], list[str]]) -> dict[str, ArrayLike]:
+    """Some data sets at the root of an HDF5 file; text, names of classes and groups, is read at once.
 
     Args:
         path: the file.
         choose: from the names of all data sets to those wanted.
 
     Raises:
-        UserError: h5py is not installed, no HDF5 file, or a data set that holds anything but numbers or has no rows.
+        UserError: h5py is not installed, no HDF5 file, or a data set that holds anything but text or numbers in rows.
     """
     try:
         import h5py
@@ -31,9 +35,19 @@ def read_hdf5(path: Path, choose: Callable[[list[str]], list[str]]) -> dict[str,
     with file:
         for name in choose([name for name, item in file.items() if isinstance(item, h5py.Dataset)]):
             data = file[name]
-            if data.dtype.kind not in "biuf" or not data.shape:
-                raise UserError(f"{path}: {name}: expected numbers with rows, got {data.dtype} of shape {data.shape}")
             if data.external or data.is_virtual:
                 raise UserError(f"{path}: {name} refers to other files, which are not opened")
-            found[name] = Hdf5Array(path, name, data.shape, data.dtype)
+            if h5py.check_string_dtype(data.dtype):
+                found[name] = _text(data, f"{path}: {name}")
+            elif data.dtype.kind in "biuf" and data.shape:
+                found[name] = Hdf5Array(path, name, data.shape, data.dtype)
+            else:
+                raise UserError(f"{path}: {name}: expected text, or numbers with rows, got {data.dtype} {data.shape}")
     return found
+
+
+def _text(data: Any, name: str) -> np.ndarray:
+    try:
+        return np.array(data.asstr()[()], dtype=str)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name} is not text in UTF-8 ({error.reason})") from None

@@ -15,6 +15,10 @@ import numpy as np
 from crossmodal.data.numeric import parse_number
 from crossmodal.errors import UserError
 
+LABELS = {"classlabel": "classification", "targetlabel": "regression"}
+BOOLEANS = ("timestamps", "missing", "univariate", "equallength", *LABELS)
+COUNTS = ("dimension", "dimensions", "serieslength")
+
 
 @dataclass(frozen=True)
 class TimeSeriesFile:
@@ -23,22 +27,18 @@ class TimeSeriesFile:
     Attributes:
         path: the file.
         series: one float64 array ``(C, L_i)`` per case; NaN where a value is missing.
-        labels: class labels as written; None without ``@classLabel true``.
-        targets: regression targets, float64 ``(n,)``; None without ``@targetLabel true``.
+        kind: "classification" or "regression", as the header says; None where it announces no labels.
+        labels: class labels or regression targets as written; empty where there are none.
         class_names: the classes of the header, in its order; empty where the header lists none.
         lines: the line number of every case.
     """
 
     path: Path
     series: list[np.ndarray]
-    labels: list[str] | None
-    targets: np.ndarray | None
+    kind: str | None
+    labels: list[str]
     class_names: tuple[str, ...]
     lines: list[int]
-
-    @property
-    def channels(self) -> int:
-        return self.series[0].shape[0]
 
     @property
     def lengths(self) -> list[int]:
@@ -49,167 +49,120 @@ class TimeSeriesFile:
         return any(np.isnan(one).any() for one in self.series)
 
 
-@dataclass
-class _Header:
-    """The declarations that the cases are held to."""
-
-    missing: bool | None = None
-    univariate: bool | None = None
-    dimensions: int | None = None
-    equal_length: bool | None = None
-    series_length: int | None = None
-    class_label: bool = False
-    class_names: tuple[str, ...] = ()
-    target_label: bool = False
-
-
 def read_ts(path: str | Path) -> TimeSeriesFile:
     """Read a .ts file.
 
     Raises:
-        UserError: no such file.
         UserError: the file is not what its format or its own header says; file and line are named.
     """
     path = Path(path)
-    header = _Header()
+    header: dict[str, bool | int] = {}
+    class_names: tuple[str, ...] = ()
+    kinds: list[str] = []
     series: list[np.ndarray] = []
     labels: list[str] = []
     lines: list[int] = []
-    in_data = False
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                line = line.strip()
-                if not line or line.startswith("#"):
-                    continue
-                where = f"{path}, line {number}"
-                if not in_data:
-                    in_data = _read_header_line(line, header, where)
-                    continue
-                channels, label = _split_case(line, header, where)
-                if series and len(channels) != series[0].shape[0]:
-                    raise UserError(f"{where}: {len(channels)} channel(s), but {series[0].shape[0]} before")
-                case = _parse_case(channels, header, where)
-                if header.equal_length and series and case.shape[1] != series[0].shape[1]:
-                    raise UserError(
-                        f"{where}: length {case.shape[1]}, but {series[0].shape[1]} before and @equalLength is true"
-                    )
-                series.append(case)
-                labels.append(label)
-                lines.append(number)
+        content = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from None
-    if not in_data:
-        raise UserError(f"{path}: no @data line")
+    for number, line in enumerate(map(str.strip, content), start=1):
+        where = f"{path}, line {number}"
+        if not line or line.startswith("#"):
+            continue
+        if "data" not in header:
+            key, words = _header_line(line, header, where)
+            if header.get(key) and key in LABELS:
+                kinds.append(LABELS[key])
+                class_names = tuple(words) if key == "classlabel" else class_names
+            if len(kinds) > 1 or len(set(class_names)) != len(class_names):
+                raise UserError(f"{where}: @classLabel and @targetLabel are both true, or a class is listed twice")
+            continue
+        *channels, label = line.split(":") if kinds else [*line.split(":"), ""]
+        label = label.strip()
+        if kinds and (not channels or not label or (class_names and label not in class_names)):
+            of = f", one of {' '.join(class_names)}" if class_names else ""
+            raise UserError(f"{where}: expected values, ':' and a label{of}, got {line[:40]!r}")
+        case = _case(channels, where)
+        _compare(case, header, series, where)
+        series.append(case)
+        labels += [label] * bool(kinds)
+        lines.append(number)
     if not series:
-        raise UserError(f"{path}: no cases after @data")
-    targets = None
-    if header.target_label:
-        targets = np.array(
-            [parse_target(label, f"{path}, line {line}") for label, line in zip(labels, lines, strict=True)]
-        )
-    return TimeSeriesFile(path, series, labels if header.class_label else None, targets, header.class_names, lines)
+        raise UserError(f"{path}: no cases after a line @data")
+    return TimeSeriesFile(path, series, kinds[0] if kinds else None, labels, class_names, lines)
 
 
-def _read_header_line(line: str, header: _Header, where: str) -> bool:
-    """Take in one ``@key value`` line; True once ``@data`` is reached. Keys of no use here are skipped."""
+def _header_line(line: str, header: dict[str, bool | int], where: str) -> tuple[str, list[str]]:
+    """Take in one ``@key value`` line; keys of no use here are skipped."""
+    key, *words = line.lower().removeprefix("@").split() or [""]
     if not line.startswith("@"):
         raise UserError(f"{where}: expected a header line that starts with '@' before @data, got {line[:40]!r}")
-    key, *values = line[1:].split() or [""]
-    key = key.lower()
     if key == "data":
-        if header.class_label and header.target_label:
-            raise UserError(f"{where}: @classLabel and @targetLabel are both true")
-        return True
-    if key == "timestamps" and _boolean(values, key, where):
+        header[key] = True
+    elif key in (*BOOLEANS, *COUNTS):
+        word = words[0] if words else ""
+        if not (word in ("true", "false") if key in BOOLEANS else word.isdecimal()):
+            expected = "true or false" if key in BOOLEANS else "a whole number"
+            raise UserError(f"{where}: @{key} must be {expected}, got {word!r}")
+        header[key] = word == "true" if key in BOOLEANS else int(word)
+    if header.get("timestamps"):
         raise UserError(f"{where}: series with time stamps (@timeStamps true) are not supported")
-    elif key == "missing":
-        header.missing = _boolean(values, key, where)
-    elif key == "univariate":
-        header.univariate = _boolean(values, key, where)
-    elif key == "equallength":
-        header.equal_length = _boolean(values, key, where)
-    elif key in ("dimension", "dimensions"):
-        header.dimensions = _count(values, key, where)
-    elif key == "serieslength":
-        header.series_length = _count(values, key, where) or None  # 0: some files say so for unequal lengths
-    elif key == "targetlabel":
-        header.target_label = _boolean(values, key, where)
-    elif key == "classlabel":
-        header.class_label = _boolean(values, key, where)
-        header.class_names = tuple(values[1:]) if header.class_label else ()
-        if len(set(header.class_names)) != len(header.class_names):
-            raise UserError(f"{where}: a class is listed twice in @classLabel {' '.join(header.class_names)}")
-    return False
+    return key, line.split()[2:]
 
 
-def _boolean(values: list[str], key: str, where: str) -> bool:
-    value = values[0].lower() if values else ""
-    if value not in ("true", "false"):
-        raise UserError(f"{where}: @{key} must be true or false, got {value!r}")
-    return value == "true"
-
-
-def _count(values: list[str], key: str, where: str) -> int:
-    if not values or not values[0].isdecimal():
-        raise UserError(f"{where}: @{key} must be a whole number, got {' '.join(values)!r}")
-    return int(values[0])
-
-
-def _split_case(line: str, header: _Header, where: str) -> tuple[list[str], str]:
-    if "(" in line:
-        raise UserError(f"{where}: '(' in a case: series with time stamps are not supported")
-    channels = line.split(":")
-    label = ""
-    if header.class_label or header.target_label:
-        label = channels.pop().strip()
-        if not channels:
-            raise UserError(f"{where}: expected values, ':' and a label, got {line[:40]!r}")
-        if not label:
-            raise UserError(f"{where}: the label after the last ':' is empty")
-        if header.class_names and label not in header.class_names:
-            raise UserError(f"{where}: label {label!r} is not in @classLabel {' '.join(header.class_names)}")
-    if header.univariate and len(channels) != 1:
-        raise UserError(f"{where}: {len(channels)} channels, but @univariate is true")
-    if header.dimensions is not None and len(channels) != header.dimensions:
-        raise UserError(f"{where}: {len(channels)} channel(s), but @dimensions is {header.dimensions}")
-    return channels, label
-
-
-def _parse_case(channels: list[str], header: _Header, where: str) -> np.ndarray:
-    rows = [_parse_values(text, f"{where}, channel {index}") for index, text in enumerate(channels)]
-    lengths = [len(row) for row in rows]
-    if len(set(lengths)) > 1:
-        raise UserError(f"{where}: channels of one case differ in length: {lengths}")
-    if header.series_length is not None and header.equal_length and lengths[0] != header.series_length:
-        raise UserError(f"{where}: length {lengths[0]}, but @seriesLength is {header.series_length}")
-    case = np.stack(rows)
-    missing = np.isnan(case)
-    if header.missing is False and missing.any():
-        raise UserError(f"{where}: a missing value, but @missing is false")
-    if missing.all(axis=1).any():
-        raise UserError(f"{where}, channel {int(missing.all(axis=1).argmax())}: every value is missing")
+def _case(channels: list[str], where: str) -> np.ndarray:
+    """The values of a case, float64 ``(C, L)``, NaN where one is missing."""
+    rows = []
+    for channel, text in enumerate(channels):
+        words, row = [word.strip() for word in text.split(",")], []
+        for index, word in enumerate(words):
+            try:
+                row.append(np.nan if word == "?" else parse_number(word))
+            except UserError:
+                row.append(np.inf)
+            if np.isinf(row[-1]):
+                raise UserError(
+                    f"{where}, channel {channel}, value {index}: expected a finite number or '?' (and no time stamps), got "
+                    f"{word!r}"
+                )
+        rows.append(row)
+    if len({len(row) for row in rows}) > 1:
+        raise UserError(f"{where}: channels of one case differ in length: {[len(row) for row in rows]}")
+    case = np.array(rows)
+    if (empty := np.isnan(case).all(axis=1)).any():
+        raise UserError(f"{where}, channel {int(empty.argmax())}: every value is missing")
     return case
 
 
-def _parse_values(text: str, where: str) -> np.ndarray:
-    values = np.empty(text.count(",") + 1)
-    for index, word in enumerate(text.split(",")):
-        word = word.strip()
-        try:
-            values[index] = np.nan if word == "?" else parse_number(word)
-        except ValueError:
-            raise UserError(f"{where}, value {index}: expected a number or '?', got {word!r}") from None
-    if np.isinf(values).any():
-        raise UserError(f"{where}, value {int(np.isinf(values).argmax())}: infinite")
-    return values
+def _compare(case: np.ndarray, header: dict[str, bool | int], before: list[np.ndarray], where: str) -> None:
+    """Holds a case to what the header declares, and to the channels of those before it."""
+    channels, length = case.shape
+    equal, size = header.get("equallength"), header.get("serieslength")
+    for key, found, expected in (
+        ("univariate", channels, 1 if header.get("univariate") else None),
+        ("dimensions", channels, header.get("dimensions", header.get("dimension"))),
+        ("equalLength", length, before[0].shape[1] if before and equal else None),
+        ("seriesLength", length, size if equal and size else None),  # 0 where lengths differ, in some files
+        ("missing", int(np.isnan(case).sum()), 0 if header.get("missing") is False else None),
+        ("data", channels, before[0].shape[0] if before else None),
+    ):
+        if expected not in (None, found):
+            what = {"missing": "missing value(s)", "equalLength": "values", "seriesLength": "values"}.get(
+                key, "channel(s)"
+            )
+            raise UserError(f"{where}: {found} {what}, expected {expected} by @{key} and the cases before")
 
 
 def parse_target(text: str, where: str) -> float:
+    """A regression target.
+
+    Raises:
+        UserError: no finite number.
+    """
     try:
-        value = parse_number(text)
-    except ValueError:
-        raise UserError(f"{where}: expected a number as regression target, got {text!r}") from None
-    if not np.isfinite(value):
-        raise UserError(f"{where}: the regression target is {text}")
-    return value
+        if np.isfinite(value := parse_number(text)):
+            return value
+    except UserError:
+        pass
+    raise UserError(f"{where}: expected a finite number as regression target, got {text!r}")
