@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossmodal.data.numeric import chunks, real_array, require_finite, require_real
-from crossmodal.data.series import fill_missing, resample
+from crossmodal.data.numeric import chunks, require_numbers
+from crossmodal.data.series import stack_series
 from crossmodal.errors import UserError
 
 SCALINGS = ("channel", "position", "none")
+PLAIN = ("input_shape", "resample", "fill_missing", "logits")  # entries that are no tensors
 
 
 @dataclass(frozen=True)
@@ -111,49 +113,31 @@ class Normalizer:
             UserError: not real numbers.
             UserError: no samples, a shape that does not fit, NaN or infinity; sample and value are named.
         """
-        if isinstance(raw, Tensor):
-            raw = raw.detach().cpu().numpy()
-        if isinstance(raw, np.ndarray | np.generic) and raw.ndim < 2:
-            raise UserError(f"{name}: expected samples of shape {self.input_shape}, got an array of shape {raw.shape}")
+        raw = raw.detach().cpu().numpy() if isinstance(raw, Tensor) else raw
         if len(raw) == 0:
             raise UserError(f"{name}: no samples")
-        if isinstance(raw, np.ndarray):
-            return self._prepare_array(raw, name)
-        series = [self._prepare_array(np.asanyarray(one)[None], f"{name}[{i}]") for i, one in enumerate(raw)]
-        return np.concatenate(series)
+        if not isinstance(raw, np.ndarray):
+            each = [self._prepared(np.asanyarray(one)[None], f"{name}[{i}]") for i, one in enumerate(raw)]
+            return np.concatenate(each)
+        return self._prepared(raw, name)
 
-    def _prepare_array(self, raw: np.ndarray, name: str) -> np.ndarray:
-        x = real_array(raw, name) if self.resample or self.fill_missing else require_real(raw, name)
+    def _prepared(self, x: np.ndarray, name: str) -> np.ndarray:
+        given = x.shape[1:]
         if x.ndim == 2 and len(self.input_shape) == 2:
             x = x[:, None]
         fits = x.shape[1:2] == self.input_shape[:1] if self.resample else x.shape[1:] == self.input_shape
         if x.ndim != len(self.input_shape) + 1 or not fits or 0 in x.shape[1:]:
             anyhow = " (of any length)" if self.resample else ""
-            raise UserError(f"{name}: expected samples of shape {self.input_shape}{anyhow}, got {raw.shape[1:]}")
-        if not self.fill_missing:
-            require_finite(x, name)
-            filled = x
-        else:
-            require_finite(np.nan_to_num(x, nan=0.0, posinf=np.inf, neginf=-np.inf), name)
-            filled = np.stack([_filled(one, f"{name}: sample {i}") for i, one in enumerate(x)])
-        length = self.input_shape[-1]
-        if filled.shape[-1] != length:
-            filled = np.stack([resample(one, length) for one in filled]).astype(filled.dtype)
-        return filled
+            raise UserError(f"{name}: expected samples of shape {self.input_shape}{anyhow}, got {given}")
+        require_numbers(x, name, missing=self.fill_missing)
+        if not self.fill_missing and x.shape[1:] == self.input_shape:
+            return x
+        return stack_series(x, self.input_shape[-1], name)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything as tensors, for safetensors."""
-        state = {
-            "input_shape": torch.tensor(self.input_shape, dtype=torch.int64),
-            "x_mean": self.x_mean.clone(),
-            "x_std": self.x_std.clone(),
-            "resample": torch.tensor(self.resample),
-            "fill_missing": torch.tensor(self.fill_missing),
-            "logits": torch.tensor(self.logits),
-        }
-        if self.y_mean is not None:
-            state |= {"y_mean": self.y_mean.clone(), "y_std": self.y_std.clone()}
-        return state
+        """Everything as tensors, for safetensors; what is None is left out."""
+        state = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return {name: torch.as_tensor(value).clone() for name, value in state.items() if value is not None}
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor]) -> Normalizer:
@@ -162,31 +146,17 @@ class Normalizer:
         Raises:
             UserError: an entry is missing.
         """
-        missing = {"input_shape", "x_mean", "x_std", "resample", "fill_missing", "logits"} - state.keys()
+        known = {item.name: item.default for item in dataclasses.fields(cls)}
+        missing = [name for name, default in known.items() if name not in state and default is not None]
         if missing:
-            raise UserError(f"state: missing entries {sorted(missing)}")
-        return cls(
-            input_shape=tuple(state["input_shape"].tolist()),
-            x_mean=state["x_mean"],
-            x_std=state["x_std"],
-            y_mean=state.get("y_mean"),
-            y_std=state.get("y_std"),
-            resample=bool(state["resample"]),
-            fill_missing=bool(state["fill_missing"]),
-            logits=bool(state["logits"]),
-        )
+            raise UserError(f"state: missing entries {missing}")
+        values = {name: state[name].tolist() if name in PLAIN else state[name] for name in known if name in state}
+        return cls(**values | {"input_shape": tuple(values["input_shape"])})
 
 
 def _wide(values: Tensor) -> Tensor:
     """In float64, where values far from zero (pascals, time stamps) still differ; MPS has none."""
     return values.float() if values.device.type == "mps" else values.double()
-
-
-def _filled(series: np.ndarray, name: str) -> np.ndarray:
-    try:
-        return fill_missing(series)
-    except ValueError as error:
-        raise UserError(f"{name}: {error}") from None
 
 
 def _scaled(values: np.ndarray | Tensor, rows: np.ndarray | None, mean: Tensor | None, std: Tensor | None) -> Tensor:

@@ -14,7 +14,6 @@ from crossmodal.data.dataset import ArrayLike, take
 from crossmodal.errors import UserError
 
 CHUNK_VALUES = 2**20  # 8 MiB in float64
-EXACT = 2**53  # float64 holds every whole number up to it
 
 
 def chunks(values: ArrayLike, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
@@ -32,41 +31,18 @@ def float_dtype(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float32 if exact_in_float32 else np.float64)
 
 
-def require_real(values: ArrayLike, name: str) -> ArrayLike:
-    """``values`` as they are: numbers that float64, in which all is computed, holds exactly (NaN and infinity are some).
+def require_numbers(values: ArrayLike, name: str, *, missing: bool = False) -> ArrayLike:
+    """``values`` as they are: real numbers, none of them masked, finite (NaN is welcome where values may be ``missing``).
 
     Raises:
-        UserError: anything but real numbers of at most 64 bits or booleans.
-        UserError: a whole number beyond 2**53, or masked values; names index and value.
+        UserError: something else; names the first bad value, its place and how many samples have one.
     """
     if values.dtype.kind not in "biuf":
         raise UserError(f"{name}: expected real numbers, got dtype {values.dtype}")
-    if values.dtype.kind == "f" and values.dtype.itemsize > 8:
-        raise UserError(f"{name}: {values.dtype} is wider than float64, in which all is computed; astype rounds it")
-    require_unmasked(values, name)
-    if values.dtype.kind in "iu" and values.dtype.itemsize == 8:
-        done = 0
-        for chunk in chunks(values):
-            large = (chunk > EXACT) | (chunk < -EXACT)
-            if large.any():
-                first, *rest = (int(i) for i in np.argwhere(large)[0])
-                place = (done + first, *rest)
-                raise UserError(
-                    f"{name}: value {values[place]} at index {place} is beyond 2**53, where float64 leaves out whole "
-                    "numbers; subtract an offset, or convert to float64 where rounding does no harm"
-                )
-            done += len(chunk)
-    return values
-
-
-def require_unmasked(values: np.ndarray, name: str) -> None:
-    """Refuse masked values, whose mask every computation here would drop.
-
-    Raises:
-        UserError: there are some.
-    """
-    if np.ma.is_masked(values):
+    if np.ma.is_masked(values):  # every computation here would drop the mask
         raise UserError(f"{name}: holds masked values; drop or fill them")
+    require_finite(values, name, missing=missing)
+    return values
 
 
 def parse_number(text: str) -> float:
@@ -88,26 +64,17 @@ def parse_number(text: str) -> float:
     return value
 
 
-def real_array(values: np.ndarray, name: str) -> np.ndarray:
-    """``values`` in their :func:`float_dtype`; errors as those of :func:`require_real`."""
-    return np.asarray(require_real(values, name), float_dtype(values.dtype))
-
-
-def require_finite(values: ArrayLike, name: str) -> None:
-    """Refuse NaN and infinity.
-
-    Raises:
-        UserError: names the first bad value, its place and how many samples have one.
-    """
+def require_finite(values: ArrayLike, name: str, *, missing: bool = False) -> None:
+    """Refuse infinity, and NaN unless values may be ``missing``; errors as those of :func:`require_numbers`."""
     if values.dtype.kind in "biu":
         return
     done, samples, place = 0, 0, None
     for chunk in chunks(values):
-        finite = np.isfinite(chunk)
-        if not finite.all():
-            samples += int((~finite.reshape(len(chunk), -1)).any(axis=1).sum())
+        bad = np.isinf(chunk) if missing else ~np.isfinite(chunk)
+        if bad.any():
+            samples += int(bad.reshape(len(chunk), -1).any(axis=1).sum())
             if place is None:
-                first, *rest = (int(i) for i in np.argwhere(~finite)[0])
+                first, *rest = (int(i) for i in np.argwhere(bad)[0])
                 place = (done + first, *rest)
         done += len(chunk)
     if place is not None:

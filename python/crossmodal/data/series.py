@@ -9,11 +9,12 @@ import numpy as np
 from crossmodal.errors import UserError
 
 
-def fill_missing(series: np.ndarray) -> np.ndarray:
+def fill_missing(series: np.ndarray, name: str) -> np.ndarray:
     """Replace NaN by linear interpolation along the last axis; before the first and after the last value, repeat it.
 
     Args:
         series: float ``(C, L)``.
+        name: what errors call it.
 
     Raises:
         UserError: a channel has no value at all.
@@ -25,7 +26,7 @@ def fill_missing(series: np.ndarray) -> np.ndarray:
     positions = np.arange(series.shape[1])
     for channel, holes in enumerate(missing):
         if holes.all():
-            raise UserError(f"channel {channel} has no value, all {len(holes)} are missing")
+            raise UserError(f"{name}: channel {channel} has no value, all {len(holes)} are missing")
         filled[channel, holes] = np.interp(positions[holes], positions[~holes], series[channel, ~holes])
     return filled
 
@@ -39,6 +40,6 @@ def resample(series: np.ndarray, length: int) -> np.ndarray:
     return np.stack([np.interp(new, old, channel) for channel in series])
 
 
-def stack_series(series: Sequence[np.ndarray], length: int) -> np.ndarray:
-    """Fill, resample and stack ``(C, L_i)`` series to ``(n, C, length)``."""
-    return np.stack([resample(fill_missing(one), length) for one in series])
+def stack_series(series: Sequence[np.ndarray], length: int, name: str) -> np.ndarray:
+    """Fill, resample and stack ``(C, L_i)`` series to ``(n, C, length)``; ``name`` is what errors call them."""
+    return np.stack([resample(fill_missing(one, f"{name}: sample {i}"), length) for i, one in enumerate(series)])

@@ -8,7 +8,7 @@ import numpy as np
 
 from crossmodal.data.arrays import with_channel
 from crossmodal.data.dataset import ArrayLike
-from crossmodal.data.numeric import require_finite, require_real
+from crossmodal.data.numeric import require_numbers
 from crossmodal.errors import UserError
 from crossmodal.tasks import targets
 from crossmodal.tasks.base import RawTask
@@ -73,7 +73,7 @@ def _inputs(values: ArrayLike, name: str) -> ArrayLike:
             f"transpose(0, 3, 1, 2) makes {(len(values), channels, high, wide)} of them; if these really are {high} channels "
             f"of {wide} x {channels}, swapaxes(2, 3) makes that plain"
         )
-    require_finite(require_real(values, name), name)
+    require_numbers(values, name)
     return with_channel(values) if values.ndim == 2 else values
 
 

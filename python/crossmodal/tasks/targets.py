@@ -6,7 +6,7 @@ import numpy as np
 
 from crossmodal.data.arrays import with_channel
 from crossmodal.data.dataset import ArrayLike
-from crossmodal.data.numeric import real_array, require_finite, require_real, require_unmasked
+from crossmodal.data.numeric import require_numbers
 from crossmodal.errors import UserError
 
 
@@ -71,7 +71,6 @@ def labels(y: np.ndarray, name: str) -> np.ndarray:
     Raises:
         UserError: no labels, or labels that int64 or UTF-8 do not hold; names index and value.
     """
-    require_unmasked(y, name)
     y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
     numbers = y.dtype.kind in "biuf"
     if (y.ndim != 1 and not (y.ndim == 2 and numbers)) or not (numbers or y.dtype.kind in "US"):
@@ -138,7 +137,6 @@ def multilabel(y: np.ndarray, name: str, spatial: tuple[int, ...] = ()) -> np.nd
     Raises:
         UserError: another shape or value; names index and value.
     """
-    require_unmasked(y, name)
     if y.ndim != 2 or y.shape[1] == 0 or y.dtype.kind not in "biuf":
         raise UserError(f"{name}: expected zeros and ones of shape (n, K), got {y.dtype} of shape {y.shape}")
     _all(np.isin(y, (0, 1)), y, name, "zeros and ones")
@@ -146,12 +144,11 @@ def multilabel(y: np.ndarray, name: str, spatial: tuple[int, ...] = ()) -> np.nd
 
 
 def values(y: np.ndarray, name: str, spatial: tuple[int, ...] = ()) -> np.ndarray:
-    """Regression targets ``(n,)`` or ``(n, R)`` as finite floats ``(n, R)``."""
+    """Regression targets ``(n,)`` or ``(n, R)`` as finite numbers ``(n, R)``."""
     if y.ndim not in (1, 2) or 0 in y.shape[1:]:
         raise UserError(f"{name}: expected regression targets of shape (n,) or (n, R), got {y.shape}")
-    found = real_array(y, name)
-    require_finite(found, name)
-    return found[:, None] if y.ndim == 1 else found
+    require_numbers(y, name)
+    return y[:, None] if y.ndim == 1 else y
 
 
 def dense(y: ArrayLike, name: str, spatial: tuple[int, ...]) -> ArrayLike:
@@ -161,5 +158,5 @@ def dense(y: ArrayLike, name: str, spatial: tuple[int, ...]) -> ArrayLike:
             f"{name}: expected a field with the spatial shape of the inputs, (n, *{spatial}) or (n, Cout, *{spatial}), "
             f"got {y.shape}"
         )
-    require_finite(require_real(y, name), name)
+    require_numbers(y, name)
     return with_channel(y) if y.ndim == len(spatial) + 1 else y

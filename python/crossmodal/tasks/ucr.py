@@ -75,9 +75,9 @@ def load_ts_pair(train_path: Path, *, kind: str | None = None, length: int | Non
     notes.append(f"{kind}: " + (f"the header of {train_path.name} says so." if says else "set by --kind."))
     return RawTask(
         kind=kind,
-        x_train=stack_series(train.series, target_length),
+        x_train=stack_series(train.series, target_length, str(train_path)),
         y_train=_targets(train, kind),
-        x_test=stack_series(test.series, target_length),
+        x_test=stack_series(test.series, target_length, str(test_path)),
         y_test=_targets(test, kind),
         class_names=train.class_names if kind == "classification" else (),
         origin=str(train_path),

@@ -105,7 +105,7 @@ def test_logits_are_remembered(logits):
 
 
 def test_state_with_a_hole_is_refused():
-    with pytest.raises(ValueError, match=r"state: missing entries \['logits', 'x_mean', 'x_std'\]"):
+    with pytest.raises(ValueError, match=r"state: missing entries \['x_mean', 'x_std', 'logits'\]"):
         Normalizer.from_state({name: torch.zeros(1) for name in ("input_shape", "resample", "fill_missing")})
 
 

@@ -92,7 +92,6 @@ def test_what_is_written_is_what_is_read(write_ts, written):
         (HEADER + "1,x:a\n", r"line 6, channel 0, value 1: expected a finite number or '\?' .*, got 'x'"),
         (HEADER + "1,2:3,:a\n", r"line 6, channel 1, value 1: expected a finite number or '\?' .*, got ''"),
         (HEADER + "1,-inf:a\n", r"line 6, channel 0, value 1: expected a finite number"),
-        (HEADER + "1,2:?,?:a\n", r"line 6, channel 1: every value is missing"),
         ("@univariate true\n@data\n1:2\n", r"line 3: 2 channel\(s\), expected 1 by @univariate"),
         ("@dimensions 3\n@data\n1:2\n", r"line 3: 2 channel\(s\), expected 3 by @dimensions"),
         ("@equalLength true\n@data\n1,2\n1\n", r"line 4: 1 values, expected 2 by @equalLength"),

@@ -90,7 +90,6 @@ class TestClasses:
             (np.array([None, 1]), UserError, "y: expected labels .*, got object"),
             (np.array(["é".encode(), b"gr\xf6n"]), ValueError, r"y: b'gr\\xf6n' is not text in UTF-8; save"),
             (np.array(["cat", "dog", "cat "]), ValueError, "y: labels that differ in blanks alone: 'cat', 'cat '"),
-            (np.ma.array([1, 2], mask=[0, 1]), ValueError, "y: holds masked values"),
         ],
     )
     def test_values_that_are_none(self, y, error, message):

@@ -129,10 +129,7 @@ def _case(channels: list[str], where: str) -> np.ndarray:
         rows.append(row)
     if len({len(row) for row in rows}) > 1:
         raise UserError(f"{where}: channels of one case differ in length: {[len(row) for row in rows]}")
-    case = np.array(rows)
-    if (empty := np.isnan(case).all(axis=1)).any():
-        raise UserError(f"{where}, channel {int(empty.argmax())}: every value is missing")
-    return case
+    return np.array(rows)
 
 
 def _compare(case: np.ndarray, header: dict[str, bool | int], before: list[np.ndarray], where: str) -> None:
