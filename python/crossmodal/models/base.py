@@ -97,7 +97,8 @@ class Model(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {
             key: value.detach().cpu().contiguous()
-            for key, value in self._saved(self.state_dict() if weights is None else weights).items()
+            for key, value in (self.state_dict() if weights is None else weights).items()
+            if not key.startswith(self.unsaved)
         }
         with replacing(folder / WEIGHTS_FILE) as aside, writing(folder / WEIGHTS_FILE):
             save_file(tensors, aside, metadata={"format": "pt"})
@@ -110,9 +111,6 @@ class Model(nn.Module):
             "spec": self.spec(),
         }
         write_json(folder / DESCRIPTION_FILE, description)
-
-    def _saved(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {key: value for key, value in state.items() if not key.startswith(self.unsaved)}
 
 
 def load(folder: str | Path, *, device: str | torch.device = "cpu") -> Model:
@@ -145,25 +143,27 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu") -> Model:
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{description_file} does not describe a model: {error}") from error
     model = model.to(_DTYPES[description["dtype"]])
-    expected = model._saved(model.state_dict())
-    for key in sorted(tensors.keys() ^ expected.keys()):
-        state = "lacks the tensor" if key in expected else "has an unexpected tensor"
-        raise UserError(f"{weights_file} {state} {key!r}")
-    for key, value in tensors.items():
-        if value.shape != expected[key].shape:
-            shapes = f"{tuple(value.shape)}, expected {tuple(expected[key].shape)}"
-            raise UserError(f"{weights_file}: tensor {key!r} has shape {shapes}")
-    model.load_state_dict(tensors)
+    try:
+        found = model.load_state_dict(tensors, strict=False)
+        wrong = [*found.unexpected_keys, *(key for key in found.missing_keys if not key.startswith(model.unsaved))]
+    except RuntimeError as error:  # names the tensors of another shape
+        wrong = str(error).splitlines()[1:]
+    if wrong:
+        raise UserError(f"{weights_file} does not fit {description_file}: {', '.join(map(str.strip, wrong))}")
     return model.to(device).eval()
 
 
 def _read_description(file: Path) -> dict[str, Any]:
     description = read_json(file)
-    if description.get("format") != FORMAT:
-        raise UserError(f"{file} must describe a model in format {FORMAT}, got {description.get('format')!r}")
-    for key, valid in (("weights_sha256", None), ("model", Model.registry), ("dtype", _DTYPES), ("spec", None)):
-        if key not in description:
-            raise UserError(f"{file} lacks the key {key!r}")
-        if valid is not None and description[key] not in valid:
-            raise UserError(f"{file}: {key} must be one of {list(valid)}, got {description[key]!r}")
+    for key, valid in (
+        ("format", [FORMAT]),
+        ("weights_sha256", None),
+        ("model", Model.registry),
+        ("dtype", _DTYPES),
+        ("spec", None),
+    ):
+        found = description.get(key)
+        if found is None or (valid is not None and found not in list(valid)):
+            expected = "a value" if valid is None else f"one of {', '.join(map(str, valid))}"
+            raise UserError(f"{file}: {key}: expected {expected}, got {found!r}")
     return description

@@ -136,7 +136,7 @@ def _find(name: str) -> tuple[str, Callable[[], Labelled]]:
     path = Path(name)
     if path.is_dir():
         return "image", partial(images.list_images, path)
-    if path.suffix.lower() in text.DELIMITERS:
+    if path.suffix.lower() in text.DELIMITERS and path.exists():
         return "text", partial(text.read_labelled_text, path)
     if path.exists():
         kinds = ", ".join(text.DELIMITERS)

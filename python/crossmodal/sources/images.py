@@ -62,14 +62,13 @@ def list_images(path: Path) -> LabelledImages:
         UserError: a class folder is empty or holds something that is not an image of a known raster format; or an image lies
             beside the class folders.
     """
-    if not path.is_dir():
-        raise UserError(f"source.name: no such folder: {path}")
-    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    for entry in sorted(path.iterdir()):
-        if folders and entry.is_file() and entry.suffix.lower() in FORMATS and not entry.name.startswith("."):
-            raise UserError(f"{entry}: an image outside of the class folders; move it into one, or away")
+    entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+    folders = [entry for entry in entries if entry.is_dir()]
     items: list[Path] = []
     labels: list[str] = []
+    for entry in entries:
+        if folders and entry.is_file() and entry.suffix.lower() in FORMATS:
+            raise UserError(f"{entry}: an image outside of the class folders; move it into one, or away")
     for folder in folders:
         found = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
         for entry in found:

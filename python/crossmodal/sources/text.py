@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from crossmodal.data.readers.csv import read_cells
 from crossmodal.errors import UserError
 from crossmodal.sources.labelled import Labelled
 
@@ -46,45 +45,28 @@ def read_labelled_text(path: Path) -> LabelledTexts:
             columns that cannot be told apart: two of one name, more than two without names, or a first row that names
             them otherwise, it seems, because no other row has its label.
     """
-    if not path.is_file():
-        raise UserError(f"source.name: no such file: {path}")
+    rows, wheres = read_cells(path, DELIMITERS[path.suffix.lower()])
+    width, names = len(rows[0]), [cell.strip().lower() for cell in rows[0]]
+    named = "text" in names and "label" in names
+    if names.count("text") + names.count("label") > 2 or (not named and width != 2):
+        raise UserError(
+            f"{wheres[0]}: expected a text and a label, got {width} column(s); with other columns beside them, the first line "
+            "has to name one of them text, and one label"
+        )
+    columns = (names.index("text"), names.index("label")) if named else (0, 1)
     texts: list[str] = []
     labels: list[str] = []
-    columns: tuple[int, int] | None = None
-    width, named = 0, False
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file, delimiter=DELIMITERS[path.suffix.lower()], strict=True)
-            for row in _rows(rows, path):
-                where = f"{path}, line {rows.line_num}"
-                if not row:
-                    continue
-                if columns is None:
-                    width = len(row)
-                    names = [cell.strip().lower() for cell in row]
-                    if "text" in names and "label" in names:
-                        columns, named = (names.index("text"), names.index("label")), True
-                        if names.count("text") + names.count("label") > 2:
-                            raise UserError(f"{where}: several columns are named text or label")
-                        continue
-                    columns = 0, 1
-                    if width != 2:
-                        raise UserError(
-                            f"{where}: expected a text and a label, got {width} column(s); with other columns beside them, "
-                            "the first line has to name these two text and label"
-                        )
-                if len(row) != width:
-                    raise UserError(
-                        f"{where}: {len(row)} columns, but {width} in the first row (a cell with the delimiter in it "
-                        "must be in double quotes)"
-                    )
-                text, label = (row[column].strip() for column in columns)
-                if not text or not label:
-                    raise UserError(f"{where}: the {'label' if text else 'text'} is empty")
-                texts.append(text)
-                labels.append(label)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from None
+    for row, where in list(zip(rows, wheres, strict=True))[named:]:
+        if len(row) != width:
+            raise UserError(
+                f"{where}: {len(row)} columns, but {width} in the first row (a cell with the delimiter in it must be in double "
+                "quotes)"
+            )
+        text, label = (row[column].strip() for column in columns)
+        if not text or not label:
+            raise UserError(f"{where}: the {'label' if text else 'text'} is empty")
+        texts.append(text)
+        labels.append(label)
     if not texts:
         raise UserError(f"{path}: no texts")
     first, *others = labels
@@ -95,14 +77,6 @@ def read_labelled_text(path: Path) -> LabelledTexts:
         )
     note = "columns named in the first line" if named else "no line of names: the columns are text and label"
     return LabelledTexts(tuple(texts), tuple(labels), tuple(sorted(set(labels))), str(path), note)
-
-
-def _rows(rows: Any, path: Path) -> Iterator[list[str]]:
-    """The rows of a csv reader, its errors turned into ours."""
-    try:
-        yield from rows
-    except csv.Error as error:
-        raise UserError(f"{path}, line {rows.line_num}: {error}") from None
 
 
 def tokenize(texts: LabelledTexts, tokenizer: PreTrainedTokenizerBase, num_tokens: int) -> Tensor:

@@ -33,10 +33,9 @@ def read_csv(path: Path, length: int | None = None, header: bool | None = None) 
     Raises:
         UserError: no such content, or a first line or column that could be one or the other; names file, line and column.
     """
-    rows, lines = _cells(path)
+    rows, wheres = read_cells(path)
     width = mode(len(cells) for cells in rows[1:] or rows)
     first, *others = rows
-    wheres = [f"input: {path}, line {line}" for line in lines]
     lacks_corner = (
         len(first) == width - 1 and header is not False and (length == width - 1 or not any(map(_is_number, first)))
     )
@@ -57,7 +56,7 @@ def read_csv(path: Path, length: int | None = None, header: bool | None = None) 
         header = True
     taken = [cells[start:] for cells in (others if header else [first, *others])]
     if not taken:
-        raise UserError(f"input: {path} has no rows of numbers, separated by commas")
+        raise UserError(f"{path} has no rows of numbers, separated by commas")
     values = np.array([_numbers(c, where, start) for c, where in zip(taken, wheres[-len(taken) :], strict=True)])
     names = ", ".join(first[start : start + 4]) + (", ..." if width > start + 4 else "")
     if header is None:
@@ -68,7 +67,7 @@ def read_csv(path: Path, length: int | None = None, header: bool | None = None) 
                 f"{wheres[0]}: {names}: names of columns, or a sample? --header yes or --header no says which"
             )
     if len(values) == 0:
-        raise UserError(f"input: {path} has no rows of numbers below its line of names")
+        raise UserError(f"{path} has no rows of numbers below its line of names")
     return values, (
         f"{path}: {len(values)} samples of {values.shape[1]} values; "
         + (f"the first line is taken for names of columns ({names})" if header else "no line of names")
@@ -89,16 +88,16 @@ def read_labels(path: Path, samples: int) -> tuple[np.ndarray, str]:
     Raises:
         UserError: see `read_csv`; or text in several columns.
     """
-    rows, lines = _cells(path)
+    rows, wheres = read_cells(path)
     if len(rows) == 1 or any(_is_number(cells[-1]) for cells in rows[1:]):
         values, said = read_csv(path)
         if values.shape[1] == 1:
             values = values[:, 0].astype(np.int64) if (values == np.floor(values)).all() else values[:, 0]
         return values, said
     behind_names = len(rows[0]) == 2 and _is_nameless(rows[0][0])
-    for cells, line in zip(rows, lines, strict=True):
+    for cells, where in zip(rows, wheres, strict=True):
         if len(cells) != 1 + behind_names:
-            raise UserError(f"input: {path}, line {line}: expected one column of text, got {len(cells)} columns")
+            raise UserError(f"{where}: expected one column of text, got {len(cells)} columns")
     taken = [cells[-1] for cells in rows]
     if named := behind_names or len(taken) == samples + 1:
         name = taken.pop(0)
@@ -107,24 +106,27 @@ def read_labels(path: Path, samples: int) -> tuple[np.ndarray, str]:
     )
 
 
-def _cells(path: Path) -> tuple[list[list[str]], list[int]]:
-    """The rows that are not blank, and the numbers of their lines."""
+def read_cells(path: Path, delimiter: str = ",") -> tuple[list[list[str]], list[str]]:
+    """The rows of a table that are not blank, and where each stands, for errors.
+
+    Raises:
+        UserError: not a table in UTF-8, or an empty one; names the line.
+    """
     rows: list[list[str]] = []
-    lines: list[int] = []
+    places: list[str] = []
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            for cells in reader:
-                if cells:
-                    rows.append(cells)
-                    lines.append(reader.line_num)
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            for cells in filter(None, reader):
+                rows.append(cells)
+                places.append(f"{path}, line {reader.line_num}")
     except UnicodeDecodeError as error:
-        raise UserError(f"input: {path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from None
+        raise UserError(f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from None
     except csv.Error as error:
-        raise UserError(f"input: {path}, line {reader.line_num}: {error}") from None
+        raise UserError(f"{path}, line {reader.line_num}: {error}") from None
     if not rows:
-        raise UserError(f"input: {path} has no rows of numbers, separated by commas")
-    return rows, lines
+        raise UserError(f"{path}: no rows of cells")
+    return rows, places
 
 
 def _is_number(cell: str) -> bool:
@@ -162,7 +164,7 @@ def _are_row_names(corner: str, column: list[str], length: int | None, width: in
     if _is_nameless(corner):
         return len(set(numbers)) == len(numbers)
     if length is None and counts and len(numbers) > 2:
-        raise UserError(f"input: {path}: the first column counts the rows: take it out, or save the samples as .npy")
+        raise UserError(f"{path}: the first column counts the rows: take it out, or save the samples as .npy")
     return counts and length is not None
 
 
