@@ -47,7 +47,11 @@ class ModelConfig:
     Args:
         layers: keep the first so many transformer layers (null: all).
         patch_size: samples (1-D) or pixels (2-D) per token (null: the encoder's own choice for the input).
-        image_size: side of the square an image encoder works at (null: its own).
+        image_size: side of the square an image encoder works at (null: its own; for series what gives 64 patches, where it has
+            one scale: 112 for dinov2-small).
+        series: what an image encoder sees of a series: its pieces as rows, or its spectrogram (null: pieces).
+        channels: what the channels of a series become for an image encoder: images of their own, whose features are joined, or
+            the colours of one image (null: images).
         dropout: dropout inside the encoder.
         activation_checkpointing: recompute activations in the backward pass; less memory, about a third more time.
     """
@@ -55,6 +59,8 @@ class ModelConfig:
     layers: Count | None = None
     patch_size: Count | None = None
     image_size: Count | None = None
+    series: Literal["pieces", "spectrogram"] | None = None
+    channels: Literal["images", "colours"] | None = None
     dropout: BelowOne = 0.0
     activation_checkpointing: bool = False
 

@@ -77,6 +77,28 @@ def test_images_smaller_than_the_canvas_of_an_image_encoder(tmp_path, request, e
     assert again["value"] == again["stored"] == results["test"]
 
 
+@pytest.mark.parametrize(
+    ("encoder", "method", "kind", "model"),
+    [
+        ("tiny_vit", "pare", "classification", {}),
+        ("tiny_swin", "pare", "dense", {"channels": "colours"}),
+        ("tiny_vit", "nft", "dense", {"layers": 2}),
+        ("tiny_vit", "lp_ft", "regression", {"series": "spectrogram"}),
+        ("tiny_vit", "scratch", "multilabel", {"image_size": 8}),
+    ],
+)
+def test_series_through_an_image_encoder(tmp_path, request, encoder, method, kind, model):
+    """Drawn as images by a step of the model: what is saved predicts from series."""
+    settings = runs.settings(tmp_path, request.getfixturevalue(encoder), kind, 1, epochs=2, method=method)
+    settings["source"], settings["model"] = {"name": None, "limit": 2}, model
+    results = run.train(parsing.from_dict(settings))
+    assert (tmp_path / "run" / "mixing.png").is_file() == (method == "pare")
+    again = evaluate.evaluate(tmp_path / "run")
+    assert again["value"] == again["stored"] == results["test"]
+    with np.load(settings["data"]) as data:
+        assert crossmodal.load(tmp_path / "run").predict(data["x_test"]).predictions.shape == data["y_test"].shape
+
+
 def test_a_picture_that_cannot_be_drawn_costs_no_run(tmp_path, tiny_bert, monkeypatch):
     def fail(*arguments):
         raise ZeroDivisionError

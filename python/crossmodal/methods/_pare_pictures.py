@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib
 import numpy as np
 import torch
+from torch import Tensor
 
 matplotlib.use("Agg", force=False)
 import matplotlib.pyplot as plt
@@ -41,6 +43,7 @@ def mixing(
     replaced: dict[str, dict[str, list[int]]],
     patch_size: tuple[int, ...],
     canvas_size: tuple[int, ...],
+    sheet: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> Figure:
     """Training samples, early, midway and late, with the patches shaded that source patches took.
 
@@ -48,9 +51,10 @@ def mixing(
         train: the training split.
         replaced: epoch (from 1) to sample to replaced slots.
         patch_size, canvas_size: of the embedder, per axis: samples are resized to the canvas, which is cut into patches.
+        sheet: makes pictures of the samples, where the encoder sees such.
     """
     samples = sorted({sample for slots in replaced.values() for sample in slots}, key=int)
-    x = train.read(torch.tensor(list(map(int, samples)))).x
+    x = sheet(train.read(torch.tensor(list(map(int, samples)))).x)
     grid = [-(-canvas // patch) for canvas, patch in zip(canvas_size, patch_size, strict=True)]
     cell = [
         patch * size / canvas for patch, size, canvas in zip(patch_size, x.shape[2:], canvas_size, strict=True)

@@ -28,6 +28,8 @@ def build(task, config, *, pretrained: bool = True) -> FineTuned:
         layers=config.model.layers,
         dropout=config.model.dropout,
         image_size=config.model.image_size,
+        series=config.model.series,
+        channels=config.model.channels,
     )
     encoder.attach(task.input_shape, config.model.patch_size)
     if config.model.activation_checkpointing:

@@ -115,7 +115,10 @@ class PaRe(Method):
 
         drawn = {"schedule.png": pictures.schedule(run.history)}
         if run.objective.notes:
-            encoder = run.model.encoder
-            cut = encoder.patch_size, encoder.canvas_size
-            drawn["mixing.png"] = pictures.mixing(run.task.train, run.objective.notes, *cut)
+            embedder = run.model.encoder.attached
+            first, *others = embedder.canvas_size
+            canvas = (embedder.images * first, *others)
+            drawn["mixing.png"] = pictures.mixing(
+                run.task.train, run.objective.notes, embedder.patch_size, canvas, embedder.sheet
+            )
         return drawn

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossmodal.errors import UserError
+
+if TYPE_CHECKING:
+    from crossmodal.models.series_images import SeriesImages
 
 DEFAULT_TARGET_TOKENS = 64
 
@@ -82,8 +86,14 @@ class PatchEmbedder(nn.Module):
         width: token width D.
         patch_size: patch length per axis.
         image_size: ``(H, W)`` to which samples are resized first (antialiased bilinear); None keeps their size.
+        imaging: what draws series as images of ``image_size`` first; the tokens of a sample are those of its images, one image
+            after the other, with the same positions in each.
         norm_eps: epsilon of the LayerNorm; None leaves the LayerNorm out.
         positions: whether learned position embeddings are added.
+
+    Attributes:
+        grid: patches per axis of a sample, or of one of its images.
+        images: images of a sample that is drawn; else 1.
     """
 
     def __init__(
@@ -93,19 +103,22 @@ class PatchEmbedder(nn.Module):
         patch_size: tuple[int, ...],
         *,
         image_size: tuple[int, int] | None = None,
+        imaging: SeriesImages | None = None,
         norm_eps: float | None = None,
         positions: bool = True,
     ) -> None:
         super().__init__()
         self.input_shape = check_input_shape(input_shape)
         self.image_size = image_size
+        self.imaging = imaging
+        self.images, channels = (1, input_shape[0]) if imaging is None else (imaging.images, imaging.colours)
         self.patch_size = tuple(patch_size)
         canvas = self.canvas_size
         self.grid = tuple(-(-length // patch) for length, patch in zip(canvas, self.patch_size, strict=True))
         convolution = nn.Conv1d if len(canvas) == 1 else nn.Conv2d
-        self.projection = convolution(input_shape[0], width, kernel_size=self.patch_size, stride=self.patch_size)
+        self.projection = convolution(channels, width, kernel_size=self.patch_size, stride=self.patch_size)
         self.norm = nn.Identity() if norm_eps is None else nn.LayerNorm(width, eps=norm_eps)
-        self.position_embeddings = nn.Parameter(torch.zeros(self.num_tokens, width)) if positions else None
+        self.position_embeddings = nn.Parameter(torch.zeros(math.prod(self.grid), width)) if positions else None
 
     @property
     def canvas_size(self) -> tuple[int, ...]:
@@ -114,7 +127,7 @@ class PatchEmbedder(nn.Module):
 
     @property
     def num_tokens(self) -> int:
-        return math.prod(self.grid)
+        return self.images * math.prod(self.grid)
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed samples ``(B, *input_shape)`` as tokens ``(B, N, D)``.
@@ -124,6 +137,8 @@ class PatchEmbedder(nn.Module):
         """
         if x.shape[1:] != self.input_shape:
             raise UserError(f"x must have shape (B, {', '.join(map(str, self.input_shape))}), got {tuple(x.shape)}")
+        if self.imaging is not None:
+            x = self.imaging(x)
         x = x.to(self.projection.weight.dtype)
         x = resize(x, self.canvas_size)
         padding = []
@@ -131,4 +146,14 @@ class PatchEmbedder(nn.Module):
             padding = [0, cells * patch - length, *padding]  # F.pad counts from the last axis
         tokens = self.projection(F.pad(x, padding)).flatten(2).transpose(1, 2)
         tokens = self.norm(tokens)
-        return tokens if self.position_embeddings is None else tokens + self.position_embeddings
+        if self.position_embeddings is not None:
+            tokens = tokens + self.position_embeddings
+        return tokens.reshape(-1, self.num_tokens, tokens.shape[2])
+
+    def sheet(self, x: Tensor) -> Tensor:
+        """What is cut into patches, for pictures: samples as they are, or their images one below the other."""
+        return x if self.imaging is None else torch.cat(self.imaging(x).unflatten(0, (len(x), -1)).unbind(1), dim=2)
+
+    def restore(self, field: Tensor, size: tuple[int, ...]) -> Tensor:
+        """A field over the canvas, ``(B, Cout, *canvas_size)``, as one over the axes of the input, ``(B, Cout, *size)``."""
+        return resize(field if self.imaging is None else self.imaging.restore(field), size)

@@ -44,6 +44,7 @@ class FineTuned(Model, name="finetuned"):
             grid=encoder.feature_grid,
             stride=encoder.feature_stride,
             canvas_size=encoder.canvas_size,
+            restore=encoder.attached.restore,
         )
 
     def embed(self, x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
@@ -27,8 +28,8 @@ class DenseHead(nn.Module):
     """A linear map from each token to the values of its patch, folded back to the input's axes, 1D or 2D.
 
     The fold (a pixel shuffle) gives a map over the encoder's canvas; what covers only zero padding is cropped, and the
-    map is resized (antialiased bilinear) where the output has another size than the canvas, as with images that the
-    encoder resizes.
+    map is brought to the size of the output where that is another than the canvas's, as with images that the encoder
+    resizes.
 
     Args:
         feature_width: F.
@@ -36,6 +37,7 @@ class DenseHead(nn.Module):
         grid: tokens per axis, N in all, row-major.
         stride: canvas values per token and axis.
         canvas_size: size per axis of the canvas, at most ``grid * stride``.
+        restore: brings a map ``(B, C_out, *canvas_size)`` to a size; antialiased (bi)linear by default.
 
     Raises:
         UserError: if the numbers of axes differ.
@@ -49,9 +51,10 @@ class DenseHead(nn.Module):
         grid: tuple[int, ...],
         stride: tuple[int, ...],
         canvas_size: tuple[int, ...],
+        restore: Callable[[Tensor, tuple[int, ...]], Tensor] = resize,
     ) -> None:
         super().__init__()
-        if len(output_shape) != len(grid) + 1:
+        if restore is resize and len(output_shape) != len(grid) + 1:
             raise UserError(
                 f"output_shape must have a channel axis and {len(grid)} more, like the input, got {tuple(output_shape)}"
             )
@@ -59,6 +62,7 @@ class DenseHead(nn.Module):
         self.grid = tuple(grid)
         self.stride = tuple(stride)
         self.canvas_size = tuple(canvas_size)
+        self.restore = restore
         self.linear = nn.Linear(feature_width, self.output_shape[0] * math.prod(self.stride))
 
     def forward(self, features: Tensor) -> Tensor:
@@ -73,7 +77,7 @@ class DenseHead(nn.Module):
         out = patches.permute(order).reshape(batch, self.output_shape[0], *cells)
         for axis, length in enumerate(self.canvas_size):
             out = out.narrow(2 + axis, 0, length)
-        return resize(out, self.output_shape[1:])
+        return self.restore(out, self.output_shape[1:])
 
 
 def build_head(
@@ -85,6 +89,7 @@ def build_head(
     grid: tuple[int, ...],
     stride: tuple[int, ...],
     canvas_size: tuple[int, ...],
+    restore: Callable[[Tensor, tuple[int, ...]], Tensor] = resize,
 ) -> nn.Module:
     """Head for a kind of target: mean pooling and a linear map, or a :class:`DenseHead` for ``"dense"``.
 
@@ -93,7 +98,7 @@ def build_head(
         feature_width: F.
         num_outputs: classes, labels, values, or channels of a dense output.
         output_shape: dense only: ``(num_outputs, L)`` or ``(num_outputs, H, W)``.
-        grid, stride, canvas_size: see :class:`DenseHead`; unused otherwise.
+        grid, stride, canvas_size, restore: see :class:`DenseHead`; unused otherwise.
 
     Raises:
         UserError: unknown ``kind``, or a dense head without a fitting ``output_shape``.
@@ -106,4 +111,4 @@ def build_head(
         raise UserError(f"kind must be one of {(*POOLED_KINDS, 'dense')}, got {kind!r}")
     if output_shape is None or output_shape[0] != num_outputs:
         raise UserError(f"output_shape of a dense head must start with num_outputs={num_outputs}, got {output_shape}")
-    return DenseHead(feature_width, output_shape, grid=grid, stride=stride, canvas_size=canvas_size)
+    return DenseHead(feature_width, output_shape, grid=grid, stride=stride, canvas_size=canvas_size, restore=restore)

@@ -161,6 +161,39 @@ def test_swin_geometry(tiny_swin):
     assert encoder.body(encoder.embed(torch.randn(2, 1, 85, 85))).shape == (2, 16, 16)
 
 
+@pytest.mark.parametrize("model_type", IMAGE_TYPES)
+def test_channels_of_a_series_go_through_an_image_encoder_one_by_one(checkpoint, model_type):
+    """Tokens of one channel after the other; the features of all channels joined, patch by patch."""
+    encoder, alone = (encoders.load(checkpoint(model_type)).eval() for _ in range(2))
+    encoder.attach((3, 50))
+    alone.attach((1, 50))
+    x = torch.randn(2, 3, 50)
+    apart = [alone.embed(x[:, [channel]]) for channel in range(3)]
+    tokens = encoder.embed(x)
+    assert (encoder.num_tokens, encoder.feature_width) == (3 * alone.num_tokens, 3 * alone.feature_width)
+    torch.testing.assert_close(tokens, torch.cat(apart, dim=1))
+    torch.testing.assert_close(encoder.body(tokens), torch.cat([alone.body(part) for part in apart], dim=2))
+    source = encoder.embed_source(inputs_for(encoder))
+    torch.testing.assert_close(encoder.body(source), alone.body(source))
+
+
+def test_channels_of_a_series_as_colours_take_the_tiled_kernel(tiny_vit):
+    encoder = encoders.load(tiny_vit, channels="colours", series="spectrogram")
+    encoder.attach((4, 50))
+    pretrained = encoder.source_embedder.patch_embeddings.projection
+    assert encoder.embedder.projection.weight.equal(tile_channels(pretrained.weight, 4))
+    assert (encoder.num_tokens, encoder.feature_width) == (16, 16)
+
+
+def test_images_of_series_have_at_most_64_patches_where_no_size_is_asked_for(make_checkpoint):
+    folder = make_checkpoint(transformers.ViTConfig(**VIT | {"image_size": 64}))
+    for asked, shape, size in ((None, (1, 50), 32), (48, (1, 50), 48), (None, (1, 9, 9), 64)):
+        encoder = encoders.load(folder, image_size=asked)
+        encoder.attach(shape)
+        assert encoder.image_size == encoder.canvas_size == (size, size)
+        assert encoder.embed_source(torch.zeros(1, 3, size, size)).shape[1] == encoder.num_tokens
+
+
 @pytest.mark.parametrize(("positions", "tokens"), [(512, 50), (20, 20)])
 def test_default_patch_size_respects_the_positions_there_are(tiny_bert, make_checkpoint, positions, tokens):
     """Of 200 samples: at most 64 tokens, and no more than there are positions."""
@@ -180,8 +213,6 @@ def test_attach_refuses_what_does_not_fit(tiny_bert, tiny_swin):
         text.attach((1, 10), patch_size=11)
     with pytest.raises(ValueError, match=r"model.patch_size: expected 1 to"):
         text.attach((1, 10), patch_size=(2, 2))
-    with pytest.raises(ValueError, match=r"needs samples of shape \(C, H, W\), got \(1, 24\)"):
-        image.attach((1, 24))
     with pytest.raises(ValueError, match=r"model.patch_size: the weights of .* fix it to \(2, 2\), got 4"):
         image.attach((1, 24, 24), patch_size=4)
     image.attach((1, 24, 24), patch_size=2)
@@ -336,8 +367,13 @@ def test_bad_options_are_refused(tiny_bert, tiny_swin):
         encoders.load(tiny_bert, layers=4)
     with pytest.raises(ValueError, match=r"model.layers: not an option of swin"):
         encoders.load(tiny_swin, layers=1)
-    with pytest.raises(ValueError, match=r"model.image_size: an option of image encoders"):
-        encoders.load(tiny_bert, image_size=32)
+    for option in ({"image_size": 32}, {"series": "pieces"}, {"channels": "colours"}):
+        (key,) = option
+        with pytest.raises(ValueError, match=rf"model.{key}: an option of image encoders"):
+            encoders.load(tiny_bert, **option)
+        if key != "image_size":
+            with pytest.raises(ValueError, match=rf"model.{key}: for series \(C, L\); .* \(1, 16, 16\) are images"):
+                encoders.load(tiny_swin, **option).attach((1, 16, 16))
     with pytest.raises(
         ValueError, match=r"model.image_size: expected a multiple of the patch size \(2, 2\), got \(17, 17\)"
     ):

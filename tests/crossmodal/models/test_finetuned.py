@@ -50,6 +50,7 @@ def make_model(request):
         ("tiny_bert", (3, 9, 14), (2, 3)),  # image through a text encoder, padded
         ("tiny_swin", (2, 13, 17), None),  # resized
         ("tiny_vit", (1, 16, 16), None),
+        ("tiny_vit", (2, 21), None),  # drawn
     ],
 )
 def test_every_kind_in_both_dimensions(make_model, kind, fixture, input_shape, patch_size):

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -102,6 +102,8 @@ def load(
     layers: int | None = None,
     dropout: float = 0.0,
     image_size: int | tuple[int, int] | None = None,
+    series: Literal["pieces", "spectrogram"] | None = None,
+    channels: Literal["images", "colours"] | None = None,
 ) -> Encoder:
     """Load an encoder in float32 on the CPU; call ``attach(input_shape)`` on it next.
 
@@ -112,7 +114,9 @@ def load(
             encoder has no source embedder.
         layers: keep the first ``layers`` layers; None keeps all. Not for Swin, whose stages differ in width.
         dropout: probability of hidden and attention dropout. Swin's stochastic depth keeps the checkpoint's rate.
-        image_size: image encoders: ``(H, W)`` or one number to which samples are resized; None for the checkpoint's own.
+        image_size: image encoders: ``(H, W)`` or one number to which samples are resized; None for the checkpoint's own, and
+            for less where samples are series.
+        series, channels: image encoders: how series become images, see :class:`ImageEncoder`.
 
     Raises:
         UserError: if the checkpoint is neither on disk nor reachable, or lacks its safetensors weights.
@@ -137,11 +141,14 @@ def load(
     else:
         model = _random_model(config, family)
     options: dict[str, Any] = {}
+    of_images = {"image_size": image_size, "series": series, "channels": channels}
     if issubclass(family.encoder, ImageEncoder):
-        usual_size, options["image_mean"], options["image_std"] = _image_processing(folder, config)
-        options["image_size"] = _pair(usual_size if image_size is None else image_size)
-    elif image_size is not None:
-        raise UserError(f"model.image_size: an option of image encoders; {str(name_or_path)!r} is a text encoder")
+        usual_size, mean, std = _image_processing(folder, config)
+        options = of_images | {"usual_size": _pair(usual_size), "image_mean": mean, "image_std": std}
+        if image_size is not None:
+            options["image_size"] = _pair(image_size)
+    elif given := [key for key, value in of_images.items() if value is not None]:
+        raise UserError(f"model.{given[0]}: an option of image encoders; {str(name_or_path)!r} is a text encoder")
     encoder = family.encoder(model, name=source, keep_source=pretrained, **options)
     encoder.folder = folder
     return encoder

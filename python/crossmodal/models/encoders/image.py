@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from crossmodal.errors import UserError
-from crossmodal.models.embedders import PatchEmbedder, check_input_shape, tile_channels
+from crossmodal.models.embedders import DEFAULT_TARGET_TOKENS, PatchEmbedder, check_input_shape, tile_channels
 from crossmodal.models.encoders._transformers import PreTrainedModel
 from crossmodal.models.encoders.base import Encoder
+from crossmodal.models.series_images import SeriesImages
 
 
 class ImageEncoder(Encoder):
-    """What Swin and ViT share: samples ``(C, H, W)`` are resized to ``image_size`` and cut by the pretrained patch size.
+    """What Swin and ViT share: samples ``(C, H, W)`` are resized to ``image_size`` and cut by the pretrained patch size; series
+    ``(C, L)`` are drawn as images of that size first (:class:`~crossmodal.models.series_images.SeriesImages`).
+
+    Each image of a sample goes through :meth:`body` alone, and their features are joined, patch by patch.
 
     The pretrained patch kernel is tiled along the input channels, its bias, LayerNorm and position embeddings are
     copied; positions of another grid than the pretrained one are interpolated as transformers does (bicubic).
 
+    Args:
+        image_size: ``(H, W)``; None for ``usual_size``, and for series for what makes at most 64 patches of it.
+        usual_size: the checkpoint's own.
+        series: "pieces" (the default of series) or "spectrogram": what is drawn of a series.
+        channels: "images" (the default of series) or "colours": what the channels of a series become.
+
     Attributes:
-        image_size: ``(H, W)`` of the canvas, and of the images given to :meth:`embed_source`.
+        image_size: ``(H, W)`` of the canvas, and of the images given to :meth:`embed_source`; of series, known after
+            :meth:`attach`.
         image_mean, image_std: statistics by which those images are normalised.
     """
 
     modality = "image"
+    series_tokens: ClassVar[int | None] = (
+        DEFAULT_TARGET_TOKENS  # of an image, where no size is asked for; None: the usual size
+    )
 
     def __init__(
         self,
@@ -33,42 +48,49 @@ class ImageEncoder(Encoder):
         *,
         name: str,
         keep_source: bool,
-        image_size: tuple[int, int],
+        image_size: tuple[int, int] | None = None,
+        usual_size: tuple[int, int] | None = None,
         image_mean: tuple[float, ...],
         image_std: tuple[float, ...],
+        series: str | None = None,
+        channels: str | None = None,
     ) -> None:
         projection: nn.Conv2d = model.embeddings.patch_embeddings.projection
         self._kernel = projection.kernel_size
         self._channels = projection.in_channels
         super().__init__(model, name=name, keep_source=keep_source)
-        self.image_size = tuple(image_size)
+        self._sized = image_size is not None
+        self.image_size = tuple(image_size or usual_size)
         if any(size < patch or size % patch for size, patch in zip(self.image_size, self._kernel, strict=True)):
             raise UserError(
                 f"model.image_size: expected a multiple of the patch size {self._kernel}, got {self.image_size}"
             )
         self.image_mean = tuple(image_mean)
         self.image_std = tuple(image_std)
+        self.series, self.channels = series, channels
         self.width = projection.out_channels
-        self.feature_width = self.config.hidden_size
-        self.max_tokens = self._num_patches
+
+    @property
+    def feature_width(self) -> int:
+        return self.config.hidden_size * self.attached.images
+
+    @property
+    def max_tokens(self) -> int:
+        return self._num_patches if self.embedder is None else self.num_tokens
 
     @property
     def _num_patches(self) -> int:
+        """Of one image."""
         return (self.image_size[0] // self._kernel[0]) * (self.image_size[1] // self._kernel[1])
 
     def attach(self, input_shape: tuple[int, ...], patch_size: int | tuple[int, ...] | None = None) -> None:
-        """Build the embedder; patch size and number of tokens are the pretrained ones."""
+        """Build the embedder; the patch size is the pretrained one."""
         input_shape = check_input_shape(input_shape)
-        if len(input_shape) != 3:
-            raise UserError(
-                f"image encoder {self.name!r} needs samples of shape (C, H, W), got {input_shape}; "
-                "use a text encoder for 1D signals"
-            )
         if patch_size is not None and patch_size not in (self._kernel, list(self._kernel), self._kernel[0]):
             raise UserError(
                 f"model.patch_size: the weights of {self.name!r} fix it to {self._kernel}, got {patch_size}"
             )
-        embedder = self._new_embedder(input_shape)
+        embedder = self._new_embedder(input_shape, self._imaging(input_shape))
         if self.source_embedder is None:
             nn.init.trunc_normal_(embedder.projection.weight, std=self.config.initializer_range)
             if embedder.position_embeddings is not None:
@@ -79,7 +101,30 @@ class ImageEncoder(Encoder):
         self._install(embedder)
 
     @abstractmethod
-    def _new_embedder(self, input_shape: tuple[int, ...]) -> PatchEmbedder: ...
+    def _new_embedder(self, input_shape: tuple[int, ...], imaging: SeriesImages | None) -> PatchEmbedder: ...
+
+    def _imaging(self, input_shape: tuple[int, ...]) -> SeriesImages | None:
+        """What draws series of that shape."""
+        if len(input_shape) == 3:
+            for key in ("series", "channels"):
+                if getattr(self, key) is not None:
+                    raise UserError(
+                        f"model.{key}: for series (C, L); samples of shape {input_shape} are images already"
+                    )
+            return None
+        if not self._sized and self.series_tokens is not None:
+            most = math.isqrt(self.series_tokens)
+            sides = zip(self.image_size, self._kernel, strict=True)
+            self.image_size = tuple(min(size, most * patch) for size, patch in sides)
+        self.series, self.channels = self.series or "pieces", self.channels or "images"
+        return SeriesImages(
+            input_shape,
+            self.image_size,
+            series=self.series,
+            channels=self.channels,
+            mean=self.image_mean,
+            std=self.image_std,
+        )
 
     @torch.no_grad()
     def _initialise(self, embedder: PatchEmbedder) -> None:
@@ -102,7 +147,18 @@ class ImageEncoder(Encoder):
             "image_size": list(self.image_size),
             "image_mean": list(self.image_mean),
             "image_std": list(self.image_std),
+            "series": self.series,
+            "channels": self.channels,
         }
+
+    def body(self, tokens: Tensor) -> Tensor:
+        features = self._image_body(tokens.reshape(-1, self._num_patches, self.width))
+        images = tokens.shape[1] // self._num_patches
+        return features.unflatten(0, (-1, images)).transpose(1, 2).flatten(2)
+
+    @abstractmethod
+    def _image_body(self, tokens: Tensor) -> Tensor:
+        """:meth:`body` for the tokens of one image."""
 
 
 class SwinEncoder(ImageEncoder):
@@ -110,6 +166,8 @@ class SwinEncoder(ImageEncoder):
 
     Swin-base at 224 x 224: tokens ``(B, 56 * 56, 128)``, features ``(B, 7 * 7, 1024)``.
     """
+
+    series_tokens = None  # windows and stages ask for more than a few
 
     def __init__(self, model: PreTrainedModel, **kwargs: Any) -> None:
         self._norm_eps = model.embeddings.norm.eps
@@ -124,12 +182,13 @@ class SwinEncoder(ImageEncoder):
                 f"less than its window of {self.config.window_size}"
             )
 
-    def _new_embedder(self, input_shape: tuple[int, ...]) -> PatchEmbedder:
+    def _new_embedder(self, input_shape: tuple[int, ...], imaging: SeriesImages | None) -> PatchEmbedder:
         return PatchEmbedder(
             input_shape,
             self.width,
             self._kernel,
             image_size=self.image_size,
+            imaging=imaging,
             norm_eps=self._norm_eps,
             positions=self._has_positions,
         )
@@ -153,7 +212,7 @@ class SwinEncoder(ImageEncoder):
         self._check_source(inputs)
         return self.source_embedder(inputs, interpolate_pos_encoding=True)[0]
 
-    def body(self, tokens: Tensor) -> Tensor:
+    def _image_body(self, tokens: Tensor) -> Tensor:
         hidden = self.model.encoder(tokens, self.token_grid)[0]
         return self.model.layernorm(hidden)
 
@@ -174,8 +233,8 @@ class ViTEncoder(ImageEncoder):
             prefix = self._embed_with_prefix(embeddings.eval(), blank)[:, : -self._num_patches]
         self.prefix = nn.Parameter(prefix.clone())
 
-    def _new_embedder(self, input_shape: tuple[int, ...]) -> PatchEmbedder:
-        return PatchEmbedder(input_shape, self.width, self._kernel, image_size=self.image_size)
+    def _new_embedder(self, input_shape: tuple[int, ...], imaging: SeriesImages | None) -> PatchEmbedder:
+        return PatchEmbedder(input_shape, self.width, self._kernel, image_size=self.image_size, imaging=imaging)
 
     def _embed_with_prefix(self, embeddings: nn.Module, images: Tensor) -> Tensor:
         # DINOv2 always interpolates its positions and has no switch for it.
@@ -187,7 +246,7 @@ class ViTEncoder(ImageEncoder):
         self._check_source(inputs)
         return self._embed_with_prefix(self.source_embedder, inputs)[:, -self._num_patches :]
 
-    def body(self, tokens: Tensor) -> Tensor:
+    def _image_body(self, tokens: Tensor) -> Tensor:
         hidden = torch.cat([self.prefix.expand(len(tokens), -1, -1), tokens], dim=1)
         layers = self.model.layers if hasattr(self.model, "layers") else self.model.encoder.layer
         for layer in layers:
