@@ -1,6 +1,6 @@
 """Tasks of the UCR/UEA time-series archive, and any pair of .ts files.
 
-Six small data sets of the archive ship inside the PyPI package ``aeon``. Only its data files are used, never its code,
+Eleven small data sets of the archive ship inside the PyPI package ``aeon``. Only its data files are used, never its code,
 because aeon's own requirements would downgrade numpy: install it with ``pip install --no-deps aeon``. The package is
 located without being imported, and the files are read by :mod:`crossmodal.data.readers.ts`.
 """
@@ -132,4 +132,26 @@ _archive_task(
     "OSULeaf",
     "outlines of leaves (427 values, resampled to 432), 6 species; 200 train, 242 test",
     length=432,
+)
+_archive_task(
+    "acsf1", "ACSF1", "power consumption of household appliances (1460 values), 10 kinds; 100 train, 100 test"
+)
+_archive_task(
+    "pickup_gesture",
+    "PickupGestureWiimoteZ",
+    "acceleration of a hand-held controller (29 to 361 values, resampled to 160), 10 gestures; 50 train, 50 test",
+    length=160,
+)
+_archive_task(
+    "covid_deaths",
+    "Covid3Month",
+    "daily confirmed cases of a country over 84 days: its death rate (regression); 140 train, 61 test",
+)
+_archive_task(
+    "covid_death_levels", "Covid3Month_disc", "the same series, death rate in 3 classes; 140 train, 61 test"
+)
+_archive_task(
+    "cardano_sentiment",
+    "CardanoSentiment",
+    "hourly price and volume of a cryptocurrency over a day (2 x 24 values): mood of the news (regression); 74 train, 33 test",
 )

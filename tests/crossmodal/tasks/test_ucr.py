@@ -10,13 +10,18 @@ from crossmodal.errors import UserError
 from crossmodal.tasks.ucr import find_archive, load_ts_pair
 
 TASKS = {
-    # official training and test cases, classes, input shape
+    # official training and test cases, classes (0: regression), input shape
     "italy_power_demand": (67, 1029, 2, (1, 24)),
     "gunpoint": (50, 150, 2, (1, 150)),
     "basic_motions": (40, 40, 4, (6, 100)),
     "japanese_vowels": (270, 370, 9, (12, 24)),
     "arrow_head": (36, 175, 3, (1, 256)),
     "osu_leaf": (200, 242, 6, (1, 432)),
+    "acsf1": (100, 100, 10, (1, 1460)),
+    "pickup_gesture": (50, 50, 10, (1, 160)),
+    "covid_death_levels": (140, 61, 3, (1, 84)),
+    "covid_deaths": (140, 61, 0, (1, 84)),
+    "cardano_sentiment": (74, 33, 0, (2, 24)),
 }
 
 CLASSES = "@classLabel true a b\n@data\n"
@@ -28,18 +33,19 @@ TEST = CLASSES + "1,2:b\n"
 def test_the_archive_tasks(name):
     n_train, n_test, classes, shape = TASKS[name]
     task = tasks.load(name)
-    assert (task.kind, task.loss, task.metric) == ("classification", "cross_entropy", "accuracy")
+    kind = ("classification", "cross_entropy", "accuracy") if classes else ("regression", "mse", "rmse")
+    assert (task.kind, task.loss, task.metric) == kind
     assert len(task.train) + len(task.validation) == n_train
     assert len(task.test) == n_test
-    assert task.num_outputs == len(task.class_names) == classes
+    assert len(task.class_names) == classes
     assert task.input_shape == shape
     assert task.ndim == 1
-    assert task.output_shape == (classes,)
+    assert task.output_shape == (classes or 1,)
     for split in (task.train, task.validation, task.test):
         assert split.x.dtype == torch.float32
-        assert split.y.dtype == torch.int64
+        assert split.y.dtype == (torch.int64 if classes else torch.float32)
         assert torch.isfinite(split.x).all()
-    assert set(task.train.y.tolist()) == set(range(classes))
+    assert not classes or set(task.train.y.tolist()) == set(range(classes))
     torch.testing.assert_close(task.train.x.mean((0, 2)), torch.zeros(shape[0]), atol=1e-4, rtol=0)
     torch.testing.assert_close(task.train.x.std((0, 2), correction=0), torch.ones(shape[0]), atol=1e-3, rtol=0)
 
