@@ -7,7 +7,7 @@ import math
 import numbers
 import operator
 from dataclasses import dataclass, field
-from typing import Any, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -44,8 +44,9 @@ def check_tokens(name: str, tokens: Tensor) -> None:
         raise ValueError(f"{name} must have shape (batch, patches, features), got shape {tuple(tokens.shape)}")
 
 
-def wrong_device(name: str, tensor: Tensor, other_name: str, other: Tensor) -> ValueError:
-    return ValueError(f"{name} must be on {other.device} like {other_name}, but is on {tensor.device}")
+def check_device(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
+    if tensor.device != other.device:
+        raise ValueError(f"{name} must be on {other.device} like {other_name}, but is on {tensor.device}")
 
 
 def check_gate(weight: Tensor, bias: Tensor | None, tokens_name: str, tokens: Tensor) -> None:
@@ -56,16 +57,13 @@ def check_gate(weight: Tensor, bias: Tensor | None, tokens_name: str, tokens: Te
             f"gate_weight must have shape ({features},) or (1, {features}) for {tokens_name} with {features} features, "
             f"got {tuple(shape)}"
         )
-    device = tokens.device
-    if weight.device != device:
-        raise wrong_device("gate_weight", weight, tokens_name, tokens)
+    check_device("gate_weight", weight, tokens_name, tokens)
     if bias is None:
         return
     check_floating("gate_bias", bias)
     if bias.ndim > 1 or bias.numel() != 1:
         raise ValueError(f"gate_bias must be one number, of shape () or (1,), got shape {tuple(bias.shape)}")
-    if bias.device != device:
-        raise wrong_device("gate_bias", bias, tokens_name, tokens)
+    check_device("gate_bias", bias, tokens_name, tokens)
 
 
 def as_int(value: Any) -> int | None:
@@ -78,6 +76,17 @@ def as_int(value: Any) -> int | None:
         return operator.index(value)
     except TypeError:
         return None
+
+
+def check_int(name: str, value: Any, least: int, most: int | None, wanted: str, *numbers: int) -> int:
+    """`value` as an int, least <= value <= most. `wanted` says so; it is filled in with the numbers only on failure: in a traced
+    graph that would fix them."""
+    number = as_int(value)
+    if number is None:
+        raise TypeError(f"{name} must be {wanted.format(*numbers)}, got {type(value).__name__}")
+    if number < least or (most is not None and number > most):
+        raise ValueError(f"{name} must be {wanted.format(*numbers)}, got {number}")
+    return number
 
 
 def check_number(name: str, value: float, least: float = 0.0) -> float:
@@ -96,52 +105,12 @@ def check_word(name: str, value: str, allowed: tuple[str, ...]) -> None:
 def check_exact_steps(exact_steps: SupportsIndex | None) -> int:
     if exact_steps is None:
         return ALL_EXACT
-    steps = as_int(exact_steps)
-    if steps is None:
-        raise TypeError(f"exact_steps must be an int >= 0, or None for all steps, got {type(exact_steps).__name__}")
-    if steps < 0:
-        raise ValueError(f"exact_steps must be >= 0, or None for all steps, got {steps}")
+    steps = check_int("exact_steps", exact_steps, 0, None, "an int >= 0, or None for all steps")
     return min(steps, 2**63 - 1)  # which no number of steps reaches
 
 
-def check_k(k: SupportsIndex, meaning: str, *sizes: int) -> int:
-    """0 <= k <= min(sizes). `meaning` is filled in with the sizes only on failure: in a traced graph that would fix them."""
-    number = as_int(k)
-    if number is None:
-        raise TypeError(f"k must be an int, got {type(k).__name__}")
-    if number < 0 or number > min(sizes):
-        raise ValueError(f"k must be between 0 and {min(sizes)} ({meaning.format(*sizes)}), got {number}")
-    return number
-
-
 def check_first_row(first_row: SupportsIndex) -> int:
-    number = as_int(first_row)
-    if number is None:
-        raise TypeError(f"first_row must be an int, got {type(first_row).__name__}")
-    if not 0 <= number < 2**62:
-        raise ValueError(f"first_row must lie in [0, 2^62), got {number}")
-    return number
-
-
-def check_patch_replace(
-    target: Tensor, source: Tensor, gate_weight: Tensor, gate_bias: Tensor | None, k: SupportsIndex
-) -> int:
-    """k, of all arguments of `patch_replace` but the options and the randomness."""
-    check_tokens("target", target)
-    check_tokens("source", source)
-    if source.dtype != target.dtype:
-        raise TypeError(f"source must have target's dtype {target.dtype}, got {source.dtype}")
-    if source.device != target.device:
-        raise wrong_device("source", source, "target", target)
-    batch, num_target, features = target.shape
-    source_batch, num_source, source_features = source.shape
-    if source_batch != batch or source_features != features:
-        raise ValueError(
-            f"source must have shape ({batch}, patches, {features}) to match target {tuple(target.shape)}, "
-            f"got {tuple(source.shape)}"
-        )
-    check_gate(gate_weight, gate_bias, "target", target)
-    return check_k(k, "{} target and {} source patches", num_target, num_source)
+    return check_int("first_row", first_row, 0, 2**62 - 1, "an int in [0, 2^62)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,58 +171,98 @@ def replace_options(**options: Any) -> ReplaceOptions:
     return ReplaceOptions(**options)
 
 
-def unpack_options(
-    tau: float,
-    noise_scale: float,
-    selection: int,
-    highest: bool,
-    by_score: bool,
-    exact_steps: int,
-    relax: bool,
-    first_row: int = 0,
-) -> tuple[ReplaceOptions, int]:
-    """(options, first_row) from `ReplaceOptions.flat` and what else an operator takes after it."""
-    options = replace_options(
-        tau=tau,
-        noise_scale=noise_scale,
-        selection=SELECTIONS[selection],
-        replace=REPLACE[highest],
-        pairing=PAIRINGS[by_score],
-        exact_steps=None if exact_steps == ALL_EXACT else exact_steps,
-        straight_through=relax,
+class ReplaceArguments(NamedTuple):
+    """What `patch_replace`, `patch_swap_` and `patch_swap` take as operators: flat, in the order of their schema.
+
+    "acc" is float32, or float64 for float64 tokens. tau to relax are `ReplaceOptions.flat`.
+    """
+
+    target: Tensor  # (B, Nt, D)
+    source: Tensor  # (B, Ns, D)
+    gate_weight: Tensor  # (D,) or (1, D)
+    gate_bias: Tensor | None  # () or (1,)
+    seed: Tensor | None  # int64, one element
+    noise_target: Tensor | None  # acc (B, Nt)
+    noise_source: Tensor | None  # acc (B, Ns)
+    k: int
+    tau: float
+    noise_scale: float
+    selection: int
+    highest: bool
+    by_score: bool
+    exact_steps: int
+    relax: bool
+    first_row: int = 0
+
+    @property
+    def options(self) -> ReplaceOptions:
+        return replace_options(
+            tau=self.tau,
+            noise_scale=self.noise_scale,
+            selection=SELECTIONS[self.selection],
+            replace=REPLACE[self.highest],
+            pairing=PAIRINGS[self.by_score],
+            exact_steps=None if self.exact_steps == ALL_EXACT else self.exact_steps,
+            straight_through=self.relax,
+        )
+
+
+def check_replace(
+    options: ReplaceOptions,
+    target: Tensor,
+    source: Tensor,
+    gate_weight: Tensor,
+    gate_bias: Tensor | None,
+    *,
+    k: SupportsIndex,
+    seed: SupportsIndex | Tensor | None,
+    generator: torch.Generator | None,
+    noise: tuple[Tensor, Tensor] | None,
+    first_row: SupportsIndex,
+) -> ReplaceArguments:
+    """Everything that `patch_replace` takes, checked: its options as one, the randomness settled."""
+    check_tokens("target", target)
+    check_tokens("source", source)
+    if source.dtype != target.dtype:
+        raise TypeError(f"source must have target's dtype {target.dtype}, got {source.dtype}")
+    check_device("source", source, "target", target)
+    batch, num_target, features = target.shape
+    source_batch, num_source, source_features = source.shape
+    if source_batch != batch or source_features != features:
+        raise ValueError(
+            f"source must have shape ({batch}, patches, {features}) to match target {tuple(target.shape)}, "
+            f"got {tuple(source.shape)}"
+        )
+    check_gate(gate_weight, gate_bias, "target", target)
+    most = min(num_target, num_source)
+    wanted = "an int between 0 and {} ({} target and {} source patches)"
+    k = check_int("k", k, 0, most, wanted, most, num_target, num_source)
+    first_row = check_first_row(first_row)
+    noise_target = noise_source = None
+    if noise is not None:
+        if not isinstance(noise, (tuple, list)) or len(noise) != 2:
+            raise TypeError(f"noise must be a pair (noise_target, noise_source), got {type(noise).__name__}")
+        noise_target = check_noise("noise[0] (target)", noise[0], target.shape[:2], target)
+        noise_source = check_noise("noise[1] (source)", noise[1], source.shape[:2], source)
+    seed = settle_seed(seed, generator, noise, target.device, drawn=options.selection != "topk")
+    if options.selection == "topk":
+        noise_target = noise_source = None
+    return ReplaceArguments(
+        target, source, gate_weight, gate_bias, seed, noise_target, noise_source, k, *options.flat, first_row
     )
-    return options, first_row
 
 
 def check_noise(name: str, noise: Tensor, shape: tuple[int, ...], like: Tensor) -> Tensor:
     check_floating(name, noise)
     if tuple(noise.shape) != tuple(shape):
         raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(noise.shape)}")
-    if noise.device != like.device:
-        raise wrong_device(name, noise, "the tokens", like)
+    check_device(name, noise, "the tokens", like)
     return noise.detach().to(accumulation_dtype(like.dtype))
 
 
-def check_seed(seed: SupportsIndex | Tensor | None, generator: torch.Generator | None) -> int | Tensor | None:
-    """The seed, as an int where it is no tensor."""
+def check_generator(generator: torch.Generator | None) -> None:
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(f"generator must be a torch.Generator or None, got {type(generator).__name__}")
-    if seed is None:
-        return None
-    if generator is not None:
-        raise ValueError("seed and generator must not both be given: each alone decides the noise")
-    if isinstance(seed, Tensor):
-        if seed.dtype != torch.int64 or seed.numel() != 1:
-            raise ValueError(
-                f"seed must be an int or an int64 tensor of one element, got {seed.dtype} of shape {tuple(seed.shape)}"
-            )
-        return seed
-    number = as_int(seed)
-    if number is None:
-        raise TypeError(f"seed must be an int or an int64 tensor of one element, got {type(seed).__name__}")
-    if not -(2**63) <= number < 2**64:
-        raise ValueError(f"seed must fit into 64 bits, got {number}")
-    return number
 
 
 def draw_seed(generator: torch.Generator | None = None, device: torch.device | str | None = None) -> Tensor:
@@ -268,50 +277,47 @@ def draw_seed(generator: torch.Generator | None = None, device: torch.device | s
     """
     if generator is None:
         return torch.randint(2**63 - 1, (), device=device)
-    check_seed(None, generator)
+    check_generator(generator)
     seed = torch.randint(2**63 - 1, (), device=generator.device, generator=generator)
     return seed if device is None else _put(seed, torch.device(device))
 
 
 def _put(seed: Tensor, device: torch.device) -> Tensor:
     """The seed on a device. A CUDA graph keeps one from the CPU as a number, since it cannot capture a copy from there."""
+    if seed.device == device:
+        return seed
     crosses = seed.device.type == "cpu" and device.type == "cuda" and not torch.compiler.is_compiling()
     if crosses and torch.cuda.is_current_stream_capturing():
         return torch.full((), int(seed), dtype=torch.int64, device=device)
     return seed.to(device)
 
 
-def settle_seed(seed: SupportsIndex | Tensor | None, generator: torch.Generator | None, device: torch.device) -> Tensor:
-    """One int64 seed on `device`, from whichever of `seed` and `generator` was given, or from the default generator."""
-    seed = check_seed(seed, generator)
-    if seed is None:
-        return draw_seed(generator, device)
-    if isinstance(seed, Tensor):
-        return _put(seed, device)
-    return torch.full((), seed - 2**64 if seed >= 2**63 else seed, dtype=torch.int64, device=device)
-
-
-def settle_randomness(
-    target: Tensor,
-    source: Tensor,
-    selection: str,
+def settle_seed(
     seed: SupportsIndex | Tensor | None,
     generator: torch.Generator | None,
-    noise: tuple[Tensor, Tensor] | None,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """(seed, noise_target, noise_source): a seed, or the caller's own Gumbel values, or nothing for `selection="topk"`."""
+    noise: object | None,
+    device: torch.device,
+    drawn: bool = True,
+) -> Tensor | None:
+    """One int64 seed on `device`, from whichever of `seed` and `generator` was given, or from the default generator; None where
+    the noise is given or (not `drawn`) none is used."""
+    check_generator(generator)
     if noise is not None:
         if seed is not None or generator is not None:
             raise ValueError("noise must not be given together with seed or generator: it is already drawn")
-        if not isinstance(noise, (tuple, list)) or len(noise) != 2:
-            raise TypeError(f"noise must be a pair (noise_target, noise_source), got {type(noise).__name__}")
-        noise_target = check_noise("noise[0] (target)", noise[0], (target.shape[0], target.shape[1]), target)
-        noise_source = check_noise("noise[1] (source)", noise[1], (source.shape[0], source.shape[1]), source)
-        return (None, None, None) if selection == "topk" else (None, noise_target, noise_source)
-    if selection == "topk":
-        check_seed(seed, generator)
-        return None, None, None
-    return settle_seed(seed, generator, target.device), None, None
+        return None
+    if seed is None:
+        return draw_seed(generator, device) if drawn else None
+    if generator is not None:
+        raise ValueError("seed and generator must not both be given: each alone decides the noise")
+    wanted = "an int of 64 bits or an int64 tensor of one element"
+    if not isinstance(seed, Tensor):
+        number = check_int("seed", seed, -(2**63), 2**64 - 1, wanted)
+        number = number - 2**64 if number >= 2**63 else number
+        return torch.full((), number, dtype=torch.int64, device=device) if drawn else None
+    if seed.dtype != torch.int64 or seed.numel() != 1:
+        raise ValueError(f"seed must be {wanted}, got {seed.dtype} of shape {tuple(seed.shape)}")
+    return _put(seed, device) if drawn else None
 
 
 def second_derivative_refused(operator_name: str) -> RuntimeError:

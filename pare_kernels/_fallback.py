@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pare_kernels import reference
-from pare_kernels._checks import ALL_EXACT, accumulation_dtype, unpack_options
+from pare_kernels._checks import ALL_EXACT, ReplaceArguments, accumulation_dtype
 from pare_kernels._types import ChoiceScores
 
 
@@ -70,38 +70,22 @@ def gumbel_topk_backward(grad: Tensor, noisy: Tensor, k: int, tau: float, exact_
     return reference.relaxed_topk_adjoint(grad, noisy, k, tau, _steps(exact_steps))
 
 
-def _choose(
-    target: Tensor,
-    source: Tensor,
-    gate_weight: Tensor,
-    gate_bias: Tensor | None,
-    seed: Tensor | None,
-    noise_target: Tensor | None,
-    noise_source: Tensor | None,
-    k: int,
-    *flat,
-) -> tuple[Tensor, ...]:
-    """Everything of the forward pass but the rows: target_index and source_index (B, k), flat scores (see `ChoiceScores`).
-
-    target (B, Nt, D), source (B, Ns, D), gate_weight (D,) or (1, D), noise_target (B, Nt), noise_source (B, Ns); `flat`: see
-    `unpack_options`.
-    """
-    options, first_row = unpack_options(*flat)
-    randomness = seed, noise_target, noise_source
-    scores = reference.choice_scores(target, source, gate_weight, gate_bias, *randomness, options, first_row)
-    index = reference.choose_patches(*scores[:2], k, replace=options.replace, pairing=options.pairing)
+def _choose(arguments: ReplaceArguments) -> tuple[Tensor, ...]:
+    """Everything of the forward pass but the rows: target_index and source_index (B, k), flat scores (see `ChoiceScores`)."""
+    options, scores = arguments.options, reference.choice_scores(arguments)
+    index = reference.choose_patches(*scores[:2], arguments.k, replace=options.replace, pairing=options.pairing)
     return *index, scores.flat()
 
 
 def patch_replace(target: Tensor, source: Tensor, *arguments) -> tuple[Tensor, ...]:
-    target_index, source_index, scores = _choose(target, source, *arguments)
+    target_index, source_index, scores = _choose(ReplaceArguments(target, source, *arguments))
     placed = source.gather(1, _rows(source_index, source))
     mixed = target.contiguous().scatter(1, _rows(target_index, target), placed)
     return mixed, target_index, source_index, scores
 
 
 def patch_swap_(target: Tensor, source: Tensor, *arguments) -> tuple[Tensor, ...]:
-    target_index, source_index, scores = _choose(target, source, *arguments)
+    target_index, source_index, scores = _choose(ReplaceArguments(target, source, *arguments))
     placed = source.gather(1, _rows(source_index, source))
     displaced = target.gather(1, _rows(target_index, target))
     target.scatter_(1, _rows(target_index, target), placed)

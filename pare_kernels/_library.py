@@ -20,6 +20,7 @@ import torch
 from pare_kernels import _fallback, _triton
 from pare_kernels._checks import (
     RANDOM,
+    ReplaceArguments,
     accumulation_dtype,
     check_changeable,
     first_derivative_only,
@@ -111,27 +112,24 @@ def _(grad, noisy, k, tau, exact_steps):
     return noisy.new_empty(noisy.shape)
 
 
-def _fake_choice(target, source, k, selection):
+@_fake("patch_swap_")
+def _fake_choice(*arguments):
+    arguments = ReplaceArguments(*arguments)
+    target, source = arguments[:2]
     batch, num_target, _ = target.shape
-    index = [target.new_empty((batch, k), dtype=torch.int64) for _ in range(2)]
-    scores = ChoiceScores.numel(batch, num_target, source.shape[1], gated=selection != RANDOM)
+    index = [target.new_empty((batch, arguments.k), dtype=torch.int64) for _ in range(2)]
+    scores = ChoiceScores.numel(batch, num_target, source.shape[1], gated=arguments.selection != RANDOM)
     return *index, target.new_empty(scores, dtype=accumulation_dtype(target.dtype))
 
 
 @_fake("patch_replace")
-def _(target, source, gate_weight, gate_bias, seed, noise_target, noise_source, k, tau, noise_scale, selection, *flags):
-    return target.new_empty(target.shape), *_fake_choice(target, source, k, selection)
-
-
-@_fake("patch_swap_")
-def _(target, source, gate_weight, gate_bias, seed, noise_target, noise_source, k, tau, noise_scale, selection, *flags):
-    return _fake_choice(target, source, k, selection)
+def _(target, *arguments):
+    return target.new_empty(target.shape), *_fake_choice(target, *arguments)
 
 
 @_fake("patch_swap")
-def _(target, source, gate_weight, gate_bias, seed, noise_target, noise_source, k, tau, noise_scale, selection, *flags):
-    buffers = target.new_empty(target.shape), source.new_empty(source.shape)
-    return *buffers, *_fake_choice(target, source, k, selection)
+def _(target, source, *arguments):
+    return target.new_empty(target.shape), source.new_empty(source.shape), *_fake_choice(target, source, *arguments)
 
 
 def _fake_gradients(target, source, gate_weight, need_target, need_source, need_gate):
@@ -298,15 +296,15 @@ _NO_GRADIENT = (None,) * 12  # seed and noise, k, the options and the first row
 
 def _save_choice(ctx, inputs, output, target, source):
     """What the backward passes of `patch_replace` and `patch_swap_` need; `target` and `source` as they are after the call."""
-    gate_weight, gate_bias = inputs[2:4]
-    _, ctx.tau, _, _, ctx.highest, _, ctx.exact_steps, ctx.relax, _ = inputs[7:]
+    arguments = ReplaceArguments(*inputs)
+    ctx.options = arguments.tau, arguments.exact_steps, arguments.highest, arguments.relax
     choice = output[-3:]  # target_index, source_index, scores
     ctx.mark_non_differentiable(*choice)
-    if not ctx.relax:
+    if not arguments.relax:
         # The gradient then only moves rows: of the tokens it needs the shapes, and memory that others may write or free.
         target, source = (tokens.new_empty(1).expand(tokens.shape) for tokens in (target, source))
         choice = *choice[:2], choice[2].new_empty(0)
-    ctx.save_for_backward(target, source, gate_weight, gate_bias, *choice)
+    ctx.save_for_backward(target, source, arguments.gate_weight, arguments.gate_bias, *choice)
     ctx.set_materialize_grads(False)
 
 
@@ -314,22 +312,11 @@ def _run_backward(ctx, operator, *grads):
     target, source, gate_weight, gate_bias, *choice = ctx.saved_tensors
     need_target, need_source, need_weight, need_bias = ctx.needs_input_grad[:4]
     # Without the relaxation the choice has no gradient: None, since zeros would let an optimizer decay a gate that nothing trains.
-    need_weight, need_bias = need_weight and ctx.relax, need_bias and ctx.relax
-    need_gate = need_weight or need_bias
-    dtarget, dsource, dweight, dbias = operator(
-        *(grad if grad is None else grad.contiguous() for grad in grads),
-        target,
-        source,
-        gate_weight,
-        *choice,
-        ctx.tau,
-        ctx.exact_steps,
-        ctx.highest,
-        ctx.relax,
-        need_target,
-        need_source,
-        need_gate,
-    )
+    relax = ctx.options[-1]
+    need_weight, need_bias = need_weight and relax, need_bias and relax
+    grads = (grad if grad is None else grad.contiguous() for grad in grads)
+    needs = need_target, need_source, need_weight or need_bias
+    dtarget, dsource, dweight, dbias = operator(*grads, target, source, gate_weight, *choice, *ctx.options, *needs)
     return (
         dtarget if need_target else None,
         dsource if need_source else None,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import SupportsIndex
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,22 +16,26 @@ from pare_kernels._checks import (
     LEAST_TAU,
     ReplaceOptions,
     accumulation_dtype,
-    as_int,
     check_changeable,
     check_exact_steps,
     check_first_row,
     check_floating,
     check_gate,
-    check_k,
+    check_int,
     check_noise,
     check_number,
-    check_patch_replace,
+    check_replace,
     check_tokens,
     replace_options,
-    settle_randomness,
     settle_seed,
 )
 from pare_kernels._types import PatchReplaceResult, TopKResult, replaced_share
+
+if TYPE_CHECKING:
+    from typing_extensions import ParamSpec
+
+    Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 _ops = torch.ops.pare_kernels
 
@@ -122,27 +128,21 @@ def gumbel_topk(
     check_floating("scores", scores)
     if scores.ndim == 0:
         raise ValueError("scores must have shape (..., patches), got a tensor of shape ()")
-    k = check_k(k, "{} patches per row", scores.shape[-1])
+    patches = scores.shape[-1]
+    k = check_int("k", k, 0, patches, "an int between 0 and {} (patches per row)", patches)
     tau = check_number("tau", tau, LEAST_TAU)
     noise_scale = check_number("noise_scale", noise_scale)
     steps = check_exact_steps(exact_steps)
-    number = as_int(stream)
-    if number is None or not 0 <= number < 2**32:
-        raise ValueError(f"stream must be an int in [0, 2^32), got {stream!r}")
+    stream = check_int("stream", stream, 0, 2**32 - 1, "an int in [0, 2^32)")
     first_row = check_first_row(first_row)
-    if noise is not None:
-        if seed is not None or generator is not None:
-            raise ValueError("noise must not be given together with seed or generator: it is already drawn")
-        noise = check_noise("noise", noise, scores.shape, scores).flatten(0, -2)
-    else:
-        seed = settle_seed(seed, generator, scores.device)
     rows = scores.unsqueeze(0) if scores.ndim == 1 else scores.flatten(0, -2)
     if noise is not None:
-        noise = noise.reshape(rows.shape)
+        noise = check_noise("noise", noise, scores.shape, scores).reshape(rows.shape)
+    seed = settle_seed(seed, generator, noise, scores.device)
     # The cast stays outside the operator, so that autograd brings the gradient back in the type of the scores.
     rows = rows.to(accumulation_dtype(scores.dtype))
     mask, relaxed, _, indices = _call(
-        "gumbel_topk", (rows,), noise, seed, number, k, tau, noise_scale, steps, first_row
+        "gumbel_topk", (rows,), noise, seed, stream, k, tau, noise_scale, steps, first_row
     )
     leading = scores.shape[:-1]
     return TopKResult(
@@ -224,34 +224,31 @@ def patch_replace(
         exact_steps=exact_steps,
         straight_through=straight_through,
     )
-    randomness = seed, generator, noise, first_row
-    return replace_with(options, target, source, gate_weight, gate_bias, k, *randomness)
+    randomness = {"seed": seed, "generator": generator, "noise": noise, "first_row": first_row}
+    return replace_with(options, target, source, gate_weight, gate_bias, k=k, **randomness)
 
 
-def replace_with(
-    options: ReplaceOptions,
-    target: Tensor,
-    source: Tensor,
-    gate_weight: Tensor,
-    gate_bias: Tensor | None,
-    k: SupportsIndex,
-    *randomness,
-) -> PatchReplaceResult:
-    """`patch_replace` with its options as one; `randomness`: seed, generator, noise, first_row."""
-    differentiable = target, source, gate_weight, gate_bias
-    operands = _operands(options, differentiable, k, *randomness)
-    mixed, target_index, source_index, *_ = _call("patch_replace", differentiable, *operands)
-    lam = replaced_share(target_index.shape[1], target.shape[1])
+def replace_with(options: ReplaceOptions, *tensors: Tensor | None, **amount: Any) -> PatchReplaceResult:
+    """`patch_replace` with its options as one; `amount`: k and the randomness."""
+    arguments = check_replace(options, *tensors, **amount)
+    mixed, target_index, source_index, _ = _call("patch_replace", arguments[:4], *arguments[4:])
+    lam = replaced_share(arguments.k, arguments.target.shape[1])
     return PatchReplaceResult(mixed, lam, target_index, source_index)
 
 
-def _operands(options: ReplaceOptions, differentiable, k, seed, generator, noise, first_row) -> tuple:
-    """What the raw operators take after the tensors that may need a gradient; everything checked."""
-    k, first_row = check_patch_replace(*differentiable, k), check_first_row(first_row)
-    randomness = settle_randomness(*differentiable[:2], options.selection, seed, generator, noise)
-    return *randomness, k, *options.flat, first_row
+def _as_in(
+    example: Callable[Arguments, object],
+) -> Callable[[Callable[..., Result]], Callable[Arguments, Result]]:
+    """Declares that a function takes the arguments of another, to type checkers and to `help`."""
+
+    def declare(function: Callable[..., Result]) -> Callable[Arguments, Result]:
+        function.__signature__ = inspect.signature(example)  # type: ignore[attr-defined]
+        return function
+
+    return declare
 
 
+@_as_in(patch_replace)
 def patch_swap_(
     target: Tensor,
     source: Tensor,
@@ -259,17 +256,11 @@ def patch_swap_(
     gate_bias: Tensor | None = None,
     *,
     k: SupportsIndex,
-    tau: float = 0.9,
-    noise_scale: float = 1.0,
-    selection: str = "gumbel",
-    replace: str = "lowest",
-    pairing: str = "position",
-    exact_steps: SupportsIndex | None = 8,
     seed: SupportsIndex | Tensor | None = None,
     generator: torch.Generator | None = None,
     noise: tuple[Tensor, Tensor] | None = None,
     first_row: SupportsIndex = 0,
-    straight_through: bool | None = None,
+    **options: Any,
 ) -> PatchReplaceResult:
     """`patch_replace` in place: exchanges the k chosen pairs of rows between the two buffers.
 
@@ -287,40 +278,36 @@ def patch_swap_(
         RuntimeError: a leaf tensor that requires a gradient, or an inference tensor outside `torch.inference_mode()` (as for every
             in-place operation of PyTorch).
     """
-    options = replace_options(
-        tau=tau,
-        noise_scale=noise_scale,
-        selection=selection,
-        replace=replace,
-        pairing=pairing,
-        exact_steps=exact_steps,
-        straight_through=straight_through,
-    )
-    differentiable = target, source, gate_weight, gate_bias
-    operands = _operands(options, differentiable, k, seed, generator, noise, first_row)
-    read = {"gate_weight": gate_weight}
-    if gate_bias is not None:
-        read["gate_bias"] = gate_bias
-    if noise is not None:
-        read |= {"noise[0] (target)": noise[0], "noise[1] (source)": noise[1]}
+    randomness = {"seed": seed, "generator": generator, "noise": noise, "first_row": first_row}
+    arguments = check_replace(replace_options(**options), target, source, gate_weight, gate_bias, k=k, **randomness)
+    read = {
+        "gate_weight": gate_weight,
+        "gate_bias": gate_bias,
+        "noise[0] (target)": arguments.noise_target,
+        "noise[1] (source)": arguments.noise_source,
+    }
     _check_in_place({"target": target, "source": source}, read)
-    needs_gradient = _needs_gradient(*differentiable)
+    needs_gradient = _needs_gradient(*arguments[:4])
     copies = needs_gradient and (torch.compiler.is_compiling() or target._is_view() or source._is_view())
     if copies or torch._C._are_functorch_transforms_active():
         # Under torch.func and in a traced graph no autograd function can mark its inputs as changed, and none with several
         # outputs may mark a view.
-        mixed, displaced, target_index, source_index, *_ = _call("patch_swap", differentiable, *operands)
+        mixed, displaced, target_index, source_index, _ = _call("patch_swap", arguments[:4], *arguments[4:])
         target.copy_(mixed)
         source.copy_(displaced)
     elif needs_gradient:
-        _, _, target_index, source_index, *_ = _library.PatchSwap.apply(*differentiable, *operands)
+        _, _, target_index, source_index, _ = _library.PatchSwap.apply(*arguments)
     else:
-        target_index, source_index, *_ = _ops.patch_swap_.default(*differentiable, *operands)
-    lam = replaced_share(target_index.shape[1], target.shape[1])
-    return PatchReplaceResult(target, lam, target_index, source_index)
+        target_index, source_index, _ = _ops.patch_swap_.default(*arguments)
+    return PatchReplaceResult(target, replaced_share(arguments.k, target.shape[1]), target_index, source_index)
 
 
-def _check_in_place(written: dict[str, Tensor], read: dict[str, Tensor]) -> None:
+def _check_in_place(written: dict[str, Tensor], read: dict[str, Tensor | None]) -> None:
+    """Whether `written` may be exchanged while `read` is read: no element of theirs is anywhere twice.
+
+    Raises:
+        ValueError, RuntimeError: a tensor that cannot be changed in place, or one that shares memory with another.
+    """
     for name, tensor in written.items():
         extent = 1  # of the inner dimensions in memory; a dimension that steps over all of it meets none of its elements twice
         for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
@@ -338,9 +325,9 @@ def _check_in_place(written: dict[str, Tensor], read: dict[str, Tensor]) -> None
             raise ValueError(
                 f"{name} must hold its own numbers to be changed in place, but is a negated view: resolve_neg() it"
             )
-    memories = [(name, tensor, *_memory(tensor)) for name, tensor in (written | read).items()]
-    for index, (name, tensor, memory, begin, end) in enumerate(memories[: len(written)]):
-        for other_name, other, other_memory, other_begin, other_end in memories[index + 1 :]:
+    places = [(name, tensor, *_place(tensor)) for name, tensor in (written | read).items() if tensor is not None]
+    for index, (name, tensor, memory, begin, end) in enumerate(places[: len(written)]):
+        for other_name, other, other_memory, other_begin, other_end in places[index + 1 :]:
             together = begin < other_end and other_begin < end and memory == other_memory
             if together and _overlap(tensor, other):
                 raise ValueError(
@@ -349,16 +336,20 @@ def _check_in_place(written: dict[str, Tensor], read: dict[str, Tensor]) -> None
                 )
 
 
-def _memory(tensor: Tensor) -> tuple[object, int, int]:
-    """The memory that a tensor's storage lies in, and where it begins and ends there, in bytes.
+def _place(tensor: Tensor) -> tuple[object, int, int]:
+    """The memory that a tensor lies in, and where it begins and ends there, in bytes.
 
     Two storages may lie in one memory, over an array of NumPy, say. One without an address (of fake and meta tensors, on other
     devices) is a memory of its own.
     """
-    storage = tensor.untyped_storage()
-    if (tensor.is_cpu or tensor.is_cuda) and not isinstance(tensor, FakeTensor) and (address := storage.data_ptr()):
-        return tensor.device, address, address + storage.nbytes()
-    return storage._cdata, 0, 1
+    size, reach = tensor.element_size(), tensor.numel()
+    if reach > 0 and not tensor.is_contiguous():
+        reach = 1 + sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    if (tensor.is_cpu or tensor.is_cuda) and not isinstance(tensor, FakeTensor):
+        memory, begin = tensor.device, tensor.data_ptr()
+    else:
+        memory, begin = tensor.untyped_storage()._cdata, tensor.storage_offset() * size
+    return memory, begin, begin + reach * size
 
 
 def _overlap(a: Tensor, b: Tensor) -> bool:
@@ -378,10 +369,10 @@ def _runs(tensor: Tensor) -> tuple[Tensor, Tensor]:
     """Where each stretch of memory that a tensor covers begins and ends; where its last dimension has gaps, all it reaches over
     is one stretch."""
     shape, strides, size = tensor.shape or (1,), tensor.stride() or (1,), tensor.element_size()
-    starts = torch.tensor([_memory(tensor)[1] + tensor.storage_offset() * size], device="cpu")
+    _, begin, end = _place(tensor)
+    starts = torch.tensor([begin], device="cpu")
     if shape[-1] > 1 and strides[-1] != 1:
-        reach = 1 + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
-        return starts, starts + reach * size
+        return starts, torch.tensor([end], device="cpu")
     for length, stride in zip(shape[:-1], strides[:-1], strict=True):
         starts = (starts[:, None] + torch.arange(length, device="cpu") * (stride * size)).unique()
     return starts, starts + shape[-1] * size

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 import torch
 from torch import Tensor, nn
 
-from pare_kernels._checks import ReplaceOptions, as_int
+from pare_kernels._checks import ReplaceOptions, check_int
 from pare_kernels._types import PatchReplaceResult
 from pare_kernels.functional import gate_scores, replace_with
 
@@ -32,11 +32,8 @@ class PatchGate(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        features = as_int(dim)
-        if features is None or features < 1:
-            raise ValueError(f"dim must be an int >= 1, got {dim!r}")
-        self.dim = features
-        self.weight = nn.Parameter(torch.empty(1, features, device=device, dtype=dtype))
+        self.dim = check_int("dim", dim, 1, None, "an int >= 1")
+        self.weight = nn.Parameter(torch.empty(1, self.dim, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(1, device=device, dtype=dtype)) if bias else None
         self.reset_parameters()
 
@@ -87,8 +84,8 @@ class PatchReplace(nn.Module):
         first_row: SupportsIndex = 0,
     ) -> PatchReplaceResult:
         """target (B, Nt, dim), source (B, Ns, dim) -> `PatchReplaceResult`."""
-        randomness = seed, generator, noise, first_row
-        return replace_with(self.options, target, source, self.gate.weight, self.gate.bias, k, *randomness)
+        randomness = {"seed": seed, "generator": generator, "noise": noise, "first_row": first_row}
+        return replace_with(self.options, target, source, self.gate.weight, self.gate.bias, k=k, **randomness)
 
     if TYPE_CHECKING:
         __call__ = forward

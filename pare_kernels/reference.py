@@ -26,14 +26,11 @@ import torch
 from torch import Tensor
 
 from pare_kernels._checks import (
-    ALL_EXACT,
-    ReplaceOptions,
+    ReplaceArguments,
     accumulation_dtype,
-    check_first_row,
-    check_patch_replace,
+    check_replace,
     first_derivative_only,
     replace_options,
-    settle_randomness,
 )
 from pare_kernels._types import ChoiceScores, PatchReplaceResult, replaced_share
 
@@ -103,30 +100,19 @@ def noisy_scores(gate: Tensor | None, noise: Tensor | None, noise_scale: float) 
     return gate if noise is None else gate + noise_scale * noise
 
 
-def choice_scores(
-    target: Tensor,
-    source: Tensor,
-    gate_weight: Tensor,
-    gate_bias: Tensor | None,
-    seed: Tensor | None,
-    noise_target: Tensor | None,
-    noise_source: Tensor | None,
-    options: ReplaceOptions,
-    first_row: int,
-) -> ChoiceScores:
-    """The scores that decide, and the gates behind them.
-
-    target (B, Nt, D), source (B, Ns, D), gate_weight (D,) or (1, D), noise_target (B, Nt), noise_source (B, Ns).
-    """
+def choice_scores(arguments: ReplaceArguments) -> ChoiceScores:
+    """The scores that decide, (B, Nt) and (B, Ns), and the gates behind them."""
+    target, source, *gate, seed, noise_target, noise_source = arguments[:7]
+    selection = arguments.options.selection
     noisy, gates = [], []
     for stream, noise, tokens in ((TARGET_STREAM, noise_target, target), (SOURCE_STREAM, noise_source, source)):
-        if options.selection == "topk":
+        if selection == "topk":
             noise = None
         elif seed is not None:
             dtype = accumulation_dtype(tokens.dtype)
-            noise = gumbel_noise(seed, *tokens.shape[:2], stream, dtype, first_row)
-        gates.append(None if options.selection == "random" else gate_scores(tokens, gate_weight, gate_bias))
-        noisy.append(noisy_scores(gates[-1], noise, options.noise_scale))
+            noise = gumbel_noise(seed, *tokens.shape[:2], stream, dtype, arguments.first_row)
+        gates.append(None if selection == "random" else gate_scores(tokens, *gate))
+        noisy.append(noisy_scores(gates[-1], noise, arguments.noise_scale))
     return ChoiceScores(*noisy, *gates)
 
 
@@ -351,21 +337,21 @@ def patch_replace(
     generator: torch.Generator | None = None,
     noise: tuple[Tensor, Tensor] | None = None,
     first_row: SupportsIndex = 0,
-    **words: Any,
+    **options: Any,
 ) -> PatchReplaceResult:
     """What `pare_kernels.patch_replace` computes, same arguments and result (see there), as one differentiable expression."""
-    options = replace_options(**words)
-    k, first_row = check_patch_replace(target, source, gate_weight, gate_bias, k), check_first_row(first_row)
-    randomness = settle_randomness(target, source, options.selection, seed, generator, noise)
-    s_target, s_source, *_ = choice_scores(target, source, gate_weight, gate_bias, *randomness, options, first_row)
+    choice = replace_options(**options)
+    randomness = {"seed": seed, "generator": generator, "noise": noise, "first_row": first_row}
+    arguments = check_replace(choice, target, source, gate_weight, gate_bias, k=k, **randomness)
+    s_target, s_source, *_ = choice_scores(arguments)
     target_index, source_index = choose_patches(
-        s_target.detach(), s_source.detach(), k, replace=options.replace, pairing=options.pairing
+        s_target.detach(), s_source.detach(), arguments.k, replace=choice.replace, pairing=choice.pairing
     )
 
-    num_target, (tau, *_, exact_steps, relax) = target.shape[1], options.flat
-    if relax:
-        steps = None if exact_steps == ALL_EXACT else exact_steps
-        sign = -1.0 if options.replace == "highest" else 1.0
+    k, tau, num_target = arguments.k, arguments.tau, target.shape[1]
+    if arguments.relax:
+        steps = arguments.options.exact_steps
+        sign = -1.0 if arguments.highest else 1.0
         target = StraightThroughRows.apply(target, RelaxedTopK.apply(sign * s_target, num_target - k, tau, steps))
         source = StraightThroughRows.apply(source, RelaxedTopK.apply(s_source, k, tau, steps))
     placed = source.gather(1, source_index.unsqueeze(-1).expand(-1, -1, source.shape[-1]))

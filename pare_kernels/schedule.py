@@ -7,7 +7,7 @@ import numbers
 from dataclasses import dataclass
 from typing import SupportsIndex
 
-from pare_kernels._checks import as_int, check_word
+from pare_kernels._checks import as_int, check_int, check_word
 
 KINDS = ("constant", "linear", "exponential", "piecewise")
 
@@ -51,19 +51,14 @@ class ReplaceSchedule:
             if value < 0:
                 raise ValueError(f"{name} must be >= 0 patches, got {value}")
             object.__setattr__(self, name, value)
-        steps = as_int(self.steps)
-        if steps is None or steps < 2:
-            raise ValueError(f"steps must be an int >= 2, got {self.steps!r}")
-        object.__setattr__(self, "steps", steps)
+        object.__setattr__(self, "steps", check_int("steps", self.steps, 2, None, "an int >= 2"))
 
     def __call__(self, progress: float, num_patches: SupportsIndex) -> int:
         """k at `progress` in [0, 1] with `num_patches` at hand (the smaller of target and source); 0 <= k <= num_patches."""
         if not 0.0 <= progress <= 1.0:
             raise ValueError(f"progress must lie in [0, 1], got {progress}")
         progress = float(progress)
-        at_hand = as_int(num_patches)
-        if at_hand is None or at_hand < 0:
-            raise ValueError(f"num_patches must be an int >= 0, got {num_patches!r}")
+        at_hand = check_int("num_patches", num_patches, 0, None, "an int >= 0")
         start, end = (value * at_hand if isinstance(value, float) else value for value in (self.start, self.end))
         if self.kind == "constant":
             k = start

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pare_kernels._checks import accumulation_dtype, unpack_options
+from pare_kernels._checks import ReplaceArguments, accumulation_dtype
 from pare_kernels._triton import launchers, tokens
 from pare_kernels._types import ChoiceScores
 
@@ -53,23 +53,10 @@ def gumbel_topk_backward(grad: Tensor, noisy: Tensor, k: int, tau: float, exact_
     return launchers.topk_adjoint(grad.contiguous(), noisy.contiguous(), k, tau, exact_steps)
 
 
-def _choose(
-    target: Tensor,
-    source: Tensor,
-    gate_weight: Tensor,
-    gate_bias: Tensor | None,
-    seed: Tensor | None,
-    noise_target: Tensor | None,
-    noise_source: Tensor | None,
-    k: int,
-    *flat,
-) -> tuple[Tensor, ...]:
-    """Everything of the forward pass but the rows: target_index and source_index (B, k), flat scores (see `ChoiceScores`).
-
-    target (B, Nt, D), source (B, Ns, D), gate_weight (D,) or (1, D), noise_target (B, Nt), noise_source (B, Ns); `flat`: see
-    `unpack_options`.
-    """
-    options, first_row = unpack_options(*flat)
+def _choose(arguments: ReplaceArguments) -> tuple[Tensor, ...]:
+    """Everything of the forward pass but the rows: target_index and source_index (B, k), flat scores (see `ChoiceScores`)."""
+    target, source, gate_weight, gate_bias, seed, noise_target, noise_source, k, *_ = arguments
+    options = arguments.options
     gated = options.selection != "random"
     numel = ChoiceScores.numel(target.shape[0], target.shape[1], source.shape[1], gated)
     scores = torch.empty(numel, dtype=accumulation_dtype(target.dtype), device=target.device)
@@ -82,17 +69,17 @@ def _choose(
     elif noise_target is not None:
         noise, seed = (noise_target.contiguous(), noise_source.contiguous()), None
     noisy = noisy_target, noisy_source
-    index = launchers.select(noisy, gates if gated else None, noise, seed, k, options, first_row)
+    index = launchers.select(noisy, gates if gated else None, noise, seed, k, options, arguments.first_row)
     return *index, scores
 
 
 def patch_replace(target: Tensor, source: Tensor, *arguments) -> tuple[Tensor, ...]:
-    *index, scores = _choose(target, source, *arguments)
+    *index, scores = _choose(ReplaceArguments(target, source, *arguments))
     return launchers.replace(target, source, *index), *index, scores
 
 
 def patch_swap_(target: Tensor, source: Tensor, *arguments) -> tuple[Tensor, ...]:
-    *index, scores = _choose(target, source, *arguments)
+    *index, scores = _choose(ReplaceArguments(target, source, *arguments))
     launchers.swap(target, source, *index)
     return *index, scores
 

@@ -24,16 +24,16 @@ BAD = [
     ({"gate_weight": WEIGHT.to("meta")}, ValueError, "gate_weight must be on DEVICE"),
     ({"gate_bias": torch.randn(2)}, ValueError, r"gate_bias must be one number.* got shape \(2,\)"),
     ({"gate_bias": 0.5}, TypeError, "gate_bias must be a torch.Tensor, got float"),
-    ({"k": -1}, ValueError, r"k must be between 0 and 5 \(6 target and 5 source patches\), got -1"),
-    ({"k": 6}, ValueError, r"k must be between 0 and 5 \(6 target and 5 source patches\), got 6"),
-    ({"k": 2.0}, TypeError, "k must be an int, got float"),
-    ({"k": True}, TypeError, "k must be an int, got bool"),
-    ({"k": np.bool_(True)}, TypeError, "k must be an int, got bool"),
-    ({"k": torch.tensor(True)}, TypeError, "k must be an int, got Tensor"),
-    ({"k": np.float64(2.0)}, TypeError, "k must be an int, got float64"),
-    ({"k": np.int64(6)}, ValueError, r"k must be between 0 and 5 \(6 target and 5 source patches\), got 6"),
+    ({"k": -1}, ValueError, r"k must be an int between 0 and 5 \(6 target and 5 source patches\), got -1"),
+    ({"k": 6}, ValueError, r"k must be an int between 0 and 5 \(6 target and 5 source patches\), got 6"),
+    ({"k": 2.0}, TypeError, r"k must be an int between 0 and 5 \(6 target and 5 source patches\), got float"),
+    ({"k": True}, TypeError, r"k must be an int between 0 and 5 \(6 target and 5 source patches\), got bool"),
+    ({"k": np.bool_(True)}, TypeError, r"k must be an int between 0 and 5 \(6 target and 5 source patches\), got bool"),
+    ({"k": torch.tensor(True)}, TypeError, r"k must be an int between 0 and 5 \(6 target and 5 source patches\), got Tensor"),
+    ({"k": np.float64(2.0)}, TypeError, r"k must be an int between 0 and 5 \(6 target and 5 source patches\), got float64"),
+    ({"k": np.int64(6)}, ValueError, r"k must be an int between 0 and 5 \(6 target and 5 source patches\), got 6"),
     ({"exact_steps": np.bool_(True)}, TypeError, "exact_steps must be an int >= 0, or None for all steps, got bool"),
-    ({"seed": np.bool_(True)}, TypeError, "seed must be an int or an int64 tensor of one element, got bool"),
+    ({"seed": np.bool_(True)}, TypeError, "seed must be an int of 64 bits or an int64 tensor of one element, got bool"),
     ({"tau": 0.0}, ValueError, "tau must be finite and >= 1e-06, got 0.0"),
     ({"tau": 1e-30}, ValueError, "tau must be finite and >= 1e-06, got 1e-30"),
     ({"tau": float("nan")}, ValueError, "tau must be finite and >= 1e-06, got nan"),
@@ -45,16 +45,16 @@ BAD = [
     ({"tau": True}, TypeError, "tau must be a number, got bool"),
     ({"replace": "worst"}, ValueError, "replace must be one of 'lowest', 'highest', got 'worst'"),
     ({"pairing": None}, ValueError, "pairing must be one of 'position', 'score', got None"),
-    ({"exact_steps": -2}, ValueError, "exact_steps must be >= 0, or None for all steps, got -2"),
+    ({"exact_steps": -2}, ValueError, "exact_steps must be an int >= 0, or None for all steps, got -2"),
     ({"exact_steps": 1.5}, TypeError, "exact_steps must be an int >= 0, or None for all steps, got float"),
-    ({"selection": "topk", "seed": "x"}, TypeError, "seed must be an int or an int64 tensor of one element, got str"),
+    ({"selection": "topk", "seed": "x"}, TypeError, "seed must be an int of 64 bits or an int64 tensor of one element, got str"),
     ({"selection": "topk", "generator": 5}, TypeError, "generator must be a torch.Generator or None, got int"),
-    ({"seed": 1.0}, TypeError, "seed must be an int or an int64 tensor of one element, got float"),
-    ({"seed": 2**64}, ValueError, "seed must fit into 64 bits, got 18446744073709551616"),
+    ({"seed": 1.0}, TypeError, "seed must be an int of 64 bits or an int64 tensor of one element, got float"),
+    ({"seed": 2**64}, ValueError, "seed must be an int of 64 bits or an int64 tensor of one element, got 18446744073709551616"),
     (
         {"seed": torch.tensor([1, 2])},
         ValueError,
-        r"seed must be an int or an int64 tensor of one element, got torch.int64 of shape \(2,\)",
+        r"seed must be an int of 64 bits or an int64 tensor of one element, got torch.int64 of shape \(2,\)",
     ),
     ({"seed": 1, "generator": torch.Generator()}, ValueError, "seed and generator must not both be given"),
     ({"generator": 3}, TypeError, "generator must be a torch.Generator or None, got int"),
@@ -74,9 +74,9 @@ BAD = [
         ValueError,
         "noise must not be given together with seed",
     ),
-    ({"first_row": -1}, ValueError, r"first_row must lie in \[0, 2\^62\), got -1"),
-    ({"first_row": 2**63}, ValueError, r"first_row must lie in \[0, 2\^62\), got 9223372036854775808"),
-    ({"first_row": 1.0, "selection": "topk"}, TypeError, "first_row must be an int, got float"),
+    ({"first_row": -1}, ValueError, r"first_row must be an int in \[0, 2\^62\), got -1"),
+    ({"first_row": 2**63}, ValueError, r"first_row must be an int in \[0, 2\^62\), got 9223372036854775808"),
+    ({"first_row": 1.0, "selection": "topk"}, TypeError, r"first_row must be an int in \[0, 2\^62\), got float"),
     ({"straight_through": 1}, TypeError, "straight_through must be True, False or None, got int"),
     (
         {"straight_through": True, "selection": "random"},
@@ -115,7 +115,7 @@ def test_nested_tensors_are_refused():
 def test_the_other_entry_points_name_the_argument(device):
     with pytest.raises(ValueError, match="tokens must have shape"):
         gate_scores(TARGET[0].to(device), WEIGHT.to(device))
-    with pytest.raises(ValueError, match=r"k must be between 0 and 6 \(6 patches per row\), got 7"):
+    with pytest.raises(ValueError, match=r"k must be an int between 0 and 6 \(patches per row\), got 7"):
         gumbel_topk(torch.rand(2, 6), 7)
     with pytest.raises(ValueError, match="scores must have shape"):
         gumbel_topk(torch.tensor(1.0), 0)
@@ -125,7 +125,7 @@ def test_the_other_entry_points_name_the_argument(device):
         gumbel_topk(torch.rand(2, 6), 1, noise=torch.rand(2, 6), seed=1)
     with pytest.raises(ValueError, match="stream must be an int"):
         gumbel_topk(torch.rand(2, 6), 1, stream=-1)
-    with pytest.raises(ValueError, match=r"first_row must lie in \[0, 2\^62\), got -1"):
+    with pytest.raises(ValueError, match=r"first_row must be an int in \[0, 2\^62\), got -1"):
         gumbel_topk(torch.rand(2, 6), 1, first_row=-1)
     with pytest.raises(ValueError, match="dim must be an int >= 1, got 0"):
         PatchGate(0)
@@ -147,7 +147,7 @@ def test_the_other_entry_points_name_the_argument(device):
         ({"end": -1}, ValueError, "end must be >= 0 patches, got -1"),
         ({"end": "0"}, TypeError, "end must be an int .patches. or a float .share., got str"),
         ({"steps": 1}, ValueError, "steps must be an int >= 2, got 1"),
-        ({"steps": True}, ValueError, "steps must be an int >= 2, got True"),
+        ({"steps": True}, TypeError, "steps must be an int >= 2, got bool"),
         ({"start": np.bool_(True)}, TypeError, "start must be an int .patches. or a float .share., got bool"),
     ],
 )
@@ -160,5 +160,5 @@ def test_schedule_checks_its_call():
     with pytest.raises(ValueError, match=r"progress must lie in \[0, 1\], got 1.1"):
         ReplaceSchedule()(1.1, 10)
     for wrong in (-1, 2.0, True):
-        with pytest.raises(ValueError, match=f"num_patches must be an int >= 0, got {wrong}"):
+        with pytest.raises((TypeError, ValueError), match=r"num_patches must be an int >= 0, got (-1|float|bool)"):
             ReplaceSchedule()(0.5, wrong)
