@@ -147,9 +147,7 @@ _archive_task(
     "Covid3Month",
     "daily confirmed cases of a country over 84 days: its death rate (regression); 140 train, 61 test",
 )
-_archive_task(
-    "covid_death_levels", "Covid3Month_disc", "the same series, death rate in 3 classes; 140 train, 61 test"
-)
+_archive_task("covid_death_levels", "Covid3Month_disc", "the same series, death rate in 3 classes; 140 train, 61 test")
 _archive_task(
     "cardano_sentiment",
     "CardanoSentiment",
