@@ -106,9 +106,7 @@ def run(provider: Provider, call: Call, workload: Workload, noise) -> tuple[Tens
         Disagreement: the output has a shape that the definition's has not.
     """
     leaves = workload.leaves
-    if provider.in_place:
-        workload = workload.with_leaves(tuple(leaf.clone() for leaf in leaves))
-    output = call(workload, noise)
+    output = call(workload.copy() if provider.in_place else workload, noise)
     if workload.upstream is None:
         return output, ()
     if output.shape != workload.upstream.shape:

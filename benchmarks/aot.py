@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import csv
+import io
 import itertools
 import multiprocessing
-import os
 import re
 import subprocess
 import sys
@@ -20,6 +20,8 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+
+from benchmarks.records import write_aside
 
 RESULTS = Path(__file__).resolve().parent / "results" / "aot.csv"
 TARGETS = {
@@ -293,13 +295,11 @@ def compile_all(targets: list[str], workers: int = 2, names: list[str] | None = 
 
 def write(results: list[Result], path: Path = RESULTS) -> None:
     """Replaces the file as a whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Result)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(result) for result in results)
-    aside.replace(path)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Result)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(result) for result in results)
+    write_aside(path, text.getvalue().encode())
 
 
 def main() -> int:

@@ -130,9 +130,7 @@ def cpu_step(provider: Provider, call: Call, workload: Workload, inner: int = 1)
 
     def step() -> Sample:
         processor = processor_clock()
-        inputs = workload
-        if provider.in_place:
-            inputs = workload.with_leaves(tuple(leaf.clone() for leaf in leaves))
+        inputs = workload.copy() if provider.in_place else workload
         begin = time.perf_counter_ns(), processor()
         for _ in range(inner):
             output = call(inputs, None)
@@ -174,8 +172,7 @@ def cuda_step(provider: Provider, call: Call, workload: Workload, device: torch.
     def step() -> Sample:
         inputs = next(ring)
         leaves = inputs.leaves
-        if provider.in_place:
-            inputs = inputs.with_leaves(tuple(leaf.clone() for leaf in leaves))
+        inputs = inputs.copy() if provider.in_place else inputs
         events = [torch.cuda.Event(enable_timing=True) for _ in range(3)]
         torch.cuda._sleep(BACKLOG_CYCLES)
         events[0].record()
@@ -202,9 +199,7 @@ def cuda_graph_ms(provider: Provider, call: Call, workload: Workload, device: to
     leaves = workload.leaves
 
     def both() -> None:
-        inputs = workload
-        if provider.in_place:
-            inputs = workload.with_leaves(tuple(leaf.clone() for leaf in leaves))
+        inputs = workload.copy() if provider.in_place else workload
         output = call(inputs, None)
         if workload.upstream is not None:
             torch.autograd.grad(output, leaves, workload.upstream.to(output.dtype))

@@ -28,14 +28,12 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from transformers import RobertaConfig, RobertaModel
 
 from benchmarks import train_step
 from benchmarks.clock import Quantiles
 from benchmarks.records import ROOT, Provenance, Row, append, results_path
-from benchmarks.train_step import Setting
+from benchmarks.train_step import SETTINGS, Setting, blank_row
 from crossmodal.data.dataset import Batch
-from crossmodal.models.encoders.text import TextEncoder
 from crossmodal.settings import CheckpointConfig, Config, OptimizerConfig, ScheduleConfig
 from crossmodal.training.folder import RunFolder
 from crossmodal.training.objective import Position, Step
@@ -46,29 +44,6 @@ CPU = torch.device("cpu")
 METHODS = ("nft", "pare")
 
 
-def _tiny() -> TextEncoder:
-    sizes = {
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 16,
-        "vocab_size": 100,
-    }
-    dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    encoder = TextEncoder(
-        RobertaModel(RobertaConfig(**sizes, **dropout), add_pooling_layer=False), name="tiny", keep_source=True
-    )
-    encoder.attach((1, 40), patch_size=4)
-    return encoder
-
-
-# An encoder so small that what the engine adds to each step stands out of the noise, beside those of real sizes.
-SETTINGS = {
-    "tiny": (
-        Setting("tiny", _tiny, lambda n: torch.randn(n, 1, 40), lambda n: torch.randint(5, 100, (n, 8)), batch=2, k=4),
-    ),
-    **train_step.SETTINGS,
-}
 ROUNDS, STEPS = 8, 4
 
 
@@ -185,18 +160,8 @@ def overhead_rows(setting: Setting, method: str, times: Times) -> list[Row]:
     encoder = setting.make()
     rows = []
     for way in ("bare", "engine"):
-        row = Row(
-            case=setting.name,
-            batch=setting.batch,
-            num_target=encoder.num_tokens,
-            dim=encoder.width,
-            k=setting.k if method != "nft" else 0,
-            dtype="float32",
-            threads=torch.get_num_threads(),
-            operation="engine",
-            provider=f"{method}-{way}",
-            samples=len(times.cpu[way]),
-        )
+        names = {"operation": "engine", "provider": f"{method}-{way}"}
+        row = blank_row(setting, method, encoder, samples=len(times.cpu[way]), **names)
         row.both_ms, row.both_p20_ms, row.both_p80_ms = astuple(Quantiles.of(times.wall[way]))
         row.both_cpu_ms = Quantiles.of(times.cpu[way]).median
         row.samples_per_s = 1e3 * setting.batch / row.both_ms
@@ -249,19 +214,9 @@ def process_rows(setting: Setting, method: str, found: dict[int, list[float]], t
     rows = []
     for processes, rates in found.items():
         rate = Quantiles.of(rates)
-        row = Row(
-            case=setting.name,
-            batch=setting.batch,
-            num_target=encoder.num_tokens,
-            dim=encoder.width,
-            k=setting.k if method != "nft" else 0,
-            dtype="float32",
-            threads=threads,
-            operation="engine_processes",
-            provider=f"{method}-{processes}",
-            samples=len(rates),
-            samples_per_s=rate.median,
-        )
+        names = {"operation": "engine_processes", "provider": f"{method}-{processes}"}
+        row = blank_row(setting, method, encoder, samples=len(rates), **names)
+        row.threads, row.samples_per_s = threads, rate.median
         growth = rate.median / Quantiles.of(found[alone]).median
         row.note = f"{processes} process(es), {growth:.2f} times the samples/s of {alone}"
         rows.append(row)
@@ -324,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         worker(chosen[0], options.method, options.worker, options.steps)
         return 0
     provenance = Provenance.here(CPU, "engine")
-    print(f"{provenance.device}; torch {provenance.torch}; commit {provenance.commit or 'unknown'}; {provenance.date}")
+    print(provenance)
     csv = None if options.no_csv else options.csv or results_path(CPU)
     methods = (options.method,) if options.method else METHODS
     try:

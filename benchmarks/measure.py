@@ -212,7 +212,6 @@ def _fill_memory(row: Row, provider: Provider, call, workload: Workload, device:
 
     def step() -> None:
         nonlocal outputs
-        inputs = workload if copies is None else workload.with_leaves(copies)
         output = call(inputs, None)
         grads = ()
         if workload.upstream is not None:
@@ -220,7 +219,7 @@ def _fill_memory(row: Row, provider: Provider, call, workload: Workload, device:
         made = grads if provider.in_place else (output, *grads)
         outputs = sum(tensor.numel() * tensor.element_size() for tensor in made)
 
-    copies = tuple(leaf.clone() for leaf in workload.leaves) if provider.in_place else None
+    inputs = workload.copy() if provider.in_place else workload
     row.peak_mib = peak_mib(step, device)
     if row.peak_mib is not None:
         row.peak_beyond_outputs_mib = max(row.peak_mib - outputs / MIB, 0.0)

@@ -120,6 +120,9 @@ class Provenance:
         run = f"{now:%Y%m%dT%H%M%S}-{os.getpid()}"
         return cls(run, f"{now:%Y-%m-%dT%H:%M:%SZ}", commit, device_name(device), suite=suite)
 
+    def __str__(self) -> str:
+        return f"{self.device}; torch {self.torch}; commit {self.commit or 'unknown'}; {self.date}"
+
     def stamp(self, row: Row) -> Row:
         for name, value in asdict(self).items():
             setattr(row, name, value)

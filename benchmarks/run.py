@@ -142,7 +142,7 @@ def run(plans: Sequence[Plan], device: torch.device, *, seconds: float, csv: Pat
     provenance = Provenance.here(device, suite)
     torch.set_num_threads(1)
     read, copy = read_and_copy_gbs(device)
-    print(f"{provenance.device}; torch {provenance.torch}; commit {provenance.commit or 'unknown'}; {provenance.date}")
+    print(provenance)
     print(f"memory, one thread: reads {read:.1f} GB/s, copies {copy:.1f} GB/s (read + written)")
     everything = []
     for plan in sorted(plans, key=lambda plan: plan.heap != FRESH):

@@ -83,8 +83,10 @@ def _roberta(layers: int) -> TextEncoder:
 
 
 def _tiny() -> TextEncoder:
+    """So small that what surrounds the encoder in each step stands out."""
     sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 100}
-    model = RobertaModel(RobertaConfig(num_hidden_layers=1, **sizes), add_pooling_layer=False)
+    dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    model = RobertaModel(RobertaConfig(num_hidden_layers=1, **sizes, **dropout), add_pooling_layer=False)
     encoder = TextEncoder(model, name="tiny", keep_source=True)
     encoder.attach((1, 40), patch_size=4)
     return encoder
@@ -239,6 +241,20 @@ def seconds_of(functions: dict[str, Callable[[], None]], repeats: int) -> dict[s
     return {name: (Quantiles.of(wall[name]), Quantiles.of(cpu[name]).median) for name in functions}
 
 
+def blank_row(setting: Setting, way: str, encoder: Encoder, **fields) -> Row:
+    """The row of a way to train, without what was measured."""
+    return Row(
+        case=setting.name,
+        batch=setting.batch,
+        num_target=encoder.num_tokens,
+        dim=encoder.width,
+        k=setting.k if way != "nft" else 0,
+        dtype="float32",
+        threads=torch.get_num_threads(),
+        **fields,
+    )
+
+
 WAYS = {"nft": "ours", "pare": "ours", "pare-paper": "paper"}
 
 
@@ -251,20 +267,9 @@ def measure(setting: Setting, device: torch.device, *, repeats: int = STEPS_MEAS
     rows = []
     for way, family in WAYS.items():
         encoder = made[way][1].model.encoder
-        row = Row(
-            case=setting.name,
-            batch=setting.batch,
-            num_target=encoder.num_tokens,
-            dim=encoder.width,
-            k=setting.k if way != "nft" else 0,
-            dtype="float32",
-            threads=torch.get_num_threads(),
-            operation="train_step",
-            provider=way,
-            family=family,
-            backend=backend(device) if way == "pare" else "torch",
-            samples=repeats,
-        )
+        names = {"operation": "train_step", "provider": way, "family": family}
+        names["backend"] = backend(device) if way == "pare" else "torch"
+        row = blank_row(setting, way, encoder, samples=repeats, **names)
         (row.both_ms, row.both_p20_ms, row.both_p80_ms), cpu = astuple(times[way][0]), times[way][1]
         row.both_cpu_ms = cpu if device.type == "cpu" else None
         row.samples_per_s = 1e3 * setting.batch / honest_ms(row)
@@ -310,7 +315,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     device = parse_device(parser, options.device)
     provenance = Provenance.here(device, "train_step")
     torch.set_num_threads(options.threads)
-    print(f"{provenance.device}; torch {provenance.torch}; commit {provenance.commit or 'unknown'}; {provenance.date}")
+    print(provenance)
     csv = None if options.no_csv else options.csv or results_path(device)
     try:
         for setting in SETTINGS[options.size]:

@@ -1,6 +1,6 @@
 // The operators of the namespace pare_kernels on the CPU, on LibTorch's stable ABI.
 //
-// Schemas, fake kernels and autograd live in pare_kernels/_library.py. Here tensors become pointers and strides, the batch is
+// Schemas with the shapes of everything, fake kernels and autograd live in pare_kernels/_library.py. Here tensors become pointers and strides, the batch is
 // cut into tasks, and the core does the work. How a batch is cut depends on its shape alone, never on the number of threads,
 // and partial sums are added in a fixed order: a run repeats bit for bit on any number of threads.
 #include <torch/csrc/stable/library.h>
@@ -57,10 +57,14 @@ Tensor empty(std::initializer_list<std::int64_t> sizes, ScalarType dtype) {
   return tensor;
 }
 
-// The gradient of the gate's weight, (D,) or (1, D); of nothing where nobody needs it.
-Tensor empty_like_gate(const Tensor& weight, bool needed, ScalarType dtype) {
-  if (!needed) return empty({0}, dtype);
-  return weight.dim() == 2 ? empty({1, weight.numel()}, dtype) : empty({weight.numel()}, dtype);
+// A gradient, of nothing where nobody needs it.
+Tensor empty_if(bool needed, std::initializer_list<std::int64_t> sizes, ScalarType dtype) {
+  return needed ? empty(sizes, dtype) : empty({0}, dtype);
+}
+
+// That of the gate's weight, (D,) or (1, D).
+Tensor empty_like_gate(bool needed, const Tensor& weight, ScalarType dtype) {
+  return weight.dim() == 2 ? empty_if(needed, {1, weight.numel()}, dtype) : empty_if(needed, {weight.numel()}, dtype);
 }
 
 pare::Type type_of(const Tensor& tokens, const char* name) {
@@ -281,18 +285,17 @@ std::tuple<Tensor, Tensor, Tensor> gate_scores_backward(Tensor grad, Tensor scor
   const std::int64_t patches = input.view.patches;
   const Gate gate(weight, std::nullopt, type, input.features);
   const Numbers g(grad, acc, input.batch * patches, "grad"), s(scores, acc, input.batch * patches, "scores");
-  const Tensor dtokens =
-      need_tokens ? empty({input.batch, patches, input.features}, tokens.scalar_type()) : empty({0}, tokens.scalar_type());
-  const Tensor dweight = empty_like_gate(weight, need_weight, acc), dbias = empty({need_weight ? 1 : 0}, acc);
-  const pare::GateScoresBackward p{type,
-                                   input.view,
-                                   input.features,
-                                   g.data(),
-                                   s.data(),
-                                   gate.weight(),
-                                   need_tokens ? dtokens.data_ptr() : nullptr,
-                                   need_weight,
-                                   beyond_cache(bytes_of(input, type))};
+  const Tensor dtokens = empty_if(need_tokens, {input.batch, patches, input.features}, tokens.scalar_type());
+  const Tensor dweight = empty_like_gate(need_weight, weight, acc), dbias = empty_if(need_weight, {1}, acc);
+  const pare::GateScoresBackward p{.type = type,
+                                   .tokens = input.view,
+                                   .features = input.features,
+                                   .grad = g.data(),
+                                   .scores = s.data(),
+                                   .weight = gate.weight(),
+                                   .dtokens = need_tokens ? dtokens.data_ptr() : nullptr,
+                                   .need_weight = need_weight,
+                                   .streaming = beyond_cache(bytes_of(input, type))};
   for_samples_with_sums(input.batch, 1, patches * input.features, input.features, need_weight ? &dweight : nullptr, &dbias, acc,
                       [&](std::int64_t first, std::int64_t last, double* dw, double* db) {
                         pare::kernels().gate_scores_backward(p, first, last, dw, db);
@@ -331,18 +334,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> gumbel_topk(Tensor scores, std::optio
   const Tensor mask = empty({batch, patches}, dtype), relaxed = empty({batch, patches}, dtype);
   const Tensor noisy = empty({batch, patches}, dtype), indices = empty({batch, k}, ScalarType::Long);
   const bool is_double = dtype == ScalarType::Double;
-  const pare::GumbelTopK p{is_double,
-                           patches,
-                           k,
-                           tau,
-                           noise_scale,
-                           exact_steps,
-                           s.data(),
-                           n.noise,
-                           static_cast<std::int64_t*>(indices.data_ptr()),
-                           mask.data_ptr(),
-                           relaxed.data_ptr(),
-                           noisy.data_ptr()};
+  const pare::GumbelTopK p{.is_double = is_double,
+                           .patches = patches,
+                           .k = k,
+                           .tau = tau,
+                           .noise_scale = noise_scale,
+                           .exact_steps = exact_steps,
+                           .scores = s.data(),
+                           .noise = n.noise,
+                           .indices = static_cast<std::int64_t*>(indices.data_ptr()),
+                           .mask = mask.data_ptr(),
+                           .relaxed = relaxed.data_ptr(),
+                           .noisy = noisy.data_ptr()};
   const pare::Kernels& kernels = pare::kernels();
   for_samples(batch, kernels.samples_per_task(patches, is_double), relaxation_work(patches, k, exact_steps),
             [&](std::int64_t first, std::int64_t last) { kernels.gumbel_topk(p, first, last); });
@@ -356,7 +359,14 @@ Tensor gumbel_topk_backward(Tensor grad, Tensor noisy, std::int64_t k, double ta
   const Numbers s(noisy, dtype, batch * patches, "noisy"), c(grad, dtype, batch * patches, "grad");
   const Tensor ds = empty({batch, patches}, dtype);
   const bool is_double = dtype == ScalarType::Double;
-  const pare::Relax p{is_double, patches, k, tau, exact_steps, false, 0, s.data(), c.data(), ds.data_ptr()};
+  const pare::Relax p{.is_double = is_double,
+                      .patches = patches,
+                      .chosen = k,
+                      .tau = tau,
+                      .exact_steps = exact_steps,
+                      .scores = s.data(),
+                      .upstream = c.data(),
+                      .result = ds.data_ptr()};
   const pare::Kernels& kernels = pare::kernels();
   for_samples(batch, kernels.samples_per_task(patches, is_double), relaxation_work(patches, k, exact_steps),
             [&](std::int64_t first, std::int64_t last) { kernels.relax(p, first, last); });
@@ -383,15 +393,25 @@ void point_to_scores(Parameters& p, void* flat, ScalarType acc, std::int64_t bat
   p.gate_source = gates + batch * targets * size;
 }
 
-struct Choice {
-  Tensor target_index, source_index, scores;
-};
+void check_writable(const Tensor& tensor, const char* name) {
+  for (std::int64_t d = 0; d < tensor.dim(); ++d)
+    STD_TORCH_CHECK(tensor.stride(d) != 0 || tensor.size(d) <= 1, name,
+                    " must not be expanded: several of its elements share one place in memory. Clone it first");
+}
 
-// Chooses and moves rows: to `mixed`, or in place where it is null.
-Choice replace(const TokenInput& target, const TokenInput& source, pare::Type type, const Tensor* mixed,
-               const Tensor& gate_weight, const std::optional<Tensor>& gate_bias, const std::optional<Tensor>& seed,
-               const std::optional<Tensor>& noise_target, const std::optional<Tensor>& noise_source, std::int64_t k,
-               double noise_scale, std::int64_t selection, bool highest, bool by_score, std::int64_t first_row) {
+// patch_swap_ (`InPlace`) and patch_replace: choose, and exchange rows in place or move them to a new tensor. tau, exact_steps
+// and relax serve the backward pass alone.
+template <bool InPlace>
+auto replace(Tensor target_tensor, Tensor source_tensor, Tensor gate_weight, std::optional<Tensor> gate_bias,
+             std::optional<Tensor> seed, std::optional<Tensor> noise_target, std::optional<Tensor> noise_source,
+             std::int64_t k, double, double noise_scale, std::int64_t selection, bool highest, bool by_score, std::int64_t,
+             bool, std::int64_t first_row) {
+  const pare::Type type = type_of(target_tensor, "target");
+  if (InPlace) {
+    check_writable(target_tensor, "target");
+    check_writable(source_tensor, "source");
+  }
+  const TokenInput target(target_tensor, "target", InPlace), source(source_tensor, "source", InPlace);
   source.check_like(target, "source");
   const std::int64_t batch = target.batch, targets = target.view.patches, sources = source.view.patches;
   check_k(k, std::min(targets, sources));
@@ -406,62 +426,35 @@ Choice replace(const TokenInput& target, const TokenInput& source, pare::Type ty
                               batch * targets, "noise_target");
   const NoiseInput for_source(noisy ? noise_source : none, noisy ? seed : none, pare::source_stream, first_row, acc,
                               batch * sources, "noise_source");
-  Choice choice{empty({batch, k}, ScalarType::Long),
-                empty({batch, k}, ScalarType::Long),
-                empty({scores_numel(batch, targets, sources, scored)}, acc)};
-  pare::PatchReplace p{};
-  p.type = type;
-  p.features = target.features;
-  p.k = k;
-  p.target = target.view;
-  p.source = source.view;
-  p.mixed = mixed ? mixed->data_ptr() : nullptr;
-  p.weight = gate.weight();
-  p.bias = gate.bias();
-  p.noise_target = for_target.noise;
-  p.noise_source = for_source.noise;
-  p.noise_scale = noise_scale;
-  p.selection = how;
-  p.highest = highest;
-  p.by_score = by_score;
-  p.streaming = mixed && beyond_cache(bytes_of(target, type));
-  p.target_index = static_cast<std::int64_t*>(choice.target_index.data_ptr());
-  p.source_index = static_cast<std::int64_t*>(choice.source_index.data_ptr());
-  point_to_scores(p, choice.scores.data_ptr(), acc, batch, targets, sources, scored);
+  const Tensor target_index = empty({batch, k}, ScalarType::Long), source_index = empty({batch, k}, ScalarType::Long);
+  const Tensor scores = empty({scores_numel(batch, targets, sources, scored)}, acc);
+  std::optional<Tensor> mixed;
+  if (!InPlace) mixed = empty({batch, targets, target.features}, target_tensor.scalar_type());
+  pare::PatchReplace p{.type = type,
+                       .features = target.features,
+                       .k = k,
+                       .target = target.view,
+                       .source = source.view,
+                       .mixed = mixed ? mixed->data_ptr() : nullptr,
+                       .weight = gate.weight(),
+                       .bias = gate.bias(),
+                       .noise_target = for_target.noise,
+                       .noise_source = for_source.noise,
+                       .noise_scale = noise_scale,
+                       .selection = how,
+                       .highest = highest,
+                       .by_score = by_score,
+                       .streaming = mixed && beyond_cache(bytes_of(target, type)),
+                       .target_index = static_cast<std::int64_t*>(target_index.data_ptr()),
+                       .source_index = static_cast<std::int64_t*>(source_index.data_ptr())};
+  point_to_scores(p, scores.data_ptr(), acc, batch, targets, sources, scored);
   for_samples(batch, 1, (targets + sources) * (target.features + 16),
             [&](std::int64_t first, std::int64_t last) { pare::kernels().patch_replace(p, first, last); });
-  return choice;
-}
-
-std::tuple<Tensor, Tensor, Tensor, Tensor> patch_replace(
-    Tensor target, Tensor source, Tensor gate_weight, std::optional<Tensor> gate_bias, std::optional<Tensor> seed,
-    std::optional<Tensor> noise_target, std::optional<Tensor> noise_source, std::int64_t k, double, double noise_scale,
-    std::int64_t selection, bool highest, bool by_score, std::int64_t, bool, std::int64_t first_row) {
-  const pare::Type type = type_of(target, "target");
-  const TokenInput t(target, "target"), s(source, "source");
-  const Tensor mixed = empty({t.batch, t.view.patches, t.features}, target.scalar_type());
-  Choice c = replace(t, s, type, &mixed, gate_weight, gate_bias, seed, noise_target, noise_source, k, noise_scale, selection,
-                     highest, by_score, first_row);
-  return {mixed, c.target_index, c.source_index, c.scores};
-}
-
-void check_writable(const Tensor& tensor, const char* name) {
-  for (std::int64_t d = 0; d < tensor.dim(); ++d)
-    STD_TORCH_CHECK(tensor.stride(d) != 0 || tensor.size(d) <= 1, name,
-                    " must not be expanded: several of its elements share one place in memory. Clone it first");
-}
-
-std::tuple<Tensor, Tensor, Tensor> patch_swap_(
-    Tensor target, Tensor source, Tensor gate_weight, std::optional<Tensor> gate_bias, std::optional<Tensor> seed,
-    std::optional<Tensor> noise_target, std::optional<Tensor> noise_source, std::int64_t k, double, double noise_scale,
-    std::int64_t selection, bool highest, bool by_score, std::int64_t, bool, std::int64_t first_row) {
-  const pare::Type type = type_of(target, "target");
-  check_writable(target, "target");
-  check_writable(source, "source");
-  const TokenInput t(target, "target", true), s(source, "source", true);
-  Choice c = replace(t, s, type, nullptr, gate_weight, gate_bias, seed, noise_target, noise_source, k, noise_scale, selection,
-                     highest, by_score, first_row);
-  return {c.target_index, c.source_index, c.scores};
+  if constexpr (InPlace) {
+    return std::tuple(target_index, source_index, scores);
+  } else {
+    return std::tuple(*mixed, target_index, source_index, scores);
+  }
 }
 
 // All of an index at once, so that the loop is a vector loop: as unsigned numbers negative ones are large.
@@ -480,11 +473,11 @@ void check_index(const Numbers& index, std::int64_t count, std::int64_t patches,
 
 using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
-// `swapped`: target and source are the buffers after an exchange; only then may there be a gradient of the source buffer.
-Gradients replace_backward(const Tensor& grad, bool swapped, const std::optional<Tensor>& grad_source, const Tensor& target,
-                           const Tensor& source, const Tensor& gate_weight, const Tensor& target_index,
-                           const Tensor& source_index, const Tensor& scores, double tau, std::int64_t exact_steps, bool highest,
-                           bool relax, bool need_target, bool need_source, bool need_gate) {
+// Of patch_swap_ (`Swapped`: target and source are the buffers after the exchange) and of patch_replace, which has no grad_source.
+template <bool Swapped>
+Gradients replace_backward(Tensor grad, std::optional<Tensor> grad_source, Tensor target, Tensor source, Tensor gate_weight,
+                           Tensor target_index, Tensor source_index, Tensor scores, double tau, std::int64_t exact_steps,
+                           bool highest, bool relax, bool need_target, bool need_source, bool need_gate) {
   const pare::Type type = type_of(target, "target");
   const ScalarType acc = acc_of(type), dtype = target.scalar_type();
   // Without the relaxation nothing is read from the tokens: their strides do not matter.
@@ -509,30 +502,29 @@ Gradients replace_backward(const Tensor& grad, bool swapped, const std::optional
   const Gate gate(gate_weight, std::nullopt, type, t.features);
   std::optional<Numbers> numbers;
   if (relax) numbers.emplace(scores, acc, scores_numel(batch, targets, sources, true), "scores");
-  const Tensor dtarget = need_target ? empty({batch, targets, t.features}, dtype) : empty({0}, dtype);
-  const Tensor dsource = need_source ? empty({batch, sources, t.features}, dtype) : empty({0}, dtype);
-  const Tensor dweight = empty_like_gate(gate_weight, need_gate, acc), dbias = empty({need_gate ? 1 : 0}, acc);
-  pare::PatchReplaceBackward p{};
-  p.type = type;
-  p.features = t.features;
-  p.k = k;
-  p.grad = y.view;
-  if (y_source) p.grad_source = y_source->view;
-  p.target = t.view;
-  p.source = s.view;
-  p.swapped = swapped;
-  p.weight = gate.weight();
+  const Tensor dtarget = empty_if(need_target, {batch, targets, t.features}, dtype);
+  const Tensor dsource = empty_if(need_source, {batch, sources, t.features}, dtype);
+  const Tensor dweight = empty_like_gate(need_gate, gate_weight, acc), dbias = empty_if(need_gate, {1}, acc);
+  pare::PatchReplaceBackward p{.type = type,
+                               .features = t.features,
+                               .k = k,
+                               .grad = y.view,
+                               .grad_source = y_source ? y_source->view : pare::Tokens{},
+                               .target = t.view,
+                               .source = s.view,
+                               .swapped = Swapped,
+                               .weight = gate.weight(),
+                               .target_index = static_cast<const std::int64_t*>(slots.data()),
+                               .source_index = static_cast<const std::int64_t*>(patches.data()),
+                               .tau = tau,
+                               .exact_steps = exact_steps,
+                               .highest = highest,
+                               .relax = relax,
+                               .need_gate = need_gate,
+                               .streaming = beyond_cache(bytes_of(t, type) + bytes_of(s, type)),
+                               .dtarget = need_target ? dtarget.data_ptr() : nullptr,
+                               .dsource = need_source ? dsource.data_ptr() : nullptr};
   if (numbers) point_to_scores(p, numbers->data(), acc, batch, targets, sources, true);
-  p.target_index = static_cast<const std::int64_t*>(slots.data());
-  p.source_index = static_cast<const std::int64_t*>(patches.data());
-  p.tau = tau;
-  p.exact_steps = exact_steps;
-  p.highest = highest;
-  p.relax = relax;
-  p.need_gate = need_gate;
-  p.streaming = beyond_cache(bytes_of(t, type) + bytes_of(s, type));
-  p.dtarget = need_target ? dtarget.data_ptr() : nullptr;
-  p.dsource = need_source ? dsource.data_ptr() : nullptr;
   const pare::Kernels& kernels = pare::kernels();
   const std::int64_t per_task = relax ? kernels.samples_per_task(std::min(targets, sources), type == pare::Type::f64) : 1;
   for_samples_with_sums(batch, per_task, (targets + sources) * (t.features + 16), t.features, need_gate ? &dweight : nullptr,
@@ -545,16 +537,8 @@ Gradients replace_backward(const Tensor& grad, bool swapped, const std::optional
 Gradients patch_replace_backward(Tensor grad, Tensor target, Tensor source, Tensor gate_weight, Tensor target_index,
                                  Tensor source_index, Tensor scores, double tau, std::int64_t exact_steps, bool highest,
                                  bool relax, bool need_target, bool need_source, bool need_gate) {
-  return replace_backward(grad, false, std::nullopt, target, source, gate_weight, target_index, source_index, scores, tau,
-                          exact_steps, highest, relax, need_target, need_source, need_gate);
-}
-
-Gradients patch_swap_backward(Tensor grad_target, std::optional<Tensor> grad_source, Tensor target, Tensor source,
-                              Tensor gate_weight, Tensor target_index, Tensor source_index, Tensor scores, double tau,
-                              std::int64_t exact_steps, bool highest, bool relax, bool need_target, bool need_source,
-                              bool need_gate) {
-  return replace_backward(grad_target, true, grad_source, target, source, gate_weight, target_index, source_index, scores,
-                          tau, exact_steps, highest, relax, need_target, need_source, need_gate);
+  return replace_backward<false>(grad, std::nullopt, target, source, gate_weight, target_index, source_index, scores, tau,
+                                 exact_steps, highest, relax, need_target, need_source, need_gate);
 }
 
 std::string cpu_capability() { return pare::kernels().name; }
@@ -574,8 +558,8 @@ STABLE_TORCH_LIBRARY_IMPL(pare_kernels, CPU, m) {
   m.impl("gate_scores_backward", TORCH_BOX(&gate_scores_backward));
   m.impl("gumbel_topk", TORCH_BOX(&gumbel_topk));
   m.impl("gumbel_topk_backward", TORCH_BOX(&gumbel_topk_backward));
-  m.impl("patch_replace", TORCH_BOX(&patch_replace));
+  m.impl("patch_replace", TORCH_BOX(&replace<false>));
   m.impl("patch_replace_backward", TORCH_BOX(&patch_replace_backward));
-  m.impl("patch_swap_", TORCH_BOX(&patch_swap_));
-  m.impl("patch_swap_backward", TORCH_BOX(&patch_swap_backward));
+  m.impl("patch_swap_", TORCH_BOX(&replace<true>));
+  m.impl("patch_swap_backward", TORCH_BOX(&replace_backward<true>));
 }

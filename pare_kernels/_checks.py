@@ -81,7 +81,7 @@ def as_int(value: Any) -> int | None:
 def check_int(name: str, value: Any, least: int, most: int | None, wanted: str, *numbers: int) -> int:
     """`value` as an int, least <= value <= most. `wanted` says so; it is filled in with the numbers only on failure: in a traced
     graph that would fix them."""
-    number = as_int(value)
+    number = value if type(value) is int else as_int(value)
     if number is None:
         raise TypeError(f"{name} must be {wanted.format(*numbers)}, got {type(value).__name__}")
     if number < least or (most is not None and number > most):
@@ -213,7 +213,6 @@ def check_replace(
     source: Tensor,
     gate_weight: Tensor,
     gate_bias: Tensor | None,
-    *,
     k: SupportsIndex,
     seed: SupportsIndex | Tensor | None,
     generator: torch.Generator | None,

@@ -40,24 +40,24 @@ Result = TypeVar("Result")
 _ops = torch.ops.pare_kernels
 
 
-def _call(name: str, differentiable: tuple[Tensor | None, ...], *others):
-    """One registered operator, whose arguments begin with those that may need a gradient.
+def _call(name: str, arguments: tuple, differentiable: int):
+    """One registered operator, of whose arguments the first `differentiable` may need a gradient.
 
     Its registered autograd formula costs more than a tiny call itself: the same formula as an autograd function serves where
     nothing is traced, and none where no gradient is needed.
     """
     operator = getattr(_ops, name).default
     if torch.compiler.is_compiling():
-        return operator(*differentiable, *others)
+        return operator(*arguments)
     if torch._C._are_functorch_transforms_active():
-        return _library.TRANSFORMABLE[name].apply(*differentiable, *others)
-    if _needs_gradient(*differentiable):
-        return _library.EAGER[name].apply(*differentiable, *others)
+        return _library.TRANSFORMABLE[name].apply(*arguments)
+    if _needs_gradient(arguments[:differentiable]):
+        return _library.EAGER[name].apply(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
-        return operator(*differentiable, *others)
+        return operator(*arguments)
 
 
-def _needs_gradient(*tensors: Tensor | None) -> bool:
+def _needs_gradient(tensors: tuple[Tensor | None, ...]) -> bool:
     if forward_ad._current_level >= 0:
         return True  # there are no forward-mode derivatives: the autograd function says so where one is asked for
     if torch.is_grad_enabled():
@@ -83,7 +83,7 @@ def gate_scores(tokens: Tensor, gate_weight: Tensor, gate_bias: Tensor | None = 
     """
     check_tokens("tokens", tokens)
     check_gate(gate_weight, gate_bias, "tokens", tokens)
-    return _call("gate_scores", (tokens, gate_weight, gate_bias))
+    return _call("gate_scores", (tokens, gate_weight, gate_bias), 3)
 
 
 def gumbel_topk(
@@ -141,9 +141,8 @@ def gumbel_topk(
     seed = settle_seed(seed, generator, noise, scores.device)
     # The cast stays outside the operator, so that autograd brings the gradient back in the type of the scores.
     rows = rows.to(accumulation_dtype(scores.dtype))
-    mask, relaxed, _, indices = _call(
-        "gumbel_topk", (rows,), noise, seed, stream, k, tau, noise_scale, steps, first_row
-    )
+    arguments = rows, noise, seed, stream, k, tau, noise_scale, steps, first_row
+    mask, relaxed, _, indices = _call("gumbel_topk", arguments, 1)
     leading = scores.shape[:-1]
     return TopKResult(
         indices.reshape(*leading, k), mask.to(scores.dtype).reshape(scores.shape), relaxed.reshape(scores.shape)
@@ -224,16 +223,15 @@ def patch_replace(
         exact_steps=exact_steps,
         straight_through=straight_through,
     )
-    randomness = {"seed": seed, "generator": generator, "noise": noise, "first_row": first_row}
-    return replace_with(options, target, source, gate_weight, gate_bias, k=k, **randomness)
+    randomness = seed, generator, noise, first_row
+    return replace_with(options, target, source, gate_weight, gate_bias, k, *randomness)
 
 
-def replace_with(options: ReplaceOptions, *tensors: Tensor | None, **amount: Any) -> PatchReplaceResult:
-    """`patch_replace` with its options as one; `amount`: k and the randomness."""
-    arguments = check_replace(options, *tensors, **amount)
-    mixed, target_index, source_index, _ = _call("patch_replace", arguments[:4], *arguments[4:])
-    lam = replaced_share(arguments.k, arguments.target.shape[1])
-    return PatchReplaceResult(mixed, lam, target_index, source_index)
+def replace_with(options: ReplaceOptions, target: Tensor, source: Tensor, *rest: Any) -> PatchReplaceResult:
+    """`patch_replace` with its options as one; `rest`: the gate, k and the randomness, as `check_replace` takes them."""
+    arguments = check_replace(options, target, source, *rest)
+    mixed, target_index, source_index, _ = _call("patch_replace", arguments, 4)
+    return PatchReplaceResult(mixed, replaced_share(arguments.k, target.shape[1]), target_index, source_index)
 
 
 def _as_in(
@@ -278,8 +276,8 @@ def patch_swap_(
         RuntimeError: a leaf tensor that requires a gradient, or an inference tensor outside `torch.inference_mode()` (as for every
             in-place operation of PyTorch).
     """
-    randomness = {"seed": seed, "generator": generator, "noise": noise, "first_row": first_row}
-    arguments = check_replace(replace_options(**options), target, source, gate_weight, gate_bias, k=k, **randomness)
+    randomness = seed, generator, noise, first_row
+    arguments = check_replace(replace_options(**options), target, source, gate_weight, gate_bias, k, *randomness)
     read = {
         "gate_weight": gate_weight,
         "gate_bias": gate_bias,
@@ -287,18 +285,22 @@ def patch_swap_(
         "noise[1] (source)": arguments.noise_source,
     }
     _check_in_place({"target": target, "source": source}, read)
-    needs_gradient = _needs_gradient(*arguments[:4])
+    needs_gradient = _needs_gradient(arguments[:4])
     copies = needs_gradient and (torch.compiler.is_compiling() or target._is_view() or source._is_view())
     if copies or torch._C._are_functorch_transforms_active():
         # Under torch.func and in a traced graph no autograd function can mark its inputs as changed, and none with several
         # outputs may mark a view.
-        mixed, displaced, target_index, source_index, _ = _call("patch_swap", arguments[:4], *arguments[4:])
+        mixed, displaced, target_index, source_index, _ = _call("patch_swap", arguments, 4)
         target.copy_(mixed)
         source.copy_(displaced)
     elif needs_gradient:
         _, _, target_index, source_index, _ = _library.PatchSwap.apply(*arguments)
-    else:
+    elif torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
         target_index, source_index, _ = _ops.patch_swap_.default(*arguments)
+    else:  # the same by a shorter way: `_library._count_versions` costs more than a tiny exchange itself
+        torch.autograd.graph.increment_version((target, source))
+        with torch._C._AutoDispatchBelowADInplaceOrView():
+            target_index, source_index, _ = _ops.patch_swap_.default(*arguments)
     return PatchReplaceResult(target, replaced_share(arguments.k, target.shape[1]), target_index, source_index)
 
 
@@ -309,6 +311,8 @@ def _check_in_place(written: dict[str, Tensor], read: dict[str, Tensor | None]) 
         ValueError, RuntimeError: a tensor that cannot be changed in place, or one that shares memory with another.
     """
     for name, tensor in written.items():
+        if tensor.is_contiguous():
+            continue
         extent = 1  # of the inner dimensions in memory; a dimension that steps over all of it meets none of its elements twice
         for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
             if size > 1 and stride < extent:

@@ -84,8 +84,8 @@ class PatchReplace(nn.Module):
         first_row: SupportsIndex = 0,
     ) -> PatchReplaceResult:
         """target (B, Nt, dim), source (B, Ns, dim) -> `PatchReplaceResult`."""
-        randomness = {"seed": seed, "generator": generator, "noise": noise, "first_row": first_row}
-        return replace_with(self.options, target, source, self.gate.weight, self.gate.bias, k=k, **randomness)
+        randomness = seed, generator, noise, first_row
+        return replace_with(self.options, target, source, self.gate.weight, self.gate.bias, k, *randomness)
 
     if TYPE_CHECKING:
         __call__ = forward

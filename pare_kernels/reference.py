@@ -341,8 +341,8 @@ def patch_replace(
 ) -> PatchReplaceResult:
     """What `pare_kernels.patch_replace` computes, same arguments and result (see there), as one differentiable expression."""
     choice = replace_options(**options)
-    randomness = {"seed": seed, "generator": generator, "noise": noise, "first_row": first_row}
-    arguments = check_replace(choice, target, source, gate_weight, gate_bias, k=k, **randomness)
+    randomness = seed, generator, noise, first_row
+    arguments = check_replace(choice, target, source, gate_weight, gate_bias, k, *randomness)
     s_target, s_source, *_ = choice_scores(arguments)
     target_index, source_index = choose_patches(
         s_target.detach(), s_source.detach(), arguments.k, replace=choice.replace, pairing=choice.pairing

@@ -2,7 +2,7 @@
 //
 // One source for two layouts: a row laid along the vectors (its sums end in a reduction over the lanes), or as many rows as
 // there are lanes, one per lane (no reduction; for short rows). A state is a vector of weights y and one scale per row,
-// p = y * scale.
+// p = y * scale. All arrays of T are of `Layout::values()` numbers.
 //
 // A patch with p > 1/2 is "dominant": 1 - p would cancel, so it is `rest`, the sum of the others over the sum of all. There
 // is at most one per row; it is taken out of the vector pass (its weight is 0 there) and handled by itself, in double.

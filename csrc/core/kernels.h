@@ -1,7 +1,8 @@
 // The core's interface: plain pointers in, plain pointers out, one table of functions per instruction set.
 //
-// Shapes: B samples of a batch, N patches (targets, sources), D features; "rows" are patches. Strides count elements. Scores,
-// noise and gate weights are in the accumulation type: double for double tokens, else float.
+// Shapes: B samples of a batch, N patches (Nt of the target, Ns of the source), D features. A row of scores has the N numbers of
+// one sample, a row of tokens the D features of one patch. Strides count elements. Scores, noise and gate weights are in the
+// accumulation type: double for double tokens, else float.
 #pragma once
 
 #include "core/common.h"
@@ -58,30 +59,30 @@ struct GumbelTopK {
   const void* scores;        // (B, N)
   Noise noise;
   std::int64_t* indices;  // (B, k) ascending
-  void* mask;             // (B, N) or null
-  void* relaxed;          // (B, N) or null
+  void* mask;             // (B, N)
+  void* relaxed;          // (B, N)
   void* noisy;            // (B, N)
 };
 
-// Relaxation of (rows, N) scores; `upstream` null: h, else J(h)^T upstream.
+// Relaxation of rows of scores: h, or J(h)^T upstream.
 struct Relax {
   bool is_double;
   std::int64_t patches, chosen;
   double tau;
   std::int64_t exact_steps;
-  bool negate;
-  int route;  // 0: automatic
-  const void* scores;
-  const void* upstream;
-  void* result;
+  bool negate = false;
+  int route = 0;  // automatic
+  const void* scores;    // (B, N)
+  const void* upstream;  // (B, N), or null: h is wanted
+  void* result;          // (B, N)
 };
 
 struct PatchReplace {
   Type type;
   std::int64_t features, k;
   Tokens target, source;
-  void* mixed;  // (B, Nt, D) contiguous; null: exchange the rows in place
-  const void* weight;
+  void* mixed;         // (B, Nt, D) contiguous; null: exchange the rows in place
+  const void* weight;  // (D,)
   double bias;
   Noise noise_target, noise_source;
   double noise_scale;
@@ -89,8 +90,8 @@ struct PatchReplace {
   bool highest, by_score;
   bool streaming;
   std::int64_t *target_index, *source_index;  // (B, k)
-  void *gate_target, *gate_source;            // (B, N); not written for Selection::random
-  void *noisy_target, *noisy_source;          // (B, N)
+  void *gate_target, *gate_source;            // (B, Nt), (B, Ns); not written for Selection::random
+  void *noisy_target, *noisy_source;          // (B, Nt), (B, Ns)
 };
 
 struct PatchReplaceBackward {
@@ -100,14 +101,15 @@ struct PatchReplaceBackward {
   Tokens grad_source;  // of the source buffer after an exchange; data null where there is none
   Tokens target, source;
   bool swapped;  // target and source are the buffers after an exchange
-  const void* weight;
-  const void *gate_target, *gate_source, *noisy_target, *noisy_source;
-  const std::int64_t *target_index, *source_index;
+  const void* weight;                               // (D,)
+  const void *gate_target, *gate_source;            // (B, Nt), (B, Ns)
+  const void *noisy_target, *noisy_source;          // (B, Nt), (B, Ns)
+  const std::int64_t *target_index, *source_index;  // (B, k)
   double tau;
   std::int64_t exact_steps;
   bool highest, relax, need_gate;
   bool streaming;
-  void *dtarget, *dsource;  // contiguous, or null
+  void *dtarget, *dsource;  // (B, Nt, D), (B, Ns, D) contiguous, or null
 };
 
 // All functions handle samples first .. last-1 of the batch; backward passes add to `dweight` (D,) and `dbias`, in double.

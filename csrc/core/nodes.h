@@ -113,13 +113,13 @@ class CompressedRow {
   const double* start() const { return start_; }
   const double* weight() const { return weight_; }
 
-  // values_j = sum_i g_i L_j(u_i) (g null: 1) for the nodes, g itself for the head.
+  // (N,) g to (slots,) values: values_j = sum_i g_i L_j(u_i) (g null: 1) for the nodes, g itself for the head.
   void gather_all(const float* g, double* values) const {
     for (int j = 0; j < head; ++j) values[j] = g[head_patch_[j]];
     gather_nodes(g, values);
   }
 
-  // out_i = the interpolant of `values` at u_i; for the head the value itself; 0 for excluded patches.
+  // (slots,) values to (N,) out: out_i = the interpolant at u_i; for the head the value itself; 0 for excluded patches.
   void spread_values(const double* values, float* out) const {
     alignas(64) double table[most_nodes * row_of_cell];
     coefficients(values, table, false);
@@ -128,7 +128,7 @@ class CompressedRow {
     for (int j = 0; j < head; ++j) out[head_patch_[j]] = static_cast<float>(values[j]);
   }
 
-  // out_i = (g_i K'(u_i) + H'(u_i)) / scale, d/du of the interpolants; for the head `direct` / scale.
+  // (N,) out_i = (g_i K'(u_i) + H'(u_i)) / scale, d/du of the interpolants of (slots,) values; for the head `direct` / scale.
   void spread_slopes(const float* g, const double* k_values, const double* h_values, const double* direct, double scale,
                      float* out) const {
     alignas(64) double k_table[most_nodes * row_of_cell];
@@ -265,8 +265,8 @@ class NodeFlow {
     return true;
   }
 
-  // After `run` with a history: from gamma = dL/dk back through the saved steps to lambda = dL/d(log start), and
-  // dweight = dL/dweight.
+  // After `run` with a history (steps, slots): from gamma = dL/dk back through the saved steps to lambda = dL/d(log start), and
+  // dweight = dL/dweight, (slots,) each.
   void run_back(std::int64_t steps, const double* gamma, const double* history, double* lambda, double* dweight) const {
     std::fill(lambda, lambda + slots_, 0.0);
     std::fill(dweight, dweight + slots_, 0.0);

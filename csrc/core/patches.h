@@ -13,6 +13,7 @@ PARE_INLINE Token* row_of(const Tokens& tokens, std::int64_t sample, std::int64_
   return static_cast<Token*>(tokens.data) + sample * tokens.sample_stride + row * tokens.row_stride;
 }
 
+// The (N,) scores of the patches of one sample, of any strides.
 template <class Token>
 void score_sample(const Tokens& tokens, std::int64_t sample, std::int64_t features, const Acc<Token>* weight,
                 Acc<Token> bias, Acc<Token>* scores) {
@@ -28,7 +29,7 @@ void score_sample(const Tokens& tokens, std::int64_t sample, std::int64_t featur
   sigmoid_row(scores, tokens.patches);
 }
 
-// noisy = gate + noise_scale * noise; the gate alone without noise, the noise alone without a gate.
+// noisy = gate + noise_scale * noise, (N,) of one sample; the gate alone without noise, the noise alone without a gate.
 template <class T>
 void add_noise(const Noise& noise, std::int64_t sample, std::int64_t patches, double noise_scale, const T* gate, T* noisy) {
   const auto bytes = sizeof(T) * static_cast<std::size_t>(patches);
@@ -47,6 +48,7 @@ void add_noise(const Noise& noise, std::int64_t sample, std::int64_t patches, do
   }
 }
 
+// Moves the rows of tokens of one sample to `mixed`, or exchanges them in place; target_index and source_index (k,).
 template <class Token>
 void move_rows(const PatchReplace& p, std::int64_t sample, const std::int64_t* target_index,
                const std::int64_t* source_index) {
@@ -205,7 +207,7 @@ class PatchReplaceGradient {
  private:
   static constexpr std::int64_t none = -1;
 
-  // source_in: the source patch in each target slot; slot_of: the slot of each source patch; or none.
+  // source_in (count, Nt): the source patch in each target slot; slot_of (count, Ns): the slot of each source patch; or none.
   void invert_indices() {
     std::fill(source_in_, source_in_ + count_ * targets_, none);
     std::fill(slot_of_, slot_of_ + count_ * sources_, none);
@@ -229,7 +231,8 @@ class PatchReplaceGradient {
                                         : row_of<const Token>(p_.source, first_ + i, m);
   }
 
-  // <grad[slot], mixed[slot]>: of a kept slot it belongs to its target patch, of a replaced one to its source patch.
+  // <grad[slot], mixed[slot]>: of a kept slot it belongs to its target patch, of a replaced one to its source patch. c_target
+  // (count, Nt), c_source (count, Ns).
   void row_dots(T* c_target, T* c_source) const {
     std::fill(c_source, c_source + count_ * sources_, T(0));
     for (std::int64_t i = 0; i < count_; ++i) {
@@ -247,7 +250,7 @@ class PatchReplaceGradient {
     }
   }
 
-  // dz = J(h)^T c * g (1 - g)
+  // dz = J(h)^T c * g (1 - g), all (count, N)
   void score_gradient(std::int64_t patches, std::int64_t chosen, bool negate, const void* noisy, const void* gate,
                       const T* c, T* dz) const {
     const Relaxation relaxation{patches, chosen, p_.tau, p_.exact_steps, negate, automatic};

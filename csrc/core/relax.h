@@ -13,12 +13,12 @@
 namespace pare::PARE_ISA {
 
 struct Relaxation {
-  std::int64_t patches;    // N
+  std::int64_t patches;  // N
   std::int64_t chosen;   // n, 0 <= n <= N
   double tau;
   std::int64_t exact_steps;  // -1: all
-  bool negate;           // relax -s
-  int route;             // Route; automatic unless a test forces one
+  bool negate;               // relax -s
+  int route;                 // Route; automatic unless a test forces one
 
   std::int64_t exact() const { return exact_steps < 0 ? chosen : std::min(exact_steps, chosen); }
   std::int64_t tail() const { return chosen - exact(); }
@@ -44,7 +44,7 @@ class Rows {
         stride_(stride(exact_, values_)),
         segments_(exact_ == 0 ? 0 : (exact_ + stride_ - 1) / stride_) {}
 
-  // rows scores of S each, `rows` of them (at most the lanes), to h.
+  // (rows, N) scores to h (rows, N); at most as many rows as there are lanes.
   template <class S>
   void forward(const S* scores, int rows, S* h_out) const {
     Scratch scratch(3 * Scratch::bytes<T>(values_));
@@ -65,6 +65,7 @@ class Rows {
     scatter(h, rows, h_out, false);
   }
 
+  // (rows, N) upstream and scores to ds (rows, N).
   template <class S>
   void backward(const S* upstream, const S* scores, int rows, S* ds_out) const {
     const std::int64_t kept = segments_ > 1 ? segments_ : 0;
@@ -251,7 +252,7 @@ void for_routes(const Relaxation& r, const S* scores, std::int64_t rows, Body bo
   }
 }
 
-// (rows, patches) scores to h.
+// (rows, N) scores to h (rows, N).
 template <class S>
 void relax_forward(const Relaxation& r, const S* scores, std::int64_t rows, S* h) {
   if (r.chosen == 0 || r.patches == 0) {
@@ -263,7 +264,7 @@ void relax_forward(const Relaxation& r, const S* scores, std::int64_t rows, S* h
   });
 }
 
-// (rows, patches) upstream gradients c = dL/dh and scores to ds = J(h)^T c.
+// (rows, N) upstream gradients c = dL/dh and scores to ds = J(h)^T c (rows, N).
 template <class S>
 void relax_backward(const Relaxation& r, const S* upstream, const S* scores, std::int64_t rows, S* ds) {
   if (r.chosen == 0 || r.patches == 0) {

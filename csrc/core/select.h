@@ -78,8 +78,8 @@ K nth_largest(const K* keys, std::int64_t count, std::int64_t n, K* room) {
   return low;
 }
 
-// Splits 0 .. count-1 into the n best (`chosen`, ascending) and the others (`rest`, ascending); either may be null. The
-// buffers hold one index more than they receive. `room` holds `count` keys.
+// Splits the indices 0 .. count-1 of the keys into the n best (`chosen`, ascending) and the others (`rest`, ascending); either may
+// be null. The buffers hold one index more than they receive. `room` holds `count` keys.
 template <class K>
 void split(const K* keys, std::int64_t count, std::int64_t n, std::int64_t* chosen, std::int64_t* rest, K* room) {
   if (count == 0) return;
@@ -129,7 +129,8 @@ struct PairingScratch {
   }
 };
 
-// The k target slots that give way, ascending, and the source patch that goes into each.
+// The k target slots that give way, ascending, and the source patch that goes into each, from the (targets,) and (sources,)
+// scores of one sample.
 //
 // The targets - k best targets stay (of the negated scores with `highest`), the k best sources come. By position: both
 // ascending. By score: the slots from the lowest score up take the sources from the best down.

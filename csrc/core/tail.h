@@ -26,7 +26,7 @@ class Tail {
     solve();
   }
 
-  // h += tail.
+  // h += tail; `Layout::values()` numbers, like y, c and a.
   void add_to(T* h) const {
     const V factor = load(factor_);
     const V tau = broadcast<T>(static_cast<T>(flow_.tau()));

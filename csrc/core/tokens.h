@@ -31,12 +31,12 @@ void sigmoid_row(T* z, std::int64_t count) {
   }
 }
 
-// scores[n] = sigmoid(<tokens[n], weight> + bias) for `rows` rows.
+// (N, D) tokens and a (D,) weight to (N,) scores: scores[n] = sigmoid(<tokens[n], weight> + bias).
 template <class Token>
-void gate_scores(const Token* tokens, std::int64_t row_stride, std::int64_t rows, std::int64_t features,
+void gate_scores(const Token* tokens, std::int64_t row_stride, std::int64_t patches, std::int64_t features,
                  const Acc<Token>* weight, Acc<Token> bias, Acc<Token>* scores) {
-  for (std::int64_t n = 0; n < rows; ++n) scores[n] = dot(tokens + n * row_stride, weight, features) + bias;
-  sigmoid_row(scores, rows);
+  for (std::int64_t n = 0; n < patches; ++n) scores[n] = dot(tokens + n * row_stride, weight, features) + bias;
+  sigmoid_row(scores, patches);
 }
 
 // Whether stores of whole vectors that bypass the caches may go to this row.

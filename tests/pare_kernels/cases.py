@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from pare_kernels import reference
+from pare_kernels._checks import ReplaceArguments, ReplaceOptions
 
 OPTION_WORDS = [
     {"selection": selection, "replace": replace, "pairing": pairing}
@@ -32,6 +33,12 @@ def make_inputs(batch, num_target, num_source, dim, dtype=torch.float64, seed=0,
     )
     device = torch.get_default_device() if device is None else device
     return [tensor.to(device, dtype).requires_grad_(requires_grad) for tensor in tensors]
+
+
+def raw_arguments(*tensors, k, seed=None, noise=(None, None), first_row=0, **options):
+    """What the raw operators take for (target, source, gate_weight, gate_bias)."""
+    seed = None if seed is None else torch.tensor(seed)
+    return ReplaceArguments(*tensors, seed, *noise, k, *ReplaceOptions(**options).flat, first_row)
 
 
 def on_host(values):

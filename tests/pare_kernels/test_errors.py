@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pare_kernels import PatchGate, PatchReplace, ReplaceSchedule, gate_scores, gumbel_topk, patch_replace, reference
+from pare_kernels import PatchGate, ReplaceSchedule, gate_scores, gumbel_topk, patch_replace, reference
 
 TARGET, SOURCE, WEIGHT = torch.randn(2, 6, 4), torch.randn(2, 5, 4), torch.randn(4)
 GOOD = {"target": TARGET, "source": SOURCE, "gate_weight": WEIGHT, "k": 3}
@@ -131,24 +131,26 @@ def test_nested_tensors_are_refused():
 def test_the_other_entry_points_name_the_argument(device):
     with pytest.raises(ValueError, match="tokens must have shape"):
         gate_scores(TARGET[0].to(device), WEIGHT.to(device))
-    with pytest.raises(ValueError, match=r"k must be an int between 0 and 6 \(patches per row\), got 7"):
-        gumbel_topk(torch.rand(2, 6), 7)
-    with pytest.raises(ValueError, match="scores must have shape"):
-        gumbel_topk(torch.tensor(1.0), 0)
-    with pytest.raises(ValueError, match=r"noise must have shape \(2, 6\), got \(2, 5\)"):
-        gumbel_topk(torch.rand(2, 6), 1, noise=torch.rand(2, 5))
-    with pytest.raises(ValueError, match="noise must not be given together"):
-        gumbel_topk(torch.rand(2, 6), 1, noise=torch.rand(2, 6), seed=1)
-    with pytest.raises(ValueError, match="stream must be an int"):
-        gumbel_topk(torch.rand(2, 6), 1, stream=-1)
-    with pytest.raises(ValueError, match=r"first_row must be an int in \[0, 2\^62\), got -1"):
-        gumbel_topk(torch.rand(2, 6), 1, first_row=-1)
     with pytest.raises(ValueError, match="dim must be an int >= 1, got 0"):
         PatchGate(0)
-    with pytest.raises(ValueError, match="selection must be one of"):
-        PatchReplace(4, selection="none")
-    with pytest.raises(ValueError, match="tau must be finite and >= 1e-06"):
-        PatchReplace(4, tau=0.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"k": 7}, r"k must be an int between 0 and 6 \(patches per row\), got 7"),
+        ({"scores": torch.tensor(1.0)}, "scores must have shape"),
+        ({"noise": torch.rand(2, 5)}, r"noise must have shape \(2, 6\), got \(2, 5\)"),
+        ({"noise": torch.rand(2, 6), "seed": 1}, "noise must not be given together"),
+        ({"stream": -1}, r"stream must be an int in \[0, 2\^32\), got -1"),
+        ({"first_row": -1}, r"first_row must be an int in \[0, 2\^62\), got -1"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_gumbel_topk_names_the_argument(change, message, device):
+    call = {name: to_device(value, device) for name, value in ({"scores": torch.rand(2, 6), "k": 1} | change).items()}
+    with pytest.raises(ValueError, match=message):
+        gumbel_topk(**call)
 
 
 @pytest.mark.parametrize(

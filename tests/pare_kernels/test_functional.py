@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 import pare_kernels
 from pare_kernels import PatchReplace, gate_scores, gumbel_topk, patch_replace, patch_swap_, reference
-from tests.pare_kernels.cases import OPTION_WORDS, make_inputs, on_host, zeros_if_none
+from tests.pare_kernels.cases import OPTION_WORDS, make_inputs, on_host, raw_arguments, zeros_if_none
 from tests.tolerances import SCORES, assert_gradient
 
 pytestmark = pytest.mark.usefixtures("device")
@@ -25,6 +25,11 @@ def gradients(operator, inputs, upstream, **options):
         inputs = [tensor.detach().clone().requires_grad_() for tensor in inputs]
         result = operator(*inputs, **options)
         return on_host((result, torch.autograd.grad(result.mixed, inputs, upstream, allow_unused=True)))
+
+
+def assert_gradients(actual, expected, inputs, dtype=torch.float64):
+    for name, a, e, like in zip(("target", "source", "weight", "bias"), actual, expected, inputs, strict=True):
+        assert_gradient(name, zeros_if_none(a, like), zeros_if_none(e, like), dtype)
 
 
 # --- hand-worked -----------------------------------------------------------------------------------------------------
@@ -89,10 +94,7 @@ def test_equals_the_reference_with_gradients(shape, words):
             assert torch.equal(actual.target_index, expected.target_index)
             assert torch.equal(actual.source_index, expected.source_index)
             assert actual.lam == expected.lam
-            for name, a, e, like in zip(
-                ["target", "source", "weight", "bias"], actual_gradients, expected_gradients, inputs, strict=True
-            ):
-                assert_gradient(name, zeros_if_none(a, like), zeros_if_none(e, like), torch.float64)
+            assert_gradients(actual_gradients, expected_gradients, inputs)
 
 
 @pytest.mark.parametrize("selection", ["gumbel", "topk"])
@@ -103,8 +105,7 @@ def test_straight_through_option(selection):
         options = {"k": 3, "selection": selection, "straight_through": straight_through, "seed": 4}
         _, expected = gradients(reference.patch_replace, inputs, upstream, **options)
         _, actual = gradients(patch_replace, inputs, upstream, **options)
-        for a, e, like in zip(actual, expected, inputs, strict=True):
-            assert_gradient("gradient", zeros_if_none(a, like), zeros_if_none(e, like), torch.float64)
+        assert_gradients(actual, expected, inputs)
         assert bool(zeros_if_none(actual[2], inputs[2]).any()) is straight_through
 
 
@@ -121,11 +122,8 @@ def test_every_dtype_against_float64(dtype):
     actual, actual_gradients = gradients(patch_replace, inputs, upstream, k=9, noise=noise)
     assert actual.mixed.dtype == dtype
     assert torch.equal(actual.mixed.double(), expected.mixed)
-    for name, a, e, like in zip(
-        ["target", "source", "weight", "bias"], actual_gradients, expected_gradients, inputs, strict=True
-    ):
-        assert a.dtype == like.dtype
-        assert_gradient(name, a, e, dtype)
+    assert all(gradient.dtype == dtype for gradient in actual_gradients)
+    assert_gradients(actual_gradients, expected_gradients, inputs, dtype)
     scores = gate_scores(*inputs[:1], *inputs[2:])
     assert scores.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     wide = reference.gate_scores(*(tensor.double() for tensor in on_host(inputs[:1] + inputs[2:])))
@@ -164,13 +162,6 @@ def test_k_zero_returns_the_target_unchanged():
     result.mixed.sum().backward()
     assert source.grad.abs().sum() == 0
     assert weight.grad is not None  # the gate stays in the graph
-
-
-def test_k_all_replaces_everything():
-    target, source, weight, bias = make_inputs(2, 5, 5, 3)
-    result = patch_replace(target, source, weight, bias, k=5)
-    assert torch.equal(result.mixed, source)
-    assert result.lam == 1.0
 
 
 def test_empty_batch_and_no_patches():
@@ -222,8 +213,7 @@ def test_minus_infinity_as_noise_excludes_a_patch(replace, side, taken):
     result, actual = gradients(patch_replace, inputs, upstream, **options)
     assert getattr(result, f"{side}_index").tolist() == [taken] * 2
     _, expected = gradients(reference.patch_replace, inputs, upstream, **options)
-    for a, e in zip(actual, expected, strict=True):
-        assert_gradient("gradient", a, e, torch.float64)
+    assert_gradients(actual, expected, inputs)
 
 
 def test_strided_expanded_and_transposed_inputs():
@@ -261,25 +251,6 @@ def test_only_needed_gradients_are_computed():
 
 
 # --- in place --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("words", OPTION_WORDS[:6], ids=lambda words: "-".join(words.values()))
-def test_swap_exchanges_rows_in_place(words):
-    target, source, weight, bias = make_inputs(3, 8, 6, 4)
-    expected = patch_replace(target, source, weight, bias, k=4, seed=3, **words)
-    swapped_target, swapped_source = target.clone(), source.clone()
-    pointers = swapped_target.data_ptr(), swapped_source.data_ptr()
-    result = patch_swap_(swapped_target, swapped_source, weight, bias, k=4, seed=3, **words)
-    assert result.mixed is swapped_target
-    assert pointers == (swapped_target.data_ptr(), swapped_source.data_ptr())
-    assert torch.equal(swapped_target, expected.mixed)
-    assert torch.equal(result.target_index, expected.target_index)
-    assert torch.equal(result.source_index, expected.source_index)
-    for row in range(3):
-        slots, patches = result.target_index[row], result.source_index[row]
-        assert torch.equal(swapped_source[row, patches], target[row, slots])
-        others = [patch for patch in range(6) if patch not in patches.tolist()]
-        assert torch.equal(swapped_source[row, others], source[row, others])
 
 
 @pytest.mark.parametrize("words", OPTION_WORDS, ids=lambda words: "-".join(words.values()))
@@ -326,20 +297,19 @@ def test_swap_works_on_views_of_any_strides():
     assert (storage[:, :, 0::3] == 0).all()
 
 
-def test_swap_between_two_halves_of_one_buffer():
-    both = torch.randn(4, 6, 3, dtype=torch.float64)
-    expected = patch_replace(both[:2], both[2:], torch.ones(3, dtype=torch.float64), k=2, seed=1).mixed
-    patch_swap_(both[:2], both[2:], torch.ones(3, dtype=torch.float64), k=2, seed=1)
-    assert torch.equal(both[:2], expected)
-
-
-def test_swap_between_the_two_halves_of_every_sample():
-    both = torch.randn(3, 10, 4, dtype=torch.float64)
-    weight = torch.ones(4, dtype=torch.float64)
-    for target, source in ((both[:, :6], both[:, 6:]), (both[:, ::2], both[:, 1::2])):
-        expected = patch_replace(target, source, weight, k=2, seed=1).mixed
-        patch_swap_(target, source, weight, k=2, seed=1)
-        assert torch.equal(target, expected)
+@pytest.mark.parametrize("array", [False, True], ids=["tensor", "array"])
+@pytest.mark.parametrize(
+    "parts",
+    [(np.s_[:2], np.s_[2:]), (np.s_[:, :8], np.s_[:, 8:]), (np.s_[:, ::2], np.s_[:, 1::2])],
+    ids=["samples", "halves", "in-turns"],
+)
+def test_swap_between_parts_of_one_buffer(parts, array):
+    both = torch.randn(4, 16, 4, dtype=torch.float64, device="cpu" if array else None)
+    target, source = (torch.from_numpy(both.numpy()[part]) if array else both[part] for part in parts)
+    weight = torch.ones(4, dtype=torch.float64, device=both.device)
+    expected = patch_replace(target, source, weight, k=2, seed=1).mixed
+    assert torch.equal(patch_swap_(target, source, weight, k=2, seed=1).mixed, expected)
+    assert torch.equal(both[parts[0]], expected)
 
 
 def test_swap_refuses_what_cannot_be_changed_in_place():
@@ -368,9 +338,7 @@ def test_an_exchange_without_gradient_is_noticed_by_what_saved_the_buffers(raw):
     loss = patch_replace(target, source, gate, bias, k=3, seed=1).mixed.square().sum()
     with torch.no_grad():
         if raw:
-            seed = torch.tensor(2)
-            arguments = target, source, weight, bias, seed, None, None, 3, 0.9, 1.0, 0, False, False, 8, True
-            torch.ops.pare_kernels.patch_swap_(*arguments)
+            torch.ops.pare_kernels.patch_swap_(*raw_arguments(target, source, weight, bias, k=3, seed=2))
         else:
             patch_swap_(target, source, weight, bias, k=3, seed=2)
     assert (target._version, source._version) == (1, 1)
@@ -437,15 +405,6 @@ def test_swap_refuses_two_tensors_over_one_array(rows, parameter):
     assert (array == before).all()
 
 
-@pytest.mark.parametrize("rows", [(slice(0, 8), slice(8, 16)), (slice(0, 16, 2), slice(1, 16, 2))], ids=str)
-def test_swap_between_parts_of_one_array(rows):
-    array = torch.randn(2, 16, 4, device="cpu").numpy()
-    target, source = (torch.from_numpy(array[:, part]) for part in rows)
-    weight = torch.randn(4, device="cpu")
-    expected = patch_replace(target, source, weight, k=3, seed=1).mixed
-    assert torch.equal(patch_swap_(target, source, weight, k=3, seed=1).mixed, expected)
-
-
 @pytest.mark.parametrize("operand", ["gate_weight", "gate_bias", r"noise\[0\]", r"noise\[1\]"])
 @pytest.mark.parametrize("of_target", [True, False])
 def test_swap_refuses_what_it_reads_from_what_it_writes(operand, of_target):
@@ -495,9 +454,8 @@ def test_inference_tensors_are_exchanged_in_inference_mode_alone():
         target, source, weight, bias = make_inputs(2, 6, 6, 4)
         expected = patch_replace(target, source, weight, bias, k=3, seed=2).mixed
         assert torch.equal(patch_swap_(target, source, weight, bias, k=3, seed=2).mixed, expected)
-    arguments = target, source, weight, bias, torch.tensor(2), None, None, 3, 0.9, 1.0, 0, False, False, 8, True
     with pytest.raises(RuntimeError, match="target is an inference tensor"):
-        torch.ops.pare_kernels.patch_swap_(*arguments)
+        torch.ops.pare_kernels.patch_swap_(*raw_arguments(target, source, weight, bias, k=3, seed=2))
     assert torch.equal(target, expected)
 
 

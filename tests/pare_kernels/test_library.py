@@ -1,5 +1,8 @@
 """The registered operators: schema, fake kernel, autograd registration, torch.compile."""
 
+import dataclasses
+import inspect
+import os
 import subprocess
 import sys
 
@@ -8,24 +11,23 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from pare_kernels import PatchReplace, _library, gate_scores, gumbel_topk, patch_replace, patch_swap_
-from tests.pare_kernels.cases import OPTION_WORDS, make_inputs
+from pare_kernels._checks import ReplaceArguments, ReplaceOptions
+from tests.pare_kernels.cases import OPTION_WORDS, make_inputs, raw_arguments
 
 ops = torch.ops.pare_kernels
 pytestmark = [pytest.mark.clean_empty, pytest.mark.usefixtures("device")]
 
 
-def forward_arguments(
-    selection=0, dtype=torch.float32, requires_grad=True, exact_steps=8, shape=(2, 6, 5, 4), first_row=0
-):
-    inputs = make_inputs(*shape, dtype=dtype, requires_grad=requires_grad)
-    seed = None if selection == 1 else torch.tensor(5)
-    return *inputs, seed, None, None, 3, 0.9, 1.0, selection, False, True, exact_steps, selection == 0, first_row
+def forward_arguments(selection="gumbel", dtype=torch.float32, requires_grad=True, **options):
+    inputs = make_inputs(2, 6, 5, 4, dtype=dtype, requires_grad=requires_grad)
+    seed = None if selection == "topk" else 5
+    return raw_arguments(*inputs, k=3, seed=seed, selection=selection, pairing="score", **options)
 
 
-def backward_arguments(needs=(True, True, True), exact_steps=8):
-    arguments = forward_arguments(requires_grad=False, exact_steps=exact_steps)
+def backward_arguments(needs=(True, True, True)):
+    arguments = forward_arguments(requires_grad=False)
     mixed, *choice = ops.patch_replace(*arguments)
-    return (torch.randn_like(mixed), *arguments[:3], *choice, 0.9, exact_steps, False, True, *needs)
+    return (torch.randn_like(mixed), *arguments[:3], *choice, 0.9, 8, False, True, *needs)
 
 
 NEEDS = [(True, True, True), (True, False, False), (False, True, True)]
@@ -51,16 +53,16 @@ def samples(name):
         case "patch_replace":
             return [
                 forward_arguments(first_row=3),
-                forward_arguments(exact_steps=-1, dtype=torch.float64),
-                forward_arguments(selection=1, dtype=torch.bfloat16),
-                forward_arguments(selection=2),
+                forward_arguments(exact_steps=None, dtype=torch.float64),
+                forward_arguments(selection="topk", dtype=torch.bfloat16),
+                forward_arguments(selection="random"),
             ]
         case "patch_replace_backward":
             return [backward_arguments(needs) for needs in NEEDS]
         case "patch_swap":
             return [forward_arguments(first_row=3)]
         case "patch_swap_":
-            return [forward_arguments(requires_grad=False), forward_arguments(selection=2, requires_grad=False)]
+            return [forward_arguments(requires_grad=False), forward_arguments(selection="random", requires_grad=False)]
         case "patch_swap_backward":
             grads = torch.randn(2, 5, 4), None
             return [(torch.randn(2, 6, 4), grad_source, *backward_arguments()[1:]) for grad_source in grads]
@@ -72,6 +74,17 @@ def test_opcheck(name):
     assert cases, f"{name} has no samples for opcheck"
     for arguments in cases:
         torch.library.opcheck(getattr(ops, name).default, tuple(arguments))
+
+
+def test_arguments_are_declared_alike():
+    """For users, as options, and in the schemas: the same names, order and defaults."""
+    of_users = inspect.signature(patch_replace)
+    assert inspect.signature(patch_swap_) == of_users
+    for option in dataclasses.fields(ReplaceOptions):
+        assert not option.init or of_users.parameters[option.name].default == option.default
+    for name in ("patch_replace", "patch_swap_", "patch_swap"):
+        schema = getattr(ops, name).default._schema
+        assert tuple(argument.name for argument in schema.arguments) == ReplaceArguments._fields
 
 
 def compiled(function):
@@ -183,7 +196,7 @@ def test_compile_of_the_parts():
 
 def test_compile_gives_clear_errors_too():
     fast, _ = compiled(lambda target, weight: patch_replace(target, target, weight, k=99).mixed)
-    with pytest.raises(Exception, match="k must be between 0 and 5"):
+    with pytest.raises(Exception, match="k must be an int between 0 and 5"):
         fast(torch.randn(1, 5, 3), torch.randn(3))
 
 
@@ -195,8 +208,6 @@ def test_raw_in_place_operator_changes_only_what_it_says():
 
 
 def run_python(code, **environment):
-    import os
-
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, check=False
     )

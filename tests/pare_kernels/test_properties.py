@@ -55,8 +55,12 @@ def test_in_place_agrees_and_undoes_itself(problem, seed):
     (target, source, weight, bias), options = problem
     expected = patch_replace(target, source, weight, bias, seed=seed, **options)
     one, other = target.clone(), source.clone()
+    pointers = one.data_ptr(), other.data_ptr()
     result = patch_swap_(one, other, weight, bias, seed=seed, **options)
-    assert torch.equal(one, expected.mixed)
+    assert result.mixed is one
+    assert pointers == (one.data_ptr(), other.data_ptr())
+    for name in ("mixed", "target_index", "source_index"):
+        assert torch.equal(getattr(result, name), getattr(expected, name))
     rows = torch.arange(target.shape[0]).unsqueeze(1)
     slots, patches = result.target_index, result.source_index
     one[rows, slots], other[rows, patches] = other[rows, patches], one[rows, slots]

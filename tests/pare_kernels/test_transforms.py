@@ -6,6 +6,7 @@ from torch.autograd import forward_ad
 from torch.func import grad, jacrev, jvp, vmap
 
 import pare_kernels
+from tests.pare_kernels.cases import raw_arguments
 
 pytestmark = [pytest.mark.usefixtures("device"), pytest.mark.filterwarnings("ignore:There is a performance drop")]
 
@@ -67,7 +68,7 @@ def test_jacobian_by_rows():
 def outputs(target, source, weight):
     """One output of each operator, public and raw, and of the definition, that a gradient flows through."""
     scores, seed = target.mean(-1) * weight.sum(), torch.tensor(5)
-    options = seed, None, None, 3, 0.9, 1.0, 0, False, False, 8, True
+    raw = raw_arguments(target, source, weight, None, k=3, seed=5)
     ops = torch.ops.pare_kernels
     return {
         "gate_scores": lambda: pare_kernels.gate_scores(target, weight),
@@ -78,8 +79,8 @@ def outputs(target, source, weight):
         "patch_swap": lambda: pare_kernels.patch_swap_((target * weight)[:, 1:], source.clone(), weight, k=3).mixed,
         "raw gate_scores": lambda: ops.gate_scores(target, weight, None),
         "raw gumbel_topk": lambda: ops.gumbel_topk(scores, None, seed, 0, 3, 0.9, 1.0, 8)[0],
-        "raw patch_replace": lambda: ops.patch_replace(target, source, weight, None, *options)[0],
-        "raw patch_swap": lambda: ops.patch_swap(target, source, weight, None, *options)[0],
+        "raw patch_replace": lambda: ops.patch_replace(*raw)[0],
+        "raw patch_swap": lambda: ops.patch_swap(*raw)[0],
         "reference.patch_replace": lambda: (
             pare_kernels.reference.patch_replace(target, source, weight, k=3, seed=5).mixed
         ),
