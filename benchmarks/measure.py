@@ -133,7 +133,7 @@ def _blank(plan: Plan) -> Row:
 
 def _admit(provider: Provider, case: Case, device: torch.device, judge: Judge, row: Row):
     """The provider's call if it can run here and is right; else None, and the row says why."""
-    reason = provider.refuse(case, device) or _too_large(provider, case, device)
+    reason = _too_large(provider, case, device)
     if reason is not None:
         row.status, row.note = SKIPPED, reason
         return None

@@ -28,7 +28,7 @@ def gate_scores(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _gate_backward(dz: Tensor, tokens: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """dw = sum dz * token, of the shape of the weight, and dbias = sum dz, (1,); summed in float64."""
+    """dz (B, N), tokens (B, N, D) -> dw = sum dz * token, in the shape of the weight, dbias = sum dz, (1,); summed in float64."""
     wide = dz.double()
     dweight = torch.einsum("bn,bnd->d", wide, tokens.double()).reshape(weight.shape)
     return dweight.to(dz.dtype), wide.sum().reshape(1).to(dz.dtype)

@@ -46,28 +46,32 @@ _GRADIENTS = "Tensor dtarget, Tensor dsource, Tensor dweight, Tensor dbias"
 SCHEMAS = {
     # (B, N, D), (D,) or (1, D), () or (1,) -> acc (B, N): sigmoid(tokens @ weight + bias)
     "gate_scores": "(Tensor tokens, Tensor weight, Tensor? bias) -> Tensor",
+    # acc (B, N) x 2, (B, N, D), (D,) or (1, D) -> (B, N, D), dweight, dbias
     "gate_scores_backward": (
         "(Tensor grad, Tensor scores, Tensor tokens, Tensor weight, bool need_tokens, bool need_weight)"
         " -> (Tensor dtokens, Tensor dweight, Tensor dbias)"
     ),
-    # acc (B, N) -> acc (B, N) x 3, int64 (B, k) ascending. Neither noise nor seed: plain top-k.
+    # acc (B, N) scores and noise -> acc (B, N) x 3, int64 (B, k) ascending. Neither noise nor seed: plain top-k.
     "gumbel_topk": (
         "(Tensor scores, Tensor? noise, Tensor? seed, int stream, SymInt k, float tau, float noise_scale, int exact_steps, "
         "SymInt first_row=0) -> (Tensor mask, Tensor relaxed, Tensor noisy, Tensor indices)"
     ),
+    # acc (B, N) x 2 -> acc (B, N): J(h)^T grad
     "gumbel_topk_backward": "(Tensor grad, Tensor noisy, SymInt k, float tau, int exact_steps) -> Tensor",
-    # (B, Nt, D), (B, Ns, D) -> (B, Nt, D), int64 (B, k) x 2, acc (2 B (Nt + Ns),): `ChoiceScores`, flat.
+    # `ReplaceArguments` -> (B, Nt, D), int64 (B, k) x 2, acc (2 B (Nt + Ns),): `ChoiceScores`, flat.
     # selection: 0 gumbel, 1 topk, 2 random (tokens are not scored then: half as many scores). tau, exact_steps and
     # relax serve the autograd formula alone.
     "patch_replace": f"(Tensor target, Tensor source, {_FORWARD_ARGUMENTS}) -> (Tensor mixed, {_CHOICE_RESULTS})",
+    # (B, Nt, D), then inputs and results of `patch_replace` -> (B, Nt, D), (B, Ns, D), dweight, dbias
     "patch_replace_backward": f"(Tensor grad, Tensor target, Tensor source, {_BACKWARD_ARGUMENTS}) -> ({_GRADIENTS})",
-    # Exchanges the k pairs of rows between the two buffers.
+    # Exchanges the k pairs of rows between the two buffers; otherwise as `patch_replace`.
     "patch_swap_": f"(Tensor(a!) target, Tensor(b!) source, {_FORWARD_ARGUMENTS}) -> ({_CHOICE_RESULTS})",
     # The same on copies, for traced graphs, where an operator with a gradient must not change its inputs.
     "patch_swap": (
         f"(Tensor target, Tensor source, {_FORWARD_ARGUMENTS}) -> (Tensor mixed, Tensor displaced, {_CHOICE_RESULTS})"
     ),
-    # target, source: the buffers after the exchange. No grad_source: nothing depends on the source buffer any more.
+    # (B, Nt, D), (B, Ns, D), then as `patch_replace_backward`, but target and source are the buffers after the exchange. No
+    # grad_source: nothing depends on the source buffer any more.
     "patch_swap_backward": (
         f"(Tensor grad_target, Tensor? grad_source, Tensor target, Tensor source, {_BACKWARD_ARGUMENTS}) -> ({_GRADIENTS})"
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
+from typing import Any, ParamSpec, SupportsIndex, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,10 +31,7 @@ from pare_kernels._checks import (
 )
 from pare_kernels._types import PatchReplaceResult, TopKResult, replaced_share
 
-if TYPE_CHECKING:
-    from typing_extensions import ParamSpec
-
-    Arguments = ParamSpec("Arguments")
+Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 _ops = torch.ops.pare_kernels
@@ -234,7 +231,7 @@ def replace_with(options: ReplaceOptions, target: Tensor, source: Tensor, *rest:
     return PatchReplaceResult(mixed, replaced_share(arguments.k, target.shape[1]), target_index, source_index)
 
 
-def _as_in(
+def _same_arguments_as(
     example: Callable[Arguments, object],
 ) -> Callable[[Callable[..., Result]], Callable[Arguments, Result]]:
     """Declares that a function takes the arguments of another, to type checkers and to `help`."""
@@ -246,7 +243,7 @@ def _as_in(
     return declare
 
 
-@_as_in(patch_replace)
+@_same_arguments_as(patch_replace)
 def patch_swap_(
     target: Tensor,
     source: Tensor,

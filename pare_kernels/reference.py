@@ -14,7 +14,7 @@ falls by p/tau per step while h grows by p, so e^(h/tau) dh is proportional to p
 Scores more than 700 tau below the largest of their row count as -inf, their weight e^-700 being next to none. So those of +inf
 share their row. A patch that is alone keeps p = 1 and has h = n: every row that has a score sums to n.
 
-Everything here favours being read over being fast. Shapes: B rows of a batch, N patches (Nt target, Ns source), D features.
+Everything here favours being read over being fast. Shapes: B samples of a batch, N patches (Nt target, Ns source), D features.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def mask_to_index(mask: Tensor, n: int) -> Tensor:
 def choose_patches(
     noisy_target: Tensor, noisy_source: Tensor, k: int, *, replace: str, pairing: str
 ) -> tuple[Tensor, Tensor]:
-    """The k free target slots, ascending, and the source patch that goes into each: two int64 (B, k).
+    """From scores (B, Nt) and (B, Ns) the k free target slots, ascending, and the source patch that goes into each: int64 (B, k).
 
     The Nt - k largest target scores stay (of the negated ones with `replace="highest"`), the k largest source scores come.
     By position the j-th free slot takes the j-th chosen source patch, both ascending; by score the free slots from the lowest
@@ -156,7 +156,7 @@ def choose_patches(
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The relaxation h and the product of its transposed Jacobian with a vector.
+# The relaxation h and the product of its transposed Jacobian with a vector. Scores, p, h, a and c are (B, N).
 # ---------------------------------------------------------------------------------------------------------------------
 
 

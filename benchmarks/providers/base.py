@@ -29,7 +29,6 @@ class Provider:
     family: "ours", "paper" (the paper's algorithm, the baseline of speed-ups) or "rival".
     estimator: which gradient the choice gets; a key of `COMPARABLE`, or the name of another estimator.
     build: (case, device) -> Call.
-    refuse: (case, device) -> why it cannot run there, or None.
     memory: case -> bytes that it is known to need beyond its inputs, for those that may not fit.
     yardstick: does other work, with which the others are compared; its output is not checked.
     in_place: overwrites its leaves; it is given copies, made outside the clock.
@@ -44,7 +43,6 @@ class Provider:
     build: Callable[[Case, torch.device], Call]
     family: str = "rival"
     estimator: str = NO_GRADIENT
-    refuse: Callable[[Case, torch.device], str | None] = lambda case, device: None
     memory: Callable[[Case], int] = lambda case: 0
     yardstick: bool = False
     in_place: bool = False

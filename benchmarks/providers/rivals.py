@@ -204,11 +204,6 @@ def _build_paper(case: Case, device: torch.device) -> Call:
     return lambda workload, noise: paper_mix(*workload.leaves, noise, case.k, case.tau)
 
 
-def _build_compiled_paper(case: Case, device: torch.device) -> Call:
-    compiled = torch.compile(paper_mix, dynamic=False)
-    return lambda workload, noise: compiled(*workload.leaves, own_noise(workload, noise), case.k, case.tau)
-
-
 def _build_batched(relax: Relaxation, compiled: bool = False):
     def build(case: Case, device: torch.device) -> Call:
         mix = torch.compile(batched_mix, dynamic=False) if compiled else batched_mix
@@ -255,12 +250,6 @@ def closed_by_hand(scores: Tensor, n: int, tau: float) -> Tensor:
     return ClosedForm.apply(scores, n, tau, DEFAULT_STEPS)
 
 
-def _too_long_to_unroll(case: Case, device: torch.device) -> str | None:
-    if case.num_target > COMPILE_WHOLE:
-        return f"the loop of {case.num_target} steps would be unrolled, which takes hours to compile"
-    return None
-
-
 for _provider in (
     Provider(
         "replace",
@@ -286,15 +275,6 @@ for _provider in (
         "closed form, backward by hand",
         _build_by_hand(forward_by_index, backward_by_index),
         estimator=DEFAULT,
-    ),
-    Provider(
-        "replace",
-        "compile-paper",
-        "torch.compile of the paper's algorithm",
-        _build_compiled_paper,
-        estimator=EXACT,
-        compiled=True,
-        refuse=_too_long_to_unroll,
     ),
     Provider(
         "replace",

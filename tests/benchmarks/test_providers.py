@@ -49,13 +49,7 @@ def test_compiled_providers_agree_uncompiled(provider, monkeypatch):
     """The functions that are compiled, without the minutes that the compiler takes."""
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
     for case in (CASES[1], CASES[1].with_(num_target=80, num_source=70)):
-        if provider.refuse(case, CPU) is None:
-            judge(provider.operation, case).check(provider, provider.build(case, CPU))
-
-
-def test_unrolling_a_long_loop_is_refused():
-    (provider,) = providers_of("replace", ("compile-paper",))
-    assert "3136 steps" in provider.refuse(CASES[0].with_(num_target=3136), CPU)
+        judge(provider.operation, case).check(provider, provider.build(case, CPU))
 
 
 def wrong(output=lambda x: x, grad=lambda g: g, estimator=DEFAULT) -> Provider:
