@@ -113,31 +113,35 @@ def variants() -> Iterator[Variant]:
     )
     yield _variant("reduce", "tokens.reduce_kernel", {"BLOCK_ROWS": 1024, "BLOCK_COLUMNS": 8}, num_warps=16)
     choose = {"HAS_GATE": True, "NOISE": 2, "HAS_MASK": False, "BY_SCORE": False, "SINGLE": True}
-    rows, long, sweep = {"BLOCK": 4096}, {"BLOCK": 2048}, {"BLOCK": 1024}
+    rows, long = {"BLOCK": 4096}, {"BLOCK": 2048}
     row_of = {"num_warps": 16}
     yield _variant("select", "selection.select_kernel", choose | rows, **row_of)
     yield _variant("select-by-score", "selection.select_kernel", choose | rows | {"BY_SCORE": True}, **row_of)
     yield _variant("select-long", "selection.select_kernel", choose | long | {"SINGLE": False}, **row_of)
-    yield _variant("partners", "relaxation.partners_kernel", rows, **row_of)
-    yield _variant("adjoint", "relaxation.adjoint_kernel", rows, **row_of)
-    yield _variant("adjoint-short", "relaxation.adjoint_kernel", {"BLOCK": 64}, num_warps=1)
-    yield _variant("topk-adjoint", "relaxation.topk_adjoint_kernel", rows, **row_of)
-    yield _variant("relaxed", "relaxation.relaxed_kernel", rows, **row_of)
+    yield _variant("partners", "row_kernels.partners_kernel", rows, **row_of)
+    both, alone = {"GIVEN": False}, {"GIVEN": True}
+    adjoint, relaxed = "row_kernels.adjoint_kernel", "row_kernels.relaxed_kernel"
+    inside = {"SINGLE": True, "WIDE": False}
+    yield _variant("adjoint", adjoint, both | inside | rows, **row_of)
+    yield _variant("adjoint-short", adjoint, both | inside | {"BLOCK": 64}, num_warps=1)
+    yield _variant("topk-adjoint", adjoint, alone | inside | rows, **row_of)
+    yield _variant("relaxed", relaxed, inside | rows, **row_of)
     # The bar of the series step: 150 instructions per warp with eight warps and 64 registers.
-    yield _variant(
-        "relaxed-64", "relaxation.relaxed_kernel", rows, num_warps=8, max_registers=64, targets=("sm_80", "sm_90")
-    )
-    swept = sweep | {"WIDE": False}
-    yield _variant("adjoint-long", "long_rows.adjoint_kernel", swept, **row_of)
-    yield _variant("topk-adjoint-long", "long_rows.topk_adjoint_kernel", swept, **row_of)
-    yield _variant("relaxed-long", "long_rows.relaxed_kernel", swept, **row_of)
-    wide, swept = {"memory": "fp64", "num_warps": 8}, sweep | {"WIDE": True}
-    yield _variant("adjoint-wide", "long_rows.adjoint_kernel", swept, **wide)
-    yield _variant("topk-adjoint-wide", "long_rows.topk_adjoint_kernel", swept, **wide)
-    yield _variant("relaxed-wide", "long_rows.relaxed_kernel", swept, **(wide | {"num_warps": 4}))
+    yield _variant("relaxed-64", relaxed, inside | rows, num_warps=8, max_registers=64, targets=("sm_80", "sm_90"))
+    swept = {"SINGLE": False, "WIDE": False, "BLOCK": 1024}
+    yield _variant("adjoint-long", adjoint, both | swept, **row_of)
+    yield _variant("topk-adjoint-long", adjoint, alone | swept, **row_of)
+    yield _variant("relaxed-long", relaxed, swept, **row_of)
+    wide, swept = {"memory": "fp64", "num_warps": 8}, {"SINGLE": False, "WIDE": True, "BLOCK": 1024}
+    yield _variant("adjoint-wide", adjoint, both | swept, **wide)
+    yield _variant("topk-adjoint-wide", adjoint, alone | swept, **wide)
+    yield _variant("relaxed-wide", relaxed, swept, **wide)
+    wide, swept = wide | {"num_warps": 1}, swept | {"BLOCK": 128}
+    yield _variant("adjoint-wide-short", adjoint, both | swept, **wide)
+    yield _variant("relaxed-wide-short", relaxed, swept, **wide)
     double = {"scores": "fp64", "tokens": "fp64", **row_of}
     yield _variant("select-fp64", "selection.select_kernel", choose | long, **double)
-    yield _variant("adjoint-fp64", "relaxation.adjoint_kernel", long, **double)
+    yield _variant("adjoint-fp64", adjoint, both | inside | long, **double)
 
 
 def _variant(name: str, kernel: str, constants: dict[str, object], **options) -> Variant:
@@ -182,7 +186,7 @@ def compile_variant(variant: Variant, target: str) -> Result:
         ASTSource(kernel, signature, used, hints), target=GPUTarget(backend, architecture, warp_size), options=options
     )
     numbers = _read_cubin(compiled.asm["cubin"]) if backend == "cuda" else _read_amdgcn(compiled.asm["amdgcn"])
-    if module != "relaxation":
+    if not constants.get("SINGLE") or module != "row_kernels":
         numbers["series_loop"] = None
     return Result(variant.name, name, target, variant.num_warps, shared_bytes=compiled.metadata.shared, **numbers)
 

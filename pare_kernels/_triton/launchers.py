@@ -9,7 +9,7 @@ the row dots need before the rest can begin), and a few per cent for scores and 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,13 +17,14 @@ import triton
 from torch import Tensor
 
 from pare_kernels._checks import ALL_EXACT, ReplaceOptions
-from pare_kernels._triton import long_rows, relaxation, selection, tokens
+from pare_kernels._triton import long_rows, row_kernels, selection, tokens
 from pare_kernels._triton._launch import alignment, launch, split_number
 
 MOST_SAVED_STEPS = 32  # of the relaxation; of more, the first of each segment is kept, the others are made again
 ROW_LIMIT = {torch.float32: 4096, torch.float64: 2048}  # longest row that stays in registers
-LONG_BLOCK = 2048  # longer rows are read in blocks of this size
-WORK_ROWS = long_rows.WORK_ROWS.value
+LONG_BLOCK = 2048  # longer rows are read in blocks of this size, and swept in blocks of half of it
+SHORT_BLOCK = 128  # rows up to here are swept by a single warp
+WORK_ROWS, SHORTEST_SINGLE = long_rows.WORK_ROWS.value, row_kernels.SHORTEST_SINGLE.value
 SUM_TILE = 2048  # elements per tile where products are summed as well: eight per thread in float32
 GRADIENT_PROGRAMS = 2048  # of the pass that sums dweight: enough to fill a device, few enough partial sums
 
@@ -44,14 +45,10 @@ def _row_options(block: int, dtype: torch.dtype) -> dict[str, int]:
     return {"BLOCK": block, "num_warps": min(max(block // (32 * patches), 1), 32)}
 
 
-def _sweep_options(dtype: torch.dtype) -> dict[str, int]:
-    """Of the kernels of long_rows, by the type they compute in: two items per thread, four of float64; no kernel spills."""
-    return {"BLOCK": LONG_BLOCK // 2, "num_warps": 8 if dtype == torch.float64 else 16}
-
-
-def _sweep_options(dtype: torch.dtype) -> dict[str, int]:
-    """Of the kernels of long_rows, by the type they compute in: two items per thread, four of float64; no kernel spills."""
-    return {"BLOCK": LONG_BLOCK // 2, "num_warps": 8 if dtype == torch.float64 else 16}
+def _sweep_options(num: int, dtype: torch.dtype) -> dict[str, int]:
+    """Of rows swept in memory, by the type they are computed in: two patches per thread, four in float64; no kernel spills."""
+    block = min(SHORT_BLOCK if num <= SHORT_BLOCK else LONG_BLOCK, LONG_BLOCK // 2)
+    return {"BLOCK": block, "num_warps": max(block // (32 * (4 if dtype == torch.float64 else 2)), 1)}
 
 
 def _tile(features: int, rows: int, elements: int, most: int = 32) -> tuple[int, int]:
@@ -336,25 +333,17 @@ def _row_space(num: int) -> int:
     return triton.cdiv(triton.cdiv(num, 4) * 4 + 3, 4) * 4
 
 
-def _row_launches(kernel, long_kernel, like: Tensor, programs: int, num: int, plan: Steps, tau: float):
-    """Of the backward pass of rows: each kernel, the memory for its steps, its numbers from `series_limit` on, and its options.
+def _row_launches(num: int, dtype: torch.dtype) -> Iterator[tuple[torch.dtype, dict[str, int]]]:
+    """The launches over rows of a length: the type that each computes in, and its options.
 
-    In float32 a second launch takes the rows that singles do not hold, in doubles and the same memory.
+    Of single scores the rows that singles do not hold come last, in doubles (`row_kernels.beyond_singles`).
     """
-    block, single = _row_block(num, like.dtype)
-    slots, space = plan.saved + (0 if single else WORK_ROWS), _row_space(num)
-    wide = plan_steps(plan.exact, ALL_EXACT, most_saved=0)
-    wide_slots = wide.saved + WORK_ROWS
-    singles = like.dtype == torch.float32
-    saved = like.new_empty(programs * space * max(slots, 2 * wide_slots if singles else 0))
-    numbers = series_limit(tau, like.dtype), space // 4, slots, plan.segment
-    if single:
-        yield kernel, saved, numbers, _row_options(block, like.dtype)
-    else:
-        yield long_kernel, saved, (*numbers, 0.0), {"WIDE": False, **_sweep_options(like.dtype)}
-    if singles:
-        numbers = series_limit(tau, torch.float64), space // 4, wide_slots, wide.segment, widest_single(tau)
-        yield long_kernel, saved.view(torch.float64), numbers, {"WIDE": True, **_sweep_options(torch.float64)}
+    block, single = _row_block(num, dtype)
+    if dtype == torch.float64 or num >= SHORTEST_SINGLE:
+        options = _row_options(block, dtype) if single else _sweep_options(num, dtype)
+        yield dtype, {"SINGLE": single, "WIDE": False, **options}
+    if dtype == torch.float32:
+        yield torch.float64, {"SINGLE": False, "WIDE": True, **_sweep_options(num, torch.float64)}
 
 
 class ScoreGradients(NamedTuple):
@@ -377,43 +366,56 @@ def adjoint(
     Bytes: read noisy (2 rows), dots (a row for each modality) and the index lists twice, write and read partners (4 bytes per
     patch), write dscores (2 rows); write and read the m exact steps (2 m rows per modality; 4 m with more than 32 steps).
     """
-    batch, num_target = noisy[0].shape
-    num_source, k = noisy[1].shape[1], index[0].shape[1]
-    plans = plan_steps(num_target - k, exact_steps), plan_steps(k, exact_steps)
-    largest = max(plans)
     partners = [like.new_empty(like.shape, dtype=torch.int32) for like in noisy]
     dscores = [torch.empty_like(like) for like in noisy]
-    for kernel, saved, numbers, options in _row_launches(
-        relaxation.adjoint_kernel,
-        long_rows.adjoint_kernel,
-        row_dots,
-        2 * batch,
-        max(num_target, num_source),
-        largest,
-        tau,
-    ):
+    k = index[0].shape[1]
+    _launch_adjoint(row_dots, noisy, index, partners, dscores, k, tau, exact_steps, highest, given=False)
+    return ScoreGradients(*dscores, *partners)
+
+
+def topk_adjoint(grad: Tensor, noisy: Tensor, k: int, tau: float, exact_steps: int) -> Tensor:
+    """J(h)^T grad of (B, N) rows, launches as of `adjoint`. Bytes: read two rows, write one; write and read the exact steps."""
+    dscores = torch.empty_like(noisy)
+    # The only modality stands in for the source, and for lists that are not read.
+    both = noisy, noisy
+    _launch_adjoint(grad, both, both, both, (dscores, dscores), k, tau, exact_steps, highest=False, given=True)
+    return dscores
+
+
+def _launch_adjoint(upstream, noisy, index, partners, dscores, k, tau, exact_steps, highest, *, given):
+    nums, dtype, device = [part.shape[1] for part in noisy], upstream.dtype, upstream.device
+    batch = 0 if given else noisy[0].shape[0]
+    programs = batch + noisy[1].shape[0]
+    plans = [plan_steps(nums[0] - k, exact_steps), plan_steps(k, exact_steps)]
+    largest = plans[1] if given else max(plans)
+    for acc, options in _row_launches(max(nums), dtype):
+        # Steps in doubles are kept sparingly: hardly a row needs them.
+        plan = plan_steps(largest.exact, ALL_EXACT, most_saved=0) if options["WIDE"] else largest
+        slots, space = plan.saved + (0 if options["SINGLE"] else WORK_ROWS), _row_space(max(nums))
         launch(
-            kernel,
-            2 * batch,
-            row_dots,
+            row_kernels.adjoint_kernel,
+            programs,
+            upstream,
             *noisy,
             *index,
             *partners,
             *dscores,
-            saved,
+            torch.empty(programs * slots * space, dtype=acc, device=device),
             batch,
-            num_target,
-            num_source,
+            *nums,
             k,
-            plans[0].exact,
-            plans[1].exact,
+            *(each.exact for each in plans),
             int(highest),
             *split_number(tau),
-            *numbers,
-            device=row_dots.device,
+            series_limit(tau, acc),
+            widest_single(tau),
+            space // 4,
+            slots,
+            plan.segment,
+            GIVEN=given,
+            device=device,
             **options,
         )
-    return ScoreGradients(*dscores, *partners)
 
 
 def partners(index: tuple[Tensor, Tensor], nums: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -422,7 +424,7 @@ def partners(index: tuple[Tensor, Tensor], nums: tuple[int, int]) -> tuple[Tenso
     result = [index[0].new_empty((batch, num), dtype=torch.int32) for num in nums]
     block = _block(max(nums), LONG_BLOCK)
     launch(
-        relaxation.partners_kernel,
+        row_kernels.partners_kernel,
         2 * batch,
         *index,
         *result,
@@ -440,53 +442,23 @@ def relaxed(noisy: Tensor, k: int, tau: float, exact_steps: int) -> Tensor:
     batch, num = noisy.shape
     plan = plan_steps(k, exact_steps)
     h = torch.empty_like(noisy)
-    block, single = _row_block(num, noisy.dtype)
-    steps = num, plan.exact, plan.remaining, *split_number(tau)
-    limit = series_limit(tau, noisy.dtype)
-    state, device = torch.empty_like(noisy, dtype=torch.float64), noisy.device
-    if single:
-        options = _row_options(block, noisy.dtype)
-        launch(relaxation.relaxed_kernel, batch, noisy, h, *steps, limit, device=device, **options)
-    else:
-        numbers, options = (*steps, limit, 0.0), _sweep_options(noisy.dtype) | {"WIDE": False}
-        launch(long_rows.relaxed_kernel, batch, noisy, h, state.view(noisy.dtype), *numbers, device=device, **options)
-    if noisy.dtype == torch.float32:
-        numbers = (*steps, series_limit(tau, torch.float64), widest_single(tau))
-        options = _sweep_options(torch.float64) | {"WIDE": True, "num_warps": 4}  # with more it spills
-        launch(long_rows.relaxed_kernel, batch, noisy, h, state, *numbers, device=device, **options)
-    return h
-
-
-def topk_adjoint(grad: Tensor, noisy: Tensor, k: int, tau: float, exact_steps: int) -> Tensor:
-    """J(h)^T grad of (B, N) rows, launches as of `adjoint`. Bytes: read two rows, write one; write and read the exact steps."""
-    batch, num = noisy.shape
-    plan = plan_steps(k, exact_steps)
-    dscores = torch.empty_like(noisy)
-    for kernel, saved, numbers, options in _row_launches(
-        relaxation.topk_adjoint_kernel,
-        long_rows.topk_adjoint_kernel,
-        noisy,
-        batch,
-        num,
-        plan,
-        tau,
-    ):
+    for acc, options in _row_launches(num, noisy.dtype):
         launch(
-            kernel,
+            row_kernels.relaxed_kernel,
             batch,
-            grad,
             noisy,
-            dscores,
-            saved,
+            h,
+            torch.empty(0 if options["SINGLE"] else noisy.shape, dtype=acc, device=noisy.device),
             num,
             plan.exact,
             plan.remaining,
             *split_number(tau),
-            *numbers,
+            series_limit(tau, acc),
+            widest_single(tau),
             device=noisy.device,
             **options,
         )
-    return dscores
+    return h
 
 
 class TokenGradients(NamedTuple):

@@ -11,8 +11,6 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from pare_kernels._triton._launch import kernel
-from pare_kernels._triton._math import accurate, either
 from pare_kernels._triton.relaxation import (
     DOMINANT,
     STEP_LIMIT,
@@ -25,13 +23,10 @@ from pare_kernels._triton.relaxation import (
     join_three_sums,
     largest_and_others,
     log_or_minus_inf,
-    partners_of_program,
-    row_of_program,
     series_weights,
     shares,
     softplus_and_sigmoid,
     tail_step,
-    upstream,
     without_mean,
 )
 
@@ -268,144 +263,27 @@ def long_adjoint(
         tl.store(dscores_ptr + patches, inv_tau * a, mask=patches < num)
 
 
-@kernel
-def adjoint_kernel(
-    dots_ptr,
-    noisy_target_ptr,
-    noisy_source_ptr,
-    target_index_ptr,
-    source_index_ptr,
-    partner_target_ptr,
-    partner_source_ptr,
-    dscores_target_ptr,
-    dscores_source_ptr,
-    saved_ptr,
-    batch,
-    num_target,
-    num_source,
-    k,
-    steps_target,
-    steps_source,
-    highest,
-    tau,
-    tau_low,
-    series_limit,
-    row_units,
-    slots,
-    segment,
-    narrow,
-    WIDE: tl.constexpr,
-    BLOCK: tl.constexpr,
+@triton.jit
+def long_relaxed(
+    scores_ptr, relaxed_ptr, state_ptr, num, steps, remaining, tau, series_limit, BLOCK: tl.constexpr
 ):
-    """`relaxation.adjoint_kernel`; with WIDE of rows alone that spread over more than `narrow`."""
-    program = tl.program_id(0)
-    is_target, row, num = row_of_program(program, batch, num_target, num_source)
-    scores_ptr = either(is_target, noisy_target_ptr, noisy_source_ptr) + row * num
-    dscores_ptr = either(is_target, dscores_target_ptr, dscores_source_ptr) + row * num
-    sign = tl.where(is_target & (highest != 0), -1.0, 1.0).to(dots_ptr.dtype.element_ty)
-    chosen = True
-    if WIDE:
-        chosen = spread_of(scores_ptr, sign, num, BLOCK) > narrow
-    if chosen:
-        partner_ptr = partners_of_program(
-            is_target, row, num, target_index_ptr, source_index_ptr, partner_target_ptr, partner_source_ptr, k, BLOCK
-        )
-        row_stride = row_units.to(tl.int64) * 4
-        work_ptr = saved_ptr + program * (slots * row_stride)
-        for start in range(0, num, BLOCK):
-            patches = start + tl.arange(0, BLOCK)
-            partner = tl.load(partner_ptr + patches, mask=patches < num, other=-1)
-            c = upstream(dots_ptr + row * num_target, partner, patches, patches < num, is_target)
-            tl.store(work_ptr + 2 * row_stride + patches, sign * c, mask=patches < num)
-        tl.debug_barrier()
-        steps = either(is_target, steps_target, steps_source)
-        remaining = either(is_target, num_target - k, k) - steps
-        long_adjoint(
-            scores_ptr, dscores_ptr, work_ptr, sign, num, steps, remaining,
-            accurate(tau, tau_low, saved_ptr.dtype.element_ty), series_limit, row_stride, segment, BLOCK,
-        )  # fmt: skip
-
-
-@kernel
-def topk_adjoint_kernel(
-    grad_ptr,
-    noisy_ptr,
-    dscores_ptr,
-    saved_ptr,
-    num,
-    steps,
-    remaining,
-    tau,
-    tau_low,
-    series_limit,
-    row_units,
-    slots,
-    segment,
-    narrow,
-    WIDE: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """`relaxation.topk_adjoint_kernel`; WIDE as above."""
-    row = tl.program_id(0).to(tl.int64)
-    noisy_ptr += row * num
-    chosen = True
-    if WIDE:
-        chosen = spread_of(noisy_ptr, 1, num, BLOCK) > narrow
-    if chosen:
-        row_stride = row_units.to(tl.int64) * 4
-        work_ptr = saved_ptr + row * (slots * row_stride)
-        for start in range(0, num, BLOCK):
-            patches = start + tl.arange(0, BLOCK)
-            c = tl.load(grad_ptr + row * num + patches, mask=patches < num, other=0)
-            tl.store(work_ptr + 2 * row_stride + patches, c, mask=patches < num)
-        tl.debug_barrier()
-        long_adjoint(
-            noisy_ptr, dscores_ptr + row * num, work_ptr, 1, num, steps, remaining,
-            accurate(tau, tau_low, saved_ptr.dtype.element_ty), series_limit, row_stride, segment, BLOCK,
-        )  # fmt: skip
-
-
-@kernel
-def relaxed_kernel(
-    noisy_ptr,
-    relaxed_ptr,
-    state_ptr,
-    num,
-    steps,
-    remaining,
-    tau,
-    tau_low,
-    series_limit,
-    narrow,
-    WIDE: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """`relaxation.relaxed_kernel`; WIDE as above. The state has a row for each of the scores."""
-    row = tl.program_id(0).to(tl.int64)
+    """h of one row, with a row to work in."""
     acc: tl.constexpr = state_ptr.dtype.element_ty
-    tau = accurate(tau, tau_low, acc)
     inv_tau = 1 / tau
-    noisy_ptr += row * num
-    relaxed_ptr += row * num
-    state_ptr += row * num
-    chosen = True
-    if WIDE:
-        chosen = spread_of(noisy_ptr, 1, num, BLOCK) > narrow
-    if chosen:
-        inverse, largest, rest = first_state(noisy_ptr, state_ptr, 1, num, inv_tau, BLOCK)
+    inverse, largest, rest = first_state(scores_ptr, state_ptr, 1, num, inv_tau, BLOCK)
+    for start in range(0, num, BLOCK):
+        patches = start + tl.arange(0, BLOCK)
+        tl.store(relaxed_ptr + patches, tl.zeros([BLOCK], acc), mask=patches < num)
+    tl.debug_barrier()
+    for _step in range(steps):
+        inverse, largest, rest = sweep_step(
+            state_ptr, state_ptr, relaxed_ptr, inverse, largest, rest, num, inv_tau, series_limit, True, BLOCK
+        )
+    if remaining > 0:
+        shift = solve_long_tail(state_ptr, inverse, num, remaining.to(acc), tau, BLOCK)
         for start in range(0, num, BLOCK):
             patches = start + tl.arange(0, BLOCK)
-            tl.store(relaxed_ptr + patches, tl.zeros([BLOCK], acc), mask=patches < num)
-        tl.debug_barrier()
-        for _step in range(steps):
-            inverse, largest, rest = sweep_step(
-                state_ptr, state_ptr, relaxed_ptr, inverse, largest, rest, num, inv_tau, series_limit, True, BLOCK
-            )
-        if remaining > 0:
-            shift = solve_long_tail(state_ptr, inverse, num, remaining.to(acc), tau, BLOCK)
-            for start in range(0, num, BLOCK):
-                patches = start + tl.arange(0, BLOCK)
-                p = tl.load(state_ptr + patches, mask=patches < num, other=0) * inverse
-                part, _unused = softplus_and_sigmoid(shift + log_or_minus_inf(p))
-                h = tl.load(relaxed_ptr + patches, mask=patches < num, other=0)
-                tl.store(relaxed_ptr + patches, h + tau * part, mask=patches < num)
+            p = tl.load(state_ptr + patches, mask=patches < num, other=0) * inverse
+            part, _unused = softplus_and_sigmoid(shift + log_or_minus_inf(p))
+            h = tl.load(relaxed_ptr + patches, mask=patches < num, other=0)
+            tl.store(relaxed_ptr + patches, h + tau * part, mask=patches < num)

@@ -17,8 +17,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from pare_kernels._triton._launch import kernel
-from pare_kernels._triton._math import accurate, either, log1p
+from pare_kernels._triton._math import log1p
 
 STEP_LIMIT = tl.constexpr(100)  # of the tail; it takes about four, more only where one patch dominates a long row
 FARTHEST = tl.constexpr(700.0)  # as in `pare_kernels.reference`
@@ -323,178 +322,13 @@ def row_adjoint(
 
 
 @triton.jit
-def partners_of_row(own_index_ptr, other_index_ptr, partner_ptr, num, k, BLOCK: tl.constexpr):
-    """partner[n] = the row of the other modality that n is paired with, -1 for rows without: the index lists turned around."""
-    for start in range(0, num, BLOCK):
-        patches = start + tl.arange(0, BLOCK)
-        tl.store(partner_ptr + patches, tl.full([BLOCK], -1, tl.int32), mask=patches < num)
-    tl.debug_barrier()
-    for start in range(0, k, BLOCK):
-        pairs = start + tl.arange(0, BLOCK)
-        own = tl.load(own_index_ptr + pairs, mask=pairs < k, other=0)
-        other = tl.load(other_index_ptr + pairs, mask=pairs < k, other=0)
-        tl.store(partner_ptr + own, other.to(tl.int32), mask=pairs < k)
-    tl.debug_barrier()
-
-
-@triton.jit
-def upstream(dots_ptr, partner, patches, inside, is_target):
-    """c = the row dot of a slot on target patches that stayed, of the slot they went to on source patches that moved, else 0."""
-    used = inside & tl.where(is_target, partner < 0, partner >= 0)
-    return tl.load(dots_ptr + tl.where(is_target, patches, partner), mask=used, other=0)
-
-
-@triton.jit
-def row_of_program(program, batch, num_target, num_source):
-    """(whether it is a target's, the row, its length): the target's rows come first."""
-    is_target = program < batch
-    row = either(is_target, program, program - batch).to(tl.int64)
-    return is_target, row, either(is_target, num_target, num_source)
-
-
-@triton.jit
-def partners_of_program(
-    is_target,
-    row,
-    num,
-    target_index_ptr,
-    source_index_ptr,
-    partner_target_ptr,
-    partner_source_ptr,
-    k,
-    BLOCK: tl.constexpr,
-):
-    """`partners_of_row` for the row of a program; returns where they are."""
-    own_ptr = either(is_target, target_index_ptr, source_index_ptr)
-    other_ptr = either(is_target, source_index_ptr, target_index_ptr)
-    partner_ptr = either(is_target, partner_target_ptr, partner_source_ptr) + row * num
-    partners_of_row(own_ptr + row * k, other_ptr + row * k, partner_ptr, num, k, BLOCK)
-    return partner_ptr
-
-
-@kernel
-def partners_kernel(
-    target_index_ptr,
-    source_index_ptr,
-    partner_target_ptr,
-    partner_source_ptr,
-    batch,
-    num_target,
-    num_source,
-    k,
-    BLOCK: tl.constexpr,
-):
-    """`partners_of_row` for every row of both modalities, where no relaxation is asked for."""
-    is_target, row, num = row_of_program(tl.program_id(0), batch, num_target, num_source)
-    partners_of_program(
-        is_target, row, num, target_index_ptr, source_index_ptr, partner_target_ptr, partner_source_ptr, k, BLOCK
-    )
-
-
-@kernel
-def adjoint_kernel(
-    dots_ptr,
-    noisy_target_ptr,
-    noisy_source_ptr,
-    target_index_ptr,
-    source_index_ptr,
-    partner_target_ptr,
-    partner_source_ptr,
-    dscores_target_ptr,
-    dscores_source_ptr,
-    saved_ptr,
-    batch,
-    num_target,
-    num_source,
-    k,
-    steps_target,
-    steps_source,
-    highest,
-    tau,
-    tau_low,
-    series_limit,
-    row_units,
-    slots,
-    segment,
-    BLOCK: tl.constexpr,
-):
-    """dscores of both modalities from the row dots, and the partners of every row."""
-    program = tl.program_id(0)
-    acc: tl.constexpr = dots_ptr.dtype.element_ty
-    tau = accurate(tau, tau_low, acc)
-    is_target, row, num = row_of_program(program, batch, num_target, num_source)
-    noisy_ptr = either(is_target, noisy_target_ptr, noisy_source_ptr)
-    dscores_ptr = either(is_target, dscores_target_ptr, dscores_source_ptr)
-    steps = either(is_target, steps_target, steps_source)
-    total = either(is_target, num_target - k, k)
-    patches = tl.arange(0, BLOCK)
-    inside = patches < num
-    # One row's latency is the kernel's time: what is loaded is needed only after the arithmetic that follows it.
-    scores = tl.load(noisy_ptr + row * num + patches, mask=inside, other=0)
-    partner_ptr = partners_of_program(
-        is_target, row, num, target_index_ptr, source_index_ptr, partner_target_ptr, partner_source_ptr, k, BLOCK
-    )
-    partner = tl.load(partner_ptr + patches, mask=inside, other=-1)
-    sign = tl.where(is_target & (highest != 0), -1.0, 1.0).to(acc)
-    p, largest, rest = first_step(counted(sign * scores, inside), 1 / tau)
-    c = upstream(dots_ptr + row * num_target, partner, patches, inside, is_target)
-    row_stride = row_units.to(tl.int64) * 4
-    saved_ptr += program * (slots * row_stride)
-    ds = row_adjoint(
-        c, p, largest, rest, steps, total - steps, tau, 1 / tau, series_limit, saved_ptr, row_stride, segment, patches, num, acc
-    )  # fmt: skip
-    tl.store(dscores_ptr + row * num + patches, sign * ds, mask=inside)
-
-
-@kernel
-def topk_adjoint_kernel(
-    grad_ptr,
-    noisy_ptr,
-    dscores_ptr,
-    saved_ptr,
-    num,
-    steps,
-    remaining,
-    tau,
-    tau_low,
-    series_limit,
-    row_units,
-    slots,
-    segment,
-    BLOCK: tl.constexpr,
-):
-    """dscores = J(h)^T grad."""
-    row = tl.program_id(0).to(tl.int64)
-    acc: tl.constexpr = grad_ptr.dtype.element_ty
-    tau = accurate(tau, tau_low, acc)
-    patches = tl.arange(0, BLOCK)
-    inside = patches < num
-    c = tl.load(grad_ptr + row * num + patches, mask=inside, other=0)
-    scores = tl.load(noisy_ptr + row * num + patches, mask=inside, other=0)
-    p, largest, rest = first_step(counted(scores, inside), 1 / tau)
-    row_stride = row_units.to(tl.int64) * 4
-    saved_ptr += row * (slots * row_stride)
-    ds = row_adjoint(
-        c, p, largest, rest, steps, remaining, tau, 1 / tau, series_limit, saved_ptr, row_stride, segment, patches, num, acc
-    )  # fmt: skip
-    tl.store(dscores_ptr + row * num + patches, ds, mask=inside)
-
-
-@kernel
-def relaxed_kernel(noisy_ptr, relaxed_ptr, num, steps, remaining, tau, tau_low, series_limit, BLOCK: tl.constexpr):
-    """The relaxed indicator h."""
-    row = tl.program_id(0).to(tl.int64)
-    acc: tl.constexpr = noisy_ptr.dtype.element_ty
-    tau = accurate(tau, tau_low, acc)
-    patches = tl.arange(0, BLOCK)
-    inside = patches < num
-    scores = tl.load(noisy_ptr + row * num + patches, mask=inside, other=0)
-    p, largest, rest = first_step(counted(scores, inside), 1 / tau)
+def row_relaxed(p, largest, rest, steps, remaining, tau, series_limit, patches, num, DTYPE: tl.constexpr):
+    """The relaxed indicator h of one row from its first step on."""
     h = tl.zeros_like(p)
     p, largest, rest, h = advance(
-        p, largest, rest, h, steps, 1 / tau, series_limit, relaxed_ptr, 0, patches, num, False, True
+        p, largest, rest, h, steps, 1 / tau, series_limit, 0, 0, patches, num, False, True
     )
     if remaining > 0:
-        part, _ = softplus_and_sigmoid(solve_tail(p, remaining.to(acc), tau))
+        part, _unused = softplus_and_sigmoid(solve_tail(p, remaining.to(DTYPE), tau))
         h += tau * part
-    tl.store(relaxed_ptr + row * num + patches, h, mask=inside)
+    return h

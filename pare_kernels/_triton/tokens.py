@@ -291,7 +291,7 @@ def gradient_kernel(
     """One pass over the rows of both modalities that writes dtarget and dsource and each program's share of (dweight, dbias).
 
     A row's gradient is that of where it went, plus dz * weight with dz = dscores * gate * (1 - gate). What a row's partner is
-    (`relaxation.partners_of_row`) decides where it went, and, after an exchange, where it is now.
+    (`row_kernels.partners_of_row`) decides where it went, and, after an exchange, where it is now.
     """
     program = tl.num_programs(0) - 1 - tl.program_id(0)
     acc: tl.constexpr = partial_ptr.dtype.element_ty
