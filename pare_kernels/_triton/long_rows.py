@@ -2,8 +2,7 @@
 
 A state is a row of weights in memory, not normalized, with three numbers: 1 / total, and the normalized (largest, others). The
 sweeps compute in the type of the memory they work in, whatever the type of the scores: in doubles they take the rows of single
-scores that spread over more than `narrow`, after the kernels in singles. There weights, or what a step leaves of them, are no
-singles, and at small tau a step multiplies what singles lose by 1/tau.
+scores that singles do not hold (`row_kernels.beyond_singles`).
 """
 
 from __future__ import annotations
@@ -264,9 +263,7 @@ def long_adjoint(
 
 
 @triton.jit
-def long_relaxed(
-    scores_ptr, relaxed_ptr, state_ptr, num, steps, remaining, tau, series_limit, BLOCK: tl.constexpr
-):
+def long_relaxed(scores_ptr, relaxed_ptr, state_ptr, num, steps, remaining, tau, series_limit, BLOCK: tl.constexpr):
     """h of one row, with a row to work in."""
     acc: tl.constexpr = state_ptr.dtype.element_ty
     inv_tau = 1 / tau

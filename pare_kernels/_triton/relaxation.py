@@ -1,13 +1,13 @@
-"""The relaxed subset sampler and the product of its transposed Jacobian with a vector, one program per row.
+"""The relaxed subset sampler and the product of its transposed Jacobian with a vector, of one row in registers.
 
-What is computed is said in `pare_kernels.reference`; here is how. A row lives in registers; rows beyond `ROW_LIMIT`, and those
-whose numbers are no singles, in memory (`long_rows`). A step is one reduction: the weights p (1 - p)^(1/tau) are
-divided by their sum in the next step. For the largest patch 1 - p is the sum of the others over the total, which does not cancel
-when p is near 1, so the reduction carries the pair (largest, sum of the others). Below `long_series_limit` (0.45 at tau 0.9) a
-long binomial series of (1 - p)^(1/tau) serves. Once the largest p is below `series_limit`, where the series is exact to rounding
-to the third degree, it stays there (p can only grow where another is larger), and the steps take that.
+What is computed is said in `pare_kernels.reference`; here is how. (Rows that do not fit into registers: `long_rows`.) A step is
+one reduction: the weights p (1 - p)^(1/tau) are divided by their sum in the next step. For the largest patch 1 - p is the sum of
+the others over the total, which does not cancel when p is near 1, so the reduction carries the pair (largest, sum of the others).
+Below `long_series_limit` (0.45 at tau 0.9) a long binomial series of (1 - p)^(1/tau) serves. Once the largest p is below
+`series_limit`, where the series is exact to rounding to the third degree, it stays there (p can only grow where another is
+larger), and the steps take that.
 
-The backward pass needs every p in reverse order: it keeps one p per segment of `segment` steps and runs each segment again. An
+The backward pass needs every p in reverse order: it keeps one p per segment of `segment` steps and runs each segment again. A
 patch with p > `DOMINANT` is dominant; there is at most one. Its adjoint A may be as large as 1 / (1 - p) and is carried as
 A (1 - p).
 """
@@ -104,8 +104,8 @@ def adjoint_step(a, c, p, rest, inv_tau):
     """The adjoint of a step before the mean is taken out (`without_mean`): c p + a (1 - p / (tau (1 - p))), for the dominant patch
     times 1 - p. And the sums that `without_mean` needs: of the others, and the dominant patch's own."""
     dominant = p > DOMINANT
-    scale = tl.where(dominant, rest, 1)
-    a = scale * (c * p) + a * (scale - inv_tau * p / tl.where(dominant, 1, 1 - p))
+    left = tl.where(dominant, rest, 1 - p)
+    a = (left * (c * p + a) - inv_tau * p * a) / tl.where(dominant, 1, left)
     others, own = tl.reduce((tl.where(dominant, 0, a), tl.where(dominant, a, 0)), 0, join_sums)
     return a, others, own
 
@@ -325,9 +325,7 @@ def row_adjoint(
 def row_relaxed(p, largest, rest, steps, remaining, tau, series_limit, patches, num, DTYPE: tl.constexpr):
     """The relaxed indicator h of one row from its first step on."""
     h = tl.zeros_like(p)
-    p, largest, rest, h = advance(
-        p, largest, rest, h, steps, 1 / tau, series_limit, 0, 0, patches, num, False, True
-    )
+    p, largest, rest, h = advance(p, largest, rest, h, steps, 1 / tau, series_limit, 0, 0, patches, num, False, True)
     if remaining > 0:
         part, _unused = softplus_and_sigmoid(solve_tail(p, remaining.to(DTYPE), tau))
         h += tau * part

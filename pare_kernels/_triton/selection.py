@@ -54,12 +54,12 @@ def count_from(keys, noisy_ptr, num, negate, threshold, SINGLE: tl.constexpr, BL
 
 @triton.jit
 def choose_row(
-    gate_ptr,
-    noise_ptr,
+    gate_ptr,  # (rows, num), read with HAS_GATE
+    noise_ptr,  # (rows, num), read with NOISE == GIVEN
     seed,
-    noisy_ptr,
-    index_ptr,
-    mask_ptr,
+    noisy_ptr,  # (rows, num), written
+    index_ptr,  # int64 (rows, listed), written
+    mask_ptr,  # (rows, num), written with HAS_MASK
     row,
     num,
     best,

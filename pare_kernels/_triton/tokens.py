@@ -62,12 +62,12 @@ def partners_of_slots(target_index_ptr, source_index_ptr, sample, rows, first, k
 
 @kernel
 def gate_scores_kernel(
-    target_ptr,
-    source_ptr,
-    weight_ptr,
-    bias_ptr,
-    scores_target_ptr,
-    scores_source_ptr,
+    target_ptr,  # (B, Nt, D), read
+    source_ptr,  # (B, Ns, D), read
+    weight_ptr,  # (D,), read
+    bias_ptr,  # one number, read with HAS_BIAS
+    scores_target_ptr,  # (B, Nt), written
+    scores_source_ptr,  # (B, Ns), written
     programs_target,
     num_target,
     num_source,
@@ -116,11 +116,11 @@ def gate_scores_kernel(
 
 @kernel
 def replace_kernel(
-    target_ptr,
-    source_ptr,
-    mixed_ptr,
-    target_index_ptr,
-    source_index_ptr,
+    target_ptr,  # (B, Nt, D), read
+    source_ptr,  # (B, Ns, D), read
+    mixed_ptr,  # (B, Nt, D), written
+    target_index_ptr,  # int64 (B, k), read
+    source_index_ptr,  # int64 (B, k), read
     num_target,
     features,
     k,
@@ -157,10 +157,10 @@ def replace_kernel(
 
 @kernel
 def swap_kernel(
-    target_ptr,
-    source_ptr,
-    target_index_ptr,
-    source_index_ptr,
+    target_ptr,  # (B, Nt, D), read and written
+    source_ptr,  # (B, Ns, D), read and written
+    target_index_ptr,  # int64 (B, k), read
+    source_index_ptr,  # int64 (B, k), read
     features,
     k,
     target_sample,
@@ -198,12 +198,12 @@ def swap_kernel(
 
 @kernel
 def dots_kernel(
-    grad_ptr,
-    target_ptr,
-    source_ptr,
-    dots_ptr,
-    target_index_ptr,
-    source_index_ptr,
+    grad_ptr,  # (B, Nt, D), read
+    target_ptr,  # (B, Nt, D), read
+    source_ptr,  # (B, Ns, D), read without SWAPPED
+    dots_ptr,  # (B, Nt), written
+    target_index_ptr,  # int64 (B, k), read
+    source_index_ptr,  # int64 (B, k), read
     num_target,
     features,
     k,
@@ -252,20 +252,20 @@ def dots_kernel(
 
 @kernel
 def gradient_kernel(
-    grad_target_ptr,
-    grad_source_ptr,
-    target_ptr,
-    source_ptr,
-    partner_target_ptr,
-    partner_source_ptr,
-    dscores_target_ptr,
-    dscores_source_ptr,
-    gate_target_ptr,
-    gate_source_ptr,
-    weight_ptr,
-    dtarget_ptr,
-    dsource_ptr,
-    partial_ptr,
+    grad_target_ptr,  # (B, Nt, D), read
+    grad_source_ptr,  # (B, Ns, D), read with SOURCE_GRAD
+    target_ptr,  # (B, Nt, D), read
+    source_ptr,  # (B, Ns, D), read
+    partner_target_ptr,  # int32 (B, Nt), read
+    partner_source_ptr,  # int32 (B, Ns), read
+    dscores_target_ptr,  # (B, Nt), read with HAS_GATE, as are the next four
+    dscores_source_ptr,  # (B, Ns)
+    gate_target_ptr,  # (B, Nt)
+    gate_source_ptr,  # (B, Ns)
+    weight_ptr,  # (D,)
+    dtarget_ptr,  # (B, Nt, D), written with NEED_TARGET
+    dsource_ptr,  # (B, Ns, D), written with NEED_SOURCE
+    partial_ptr,  # (groups of programs, partial_row), written with NEED_WEIGHT
     programs_target,
     blocks_per_program,
     num_target,
@@ -373,9 +373,9 @@ def gradient_kernel(
 
 @kernel
 def reduce_kernel(
-    partial_ptr,
-    dweight_ptr,
-    dbias_ptr,
+    partial_ptr,  # (num_partials, partial_row), read
+    dweight_ptr,  # (D,), written
+    dbias_ptr,  # one number, written
     num_partials,
     features,
     partial_row,

@@ -217,7 +217,7 @@ def test_a_line_for_each_kernel(tmp_path):
         row | {"kernel": "tokens.dots_kernel", "cases": "swap replace"},
         row | {"kernel": "tokens.dots_kernel", "cases": "long", "registers": 128, "seconds": 3.5},
         {
-            "kernel": "long_rows.adjoint_kernel",
+            "kernel": "row_kernels.adjoint_kernel",
             "constants": "BLOCK 2048",
             "cases": "long",
             "status": "FAILED",

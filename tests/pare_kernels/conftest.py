@@ -27,14 +27,13 @@ if INTERPRETED:
 
     interpreter._convert_float = _convert_rounding
 
-    # It combines the elements of a reduction by Python, one after the other: a millisecond or more each, and the rows of the
-    # relaxation have four to twenty reductions per exact step. Compiled kernels combine halves, as here.
+    # It combines the elements of a reduction one after the other, in Python: a millisecond each, and an exact step of a row has
+    # two or more reductions. Compiled kernels combine halves, as here.
     def _reduce_halves(self, parts):
-        length, kinds = parts[0].shape[0], [part.dtype for part in parts]
-        data = [part.handle.data for part in parts]
-        while length > 1:
-            length //= 2
-            halves = [self.to_tensor(x[at], kind) for at in (slice(length), slice(length, None)) for x, kind in zip(data, kinds, strict=True)]
+        kinds, data = [part.dtype for part in parts], [part.handle.data for part in parts]
+        while (half := len(data[0]) // 2) > 0:
+            ends = [x[:half] for x in data], [x[half:] for x in data]
+            halves = [self.to_tensor(x, kind) for end in ends for x, kind in zip(end, kinds, strict=True)]
             data = [part.handle.data for part in self.combine_fn.fn(*halves)]
         return [self.to_tensor(x.item(), kind) for x, kind in zip(data, kinds, strict=True)]
 

@@ -256,37 +256,75 @@ def test_random_samplers(dtype, seeds):
             assert_gradient(f"case {seed}, row {row}", ds[row], expected[row], dtype)
 
 
-def leading_rows(tau, dtype):
-    """(label, scores of 12 patches), in units of tau: one score leads, two do, each leads the next; and beyond 700 tau."""
-    rest = torch.rand(12, generator=torch.Generator("cpu").manual_seed(1), dtype=torch.float64, device="cpu") * 3
-    rows = {f"lead {lead}": rest.clone() for lead in (8, 20, 85, 110, 690, 800, float("inf"))}
-    for label, row in rows.items():
-        row[1] = row.max() + float(label.split()[1])
-    rows["two"], rows["two inf"] = rows["lead 110"].clone(), rows["lead inf"].clone()
-    rows["two"][4], rows["two inf"][4] = rows["two"][1] - 0.7, float("inf")
-    rows["chain"] = 30.0 * torch.arange(12, device="cpu").roll(5).double()
-    if INTERPRETED:  # slowly
-        rows = {label: rows[label] for label in ("lead 20", "lead 690", "lead inf", "chain")}
-    return list(rows), (torch.stack(list(rows.values())) * tau).to(dtype)
+LEADS = (
+    0,
+    2,
+    8,
+    20,
+    50,
+    85,
+    110,
+    300,
+    690,
+    800,
+    float("inf"),
+)  # in units of tau; of more than 700 the others count as -inf
+
+
+def leading_rows(num):
+    """(label, scores (rows, num) in units of tau): one score leads, two do, each of twelve leads the next."""
+    generator = torch.Generator("cpu").manual_seed(num)
+    leads = (0, 20, 690) if INTERPRETED else LEADS  # the interpreter is slow
+    for kind in (*leads, *(() if INTERPRETED else ("two", "two inf")), "chain"):
+        rows = torch.rand(1 if INTERPRETED else 16, num, generator=generator, dtype=torch.float64, device="cpu") * 3
+        for row in rows:
+            best, second = torch.randperm(num, generator=generator, device="cpu")[:2]
+            if kind == "chain":
+                row[torch.randperm(num, generator=generator, device="cpu")[:12]] = (
+                    30.0 * torch.arange(min(num, 12)).double()
+                )
+            else:
+                row[best] = row.max() + (kind if kind in leads else 110)
+            if kind == "two":
+                row[second] = row[best] - 0.7
+            if kind == "two inf":
+                row[best] = row[second] = float("inf")
+        yield str(kind), rows
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize(
-    ("tau", "k", "steps"), [(0.05, 4, 8), (0.3, 6, -1), (0.9, 4, 8), (0.9, 5, 0), (5.0, 1, 8), (5.0, 11, 2)]
+    ("tau", "num", "k", "steps"),
+    [
+        (0.05, 12, 4, 8),
+        (0.05, 40, 5, -1),
+        (0.1, 6, 5, -1),  # h of equal scores hardly depends on them
+        (0.1, 40, 12, 8),
+        (0.2, 150, 30, 8),
+        (0.3, 40, 6, -1),
+        (0.5, 40, 10, 8),
+        (0.9, 12, 4, 8),
+        (0.9, 40, 5, 0),
+        (0.9, 150, 100, 8),
+        (2.0, 40, 20, 4),
+        (5.0, 12, 11, 2),
+        (5.0, 40, 1, 8),
+    ],
 )
-def test_leading_scores(tau, k, steps, dtype):
-    labels, scores = leading_rows(tau, dtype)
-    c = normal(torch.Generator("cpu").manual_seed(2), *scores.shape, dtype=dtype, device="cpu")
+def test_leading_scores(tau, num, k, steps, dtype):
     exact_steps = None if steps < 0 else steps
-    expected_h = reference.relaxed_topk(scores.double(), k, tau, exact_steps)
-    expected_ds = reference.relaxed_topk_adjoint(c.double(), scores.double(), k, tau, exact_steps)
-    here = torch.get_default_device()
-    _, h, noisy, _ = ops.gumbel_topk(scores.to(here), None, None, 0, k, tau, 1.0, steps)
-    ds = ops.gumbel_topk_backward(c.to(here), noisy, k, tau, steps)
-    for label, *row in zip(labels, on_host(h), on_host(ds), expected_h, expected_ds, strict=True):
-        assert_row(f"{label}: h", row[0], row[2], dtype)
-        assert_row(f"{label}: gradient", row[1], row[3], dtype)
-        assert abs(row[0].double().sum().item() - k) <= LEADING[dtype] * k, label
+    for label, rows in leading_rows(num):
+        scores = (rows * tau).to(dtype)
+        c = normal(torch.Generator("cpu").manual_seed(2), *scores.shape, dtype=dtype, device="cpu")
+        expected_h = reference.relaxed_topk(scores.double(), k, tau, exact_steps)
+        expected_ds = reference.relaxed_topk_adjoint(c.double(), scores.double(), k, tau, exact_steps)
+        here = torch.get_default_device()
+        _, h, noisy, _ = ops.gumbel_topk(scores.to(here), None, None, 0, k, tau, 1.0, steps)
+        ds = ops.gumbel_topk_backward(c.to(here), noisy, k, tau, steps)
+        for row in zip(on_host(h), on_host(ds), expected_h, expected_ds, strict=True):
+            assert_row(f"{label}: h", row[0], row[2], dtype)
+            assert_row(f"{label}: gradient", row[1], row[3], dtype)
+            assert abs(row[0].double().sum().item() - k) <= LEADING[dtype] * k, label
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

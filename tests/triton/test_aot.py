@@ -19,12 +19,7 @@ def compiled():
 
 
 def test_every_kernel_is_compiled_for_every_target(compiled):
-    kernels = {
-        name
-        for module in (tokens, selection, row_kernels)
-        for name in vars(module)
-        if name.endswith("_kernel")
-    }
+    kernels = {name for module in (tokens, selection, row_kernels) for name in vars(module) if name.endswith("_kernel")}
     for target in aot.TARGETS:
         assert {result.kernel for result in compiled.values() if result.target == target} == kernels
 
