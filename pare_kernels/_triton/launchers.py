@@ -76,6 +76,13 @@ def _as_one_sample(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def _launch_tokens(kernel, programs: int, *arguments, buffers, align: int, tile: tuple[int, int], **constants) -> None:
+    """Of a kernel of `tokens`, whose last numbers are the strides of two buffers (B, N, D); eight warps a (rows, columns) tile."""
+    strides = [step for buffer in buffers for step in _strides(buffer, align)]
+    constants |= {"ALIGN": align, "BLOCK_ROWS": tile[0], "BLOCK_COLUMNS": tile[1]}
+    launch(kernel, programs, *arguments, *strides, device=buffers[0].device, num_warps=8, **constants)
+
+
 def gate_scores(both: Sequence[Tensor], weight: Tensor, bias: Tensor | None, scores: Sequence[Tensor]) -> None:
     """Fills in the (B, N) scores of one or both modalities, one launch. Bytes: read T + S + weight, write 2 rows."""
     target = both[0]
@@ -85,7 +92,7 @@ def gate_scores(both: Sequence[Tensor], weight: Tensor, bias: Tensor | None, sco
     )
     programs = [tensor.shape[0] * triton.cdiv(tensor.shape[1], block_rows) for tensor in both]
     align = alignment(*both)
-    launch(
+    _launch_tokens(
         tokens.gate_scores_kernel,
         sum(programs),
         both[0],
@@ -98,14 +105,10 @@ def gate_scores(both: Sequence[Tensor], weight: Tensor, bias: Tensor | None, sco
         both[0].shape[1],
         both[-1].shape[1],
         target.shape[2] // align,
-        *_strides(both[0], align),
-        *_strides(both[-1], align),
         HAS_BIAS=bias is not None,
-        ALIGN=align,
-        BLOCK_ROWS=block_rows,
-        BLOCK_COLUMNS=block_columns,
-        device=target.device,
-        num_warps=8,
+        buffers=(both[0], both[-1]),
+        align=align,
+        tile=(block_rows, block_columns),
     )
 
 
@@ -219,7 +222,7 @@ def replace(target: Tensor, source: Tensor, target_index: Tensor, source_index: 
     batch, num_target, features = target.shape
     block_rows, block_columns = _tile(features, num_target, _two_loads(target))
     align = alignment(target, source)
-    launch(
+    _launch_tokens(
         tokens.replace_kernel,
         batch * triton.cdiv(num_target, block_rows),
         target,
@@ -230,13 +233,9 @@ def replace(target: Tensor, source: Tensor, target_index: Tensor, source_index: 
         num_target,
         features // align,
         target_index.shape[1],
-        *_strides(target, align),
-        *_strides(source, align),
-        ALIGN=align,
-        BLOCK_ROWS=block_rows,
-        BLOCK_COLUMNS=block_columns,
-        device=target.device,
-        num_warps=8,
+        buffers=(target, source),
+        align=align,
+        tile=(block_rows, block_columns),
     )
     return mixed
 
@@ -247,7 +246,7 @@ def swap(target: Tensor, source: Tensor, target_index: Tensor, source_index: Ten
     # The tile follows N and not k, which falls as training goes on: another k must not compile again.
     block_rows, block_columns = _tile(features, target.shape[1], _two_loads(target))
     align = alignment(target, source)
-    launch(
+    _launch_tokens(
         tokens.swap_kernel,
         batch * triton.cdiv(k, block_rows),
         target,
@@ -256,13 +255,9 @@ def swap(target: Tensor, source: Tensor, target_index: Tensor, source_index: Ten
         source_index,
         features // align,
         k,
-        *_strides(target, align),
-        *_strides(source, align),
-        ALIGN=align,
-        BLOCK_ROWS=block_rows,
-        BLOCK_COLUMNS=block_columns,
-        device=target.device,
-        num_warps=8,
+        buffers=(target, source),
+        align=align,
+        tile=(block_rows, block_columns),
     )
 
 
@@ -272,7 +267,7 @@ def dots(grad: Tensor, target: Tensor, source: Tensor, index: tuple[Tensor, Tens
     result = torch.empty((batch, num_target), dtype=dtype, device=target.device)
     block_rows, block_columns = _tile(features, num_target, SUM_TILE)
     align = alignment(grad, target, source)
-    launch(
+    _launch_tokens(
         tokens.dots_kernel,
         batch * triton.cdiv(num_target, block_rows),
         grad,
@@ -283,14 +278,10 @@ def dots(grad: Tensor, target: Tensor, source: Tensor, index: tuple[Tensor, Tens
         num_target,
         features // align,
         index[0].shape[1],
-        *_strides(target, align),
-        *_strides(source, align),
         SWAPPED=swapped,
-        ALIGN=align,
-        BLOCK_ROWS=block_rows,
-        BLOCK_COLUMNS=block_columns,
-        device=target.device,
-        num_warps=8,
+        buffers=(target, source),
+        align=align,
+        tile=(block_rows, block_columns),
     )
     return result
 
@@ -509,7 +500,7 @@ def gradients(
     rows = dscores or (partial, partial)
     source_grad = grads[1] is not None
     align = alignment(target, source)
-    launch(
+    _launch_tokens(
         tokens.gradient_kernel,
         sum(groups) * column_blocks,
         grads[0],
@@ -529,19 +520,15 @@ def gradients(
         num_source,
         features // align,
         partial_row,
-        *_strides(target, align),
-        *_strides(source, align),
         MODE=mode,
         SOURCE_GRAD=source_grad,
         HAS_GATE=dscores is not None,
         NEED_TARGET=need_target,
         NEED_SOURCE=need_source,
         NEED_WEIGHT=need_weight,
-        ALIGN=align,
-        BLOCK_ROWS=block_rows,
-        BLOCK_COLUMNS=block_columns,
-        device=target.device,
-        num_warps=8,
+        buffers=(target, source),
+        align=align,
+        tile=(block_rows, block_columns),
     )
     return TokenGradients(dtarget, dsource, partial if need_weight else None)
 

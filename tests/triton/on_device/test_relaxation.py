@@ -110,11 +110,11 @@ def test_one_item_that_dominates(device):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("tau", "steps"), [(0.05, 3), (0.1, 8), (0.3, 3), (0.9, 0), (0.9, 3), (5.0, 2)])
+@pytest.mark.parametrize(("tau", "steps"), [(0.05, 3), (0.3, 8), (0.9, 0), (0.9, 3), (5.0, 2)])
 def test_leading_scores_in_blocks(tau, steps, dtype, short_blocks, device):
     """In singles, and in doubles where they spread too far."""
-    scores = tau * noisy_rows(torch.float64, 37, device, batch=4)
-    for row, lead in zip(scores, (0, 20, 110, 690), strict=True):
+    scores = tau * noisy_rows(torch.float64, 37, device, batch=3)
+    for row, lead in zip(scores, (0, 20, 690), strict=True):
         row[5] = row.max() + lead * tau
     scores = scores.to(dtype)
     c = scores.flip(-1).contiguous()
