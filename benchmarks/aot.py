@@ -135,7 +135,7 @@ def variants() -> Iterator[Variant]:
     wide, swept = {"memory": "fp64", "num_warps": 8}, {"SINGLE": False, "WIDE": True, "BLOCK": 1024}
     yield _variant("adjoint-wide", adjoint, both | swept, **wide)
     yield _variant("topk-adjoint-wide", adjoint, alone | swept, **wide)
-    yield _variant("relaxed-wide", relaxed, swept, **wide)
+    yield _variant("relaxed-wide", relaxed, swept, **(wide | {"num_warps": 4}))
     wide, swept = wide | {"num_warps": 1}, swept | {"BLOCK": 128}
     yield _variant("adjoint-wide-short", adjoint, both | swept, **wide)
     yield _variant("relaxed-wide-short", relaxed, swept, **wide)

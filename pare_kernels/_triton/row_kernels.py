@@ -198,6 +198,7 @@ def relaxed_kernel(
     tau = accurate(tau, tau_low, acc)
     noisy_ptr += row * num
     relaxed_ptr += row * num
+    state_ptr += row * num
     chosen = True
     if WIDE:
         chosen = beyond_singles(noisy_ptr, 1, num, narrow, BLOCK)
@@ -210,4 +211,4 @@ def relaxed_kernel(
             h = row_relaxed(p, largest, rest, steps, remaining, tau, series_limit, patches, num, acc)
             tl.store(relaxed_ptr + patches, h, mask=inside)
         else:
-            long_relaxed(noisy_ptr, relaxed_ptr, state_ptr + row * num, num, steps, remaining, tau, series_limit, BLOCK)
+            long_relaxed(noisy_ptr, relaxed_ptr, state_ptr, num, steps, remaining, tau, series_limit, BLOCK)
