@@ -6,12 +6,14 @@ What imports torch, which takes seconds, is imported when it is known to be need
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
 
+from crossmodal import parsers
 from crossmodal.errors import Interrupted, UserError
 
 
@@ -93,46 +95,22 @@ def listing() -> str:
     return "\n".join(lines)
 
 
-def predict(argv: list[str] | None = None) -> int:
-    """`pare-predict`: predictions of a finished run for new data."""
+def _program(name: str, what: str) -> Callable[[list[str] | None], int]:
+    """The entry point of the program in a module with that name, whose command line is in `parsers`."""
 
-    def action() -> None:
-        from crossmodal import parsers
+    def command(argv: list[str] | None = None) -> int:
+        def action() -> int | None:
+            getattr(parsers, name)().parse_known_args(argv)  # here as well, before torch
+            with _importing():
+                module = importlib.import_module(f"crossmodal.{name}")
+            return module.main(argv)
 
-        parsers.predict().parse_args(argv)  # here as well, before torch
-        with _importing():
-            from crossmodal.predict import main
+        return _main(action)
 
-        main(argv)
-
-    return _main(action)
-
-
-def evaluate(argv: list[str] | None = None) -> int:
-    """`pare-evaluate`: the figure of a finished run, computed again."""
-
-    def action() -> None:
-        from crossmodal import parsers
-
-        parsers.evaluate().parse_args(argv)
-        with _importing():
-            from crossmodal.evaluate import main
-
-        main(argv)
-
-    return _main(action)
+    command.__doc__ = f"`pare-{name}`: {what}."
+    return command
 
 
-def compare(argv: list[str] | None = None) -> int:
-    """`pare-compare`: several methods and seeds, one table."""
-
-    def action() -> int:
-        from crossmodal import parsers
-
-        parsers.compare().parse_known_args(argv)
-        with _importing():
-            from crossmodal.compare import main
-
-        return main(argv)
-
-    return _main(action)
+predict = _program("predict", "predictions of a finished run for new data")
+evaluate = _program("evaluate", "the figure of a finished run, computed again")
+compare = _program("compare", "several methods and seeds, one table")

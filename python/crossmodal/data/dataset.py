@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -129,8 +130,8 @@ class ArrayDataset:
 
     def augmented(self, augmentations: Sequence[Augmentation]) -> ArrayDataset:
         """The same samples with other augmentations."""
-        other = ArrayDataset.__new__(ArrayDataset)
-        other.__dict__ = self.__dict__ | {"augmentations": tuple(augmentations)}
+        other = copy.copy(self)
+        other.augmentations = tuple(augmentations)
         return other
 
     @property

@@ -175,13 +175,11 @@ def _scaled(values: np.ndarray | Tensor, rows: np.ndarray | None, mean: Tensor |
 
 def _statistics(values: np.ndarray, per: str, rows: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
     """Mean and deviation over the samples, and for "channel" over positions, shaped to broadcast to one sample."""
-    if per not in SCALINGS:
-        raise UserError(f"normalisation: expected one of {', '.join(SCALINGS)}, got {per!r}")
     shape = values.shape[1:]
     if per == "none":
         one_per_channel = (shape[0], *(1 for _ in shape[1:]))
         return torch.zeros(one_per_channel, dtype=torch.float64), torch.ones(one_per_channel, dtype=torch.float64)
-    axes = (0, *range(2, values.ndim)) if per == "channel" else (0,)
+    axes = {"channel": (0, *range(2, values.ndim)), "position": (0,)}[per]
     count = (len(values) if rows is None else len(rows)) * (math.prod(shape[1:]) if per == "channel" else 1)
     low, high, total, squares = np.inf, -np.inf, 0.0, 0.0
     with np.errstate(over="ignore", invalid="ignore"):  # overflow is reported below

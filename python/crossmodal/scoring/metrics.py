@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ class Metric:
         higher_is_better: direction.
         kinds: kinds of target it is made for; "mask" are dense targets from 0 to 1 with the loss bce_with_logits.
         description: one line.
+        grouped: whether it also looks at `extras["group"]`.
     """
 
     of_samples: Callable[[Tensor, Tensor, Tensor | None], dict[str, Tensor]]
@@ -51,10 +52,12 @@ class Metric:
     higher_is_better: bool
     kinds: tuple[str, ...]
     description: str
+    grouped: bool = False
 
     def measure(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Numbers of the samples of a batch, on its device; outputs and batch.y in the data's own units."""
-        return self.of_samples(outputs, batch.y, batch.extras.get("mask"))
+        found = self.of_samples(outputs, batch.y, batch.extras.get("mask"))
+        return found | ({"group": batch.extras["group"]} if self.grouped else {})
 
     def __call__(self, outputs: Tensor, targets: Tensor, mask: Tensor | None = None) -> float:
         """The figure of samples that are at hand at once."""
@@ -62,17 +65,13 @@ class Metric:
 
     def numbers(self, outputs: Tensor, targets: Tensor, mask: Tensor | None = None) -> Numbers:
         """The numbers of samples that are at hand at once."""
-        if len(outputs) != len(targets):
-            raise ValueError(f"outputs and targets must hold the same samples, got {len(outputs)} and {len(targets)}")
-        if len(targets) == 0:
-            raise ValueError("a metric needs at least one sample, got an empty split")
         found = self.of_samples(outputs.detach().cpu(), targets.detach().cpu(), mask)
         return {name: values.numpy() for name, values in found.items()}
 
     @property
     def unit(self) -> str:
         """What a split is a choice of, for the interval: samples, or groups of them."""
-        return "groups" if isinstance(self, _Grouped) else "samples"
+        return "groups" if self.grouped else "samples"
 
     def interval(self, numbers: Numbers) -> tuple[float, float] | None:
         """95 % interval of the figure, for the chance by which these samples were drawn and no others.
@@ -330,14 +329,6 @@ def plain_name(name: str) -> str:
     return name.removesuffix(PER_GROUP).removesuffix(OF_GROUPS)
 
 
-@dataclass(frozen=True)
-class _Grouped(Metric):
-    """A metric that also looks at `extras["group"]`."""
-
-    def measure(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
-        return super().measure(outputs, batch) | {"group": batch.extras["group"]}
-
-
 def _per_group(metric: Metric) -> Metric:
     def figure(numbers: Numbers) -> float:
         group = numbers["group"]
@@ -345,9 +336,7 @@ def _per_group(metric: Metric) -> Metric:
         figures = np.array([metric.figure(part) for part in parts])
         return _mean(figures[~np.isnan(figures)])
 
-    return _Grouped(
-        metric.of_samples, figure, metric.higher_is_better, metric.kinds, f"{metric.description}; mean over groups"
-    )
+    return replace(metric, figure=figure, description=f"{metric.description}; mean over groups", grouped=True)
 
 
 def _of_groups(metric: Metric) -> Metric:
@@ -369,6 +358,5 @@ def _of_groups(metric: Metric) -> Metric:
             mean = mean.log() if targets.ndim == 1 else mean.logit()
         return metric(mean, targets)
 
-    return _Grouped(
-        of_samples, figure, metric.higher_is_better, metric.kinds, f"{metric.description}; of the mean of each group"
-    )
+    said = f"{metric.description}; of the mean of each group"
+    return replace(metric, of_samples=of_samples, figure=figure, description=said, grouped=True)

@@ -105,13 +105,9 @@ def load(
         UserError: unknown name, a source of the wrong modality, fewer than two classes, or content that cannot be used.
     """
     name = str(name_or_path or DEFAULTS[encoder.modality])
-    if limit is not None and limit < 1:
-        raise UserError(f"source.limit: expected at least 1 sample per class, got {limit}")
     modality, read = _find(name)
     if modality != encoder.modality:
         raise UserError(f"source.name: {name!r} is of modality {modality}, but the encoder takes {encoder.modality}")
-    if modality == "text" and (num_tokens is None or num_tokens < 1):
-        raise UserError(f"num_tokens: expected a whole number >= 1, got {num_tokens}")
     samples = read().sample(limit, MAX_SAMPLES, seed)
     labels, class_names = samples.label_tensor(), samples.class_names
     if modality == "text":

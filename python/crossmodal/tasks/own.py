@@ -17,7 +17,6 @@ format of the UCR/UEA archive. Nothing is ever unpickled.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -45,57 +44,54 @@ OPTIONAL = ("x_val", "y_val", "group_train", "group_test", "group_val", "class_n
 def arrays(options: Options) -> RawTask:
     if options.data.suffix == ".ts":
         return load_ts_pair(options.data, kind=options.kind)
-    return from_arrays(read_arrays(options.data, REQUIRED, OPTIONAL), options.kind, str(options.data))
+    return from_arrays(read_arrays(options.data), options.kind, str(options.data))
 
 
-def read_arrays(path: str | Path, required: Iterable[str], optional: Iterable[str] = ()) -> dict[str, ArrayLike]:
-    """Read named arrays from an .npz or HDF5 file or a folder of .npy and .csv files, without unpickling anything.
+def read_arrays(path: Path) -> dict[str, ArrayLike]:
+    """The arrays of an .npz or HDF5 file or a folder of .npy and .csv files, without unpickling anything.
 
     Raises:
-        UserError: no such file or folder.
-        UserError: a required array is missing, one has another name, or one cannot be read; file and array are named.
+        UserError: no such file or folder; a required array is missing, one has another name, or one cannot be read; file and
+            array are named.
     """
-    path, required, optional = Path(path), tuple(required), tuple(optional)
-    if not path.exists():
-        raise UserError(f"data: no such file or folder: {path}")
     if path.is_dir():
-        return _read_folder(path, required, optional)
-    if path.suffix not in ARCHIVES:
-        raise UserError(f"data: expected an .npz or .h5 file, a folder of .npy files or NAME_TRAIN.ts, got {path}")
-    return read_archive(path, lambda names: _wanted(required, optional, names, path))
+        return _read_folder(path)
+    if path.suffix not in ARCHIVES or not path.exists():
+        what = "got" if path.exists() else "no such file or folder:"
+        raise UserError(f"data: expected an .npz or .h5 file, a folder of .npy files or NAME_TRAIN.ts, {what} {path}")
+    return read_archive(path, lambda names: _wanted(names, path))
 
 
-def _read_folder(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, ArrayLike]:
+def _read_folder(path: Path) -> dict[str, ArrayLike]:
     tables = [file.stem for file in sorted(path.glob("*.csv"))]
     present = [file.stem for file in sorted(path.glob("*.npy"))] + tables
     present += [entry.name for entry in sorted(path.iterdir()) if entry.is_dir() and any(entry.glob("*.npy"))]
     found: dict[str, ArrayLike] = {}
-    for key in _wanted(required, optional, present, path):
+    for key in _wanted(present, path):
         if (path / key).is_dir():
             found[key] = RowFiles(sorted((path / key).glob("*.npy")), read_npy)
-            continue
-        if key in tables:
+        elif key in tables:
             of = f"x_{key.rpartition('_')[2]}"  # which says how many there are
             table = path / f"{key}.csv"
             found[key], said = read_csv(table) if key == of else read_labels(table, len(found.get(of, ())))
             print(said)
-            continue
-        reserved = sum(normalised_bytes(array.shape, array.dtype) for array in found.values())
-        found[key] = read_npy(path / f"{key}.npy", reserved)
+        else:
+            reserved = sum(normalised_bytes(array.shape, array.dtype) for array in found.values())
+            found[key] = read_npy(path / f"{key}.npy", reserved)
     return found
 
 
-def _wanted(required: tuple[str, ...], optional: tuple[str, ...], present: list[str], path: Path) -> list[str]:
-    """The keys to read; ValueError where a required one is missing, or one is there that nobody would read."""
-    missing = [key for key in required if key not in present]
+def _wanted(present: list[str], path: Path) -> list[str]:
+    """The keys to read; an error where a required one is missing, or one is there that nobody would read."""
+    missing = [key for key in REQUIRED if key not in present]
     if missing:
         raise UserError(f"{path}: missing {', '.join(missing)}; found: {', '.join(present) or 'nothing'}")
-    valid = (*required, *optional)
+    valid = (*REQUIRED, *OPTIONAL)
     unknown = [key for key in present if key not in valid]
     if unknown:
         named = "; ".join(f"{key!r}{nearest(key.lower(), valid)}" for key in unknown)
         raise UserError(f"{path}: holds arrays of unknown name: {named} (expected: {', '.join(valid)})")
-    return [*required, *(key for key in optional if key in present)]
+    return [key for key in valid if key in present]
 
 
 def from_arrays(data: dict[str, ArrayLike], kind: str | None = None, origin: str = "arrays") -> RawTask:

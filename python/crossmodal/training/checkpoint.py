@@ -170,12 +170,10 @@ def check(path: Path) -> None:
         raise CheckpointError(f"{path}: its manifest cannot be read ({error})") from None
     for name, expected in manifest.items():
         file = path / name
-        if not file.is_file():
-            raise CheckpointError(f"{file}: missing")
-        if file.stat().st_size != expected["bytes"]:
-            raise CheckpointError(f"{file}: {file.stat().st_size} bytes where {expected['bytes']} were written")
-        if digest(file) != expected["sha256"]:
-            raise CheckpointError(f"{file}: content changed since it was written (sha256)")
+        found = file.stat().st_size if file.is_file() else None
+        if found != expected["bytes"] or digest(file) != expected["sha256"]:
+            what = "missing" if found is None else f"{found} bytes" if found != expected["bytes"] else "other content"
+            raise CheckpointError(f"{file}: {what} where {expected['bytes']} bytes were written")
 
 
 def random_state() -> dict[str, Any]:

@@ -220,10 +220,6 @@ def test_every_kind_has_a_metric_and_every_metric_a_known_kind():
 def test_errors():
     with pytest.raises(ValueError, match=r"unknown name 'acuracy', did you mean 'accuracy'"):
         metrics.get("acuracy")
-    with pytest.raises(ValueError, match="empty split"):
-        metrics.get("accuracy")(torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64))
-    with pytest.raises(ValueError, match="3 and 2"):
-        metrics.get("accuracy")(torch.zeros(3, 2), torch.zeros(2, dtype=torch.int64))
     assert np.isfinite(metrics.get("macro_f1")(torch.tensor([[1.0, -1.0]]), torch.tensor([[0.0, 0.0]])))
 
 

@@ -70,29 +70,17 @@ def test_limit_is_a_seeded_choice(text_encoder):
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "message"),
+    ("name", "message"),
     [
         (
             "scipy_dosc",
-            {},
             "source.name: unknown name 'scipy_dosc', did you mean 'scipy_docs'.*no such file or folder either",
         ),
-        ("digits", {}, "source.name: 'digits' is of modality image, but the encoder takes text"),
-        ("scipy_docs", {"num_tokens": 0}, "num_tokens: expected a whole number >= 1, got 0"),
-        ("scipy_docs", {"num_tokens": None}, "num_tokens: expected a whole number >= 1, got None"),
-        ("scipy_docs", {"limit": 0}, "source.limit: expected at least 1 sample per class, got 0"),
+        ("none.csv", "unknown name 'none.csv'.*no such file or folder either"),
+        ("digits", "source.name: 'digits' is of modality image, but the encoder takes text"),
+        (__file__, r"expected a text file \(\.csv, \.tsv\) or a folder of class folders, got .*test_base\.py"),
     ],
 )
-def test_what_cannot_be(text_encoder, name, options, message):
-    with pytest.raises(ValueError, match=message):
-        sources.load(name, encoder=text_encoder, **({"num_tokens": 4} | options))
-
-
-def test_other_files_and_missing_ones(tmp_path, text_encoder):
-    (tmp_path / "my.json").write_text("{}")
-    with pytest.raises(
-        ValueError, match=r"expected a text file \(\.csv, \.tsv\) or a folder of class folders, got .*my\.json"
-    ):
-        sources.load(tmp_path / "my.json", encoder=text_encoder, num_tokens=4)
-    with pytest.raises(UserError, match=r"none\.csv.*no such file or folder either"):
-        sources.load(tmp_path / "none.csv", encoder=text_encoder, num_tokens=4)
+def test_what_cannot_be(text_encoder, name, message):
+    with pytest.raises(UserError, match=message):
+        sources.load(name, encoder=text_encoder, num_tokens=4)

@@ -10,7 +10,6 @@ from sklearn.neighbors import KNeighborsClassifier
 from crossmodal import tasks
 from crossmodal.errors import UserError
 from crossmodal.scoring import metrics
-from crossmodal.tasks.own import read_arrays
 
 from .conftest import arrays
 
@@ -282,10 +281,6 @@ class TestReading:
         path.write_bytes(save(arrays()).read_bytes())
         with pytest.raises(ValueError, match=r"x_test\.npy: cannot be read: not an array"):
             load(tmp_path)
-
-    def test_what_is_optional_may_be_absent(self, save):
-        path = save({"x_test": np.zeros(2), "other": np.zeros(3)})
-        assert sorted(read_arrays(path, ["x_test"], ["other", "absent"])) == ["other", "x_test"]
 
     def test_unknown_names_in_a_folder(self, tmp_path):
         for name, values in (arrays() | {"x_vall": X}).items():
