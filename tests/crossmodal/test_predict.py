@@ -124,12 +124,6 @@ def test_bad_inputs(tmp_path, name, content, message):
         readers.read_samples(tmp_path / name)
 
 
-def test_pickles_are_refused(tmp_path):
-    np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="never unpickled"):
-        readers.read_samples(tmp_path / "a.npy")
-
-
 def test_errors(finished, tmp_path):
     folder, data = finished
     np.savez(tmp_path / "two.npz", a=data["x_test"], b=data["x_test"])

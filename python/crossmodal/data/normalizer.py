@@ -114,6 +114,8 @@ class Normalizer:
             UserError: no samples, a shape that does not fit, NaN or infinity; sample and value are named.
         """
         raw = raw.detach().cpu().numpy() if isinstance(raw, Tensor) else raw
+        if isinstance(raw, np.ndarray | np.generic) and raw.ndim < 2:
+            raise UserError(f"{name}: expected samples of shape {self.input_shape}, got an array of shape {raw.shape}")
         if len(raw) == 0:
             raise UserError(f"{name}: no samples")
         if not isinstance(raw, np.ndarray):

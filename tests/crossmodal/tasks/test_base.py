@@ -33,10 +33,11 @@ def raw(kind="classification", n_train=20, n_test=6, **changes) -> tasks.RawTask
 
 @pytest.fixture
 def register(monkeypatch):
-    """Registers a task "toy" for one test."""
+    """Registers a task "toy" for one test, in the place of a former one."""
     monkeypatch.setattr(base, "REGISTRY", dict(base.REGISTRY))
 
     def add(task: tasks.RawTask):
+        base.REGISTRY.pop("toy", None)
         tasks.register("toy", "a toy")(lambda options: task)
 
     return add
@@ -97,13 +98,10 @@ def test_targets_of_zeros_are_spoken_of_where_errors_are_relative(register):
     data.y_test[[1, 4]] = 0
     register(data)
     assert "2 of 6 test targets are zero: relative_l2 takes" in tasks.load("toy").description
-    register_again = dataclasses.replace(data, loss="relative_l2", origin="a file")
-    base.REGISTRY.pop("toy")
-    register(register_again)
+    register(dataclasses.replace(data, loss="relative_l2", origin="a file"))
     with pytest.raises(ValueError, match="a file: loss relative_l2: 2 of 6 test targets are zero"):
         tasks.load("toy")
     data.y_test[:] = 0
-    base.REGISTRY.pop("toy")
     register(data)
     with pytest.raises(ValueError, match="metric relative_l2: all test targets are zero; take --metric rmse or mae"):
         tasks.load("toy")
@@ -129,7 +127,6 @@ def test_loss_and_metric_are_chosen_among_those_of_the_kind(register):
 
 def test_every_loss_and_metric_can_be_had(register):
     for kind in tasks.KINDS:
-        base.REGISTRY.pop("toy", None)
         register(raw(kind, normalize_y="none") if kind != "dense" else raw(kind, **_masks()))
         for name, metric in metrics.METRICS.items():
             if kind in metric.kinds:
@@ -201,7 +198,6 @@ def test_the_layout_in_memory_does_not_matter(register):
     data = raw("dense")
     register(data)
     one = tasks.load("toy")
-    base.REGISTRY.pop("toy")
     register(dataclasses.replace(data, x_train=np.asfortranarray(data.x_train), y_test=data.y_test.astype(">f8")))
     other = tasks.load("toy")
     assert one.fingerprint == other.fingerprint
@@ -214,7 +210,6 @@ def test_the_hash_tells_data_apart_that_mean_something_else(register, change):
     data = raw("classification", class_names=("a", "b"))
     register(data)
     one = tasks.load("toy")
-    base.REGISTRY.pop("toy")
     register(dataclasses.replace(data, **{name: value or data.y_train[::-1] for name, value in change.items()}))
     assert tasks.load("toy").fingerprint != one.fingerprint
 
@@ -254,10 +249,8 @@ def test_what_the_metric_cannot_score_is_said(register):
     assert "warning: the validation auroc leaves out the labels [0], which occur always or never there." in found
     assert "warning: the test part cannot be scored by auroc: all its labels occur always or never." in found
     assert "warning: the" not in tasks.load("toy", metrics=["macro_f1"]).description
-    base.REGISTRY.pop("toy")
     register(raw("regression", n_train=5))
     assert "warning: the validation part cannot be scored by r2" in tasks.load("toy", metrics=["r2"]).description
-    base.REGISTRY.pop("toy")
     register(raw(n_train=20, y_train=np.r_[np.arange(19) % 2, 2], y_test=np.arange(6) % 2, class_names=("a", "b", "c")))
     assert "validation auroc leaves out the classes ['c']" in tasks.load("toy", metrics=["auroc"]).description
 
@@ -299,8 +292,7 @@ def test_train_size(register):
     task = tasks.load("toy", train_size=10)
     assert (len(task.train), len(task.validation)) == (8, 2)
     assert torch.bincount(task.train.y).tolist() == [4, 4]
-    register_size = len(tasks.load("toy", train_size=60).train)
-    assert register_size == 48
+    assert len(tasks.load("toy", train_size=60).train) == 48
 
 
 def test_train_size_leaves_a_given_validation_split_alone(register):
@@ -332,4 +324,4 @@ def test_options_that_cannot_be(options, error, message):
 def test_names_are_taken_once(register):
     register(raw())
     with pytest.raises(ValueError, match="task 'toy' is registered already"):
-        register(raw())
+        tasks.register("toy", "another")(lambda options: None)
