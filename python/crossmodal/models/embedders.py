@@ -17,18 +17,6 @@ if TYPE_CHECKING:
 DEFAULT_TARGET_TOKENS = 64
 
 
-def check_input_shape(input_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return ``input_shape`` as a tuple after checking that it is ``(C, L)`` or ``(C, H, W)`` with positive sizes.
-
-    Raises:
-        UserError: for any other shape.
-    """
-    shape = tuple(input_shape)
-    if len(shape) not in (2, 3) or not all(isinstance(size, int) and size > 0 for size in shape):
-        raise UserError(f"input_shape must be (C, L) or (C, H, W) with positive integers, got {shape}")
-    return shape
-
-
 def default_patch_size(size: tuple[int, ...], target_tokens: int = DEFAULT_TARGET_TOKENS) -> tuple[int, ...]:
     """Patch size that cuts ``size`` into at most ``target_tokens`` patches.
 
@@ -42,12 +30,7 @@ def default_patch_size(size: tuple[int, ...], target_tokens: int = DEFAULT_TARGE
 
     Returns:
         Patch size per axis, same length as ``size``.
-
-    Raises:
-        UserError: if ``target_tokens`` is not positive.
     """
-    if target_tokens < 1:
-        raise UserError(f"target_tokens must be at least 1, got {target_tokens}")
     finest = next(s for s in range(1, max(size) + 1) if math.prod(-(-length // s) for length in size) <= target_tokens)
     exact = next((s for s in range(finest, 2 * finest + 1) if all(length % s == 0 for length in size)), finest)
     return (exact,) * len(size)
@@ -108,7 +91,7 @@ class PatchEmbedder(nn.Module):
         positions: bool = True,
     ) -> None:
         super().__init__()
-        self.input_shape = check_input_shape(input_shape)
+        self.input_shape = tuple(input_shape)
         self.image_size = image_size
         self.imaging = imaging
         self.images, channels = (1, input_shape[0]) if imaging is None else (imaging.images, imaging.colours)

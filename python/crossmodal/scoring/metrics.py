@@ -173,6 +173,7 @@ def _iou(numbers: Numbers) -> float:
 
 
 def _ranks(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    """Per column whether it is true, its probability (float64), and whether it counts; each (B, K), of masks (B, K, pixels)."""
     truth, probability = _columns(outputs, targets)
     counts = torch.ones_like(truth) if mask is None else mask.flatten(2)
     return {"truth": truth, "probability": probability, "counts": counts}
@@ -198,13 +199,13 @@ def _per_column(score: Callable[[np.ndarray, np.ndarray], float]) -> Callable[[N
 
 
 def _area(having: np.ndarray, lacking: np.ndarray) -> float:
-    """How often one that has the label ranks before one that does not (Mann and Whitney, 1947)."""
+    """How often one that has the label ranks before one that does not (Mann and Whitney, 1947); sorted, (n,) and (m,)."""
     below, upto = (np.searchsorted(lacking, having, side) for side in ("left", "right"))
     return (below + upto).mean() / (2 * len(lacking))
 
 
 def _precision(having: np.ndarray, lacking: np.ndarray) -> float:
-    """Mean over those that have the label of the precision at their probability."""
+    """Mean over those that have the label of the precision at their probability; sorted, (n,) and (m,)."""
     right, wrong = (len(values) - np.searchsorted(values, having) for values in (having, lacking))
     return (right / (right + wrong)).mean()
 
@@ -220,6 +221,7 @@ def _masked(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> tuple[Tens
 
 
 def _errors(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    """Per sample, float64 (B,): sums of squared and absolute errors, norm of the target, and how many values count."""
     error, target, count = _masked(outputs, targets, mask)
     return {
         "squares": error.square().sum(1),
@@ -252,6 +254,7 @@ def _relative_l2(numbers: Numbers) -> float:
 
 
 def _pairs(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    """Error and target of every value, float64 (B, values)."""
     error, target, _ = _masked(outputs, targets, mask)
     return {"error": error, "truth": target}
 

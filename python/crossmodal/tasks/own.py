@@ -6,7 +6,7 @@ with
 - ``x_train``, ``x_test`` and optionally ``x_val``: real numbers ``(n, L)``, ``(n, C, L)`` or ``(n, C, H, W)``;
 - ``y_train``, ``y_test`` and optionally ``y_val``: see :func:`crossmodal.tasks.targets.infer_kind`;
 - optionally ``group_train``, ``group_test`` (and ``group_val``): a whole number or string per sample, the same for samples of one
-  recording, patient or clip;
+  recording, patient or clip (in a ``.csv`` file, as labels, a column of numbers or of text);
 - optionally ``class_names``: strings; labels are then these names or their indices;
 - optionally ``normalize``: the string "channel" (the default), "position" (a table, whose columns have units of their
   own) or "none";

@@ -69,7 +69,7 @@ def loss_and_metrics(raw: RawTask, origin: str) -> tuple[str, tuple[str, ...]]:
             raise UserError(f"metric: {name} needs groups, which {origin} does not have (group_train, group_test)")
         return name
 
-    loss = settle("loss", raw.loss or DEFAULTS[raw.kind][0], raw.kind, losses.LOSSES)
+    loss = settle("loss", DEFAULTS[raw.kind][0] if raw.loss is None else raw.loss, raw.kind, losses.LOSSES)
     kind = scored_as(raw.kind, loss)
     names = raw.metrics or DEFAULTS[kind][1]
     if not raw.metrics and raw.group_train is not None:
@@ -102,10 +102,8 @@ def examine(parts: dict[str, Part], raw: RawTask, loss: str, metric: str, origin
 
 def _unscored(part: Part, raw: RawTask, metric: str) -> list[str]:
     """What the metric cannot see in a split: classes, labels or channels that occur always or never, groups of one sample."""
-    name, what = (
-        metrics.plain_name(metric),
-        {"classification": "classes", "multilabel": "labels"}.get(raw.kind, "channels"),
-    )
+    name = metrics.plain_name(metric)
+    what = {"classification": "classes", "multilabel": "labels"}.get(raw.kind, "channels")
     of, sizes = np.unique(part.groups, return_counts=True)
     apart = of if metric.endswith(PER_GROUP) else [None]  # figures of groups, else one of all
     if name in RANKED:

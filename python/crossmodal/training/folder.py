@@ -117,12 +117,10 @@ class RunFolder:
                 self.clear()
             write_text(self.config, yaml.safe_dump(config.to_dict(), sort_keys=False))
             write_json(self.data, {"written_by": WRITER, "sha256": hashes or {}})
-        except OSError as error:
+        except (OSError, UserError) as error:
             self.release()
-            raise UserError(f"output_dir: {self.path} cannot be written ({error})") from None
-        except UserError:
-            self.release()
-            raise
+            what = error if isinstance(error, UserError) else f"output_dir: {self.path} cannot be written ({error})"
+            raise UserError(what) from None
 
     def _acquire(self) -> None:
         lock = FileLock(self.path / LOCK, blocking=False)

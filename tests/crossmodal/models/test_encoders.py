@@ -242,9 +242,7 @@ def test_word_embeddings_exist_once(tiny_bert):
     assert len(tables) == 1
 
 
-def test_source_inputs_are_checked(tiny_bert, tiny_swin):
-    with pytest.raises(ValueError, match=r"token ids \(B, M\) with 1 <= M <= 64, got \(2, 65\)"):
-        encoders.load(tiny_bert).embed_source(torch.zeros(2, 65, dtype=torch.int64))
+def test_source_images_are_of_the_size_of_the_canvas(tiny_swin):
     with pytest.raises(ValueError, match=r"images \(B, 3, 16, 16\), got \(2, 3, 8, 8\)"):
         encoders.load(tiny_swin).embed_source(torch.zeros(2, 3, 8, 8))
 
@@ -361,8 +359,6 @@ def test_activation_checkpointing_runs_layers_twice_and_changes_no_gradient(chec
 
 
 def test_bad_options_are_refused(tiny_bert, tiny_swin):
-    with pytest.raises(ValueError, match=r"model.dropout: expected 0 <= dropout < 1, got 1.0"):
-        encoders.load(tiny_bert, dropout=1.0)
     with pytest.raises(ValueError, match=r"model.layers: expected 1 to 3, got 4"):
         encoders.load(tiny_bert, layers=4)
     with pytest.raises(ValueError, match=r"model.layers: not an option of swin"):

@@ -124,8 +124,6 @@ def load(
             than absolute ones, or weights that do not match the configuration: tensors that are missing, have another
             shape, or have no place in the layers that are kept.
     """
-    if not 0.0 <= dropout < 1.0:
-        raise UserError(f"model.dropout: expected 0 <= dropout < 1, got {dropout}")
     source, folder, config = _configuration(name_or_path, weights=pretrained)
     family = _family(config, source)
     positions = getattr(config, "position_embedding_type", "absolute")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from crossmodal.errors import UserError
-from crossmodal.models.embedders import DEFAULT_TARGET_TOKENS, PatchEmbedder, check_input_shape, tile_channels
+from crossmodal.models.embedders import DEFAULT_TARGET_TOKENS, PatchEmbedder, tile_channels
 from crossmodal.models.encoders._transformers import PreTrainedModel
 from crossmodal.models.encoders.base import Encoder
 from crossmodal.models.series_images import SeriesImages
@@ -85,7 +85,6 @@ class ImageEncoder(Encoder):
 
     def attach(self, input_shape: tuple[int, ...], patch_size: int | tuple[int, ...] | None = None) -> None:
         """Build the embedder; the patch size is the pretrained one."""
-        input_shape = check_input_shape(input_shape)
         if patch_size is not None and patch_size not in (self._kernel, list(self._kernel), self._kernel[0]):
             raise UserError(
                 f"model.patch_size: the weights of {self.name!r} fix it to {self._kernel}, got {patch_size}"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from crossmodal.errors import UserError
-from crossmodal.models.embedders import DEFAULT_TARGET_TOKENS, PatchEmbedder, check_input_shape, default_patch_size
+from crossmodal.models.embedders import DEFAULT_TARGET_TOKENS, PatchEmbedder, default_patch_size
 from crossmodal.models.encoders._transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from crossmodal.models.encoders.base import Encoder
 
@@ -52,7 +52,6 @@ class TextEncoder(Encoder):
         return tokenizer
 
     def attach(self, input_shape: tuple[int, ...], patch_size: int | tuple[int, ...] | None = None) -> None:
-        input_shape = check_input_shape(input_shape)
         size = input_shape[1:]
         if patch_size is None:
             patch_size = default_patch_size(size, min(DEFAULT_TARGET_TOKENS, self.max_tokens))
@@ -79,10 +78,6 @@ class TextEncoder(Encoder):
         self._install(embedder)
 
     def _embed_source(self, inputs: Tensor) -> Tensor:
-        if inputs.ndim != 2 or not 1 <= inputs.shape[1] <= self.max_tokens:
-            raise UserError(
-                f"inputs must be token ids (B, M) with 1 <= M <= {self.max_tokens}, got {tuple(inputs.shape)}"
-            )
         return self.source_embedder(input_ids=inputs)
 
     def body(self, tokens: Tensor) -> Tensor:
