@@ -57,7 +57,7 @@ def read_samples(
         raise UserError(f"header: only a .csv file has a line of names, got {path}")
     if suffix in ARCHIVES:
         ((name, array),) = read_archive(path, lambda names: [_array_name(path, names, key)]).items()
-        found, said = np.asarray(array[:]), f"{path}: array {name!r} of shape {array.shape}"
+        found, said = np.asarray(array[...]), f"{path}: array {name!r} of shape {array.shape}"
     elif suffix == ".npy":
         found = read_npy(path)
         said = f"{path}: array of shape {found.shape}"
