@@ -114,12 +114,14 @@ def _read(
                 continue
             values[name] = _checked(name, value, known, learner.name, where)
     values["method"] = learner.name
+    suited = learner.defaults
     if learner.uses_encoder:  # which is looked at when all else is known to be good: it takes seconds
         from crossmodal.models import encoders
 
         if encoders.modality(chosen["encoder"]) == "image":
-            told = {name for _, layer, _ in layers if layer is not from_task for name in layer}
-            values |= {name: value for name, value in settings.IMAGE_ENCODERS.items() if name not in told}
+            suited = settings.IMAGE_ENCODERS | suited
+    told = {name for _, layer, _ in layers if layer is not from_task for name in layer}
+    values |= {name: value for name, value in suited.items() if name not in told}
     if asked == "print_config":
         print(yaml.safe_dump(_build(values, learner).to_dict(), sort_keys=False), end="")
         raise SystemExit(0)

@@ -41,6 +41,7 @@ class Method:
         pictures: file names of what `draw` writes.
         seeded: whether runs of different seeds differ.
         uses_encoder: whether it starts from the encoder of the settings.
+        defaults: settings that stand in the place of those of a task's file, which were measured with a text encoder.
     """
 
     name: ClassVar[str]
@@ -50,6 +51,7 @@ class Method:
     pictures: ClassVar[tuple[str, ...]] = ()
     seeded: ClassVar[bool] = True
     uses_encoder: ClassVar[bool] = True
+    defaults: ClassVar[dict[str, Any]] = {}
 
     def build(self, task: Any, config: Any) -> Any:
         """The model, `models.base.Model`, with the weights that training starts from.
