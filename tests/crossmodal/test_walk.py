@@ -22,7 +22,7 @@ from tests.crossmodal import runs
 from tests.crossmodal.runs import stop_at
 
 KINDS = ("classification", "multilabel", "regression", "dense")
-QUICK = {"tuned_cnn": {"trials": 2}, "rocket": {"kernels": 500}}
+QUICK = {"tuned_cnn": {"trials": 1}, "rocket": {"kernels": 500}}
 
 
 def settings(folder: Path, encoder: str, method: str, kind: str, ndim: int) -> dict:
