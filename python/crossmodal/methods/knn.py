@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from crossmodal.errors import UserError
 from crossmodal.methods.base import Method, register
-from crossmodal.settings import require
+from crossmodal.values import Count
 
 if TYPE_CHECKING:
     from crossmodal.models.neighbours import Neighbours
@@ -24,10 +24,7 @@ class Options:
             smaller in a tie). 1 is the yardstick of the literature on series.
     """
 
-    k: int | None = None
-
-    def __post_init__(self) -> None:
-        require(self.k is None or self.k > 0, "knn.k", self.k, "a positive number or null")
+    k: Count | None = None
 
 
 @register

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from crossmodal.errors import UserError
 from crossmodal.methods.base import Method, register
-from crossmodal.settings import require
+from crossmodal.values import Count
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,10 +30,7 @@ class Options:
         kernels: how many; each gives two features.
     """
 
-    kernels: int = 10_000
-
-    def __post_init__(self) -> None:
-        require(self.kernels > 0, "rocket.kernels", self.kernels, "a positive number")
+    kernels: Count = 10_000
 
 
 @register

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from crossmodal.methods.base import Method, register
-from crossmodal.settings import require
+from crossmodal.values import Count
 
 if TYPE_CHECKING:
     from crossmodal.models.residual import ResidualNetwork
@@ -27,13 +27,8 @@ class Options:
         trial_epochs: epochs of each (null: a third of `epochs`).
     """
 
-    trials: int = 8
-    trial_epochs: int | None = None
-
-    def __post_init__(self) -> None:
-        require(self.trials > 0, "tuned_cnn.trials", self.trials, "a positive number")
-        epochs = self.trial_epochs
-        require(epochs is None or epochs > 0, "tuned_cnn.trial_epochs", epochs, "a positive number or null")
+    trials: Count = 8
+    trial_epochs: Count | None = None
 
 
 @register
