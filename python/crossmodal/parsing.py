@@ -26,6 +26,7 @@ from crossmodal.values import converted, expected, hints, shown
 
 TASK_CONFIGS = Path(__file__).parent / "configs"
 MOVED = {"mixing": "pare"}  # sections by their former name
+RENAMED = {"pare.weight": "pare.mix_weight"}  # keys by theirs
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,13 @@ def _known(learner: methods.Method) -> dict[str, Key]:
 
 
 def _sentences(section: type) -> dict[str, str]:
-    """What the docstring of a dataclass says of each field, below `Args:`."""
-    text = inspect.getdoc(section).partition("Args:\n")[2]
-    entries = re.split(r"^    (\w+): ", text, flags=re.M)[1:]
-    return {name: " ".join(said.split()) for name, said in zip(entries[::2], entries[1::2], strict=True)}
+    """What the docstrings of a dataclass and its bases say of each field, below `Args:`."""
+    found: dict[str, str] = {}
+    for one in reversed(section.__mro__[:-1]):  # fields may be inherited
+        text = (inspect.getdoc(one) or "").partition("Args:\n")[2]
+        entries = re.split(r"^    (\w+): ", text, flags=re.M)[1:]
+        found |= {name: " ".join(said.split()) for name, said in zip(entries[::2], entries[1::2], strict=True)}
+    return found
 
 
 def parse(argv: list[str] | None = None, *, method: str | None = None) -> Config:
@@ -201,8 +205,9 @@ def _checked(name: str, value: Any, known: dict[str, Key], method: str, where: s
     if name in known:
         return converted(f"{where}{name}", value, known[name].type)
     section, _, rest = name.partition(".")
-    if section in MOVED:
-        raise UserError(f"{where}{name}: this setting is now called {MOVED[section]}.{rest}")
+    now = f"{MOVED.get(section, section)}.{rest}"
+    if section in MOVED or now in RENAMED:
+        raise UserError(f"{where}{name}: this setting is now called {RENAMED.get(now, now)}")
     if section in methods.METHODS and section != method:
         raise UserError(f"{where}{name}: an option of the method {section}, but this run's method is {method}")
     if any(key.startswith(f"{name}.") for key in known):

@@ -220,7 +220,7 @@ def summarise(run: Run, test: Evaluation) -> dict[str, Any]:
         "test_interval": test.interval,  # 95 %, over the samples
         "test_metrics": test.metrics,
         "best_epoch": best.get("epoch"),
-        "epochs": config.epochs if best else 0,
+        "epochs": config.epochs if run.history else 0,
         "steps": run.steps,
         "seconds": run.seconds,
         "parameters": model.count_parameters(),

@@ -267,8 +267,8 @@ def test_every_setting_has_a_sentence_and_a_type_in_words():
 def test_a_caller_of_several_methods_passes_over_the_options_of_others(tmp_path):
     path = tmp_path / "both.yaml"
     path.write_text("pare: {tau: 0.5}\nlp_ft: {probe_lr: 0.25}\n")
-    arguments = ["--config", str(path), "--pare.weight=0.5"]
-    assert parsing.parse(arguments, method="pare").options.weight == 0.5
+    arguments = ["--config", str(path), "--pare.mix_weight=0.5"]
+    assert parsing.parse(arguments, method="pare").options.mix_weight == 0.5
     assert parsing.parse(arguments, method="lp_ft").options.probe_lr == 0.25
     assert parsing.parse(arguments, method="nft").method == "nft"
 

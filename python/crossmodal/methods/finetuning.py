@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from crossmodal.methods.base import Method, register
 
@@ -37,15 +38,37 @@ def build(task, config, *, pretrained: bool = True) -> FineTuned:
     return FineTuned(encoder, task.kind, task.num_outputs, task.output_shape if task.kind == "dense" else None)
 
 
+@dataclass
+class Options:
+    """What fine-tuning starts from.
+
+    Args:
+        embedder: `copied`, as far as the pretrained embedding fits the new modality (its patch kernel, LayerNorm, positions), or
+            `random` but for the positions, which is naive fine-tuning in the tables of ORCA and PaRe.
+    """
+
+    embedder: Literal["copied", "random"] = "copied"
+
+
 @register
 class NaiveFineTuning(Method):
     """The baseline of every comparison."""
 
     name = "nft"
     description = "naive fine-tuning: pretrained encoder, target samples alone"
+    Options = Options
 
     def build(self, task, config) -> FineTuned:
-        return build(task, config)
+        model = build(task, config)
+        if config.options.embedder == "random":
+            from torch import nn
+
+            encoder = model.encoder
+            for part in (encoder.embedder.projection, encoder.embedder.norm):
+                if not isinstance(part, nn.Identity):
+                    part.reset_parameters()
+            encoder.copied = tuple(part for part in encoder.copied if part == "position_embeddings")
+        return model
 
 
 @register

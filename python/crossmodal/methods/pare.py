@@ -3,7 +3,7 @@
 With target tokens z, source tokens z_s and k replaced patches, fewer as training goes on:
 
     z~, lam = patch_replace(z, z_s, gate, k)                   lam = k / N
-    loss    = L(f(z), y) + weight * ((1 - lam) * L(f(z~), y) + lam * CE(f_s(z~), y_s))
+    loss    = L(f(z), y) + mix_weight * ((1 - lam) * L(f(z~), y) + lam * CE(f_s(z~), y_s))
 
 Target tokens are embedded once, and z and z~ go through the encoder in one pass.
 """
@@ -14,111 +14,83 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from crossmodal.errors import UserError
-from crossmodal.methods.base import Method, register
-from crossmodal.methods.finetuning import build
-from crossmodal.values import NotNegative, Whole
+from crossmodal.methods._mixing import MixingMethod, MixingOptions
+from crossmodal.methods.base import register
 
 if TYPE_CHECKING:
     from crossmodal.methods._patch_replacement import PatchReplacement
     from crossmodal.models.finetuned import FineTuned
-    from pare_kernels import ReplaceSchedule
 
 
 @dataclass
-class Options:
-    """Patch replacement: how many patches, which, and what the mixed samples weigh.
+class Options(MixingOptions):
+    """Which patches are replaced, and by which.
 
     Args:
-        schedule: shape of k over the epochs.
-        start: k at the first epoch; an int counts patches, a float is a fraction of them.
-        end: k towards the last epoch.
-        steps: stretches of constant k, for `piecewise`.
         selection: noisy gate scores, plain gate scores, or noise alone.
         gumbel_epochs: with `gumbel`, epochs of noisy selection before plain top-k (null: 5 for 1-D inputs, 10 for 2-D).
         tau: temperature of the relaxation behind the gate's gradient.
         noise_scale: factor on the Gumbel noise.
+        noise_end: factor to which it goes in a straight line over the Gumbel epochs (null: it stays).
+        noise_on: whether noise is added to the gate's scores, which lie between 0 and 1, or to the logits that these are the
+            sigmoid of, which grow as the gate learns.
         exact_steps: steps of the relaxation taken one by one, the rest in closed form (null: all of them).
-        straight_through: whether the choice has a gradient (null: with `gumbel` only).
+        straight_through: whether the gate learns from its choices (null: in the Gumbel epochs only; true: in those of plain top-k
+            as well).
         replace: whether the target patches with the lowest or the highest scores give way.
+        saliency: what scores target patches: the gate, or how much the target loss hangs on each, by its gradient, without noise
+            (one more pass through the encoder); source patches are the gate's in any case.
         pairing: how source patches meet free slots.
-        weight: factor on the whole loss of the mixed samples.
     """
 
-    schedule: Literal["constant", "linear", "exponential", "piecewise"] = "linear"
-    start: int | float = 1.0
-    end: int | float = 0.0
-    steps: int = 4
     selection: Literal["gumbel", "topk", "random"] = "gumbel"
-    gumbel_epochs: Whole | None = None
+    gumbel_epochs: int | None = None
     tau: float = 0.9
     noise_scale: float = 1.0
+    noise_end: float | None = None
+    noise_on: Literal["scores", "logits"] = "scores"
     exact_steps: int | None = 8
     straight_through: bool | None = None
     replace: Literal["lowest", "highest"] = "lowest"
+    saliency: Literal["gate", "gradient"] = "gate"
     pairing: Literal["position", "score"] = "position"
-    weight: NotNegative = 1.0
+
+    section = "pare"
 
     def __post_init__(self) -> None:
-        from pare_kernels._checks import ReplaceOptions, check_word  # imports torch: help need not wait for it
-        from pare_kernels.schedule import KINDS
+        super().__post_init__()
+        noisy = self.selection == "gumbel"
+        self._require(self.gumbel_epochs is None or self.gumbel_epochs >= 0, "gumbel_epochs", "a number >= 0 or null")
+        self._require(self.noise_end is None or self.noise_end >= 0, "noise_end", "a number >= 0 or null")
+        self._require(self.noise_end is None or noisy, "noise_end", f"null with selection {self.selection}")
+        self._require(self.noise_on == "scores" or noisy, "noise_on", f"scores with selection {self.selection}")
 
-        try:
-            check_word("schedule", self.schedule, KINDS)
-            self.k_over_time()
-            ReplaceOptions(
-                tau=self.tau,
-                noise_scale=self.noise_scale,
-                selection=self.selection,
-                replace=self.replace,
-                pairing=self.pairing,
-                exact_steps=self.exact_steps,
-                straight_through=self.straight_through,
-            )
-        except (TypeError, ValueError) as error:
-            raise UserError(f"pare.{error}") from None
+    def _check(self) -> None:
+        from pare_kernels._checks import ReplaceOptions
 
-    def k_over_time(self) -> ReplaceSchedule:
-        """k by progress, from 0 to 1."""
-        from pare_kernels import ReplaceSchedule
-
-        return ReplaceSchedule(self.schedule, self.start, self.end, self.steps)
+        ReplaceOptions(
+            tau=self.tau,
+            noise_scale=self.noise_scale,
+            selection=self.selection,
+            replace=self.replace,
+            pairing=self.pairing,
+            exact_steps=self.exact_steps,
+            straight_through=self.straight_through,
+        )
 
 
 @register
-class PaRe(Method):
+class PaRe(MixingMethod):
     """Patch replacement."""
 
     name = "pare"
     description = "patch replacement: source patches, fewer each epoch, mixed into the target's"
     Options = Options
-    pictures = ("mixing.png", "schedule.png")
+    pictures = ("gate.png", "mixing.png", "schedule.png")
 
-    def build(self, task, config) -> FineTuned:
-        return build(task, config)
-
-    def objective(self, task, model: FineTuned, config) -> PatchReplacement:
-        from crossmodal import sources
+    def mixing(self, task, model: FineTuned, source, config) -> PatchReplacement:
         from crossmodal.methods._patch_replacement import PatchReplacement
 
-        encoder = model.encoder
-        source = sources.load(
-            config.source.name,
-            encoder=encoder,
-            num_tokens=encoder.num_tokens,
-            limit=config.source.limit,
-            seed=config.split.seed,
-        )
+        if config.shard and config.options.saliency == "gradient":
+            raise UserError("pare.saliency: gradient is not for a model in shards (--shard true); take gate")
         return PatchReplacement(task, model, source, config.options)
-
-    def draw(self, run) -> dict:
-        from crossmodal.methods import _pare_pictures as pictures
-
-        drawn = {"schedule.png": pictures.schedule(run.history)}
-        if run.objective.notes:
-            embedder = run.model.encoder.attached
-            first, *others = embedder.canvas_size
-            canvas = (embedder.images * first, *others)
-            drawn["mixing.png"] = pictures.mixing(
-                run.task.train, run.objective.notes, embedder.patch_size, canvas, embedder.sheet
-            )
-        return drawn

@@ -63,6 +63,9 @@ class Objective(nn.Module):
         """What metrics.jsonl says of an epoch beside losses and metrics: plain values."""
         return {}
 
+    def observe(self, record: dict[str, Any]) -> None:
+        """Is told of each epoch when it ends: what metrics.jsonl says of it. What it remembers of that belongs into `notes`."""
+
     def facts(self) -> dict[str, Any]:
         """What results.json says of the method beside its figures."""
         return {}

@@ -308,6 +308,7 @@ class Trainer:
         }
         if self.selection.consider(epoch + 1, validation.metric, validation.loss, validation.scores):
             self.best_weights = self._weights()
+        self.objective.observe(record)
         if self.accelerator.num_processes > 1:
             self.objective.notes = merged(gather_object([self.objective.notes]))
         state.history.append(record)

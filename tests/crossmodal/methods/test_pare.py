@@ -1,16 +1,15 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 
+from crossmodal import seeds
 from crossmodal.data.dataset import ArrayDataset, Batch
 from crossmodal.errors import UserError
-from crossmodal.methods import _pare_pictures as pictures
-from crossmodal.methods._patch_replacement import PatchReplacement
+from crossmodal.methods import _mixing_pictures as pictures
+from crossmodal.methods._patch_replacement import PatchReplacement, replace_by_scores
 from crossmodal.methods.pare import Options
 from crossmodal.models import encoders
 from crossmodal.models.finetuned import FineTuned
@@ -18,7 +17,7 @@ from crossmodal.sources.base import Source
 from crossmodal.training.objective import Objective, Position, Step
 from tests.crossmodal.runs import toy_task
 
-B, TOKENS = 5, 8
+TOKENS = 8
 NOISY, LATE = Position(0, 10, seed=11), Position(7, 10, seed=11)  # k = 8 and, with plain top-k, 2
 
 
@@ -28,36 +27,9 @@ def _close():
     plt.close("all")
 
 
-@pytest.fixture
-def model(tiny_bert):
-    encoder = encoders.load(tiny_bert, layers=1)
-    encoder.attach((2, 16), 2)
-    return FineTuned(encoder, "classification", 3)
-
-
-@pytest.fixture
-def source():
-    inputs, labels = torch.randint(5, 60, (B, TOKENS)), torch.tensor([0, 1, 2, 3, 0])
-    return Source("toy", "text", inputs, labels, ("a", "b", "c", "d"), "hash", "")
-
-
-@pytest.fixture
-def batch(source):
-    x, y = torch.randn(B, 2, 16), torch.tensor([0, 1, 2, 0, 1])
-    return Batch(x, y, torch.arange(B), torch.ones(B), {"source": source.read(torch.arange(B))})
-
-
-@pytest.fixture
-def mixing(model, source):
-    def make(**options) -> PatchReplacement:
-        return PatchReplacement(toy_task(), model, source, Options(**options))
-
-    return make
-
-
 @pytest.mark.parametrize("start", [0, 3, TOKENS])
 def test_loss_is_the_paper_formula(model, batch, mixing, start):
-    objective = mixing(weight=0.3, schedule="constant", start=start)
+    objective = mixing(mix_weight=0.3, schedule="constant", start=start)
     found = objective.losses(model, batch, NOISY)
     tokens, source = model.embed(batch.x), batch.extras["source"]
     mixed = objective.replace(tokens, model.embed_source(source.x), NOISY)
@@ -89,21 +61,6 @@ def test_gate_is_in_the_graph_on_every_step(model, batch, mixing, options, posit
         assert bool(parameter.grad.abs().sum() > 0) == learns
 
 
-@pytest.mark.parametrize(("selection", "position"), [("gumbel", NOISY), ("gumbel", LATE), ("random", NOISY)])
-@pytest.mark.parametrize("cut", [0, 2, 4])
-def test_rows_choose_the_same_patches_however_the_batch_is_divided(model, batch, mixing, selection, position, cut):
-    objective = mixing(selection=selection, schedule="constant", start=4)
-    whole = objective.losses(model, batch, position)["loss"]
-    for first, last in ((0, cut), (cut, B)):
-        if first < last:
-            here = slice(first, last)
-            source = batch.extras["source"]
-            part = Batch(*(t[here] for t in (batch.x, batch.y, batch.index, batch.weight)))
-            part.extras["source"] = Batch(*(t[here] for t in (source.x, source.y, source.index, source.weight)))
-            found = objective.losses(model, part, replace(position, first=first))["loss"]
-            torch.testing.assert_close(found, whole[here])
-
-
 @pytest.mark.parametrize("fixture", ["tiny_bert", "tiny_roberta", "tiny_swin", "tiny_vit"])
 def test_a_step_reaches_every_trainable_parameter(request, fixture):
     shape = (2, 16) if "bert" in fixture else (2, 13, 17)
@@ -129,8 +86,9 @@ def test_k_selection_and_pictured_epochs_over_a_run(model, batch, mixing):
     assert [one["selection"] for one in said] == ["gumbel", "gumbel", "topk", "topk"]
     for epoch in range(4):
         objective.losses(model, batch, Position(epoch, 4))
-    assert {epoch: sorted(rows) for epoch, rows in objective.notes.items()} == {e: list("0123") for e in "134"}
-    assert [len(objective.notes[epoch]["2"]) for epoch in "134"] == [8, 4, 2]
+    replaced = objective.facts()["replaced"]
+    assert {epoch: sorted(rows) for epoch, rows in replaced.items()} == {e: list("0123") for e in "134"}
+    assert [len(replaced[epoch]["2"]) for epoch in "134"] == [8, 4, 2]
 
 
 def test_more_patches_than_there_are_are_refused(mixing):
@@ -144,6 +102,80 @@ def test_plain_objective_trains_and_predicts_the_clean_path(model, batch):
     step.eval()
     with torch.no_grad():
         torch.testing.assert_close(step(batch), model(batch.x))
+
+
+@pytest.mark.parametrize("position", [NOISY, LATE])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pairing": "score"},
+        {"replace": "highest", "noise_scale": 0.3},
+        {"selection": "random"},
+        {"straight_through": True, "exact_steps": None},
+        {"straight_through": False, "replace": "highest", "pairing": "score"},
+    ],
+)
+def test_replacing_by_scores_is_the_operator_where_the_scores_are_the_gate_s(model, batch, mixing, options, position):
+    """To the bit in what is chosen and mixed; the gradients of tokens and gate are the operator's too."""
+    objective = mixing(schedule="constant", start=3, **options)
+    target, source = model.embed(batch.x), model.embed_source(batch.extras["source"].x)
+    cotangent, found = torch.randn_like(target), []
+    for whole in (True, False):
+        z, z_s = (part.detach().clone().requires_grad_() for part in (target, source))
+        if whole:
+            result = objective.replace(z, z_s, position)
+        else:
+            given = {"k": 3, "seed": seeds.derive(11, "mix", position.epoch, 0), "first_row": 0}
+            scores = objective.gate(z), objective.gate(z_s)
+            result = replace_by_scores(z, z_s, *scores, **given, **objective.choice(position))
+        leaves = [z, z_s, objective.gate.weight, objective.gate.bias]
+        found.append((result, torch.autograd.grad(result.mixed, leaves, cotangent, allow_unused=True)))
+    (one, gradients), (other, again) = found
+    assert one.lam == other.lam
+    for part in (0, 2, 3):
+        assert torch.equal(one[part], other[part])
+    for mine, own in zip(again, gradients, strict=True):
+        if mine is None or own is None:  # of a gate that is not asked, or has no say
+            assert not any(grad is not None and grad.any() for grad in (mine, own))
+        else:
+            torch.testing.assert_close(mine, own)
+
+
+@pytest.mark.parametrize("noise_on", ["scores", "logits"])
+def test_noise_on_logits_fades_as_the_gate_grows_sure(model, batch, mixing, noise_on):
+    """Scores never differ by more than one, logits by anything."""
+    noisy = mixing(schedule="constant", start=3, noise_on=noise_on)
+    with torch.no_grad():
+        noisy.gate.weight.mul_(1e4)
+    tokens = model.embed(batch.x), model.embed_source(batch.extras["source"].x)
+    logits = tokens[0] @ noisy.gate.weight[0] + noisy.gate.bias
+    lowest = logits.topk(3, largest=False).indices.sort(1).values
+    assert torch.equal(noisy.replace(*tokens, NOISY).target_index, lowest) == (noise_on == "logits")
+    noisy.losses(model, batch, NOISY)["loss"].sum().backward()
+    assert noisy.gate.weight.grad.isfinite().all()
+
+
+def test_noise_goes_to_its_end_over_the_gumbel_epochs(mixing):
+    objective = mixing(gumbel_epochs=4, noise_scale=1.0, noise_end=0.2)
+    said = [objective.choice(Position(epoch, 8)) for epoch in range(6)]
+    assert [one["noise_scale"] for one in said[:4]] == pytest.approx([1.0, 0.8, 0.6, 0.4])
+    assert [one["selection"] for one in said] == ["gumbel"] * 4 + ["topk"] * 2
+    assert mixing(gumbel_epochs=40, noise_end=0.0).choice(Position(4, 8))["noise_scale"] == 0.5  # of fewer epochs
+
+
+def test_by_gradient_the_patches_on_which_the_loss_hangs_stay(model, batch, mixing):
+    objective = mixing(schedule="constant", start=3, saliency="gradient")
+    tokens = model.embed(batch.x).detach().requires_grad_()
+    loss = torch.nn.functional.cross_entropy(model.predict_from(model.body(tokens)), batch.y, reduction="sum")
+    loss.backward()
+    worth = (tokens.grad * tokens).sum(2).abs()
+    parameters = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    for position in (NOISY, LATE):
+        objective.notes = {}
+        objective.losses(model, batch, position)
+        mixed = objective.mix(model, batch, tokens, model.embed_source(batch.extras["source"].x), position)
+        assert torch.equal(mixed.slots, worth.topk(3, largest=False).indices.sort(1).values)
+    assert all(torch.equal(model.get_parameter(name).grad, grad) for name, grad in parameters.items())
 
 
 def split(*shape: int) -> ArrayDataset:
@@ -195,3 +227,13 @@ def test_mixing_follows_the_canvas_to_which_images_are_resized(size):
     assert np.flatnonzero(np.asarray(cover.get_alpha())).tolist() == [0, 15]
     assert cover.get_alpha().shape == (4, 4)
     assert cover.get_extent() == pytest.approx([-0.5, size[1] - 0.5, size[0] - 0.5, -0.5])
+
+
+def test_gate_scores_are_drawn_by_epoch():
+    """The mean over samples of each one's quantiles."""
+    scores = {f"{epoch}/{row}": [[0.1, 0.2 + row / 10, 0.9], [0.3, 0.5, 0.7]] for epoch in (1, 2, 10) for row in (0, 2)}
+    (axis,) = pictures.gate(scores).axes
+    target, source = axis.lines
+    assert target.get_xdata().tolist() == [1, 2, 10]
+    assert target.get_ydata() == pytest.approx([0.3] * 3)
+    assert source.get_ydata() == pytest.approx([0.5] * 3)

@@ -1,4 +1,4 @@
-"""Pictures of patch replacement: k over the epochs, and which patches of training samples were replaced."""
+"""Pictures of mixing: k over the epochs, which patches of training samples were replaced, and what a gate thinks of them."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def schedule(history: list[dict[str, Any]]) -> Figure:
     epochs = [record["epoch"] for record in history]
     edges = [epoch - 0.5 for epoch in epochs] + [epochs[-1] + 0.5]
     axis.stairs([record["k"] for record in history], edges, baseline=None, color="tab:purple", linewidth=1.5)
-    axis.set(xlabel="epoch", ylabel="replaced patches k", xlim=(edges[0], edges[-1]))
+    axis.set(xlabel="epoch", ylabel="patches from the source, k", xlim=(edges[0], edges[-1]))
     tokens = next((record["k"] / record["lam"] for record in history if record["lam"]), 1.0)
     right = axis.secondary_yaxis("right", functions=(lambda k: k / tokens, lambda lam: lam * tokens))
     right.set_ylabel("lam = k / N")
-    noisy = [record["epoch"] for record in history if record["selection"] == "gumbel"]
+    noisy = [record["epoch"] for record in history if record.get("selection") == "gumbel"]
     if noisy:
         axis.axvspan(noisy[0] - 0.5, noisy[-1] + 0.5, color="tab:purple", alpha=0.1, label="Gumbel noise")
         axis.legend(fontsize="small")
@@ -75,6 +75,29 @@ def mixing(
             title = f"sample {sample}, epoch {epoch}: {len(slots)} replaced"
             # Images are narrow.
             axis.set_title(title if series or width > 3 else title.replace(": ", "\n"), fontsize="small")
+    return figure
+
+
+def gate(scores: dict[str, list[list[float]]]) -> Figure:
+    """Gate scores of target and source patches over the epochs: median, and from the first to the last decile.
+
+    Args:
+        scores: `epoch/sample` to the three of target patches and of source patches, of which the mean over the samples is drawn.
+    """
+    by_epoch: dict[int, list[list[list[float]]]] = {}
+    for key, values in scores.items():
+        by_epoch.setdefault(int(key.split("/")[0]), []).append(values)
+    epochs = sorted(by_epoch)
+    means = np.array([np.mean(by_epoch[epoch], axis=0) for epoch in epochs])  # (epochs, 2, 3)
+    figure, axis = plt.subplots(figsize=(4.5, 3.2), layout="constrained")
+    marker = "." if len(epochs) == 1 else ""
+    for place, (name, color) in enumerate((("target", "tab:blue"), ("source", "tab:orange"))):
+        low, middle, high = means[:, place].T
+        axis.fill_between(epochs, low, high, color=color, alpha=0.2, linewidth=0)
+        axis.plot(epochs, middle, color=color, marker=marker, label=f"{name} patches")
+    axis.set(xlabel="epoch", ylabel="gate score: median, 10 to 90 %")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.legend(fontsize="small")
     return figure
 
 

@@ -1,0 +1,113 @@
+"""What methods have in common that mix target and source tokens: their options, and how their objective is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from crossmodal.errors import UserError
+from crossmodal.methods.base import Method
+from crossmodal.methods.finetuning import build
+from crossmodal.settings import require
+
+if TYPE_CHECKING:
+    from crossmodal.methods._mixing_objective import Mixing
+    from crossmodal.models.finetuned import FineTuned
+    from pare_kernels import ReplaceSchedule
+
+
+@dataclass
+class MixingOptions:
+    """How much is mixed, with what, and what the mixed samples weigh.
+
+    Args:
+        schedule: shape of k over the epochs; k of the N target patches is the source's share, lam = k / N.
+        start: k at the first epoch; an int counts patches, a float is a fraction of them.
+        end: k towards the last epoch.
+        steps: stretches of constant k, for `piecewise`.
+        patience: epochs without a better validation result after which k falls to `end` for the rest of the run (null: k
+            follows the schedule alone).
+        partners: the source sample that each target sample is mixed with: any, one of the nearest by mean token, or one of the
+            source class whose mean token is nearest to that of the target class (each class has one of its own, as far as they go).
+        labels: `separate` heads for target and source classes, or one softmax over all of them, `joint` (classification).
+        mix_weight: factor on the whole loss of the mixed samples.
+    """
+
+    schedule: Literal["constant", "linear", "exponential", "piecewise"] = "linear"
+    start: int | float = 1.0
+    end: int | float = 0.0
+    steps: int = 4
+    patience: int | None = None
+    partners: Literal["random", "nearest", "class"] = "random"
+    labels: Literal["separate", "joint"] = "separate"
+    mix_weight: float = 1.0
+
+    section: ClassVar[str]  # as the keys begin in files and on the command line
+
+    def __post_init__(self) -> None:
+        self._require(self.mix_weight >= 0, "mix_weight", "a number >= 0")
+        self._require(self.patience is None or self.patience > 0, "patience", "a positive number or null")
+        self._require(
+            self.patience is None or self.schedule != "constant",
+            "patience",
+            "null, as a constant k has no end to fall to",
+        )
+        from pare_kernels._checks import check_word  # imports torch: help need not wait for it
+        from pare_kernels.schedule import KINDS
+
+        try:
+            check_word("schedule", self.schedule, KINDS)
+            self.k_over_time()
+            self._check()
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{self.section}.{error}") from None
+
+    def _check(self) -> None:
+        """Raises TypeError or ValueError, beginning with the name of an option."""
+
+    def _require(self, condition: bool, name: str, expected: str) -> None:
+        require(condition, f"{self.section}.{name}", getattr(self, name), expected)
+
+    def k_over_time(self) -> ReplaceSchedule:
+        """k by progress, from 0 to 1."""
+        from pare_kernels import ReplaceSchedule
+
+        return ReplaceSchedule(self.schedule, self.start, self.end, self.steps)
+
+
+class MixingMethod(Method):
+    """Fine-tuning on target samples and on ones that are mixed with samples of the pretraining modality."""
+
+    pictures = ("schedule.png",)
+
+    def build(self, task, config) -> FineTuned:
+        return build(task, config)
+
+    def objective(self, task, model: FineTuned, config) -> Mixing:
+        from crossmodal import sources
+
+        encoder = model.encoder
+        source = sources.load(
+            config.source.name,
+            encoder=encoder,
+            num_tokens=encoder.num_tokens,
+            limit=config.source.limit,
+            seed=config.split.seed,
+        )
+        return self.mixing(task, model, source, config)
+
+    def mixing(self, task, model: FineTuned, source, config) -> Mixing:
+        """The objective, with its source."""
+        raise NotImplementedError
+
+    def draw(self, run) -> dict:
+        from crossmodal.methods import _mixing_pictures as pictures
+
+        drawn = {"schedule.png": pictures.schedule(run.history)}
+        replaced, scores = run.objective.replaced(), run.objective.notes.get("gate")
+        if replaced:
+            encoder = run.model.encoder
+            drawn["mixing.png"] = pictures.mixing(run.task.train, replaced, encoder.patch_size, encoder.canvas_size)
+        if scores:
+            drawn["gate.png"] = pictures.gate(scores)
+        return drawn

@@ -1,0 +1,178 @@
+"""What methods minimise that mix target tokens z with source tokens z_s, the source having the share lam of the mixture z~:
+
+    loss = L(f(z), y) + mix_weight * ((1 - lam) * L(f(z~), y) + lam * CE(f_s(z~), y_s))
+
+f and f_s share the encoder and have a head each. With joint labels (an option of the paper's code) both heads are rows of one
+softmax over the classes of target and source, and all three losses are its cross entropy.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crossmodal import seeds, sources
+from crossmodal.data.dataset import Batch
+from crossmodal.errors import UserError
+from crossmodal.methods._mixing import MixingOptions
+from crossmodal.methods._partners import PARTNERS
+from crossmodal.models.finetuned import FineTuned
+from crossmodal.models.heads import PooledHead
+from crossmodal.scoring import losses, metrics
+from crossmodal.training.objective import Objective, Position
+from crossmodal.training.selection import EpochSelection
+
+PICTURED = 4  # Training samples whose replaced patches are kept for the picture.
+
+
+class Mixed(NamedTuple):
+    """tokens: (B, N, D). lam: the source's share in them. slots: int64 (B, k), the target patches that gave way, where whole
+    ones do."""
+
+    tokens: Tensor
+    lam: float
+    slots: Tensor | None = None
+
+
+class Mixing(Objective):
+    """The loss of clean and mixed samples together; a subclass says how they are mixed.
+
+    Attributes:
+        source_head: linear map on pooled features to the source's classes.
+        tokens: N. patches: how many of them can be the source's at most.
+        notes: `replaced`, slots that source patches took, by `epoch/sample` (from 1) for the picture; `validation`, metric and loss
+            by epoch, and `ended`, the epoch after which k fell to its end, with `patience`.
+    """
+
+    parts = ("target", "mixed_target", "mixed_source")
+
+    def __init__(self, task, model: FineTuned, source: sources.Source, options: MixingOptions) -> None:
+        super().__init__(task)
+        self.options, self.source, self.description = options, source, source.description
+        self.source_head = PooledHead(model.encoder.feature_width, len(source.class_names))
+        self.tokens = model.encoder.num_tokens
+        self.patches = min(self.tokens, model.embed_source(source.inputs[:1]).shape[1])
+        self.schedule = options.k_over_time()
+        self.metric = metrics.get(task.metric)
+        for key in ("start", "end"):
+            value = getattr(options, key)
+            if isinstance(value, int) and value > self.patches:
+                raise UserError(
+                    f"{options.section}.{key}: {value} patches are more than the {self.patches} there are; a float is a fraction"
+                )
+        if task.loss != "cross_entropy" and options.labels == "joint":
+            raise UserError(
+                f"{options.section}.labels: joint is one softmax over classes of target and source, but the loss of {task.name} "
+                f"is {task.loss}; take separate"
+            )
+        if task.kind != "classification" and options.partners == "class":
+            raise UserError(
+                f"{options.section}.partners: class needs one class per sample, but {task.name} is {task.kind}"
+            )
+        if options.partners == "random":
+            self.companions = {"source": source}
+        else:
+            self.partners = PARTNERS[options.partners](task, model, source)
+
+    def mix(self, model: FineTuned, batch: Batch, tokens: Tensor, source_tokens: Tensor, position: Position) -> Mixed:
+        """Mixed tokens of target tokens (B, N, D) and source tokens (B, M, D); what is drawn for a row is the same however a batch
+        is divided among processes."""
+        raise NotImplementedError
+
+    def losses(self, model: FineTuned, batch: Batch, position: Position) -> dict[str, Tensor]:
+        tokens = model.embed(batch.x)
+        source = batch.extras["source"] if self.companions else self._partners(tokens, batch, position)
+        mixed = self.mix(model, batch, tokens, model.embed_source(source.x).to(tokens.dtype), position)
+        features = model.body(torch.cat([tokens, mixed.tokens]))
+        clean, blend = model.predict_from(features).chunk(2)
+        if self.options.labels == "joint":
+            clean_source, blend_source = self.source_head(features).chunk(2)
+            clean, blend = torch.cat([clean, clean_source], 1), torch.cat([blend, blend_source], 1)
+            source_loss = losses.cross_entropy(blend, blend.shape[1] - blend_source.shape[1] + source.y)
+        else:
+            source_loss = losses.cross_entropy(self.source_head(features.chunk(2)[1]), source.y)
+        clean_loss, blend_loss = self.task_loss(clean, batch), self.task_loss(blend, batch)
+        loss = clean_loss + self.options.mix_weight * ((1 - mixed.lam) * blend_loss + mixed.lam * source_loss)
+        if mixed.slots is not None and position.epoch in self._pictured(position.epochs):
+            self._note("replaced", position, batch, mixed.slots.tolist())
+        return self.reached(loss) | {
+            "target": clean_loss.detach(),
+            "mixed_target": blend_loss.detach(),
+            "mixed_source": source_loss.detach(),
+        }
+
+    def reached(self, loss: Tensor) -> dict[str, Tensor]:
+        """The loss with every parameter of the objective in its graph: data-parallel training waits for the gradient of each, and a
+        gate has none by plain top-k or with k = 0."""
+        return {"loss": loss + 0.0 * sum(parameter.sum() for parameter in self.parameters())}
+
+    def k(self, epoch: int, epochs: int) -> int:
+        """Patches' worth of source in an epoch; the same for all its steps."""
+        ended = self.notes.get("ended")
+        return self.schedule(1.0 if ended and epoch >= ended["epoch"] else epoch / epochs, self.patches)
+
+    def observe(self, record: dict[str, Any]) -> None:
+        if self.options.patience is None or "ended" in self.notes:
+            return
+        seen = self.notes.setdefault("validation", {})
+        seen[str(record["epoch"])] = [record["validation"], record["validation_loss"]]
+        selection = EpochSelection("metric", self.metric)
+        for epoch in sorted(seen, key=int):
+            selection.consider(int(epoch), *seen[epoch], torch.empty(0))
+        if record["epoch"] - selection.best["epoch"] >= self.options.patience:
+            self.notes["ended"] = {"epoch": record["epoch"]}
+
+    def record(self, position: Position) -> dict[str, Any]:
+        k = self.k(position.epoch, position.epochs)
+        return {"k": k, "lam": k / self.tokens}
+
+    def facts(self) -> dict[str, Any]:
+        source = self.source
+        facts = {
+            "source": {
+                "name": source.name,
+                "samples": len(source),
+                "classes": len(source.class_names),
+                "sha256": source.fingerprint,
+            },
+            "replaced": self.replaced(),
+        }
+        if "ended" in self.notes:
+            facts["k_ended_after_epoch"] = self.notes["ended"]["epoch"]
+        return facts if self.options.partners == "random" else facts | self.partners.facts()
+
+    def fingerprints(self) -> dict[str, str]:
+        return {f"source {self.source.name}": self.source.fingerprint}
+
+    def replaced(self) -> dict[str, dict[str, list[int]]]:
+        """Slots by epoch (from 1) and training sample."""
+        found: dict[str, dict[str, list[int]]] = {}
+        for key, slots in self.notes.get("replaced", {}).items():
+            epoch, sample = key.split("/")
+            found.setdefault(epoch, {})[sample] = slots
+        return found
+
+    def _partners(self, tokens: Tensor, batch: Batch, position: Position) -> Batch:
+        rows = self.partners.choose(tokens.detach(), batch, draws(position, "partners", len(batch)))
+        return self.source.read(rows.cpu()).to(tokens.device)
+
+    def _pictured(self, epochs: int) -> set[int]:
+        """Early, midway and late: the first, the middle and the last epoch with anything mixed."""
+        mixing = [epoch for epoch in range(epochs) if self.k(epoch, epochs)]
+        return {mixing[0], mixing[len(mixing) // 2], mixing[-1]} if mixing else set()
+
+    def _note(self, what: str, position: Position, batch: Batch, values: list[Any]) -> None:
+        """Notes values, one per row, of the first training samples."""
+        for row, value in zip(batch.index.tolist(), values, strict=True):
+            if row < PICTURED:
+                self.notes.setdefault(what, {})[f"{position.epoch + 1}/{row}"] = value
+
+
+def draws(position: Position, what: str, count: int) -> Tensor:
+    """A uniform number in [0, 1] for each row of a process's batch, float32 (count,)."""
+    generator = np.random.default_rng(seeds.derive(position.seed, what, position.epoch, position.batch))
+    drawn = generator.random(position.first + count)
+    return torch.from_numpy(drawn[position.first :]).float()

@@ -1,0 +1,34 @@
+"""Patch replacement with the two phases of the public code; see `pare_released`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crossmodal import sources
+from crossmodal.data.dataset import Batch
+from crossmodal.methods._patch_replacement import PatchReplacement
+from crossmodal.methods.pare import Options
+from crossmodal.models.finetuned import FineTuned
+from crossmodal.training.objective import Position
+
+
+class ReleasedReplacement(PatchReplacement):
+    """`whole`: batches of full size in an epoch; the one after them is not mixed."""
+
+    def __init__(self, task, model: FineTuned, source: sources.Source, options: Options, whole: int) -> None:
+        super().__init__(task, model, source, options)
+        self.whole = whole
+
+    def losses(self, model: FineTuned, batch: Batch, position: Position) -> dict[str, Tensor]:
+        if position.batch < self.whole:
+            return super().losses(model, batch, position)
+        loss = self.task_loss(model(batch.x), batch)
+        nothing = torch.zeros_like(loss)
+        return self.reached(loss) | {"target": loss.detach(), "mixed_target": nothing, "mixed_source": nothing}
+
+    def choice(self, position: Position) -> dict[str, Any]:
+        flipped = {"replace": "highest", "pairing": "score"} if self._selection(position.epoch) == "topk" else {}
+        return super().choice(position) | flipped

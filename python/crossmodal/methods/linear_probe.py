@@ -1,0 +1,105 @@
+"""A linear probe: the pretrained encoder is frozen, a linear head is fitted to its features.
+
+The head is not trained by gradient steps but found exactly, by scikit-learn: features are computed once, and a convex problem
+needs neither learning rate nor epochs. They are standardised first, which is folded into the head's weights afterwards. The
+regularisation of logistic regression is chosen by the loss of the validation samples; ridge regression chooses its own, leaving
+out one training sample after the other. Dense heads are trained by gradient steps: their outputs are cropped and resized, and the
+problem has no such form.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from crossmodal.methods.base import Method, register
+from crossmodal.methods.finetuning import build
+from crossmodal.settings import require
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from crossmodal.models.finetuned import FineTuned
+
+STRENGTHS = tuple(10.0**power for power in range(-5, 3))  # C of logistic regression
+
+
+@dataclass
+class Options:
+    """The features.
+
+    Args:
+        layer: the transformer layer, from 1, after which they are taken, through the encoder's last LayerNorm; on small sets a
+            middle one is often the best (null: the last that `model.layers` keeps).
+    """
+
+    layer: int | None = None
+
+    def __post_init__(self) -> None:
+        require(self.layer is None or self.layer > 0, "linear_probe.layer", self.layer, "a positive number or null")
+
+
+@register
+class LinearProbe(Method):
+    """Features are pooled as in fine-tuning; samples are not augmented, but for dense targets."""
+
+    name = "linear_probe"
+    description = "frozen encoder, linear head (scikit-learn) on the features of any layer"
+    Options = Options
+
+    def build(self, task, config) -> FineTuned:
+        layer = config.options.layer
+        model = build(task, config if layer is None else config.changed(model={"layers": layer}))
+        model.encoder.requires_grad_(False)
+        return model
+
+    def fit(self, run) -> FineTuned:
+        if run.task.kind == "dense":
+            return run.train(run.model, run.objective)
+        import numpy as np
+        import torch
+
+        from crossmodal.methods.linear import solve
+        from crossmodal.scoring import losses
+
+        task, model = run.task, run.model.to(run.accelerator.device).eval()
+        size = run.config.loader.eval_batch_size
+        x, y = features(model, task.train, size)
+        mean, std = x.mean(0), np.maximum(x.std(0), 1e-6)
+        held_x, held_y = features(model, task.validation, size)
+        x, held_x = (x - mean) / std, (held_x - mean) / std
+        loss, found = losses.get(task.loss), {}
+        for strength in STRENGTHS if task.kind != "regression" else (None,):
+            weight, bias = solve(task.kind, x, y, task.num_outputs, strength)
+            outputs = torch.from_numpy(held_x @ weight.T + bias)
+            # Values are fitted by least squares whatever the loss: there is nothing to choose.
+            value = 0.0 if strength is None else loss.per_sample(outputs, torch.from_numpy(held_y), None).mean().item()
+            found[strength] = value, weight, bias
+        strength = min(found, key=lambda one: found[one][0])
+        _, weight, bias = found[strength]
+        with torch.no_grad():
+            model.head.linear.weight.copy_(torch.from_numpy(weight / std))
+            model.head.linear.bias.copy_(torch.from_numpy(bias - (weight / std) @ mean))
+        if strength is not None:
+            run.accelerator.print(
+                f"linear probe: C = {strength:g} of {STRENGTHS[0]:g} to {STRENGTHS[-1]:g}, by validation loss"
+            )
+        validation = run.evaluate(task.validation)
+        run.best = {"epoch": None, "metric": validation.metric, "loss": validation.loss}
+        return model
+
+
+def features(model: FineTuned, split, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """What the head's linear map is given for the samples of a split, float64 (n, F), and their targets."""
+    import torch
+
+    caught, targets = [], []
+    hook = model.head.linear.register_forward_pre_hook(lambda module, given: caught.append(given[0].double().cpu()))
+    device = model.head.linear.weight.device
+    with torch.no_grad():
+        for rows in torch.arange(len(split)).split(batch_size):
+            batch = split.read(rows)
+            model(batch.x.to(device))
+            targets.append(batch.y)
+    hook.remove()
+    return torch.cat(caught).numpy(), torch.cat(targets).numpy()
