@@ -188,7 +188,7 @@ def test_round_trip_and_file(tmp_path):
 
 def test_a_run_that_is_resumed_keeps_its_settings(task_configs, tmp_path, monkeypatch):
     """Also in a folder that was moved, whose defaults have changed since; what is given goes before them."""
-    stored = Config("arrays", "nft", seed=3, epochs=7, data="x.npz", output_dir="elsewhere", overwrite=True)
+    stored = Config("arrays", "scratch", seed=3, epochs=7, data="x.npz", output_dir="elsewhere", overwrite=True)
     stored.options = NoOptions()
     stored.optimizer.betas = (0.5, 0.6)
     folder = RunFolder(tmp_path / "run")
@@ -199,9 +199,9 @@ def test_a_run_that_is_resumed_keeps_its_settings(task_configs, tmp_path, monkey
     found = parsing.parse(["--resume", "--output_dir", str(folder.path), "--epochs", "9", "--optimizer.lr", "0.5"])
     assert (found.epochs, found.seed, found.optimizer.lr, found.optimizer.betas) == (9, 3, 0.5, (0.5, 0.6))
     (tmp_path / "runs").mkdir()
-    folder.path.rename(tmp_path / "runs" / "arrays-nft-3")
+    folder.path.rename(tmp_path / "runs" / "arrays-scratch-3")
     monkeypatch.chdir(tmp_path)
-    named = parsing.parse(["--task", "arrays", "--method", "nft", "--seed", "3", "--resume"])
+    named = parsing.parse(["--task", "arrays", "--method", "scratch", "--seed", "3", "--resume"])
     assert named == dataclasses.replace(here, output_dir=None)
     folder.path.mkdir()
     (folder.path / "config.yaml").write_text("task: digits\n")  # of another program

@@ -25,7 +25,7 @@ class MixingOptions:
         start: k at the first epoch; an int counts patches, a float is a fraction of them.
         end: k towards the last epoch.
         steps: stretches of constant k, for `piecewise`.
-        patience: epochs without a better validation result after which k falls to `end` for the rest of the run (null: k
+        end_patience: epochs without a better validation result after which k falls to `end` for the rest of the run (null: k
             follows the schedule alone).
         partners: the source sample that each target sample is mixed with: any, one of the nearest by mean token, or one of the
             source class whose mean token is nearest to that of the target class (each class has one of its own, as far as they go).
@@ -37,7 +37,7 @@ class MixingOptions:
     start: int | float = 1.0
     end: int | float = 0.0
     steps: int = 4
-    patience: int | None = None
+    end_patience: int | None = None
     partners: Literal["random", "nearest", "class"] = "random"
     labels: Literal["separate", "joint"] = "separate"
     mix_weight: float = 1.0
@@ -46,10 +46,10 @@ class MixingOptions:
 
     def __post_init__(self) -> None:
         self._require(self.mix_weight >= 0, "mix_weight", "a number >= 0")
-        self._require(self.patience is None or self.patience > 0, "patience", "a positive number or null")
+        self._require(self.end_patience is None or self.end_patience > 0, "end_patience", "a positive number or null")
         self._require(
-            self.patience is None or self.schedule != "constant",
-            "patience",
+            self.end_patience is None or self.schedule != "constant",
+            "end_patience",
             "null, as a constant k has no end to fall to",
         )
         from pare_kernels._checks import check_word  # imports torch: help need not wait for it

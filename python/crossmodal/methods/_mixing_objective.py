@@ -44,7 +44,7 @@ class Mixing(Objective):
         source_head: linear map on pooled features to the source's classes.
         tokens: N. patches: how many of them can be the source's at most.
         notes: `replaced`, slots that source patches took, by `epoch/sample` (from 1) for the picture; `validation`, metric and loss
-            by epoch, and `ended`, the epoch after which k fell to its end, with `patience`.
+            by epoch, and `ended`, the epoch after which k fell to its end, with `end_patience`.
     """
 
     parts = ("target", "mixed_target", "mixed_source")
@@ -85,7 +85,8 @@ class Mixing(Objective):
     def losses(self, model: FineTuned, batch: Batch, position: Position) -> dict[str, Tensor]:
         tokens = model.embed(batch.x)
         source = batch.extras["source"] if self.companions else self._partners(tokens, batch, position)
-        mixed = self.mix(model, batch, tokens, model.embed_source(source.x).to(tokens.dtype), position)
+        source_tokens = model.embed_source(source.x).to(tokens.dtype)
+        mixed = self.mix(model, batch, tokens, source_tokens, position)
         features = model.body(torch.cat([tokens, mixed.tokens]))
         clean, blend = model.predict_from(features).chunk(2)
         if self.options.labels == "joint":
@@ -96,8 +97,7 @@ class Mixing(Objective):
             source_loss = losses.cross_entropy(self.source_head(features.chunk(2)[1]), source.y)
         clean_loss, blend_loss = self.task_loss(clean, batch), self.task_loss(blend, batch)
         loss = clean_loss + self.options.mix_weight * ((1 - mixed.lam) * blend_loss + mixed.lam * source_loss)
-        if mixed.slots is not None and position.epoch in self._pictured(position.epochs):
-            self._note("replaced", position, batch, mixed.slots.tolist())
+        self.note(position, batch, tokens, source_tokens, mixed)
         return self.reached(loss) | {
             "target": clean_loss.detach(),
             "mixed_target": blend_loss.detach(),
@@ -115,14 +115,14 @@ class Mixing(Objective):
         return self.schedule(1.0 if ended and epoch >= ended["epoch"] else epoch / epochs, self.patches)
 
     def observe(self, record: dict[str, Any]) -> None:
-        if self.options.patience is None or "ended" in self.notes:
+        if self.options.end_patience is None or "ended" in self.notes:
             return
         seen = self.notes.setdefault("validation", {})
         seen[str(record["epoch"])] = [record["validation"], record["validation_loss"]]
         selection = EpochSelection("metric", self.metric)
         for epoch in sorted(seen, key=int):
             selection.consider(int(epoch), *seen[epoch], torch.empty(0))
-        if record["epoch"] - selection.best["epoch"] >= self.options.patience:
+        if record["epoch"] - selection.best["epoch"] >= self.options.end_patience:
             self.notes["ended"] = {"epoch": record["epoch"]}
 
     def record(self, position: Position) -> dict[str, Any]:
@@ -164,9 +164,14 @@ class Mixing(Objective):
         mixing = [epoch for epoch in range(epochs) if self.k(epoch, epochs)]
         return {mixing[0], mixing[len(mixing) // 2], mixing[-1]} if mixing else set()
 
-    def _note(self, what: str, position: Position, batch: Batch, values: list[Any]) -> None:
-        """Notes values, one per row, of the first training samples."""
-        for row, value in zip(batch.index.tolist(), values, strict=True):
+    def note(self, position: Position, batch: Batch, tokens: Tensor, source_tokens: Tensor, mixed: Mixed) -> None:
+        """Notes of a step what pictures show."""
+        if mixed.slots is not None and position.epoch in self._pictured(position.epochs):
+            self._note("replaced", position, batch.index, mixed.slots.tolist())
+
+    def _note(self, what: str, position: Position, index: Tensor, values: list[Any]) -> None:
+        """Notes values of training samples, where these are among the first."""
+        for row, value in zip(index.tolist(), values, strict=True):
             if row < PICTURED:
                 self.notes.setdefault(what, {})[f"{position.epoch + 1}/{row}"] = value
 

@@ -36,13 +36,6 @@ class PatchReplacement(Mixing):
     def mix(self, model: FineTuned, batch: Batch, tokens: Tensor, source_tokens: Tensor, position: Position) -> Mixed:
         worth = self._worth(model, batch, tokens) if self.options.saliency == "gradient" else None
         found = self.replace(tokens, source_tokens, position, worth)
-        if (batch.index < PICTURED).any():
-            with torch.no_grad():
-                scores = [
-                    self.gate(part).quantile(torch.tensor(QUANTILES, device=part.device), dim=1).T
-                    for part in (tokens, source_tokens)
-                ]
-            self._note("gate", position, batch, torch.stack(scores, 1).tolist())
         return Mixed(found.mixed, found.lam, found.target_index)
 
     def replace(
@@ -96,6 +89,15 @@ class PatchReplacement(Mixing):
             return self.gate(tokens)
         with torch.autocast(tokens.device.type, enabled=False):
             return (tokens.float() @ self.gate.weight.T.float() + self.gate.bias.float()).squeeze(2)
+
+    @torch.no_grad()
+    def note(self, position: Position, batch: Batch, tokens: Tensor, source_tokens: Tensor, mixed: Mixed) -> None:
+        super().note(position, batch, tokens, source_tokens, mixed)
+        rows = (batch.index < PICTURED).nonzero().squeeze(1)
+        if len(rows):
+            levels = torch.tensor(QUANTILES, device=rows.device)
+            both = [self.gate(part[rows]).float().quantile(levels, dim=1).T for part in (tokens, source_tokens)]
+            self._note("gate", position, batch.index[rows], torch.stack(both, 1).tolist())
 
     def _worth(self, model: FineTuned, batch: Batch, tokens: Tensor) -> Tensor:
         """How much the target loss hangs on each patch, (B, N): |<dL/dz, z>|, to first order its change if the patch were zero.

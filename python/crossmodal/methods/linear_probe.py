@@ -17,8 +17,6 @@ from crossmodal.methods.finetuning import build
 from crossmodal.settings import require
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from crossmodal.models.finetuned import FineTuned
 
 STRENGTHS = tuple(10.0**power for power in range(-5, 3))  # C of logistic regression
@@ -59,8 +57,9 @@ class LinearProbe(Method):
         import numpy as np
         import torch
 
-        from crossmodal.methods.linear import solve
+        from crossmodal.models.linear import solve
         from crossmodal.scoring import losses
+        from crossmodal.training.probe import features
 
         task, model = run.task, run.model.to(run.accelerator.device).eval()
         size = run.config.loader.eval_batch_size
@@ -87,19 +86,3 @@ class LinearProbe(Method):
         validation = run.evaluate(task.validation)
         run.best = {"epoch": None, "metric": validation.metric, "loss": validation.loss}
         return model
-
-
-def features(model: FineTuned, split, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """What the head's linear map is given for the samples of a split, float64 (n, F), and their targets."""
-    import torch
-
-    caught, targets = [], []
-    hook = model.head.linear.register_forward_pre_hook(lambda module, given: caught.append(given[0].double().cpu()))
-    device = model.head.linear.weight.device
-    with torch.no_grad():
-        for rows in torch.arange(len(split)).split(batch_size):
-            batch = split.read(rows)
-            model(batch.x.to(device))
-            targets.append(batch.y)
-    hook.remove()
-    return torch.cat(caught).numpy(), torch.cat(targets).numpy()

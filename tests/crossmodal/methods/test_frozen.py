@@ -12,8 +12,10 @@ import crossmodal
 from crossmodal import methods, parsing, run
 from crossmodal.errors import UserError
 from crossmodal.methods.fpt import freeze_all_but_norms
-from crossmodal.methods.linear_probe import STRENGTHS, features
+from crossmodal.methods.linear_probe import STRENGTHS
+from crossmodal.models.linear import solve
 from crossmodal.training.folder import RunFolder
+from crossmodal.training.probe import features
 from tests.crossmodal import runs
 
 
@@ -106,8 +108,6 @@ def test_a_probe_of_any_layer_and_of_what_no_sample_is(tmp_path, tiny_bert):
     ):
         with pytest.raises(UserError, match=said):
             built(tmp_path, tiny_bert, "linear_probe", linear_probe={"layer": layer})
-    from crossmodal.methods.linear import solve
-
     x = np.random.default_rng(0).normal(size=(12, 3))
     weight, bias = solve("classification", x, np.arange(12) % 2 * 2, 4)  # classes 0 and 2 of four
     assert set((x @ weight.T + bias).argmax(1)) <= {0, 2}

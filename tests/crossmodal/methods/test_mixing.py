@@ -167,22 +167,22 @@ def test_k_ends_when_validation_says_so(mixing):
     values = [0.5, 0.6, 0.6, 0.5, 0.9, 0.9, 0.9, 0.9]
     falling = [8, 7, 6, 5, 4, 3, 2, 1]
     assert told(mixing("mixup"), values) == falling
-    assert told(mixing("mixup", patience=2), values) == falling
-    stopped = mixing("mixup", patience=1, end=1)
+    assert told(mixing("mixup", end_patience=2), values) == falling
+    stopped = mixing("mixup", end_patience=1, end=1)
     assert told(stopped, values) == [8, 7, 6, 5, 1, 1, 1, 1]
     assert stopped.facts()["k_ended_after_epoch"] == 4
-    resumed = mixing("mixup", patience=1, end=1)
+    resumed = mixing("mixup", end_patience=1, end=1)
     resumed.notes = stopped.notes
     assert resumed.k(3, 8) == 5
     assert resumed.k(4, 8) == 1
-    assert told(mixing("mixup", patience=2), [0.5] * 4, [1.0, 2.0, 3.0, 0.5]) == [8, 6, 4, 0]  # by loss in a tie
+    assert told(mixing("mixup", end_patience=2), [0.5] * 4, [1.0, 2.0, 3.0, 0.5]) == [8, 6, 4, 0]  # by loss in a tie
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"patience": 0}, "pare.patience: expected a positive number or null, got 0"),
-        ({"patience": 2, "schedule": "constant"}, "pare.patience: expected null, as a constant k has no end"),
+        ({"end_patience": 0}, "pare.end_patience: expected a positive number or null, got 0"),
+        ({"end_patience": 2, "schedule": "constant"}, "pare.end_patience: expected null, as a constant k has no end"),
         ({"mix_weight": -1.0}, "pare.mix_weight: expected a number >= 0"),
         ({"noise_end": -1.0}, "pare.noise_end: expected a number >= 0 or null"),
         ({"noise_end": 0.0, "selection": "topk"}, "pare.noise_end: expected null with selection topk"),
@@ -222,7 +222,7 @@ VARIANT = {
     "saliency": "gradient",
     "partners": "nearest",
     "labels": "joint",
-    "patience": 1,
+    "end_patience": 1,
 }
 
 
