@@ -51,8 +51,9 @@ class PatchReplacement(Mixing):
         }
         if worth is None and self.options.noise_on == "scores":
             return patch_replace(tokens, source_tokens, self.gate.weight, self.gate.bias, **options)
-        scores = self._scores(source_tokens), self._scores(tokens) if worth is None else worth
-        return replace_by_scores(tokens, source_tokens, *reversed(scores), noise_on_target=worth is None, **options)
+        target_scores = self._scores(tokens) if worth is None else worth
+        options["noise_on_target"] = worth is None
+        return replace_by_scores(tokens, source_tokens, target_scores, self._scores(source_tokens), **options)
 
     def choice(self, position: Position) -> dict[str, Any]:
         """Options of `patch_replace` in an epoch."""

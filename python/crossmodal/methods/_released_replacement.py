@@ -29,6 +29,10 @@ class ReleasedReplacement(PatchReplacement):
         nothing = torch.zeros_like(loss)
         return self.reached(loss) | {"target": loss.detach(), "mixed_target": nothing, "mixed_source": nothing}
 
+    def facts(self) -> dict[str, Any]:
+        options = self.options
+        return super().facts() | {"start": options.start, "end": options.end, "mix_weight": options.mix_weight}
+
     def choice(self, position: Position) -> dict[str, Any]:
         flipped = {"replace": "highest", "pairing": "score"} if self._selection(position.epoch) == "topk" else {}
         return super().choice(position) | flipped
