@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from crossmodal.errors import UserError
 from crossmodal.methods.base import Method
 from crossmodal.methods.finetuning import build
-from crossmodal.settings import require
+from crossmodal.values import Count, NotNegative
 
 if TYPE_CHECKING:
     from crossmodal.methods._mixing_objective import Mixing
@@ -37,21 +37,18 @@ class MixingOptions:
     start: int | float = 1.0
     end: int | float = 0.0
     steps: int = 4
-    end_patience: int | None = None
+    end_patience: Count | None = None
     partners: Literal["random", "nearest", "class"] = "random"
     labels: Literal["separate", "joint"] = "separate"
-    mix_weight: float = 1.0
+    mix_weight: NotNegative = 1.0
 
-    section: ClassVar[str]  # as the keys begin in files and on the command line
+    section = ""  # as the keys begin in files and on the command line
 
     def __post_init__(self) -> None:
-        self._require(self.mix_weight >= 0, "mix_weight", "a number >= 0")
-        self._require(self.end_patience is None or self.end_patience > 0, "end_patience", "a positive number or null")
-        self._require(
-            self.end_patience is None or self.schedule != "constant",
-            "end_patience",
-            "null, as a constant k has no end to fall to",
-        )
+        if self.end_patience is not None and self.schedule == "constant":
+            raise UserError(
+                f"{self.section}.end_patience: a constant k has no end to fall to; leave it out, or take another schedule"
+            )
         from pare_kernels._checks import check_word  # imports torch: help need not wait for it
         from pare_kernels.schedule import KINDS
 
@@ -64,9 +61,6 @@ class MixingOptions:
 
     def _check(self) -> None:
         """Raises TypeError or ValueError, beginning with the name of an option."""
-
-    def _require(self, condition: bool, name: str, expected: str) -> None:
-        require(condition, f"{self.section}.{name}", getattr(self, name), expected)
 
     def k_over_time(self) -> ReplaceSchedule:
         """k by progress, from 0 to 1."""

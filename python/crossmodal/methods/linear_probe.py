@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from crossmodal.methods.base import Method, register
 from crossmodal.methods.finetuning import build
-from crossmodal.settings import require
+from crossmodal.values import Count
 
 if TYPE_CHECKING:
     from crossmodal.models.finetuned import FineTuned
@@ -31,10 +31,7 @@ class Options:
             middle one is often the best (null: the last that `model.layers` keeps).
     """
 
-    layer: int | None = None
-
-    def __post_init__(self) -> None:
-        require(self.layer is None or self.layer > 0, "linear_probe.layer", self.layer, "a positive number or null")
+    layer: Count | None = None
 
 
 @register

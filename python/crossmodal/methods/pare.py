@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from crossmodal.errors import UserError
 from crossmodal.methods._mixing import MixingMethod, MixingOptions
 from crossmodal.methods.base import register
+from crossmodal.values import NotNegative, Whole
 
 if TYPE_CHECKING:
     from crossmodal.methods._patch_replacement import PatchReplacement
@@ -44,10 +45,10 @@ class Options(MixingOptions):
     """
 
     selection: Literal["gumbel", "topk", "random"] = "gumbel"
-    gumbel_epochs: int | None = None
+    gumbel_epochs: Whole | None = None
     tau: float = 0.9
     noise_scale: float = 1.0
-    noise_end: float | None = None
+    noise_end: NotNegative | None = None
     noise_on: Literal["scores", "logits"] = "scores"
     exact_steps: int | None = 8
     straight_through: bool | None = None
@@ -59,11 +60,11 @@ class Options(MixingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        noisy = self.selection == "gumbel"
-        self._require(self.gumbel_epochs is None or self.gumbel_epochs >= 0, "gumbel_epochs", "a number >= 0 or null")
-        self._require(self.noise_end is None or self.noise_end >= 0, "noise_end", "a number >= 0 or null")
-        self._require(self.noise_end is None or noisy, "noise_end", f"null with selection {self.selection}")
-        self._require(self.noise_on == "scores" or noisy, "noise_on", f"scores with selection {self.selection}")
+        for key, without in (("noise_end", None), ("noise_on", "scores")):
+            if getattr(self, key) != without and self.selection != "gumbel":
+                raise UserError(
+                    f"{self.section}.{key}: there is noise on scores with selection gumbel alone, not with {self.selection}"
+                )
 
     def _check(self) -> None:
         from pare_kernels._checks import ReplaceOptions

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from crossmodal.methods import pare
 from crossmodal.methods._mixing import MixingMethod
 from crossmodal.methods.base import register
+from crossmodal.values import NotNegative, Whole
 
 if TYPE_CHECKING:
     from crossmodal.methods._released_replacement import ReleasedReplacement
@@ -46,8 +47,8 @@ class Options:
 
     start: int | float | None = None
     end: int | float | None = None
-    gumbel_epochs: int | None = None
-    mix_weight: float | None = None
+    gumbel_epochs: Whole | None = None
+    mix_weight: NotNegative | None = None
 
     def __post_init__(self) -> None:
         self.filled("1d")

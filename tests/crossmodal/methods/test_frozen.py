@@ -103,7 +103,7 @@ def test_a_probe_of_any_layer_and_of_what_no_sample_is(tmp_path, tiny_bert):
     _, model = built(tmp_path, tiny_bert, "linear_probe", model__layers=1, linear_probe={"layer": 2})
     assert len(model.encoder.layers()) == 2
     for layer, said in (
-        (0, r"^linear_probe\.layer: expected a positive number"),
+        (0, r"^linear_probe\.layer: expected int > 0 or null"),
         (9, r"layers: expected 1 to 3, got 9"),
     ):
         with pytest.raises(UserError, match=said):
