@@ -100,8 +100,10 @@ class MixingMethod(Method):
         drawn = {"schedule.png": pictures.schedule(run.history)}
         replaced, scores = run.objective.replaced(), run.objective.notes.get("gate")
         if replaced:
-            encoder = run.model.encoder
-            drawn["mixing.png"] = pictures.mixing(run.task.train, replaced, encoder.patch_size, encoder.canvas_size)
+            embedder = run.model.encoder.attached
+            first, *others = embedder.canvas_size
+            canvas = (embedder.images * first, *others)
+            drawn["mixing.png"] = pictures.mixing(run.task.train, replaced, embedder.patch_size, canvas, embedder.sheet)
         if scores:
             drawn["gate.png"] = pictures.gate(scores)
         return drawn

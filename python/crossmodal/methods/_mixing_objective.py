@@ -54,7 +54,7 @@ class Mixing(Objective):
         self.options, self.source, self.description = options, source, source.description
         self.source_head = PooledHead(model.encoder.feature_width, len(source.class_names))
         self.tokens = model.encoder.num_tokens
-        self.patches = min(self.tokens, model.embed_source(source.inputs[:1]).shape[1])
+        self.patches = self.most(model)
         self.schedule = options.k_over_time()
         self.metric = metrics.get(task.metric)
         for key in ("start", "end"):
@@ -76,6 +76,10 @@ class Mixing(Objective):
             self.companions = {"source": source}
         else:
             self.partners = PARTNERS[options.partners](task, model, source)
+
+    def most(self, model: FineTuned) -> int:
+        """How many of a sample's tokens can be the source's."""
+        return self.tokens
 
     def mix(self, model: FineTuned, batch: Batch, tokens: Tensor, source_tokens: Tensor, position: Position) -> Mixed:
         """Mixed tokens of target tokens (B, N, D) and source tokens (B, M, D); what is drawn for a row is the same however a batch

@@ -33,6 +33,9 @@ class PatchReplacement(Mixing):
         default = 5 if task.ndim == 1 else 10
         self.gumbel_epochs = default if options.gumbel_epochs is None else options.gumbel_epochs
 
+    def most(self, model: FineTuned) -> int:
+        return min(self.tokens, model.embed_source(self.source.inputs[:1]).shape[1])
+
     def mix(self, model: FineTuned, batch: Batch, tokens: Tensor, source_tokens: Tensor, position: Position) -> Mixed:
         worth = self._worth(model, batch, tokens) if self.options.saliency == "gradient" else None
         found = self.replace(tokens, source_tokens, position, worth)

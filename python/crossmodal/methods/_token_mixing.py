@@ -18,23 +18,24 @@ from crossmodal.training.objective import Position
 
 
 class TokenMixup(Mixing):
-    """All tokens blended, each with the one in the same place."""
+    """All tokens blended, each with the one in the same place; every image of a sample that has several with the source's one."""
 
     def mix(self, model: FineTuned, batch: Batch, tokens: Tensor, source_tokens: Tensor, position: Position) -> Mixed:
         lam = self.record(position)["lam"]
-        return Mixed(torch.lerp(tokens, source_tokens, lam), lam)
+        return Mixed(torch.lerp(tokens, _as_many(source_tokens, tokens), lam), lam)
 
 
 class TokenCutMix(Mixing):
-    """A block of tokens from the source, at a place drawn for each sample.
+    """A block of tokens from the source, at a place drawn for each sample, in every image of a sample that has several.
 
     Attributes:
-        grid: tokens per axis, row-major.
+        grid: tokens per axis of a sample, or of one of its images; row-major.
+        images: how many there are.
     """
 
     def __init__(self, task, model: FineTuned, source: sources.Source, options: MixingOptions) -> None:
         super().__init__(task, model, source, options)
-        self.grid = model.encoder.token_grid
+        self.grid, self.images = model.encoder.token_grid, model.encoder.attached.images
 
     def mix(self, model: FineTuned, batch: Batch, tokens: Tensor, source_tokens: Tensor, position: Position) -> Mixed:
         inside = torch.ones(len(batch), *self.grid, dtype=torch.bool)
@@ -43,18 +44,26 @@ class TokenCutMix(Mixing):
             place = torch.arange(size)
             covered = (place >= first) & (place < first + side)
             inside &= covered.view(len(batch), *(size if other == axis else 1 for other in range(len(self.grid))))
-        inside = inside.flatten(1).to(tokens.device)
+        inside = inside.flatten(1).repeat(1, self.images).to(tokens.device)
         slots = inside.nonzero()[:, 1].view(len(batch), -1)
-        return Mixed(torch.where(inside.unsqueeze(2), source_tokens, tokens), slots.shape[1] / self.tokens, slots)
+        mixed = torch.where(inside.unsqueeze(2), _as_many(source_tokens, tokens), tokens)
+        return Mixed(mixed, slots.shape[1] / self.tokens, slots)
 
     def block(self, position: Position) -> tuple[int, ...]:
-        """Tokens per axis of the block whose area is nearest to k: sides in the grid's proportions, the last one as k has it."""
+        """Tokens per axis of the block whose area is nearest to an image's part of k: sides in the grid's proportions, the last one
+        as k has it."""
         k = self.k(position.epoch, position.epochs)
+        part = k / self.images
         if len(self.grid) == 1 or k == 0:
-            return (k, *self.grid[1:])
+            return (round(part), *self.grid[1:])
         rows = round(self.grid[0] * (k / self.tokens) ** 0.5) or 1
-        return rows, min(max(round(k / rows), 1), self.grid[1])
+        return rows, min(max(round(part / rows), 1), self.grid[1])
 
     def record(self, position: Position) -> dict[str, Any]:
-        covered = math.prod(self.block(position))
+        covered = self.images * math.prod(self.block(position))
         return {"k": covered, "lam": covered / self.tokens}
+
+
+def _as_many(source_tokens: Tensor, tokens: Tensor) -> Tensor:
+    """The source's tokens (B, M, D) once for each image of target tokens (B, N, D)."""
+    return source_tokens.repeat(1, tokens.shape[1] // source_tokens.shape[1], 1)

@@ -12,11 +12,11 @@ import torch
 from crossmodal import parsing, run
 from crossmodal.data.dataset import ArrayDataset, Batch
 from crossmodal.errors import Interrupted, UserError
-from crossmodal.methods import pare_released
+from crossmodal.methods import mixup, pare_released
 from crossmodal.methods._mixing_objective import Mixing, draws
 from crossmodal.methods._partners import NEIGHBOURS, ByClass, source_means
 from crossmodal.methods._released_replacement import ReleasedReplacement
-from crossmodal.methods._token_mixing import TokenCutMix
+from crossmodal.methods._token_mixing import TokenCutMix, TokenMixup
 from crossmodal.methods.cutmix import Options
 from crossmodal.models import encoders
 from crossmodal.models.finetuned import FineTuned
@@ -104,6 +104,26 @@ def test_rows_are_mixed_the_same_however_the_batch_is_divided(model, batch, mixi
                 part = rows_of(batch, first, last)
                 found = objective.losses(model, part, replace(position, first=first))["loss"]
                 torch.testing.assert_close(found, whole[first:last])
+
+
+@pytest.mark.parametrize("method", ["mixup", "cutmix"])
+def test_series_as_images_are_mixed_image_by_image(tiny_vit, method):
+    """Two channels are two images of 4 x 4 patches; the source has one."""
+    encoder = encoders.load(tiny_vit, layers=1)
+    encoder.attach((2, 40))
+    model = FineTuned(encoder, "classification", 3)
+    source = Source("toy", "image", torch.randn(4, 3, 16, 16), torch.arange(4), tuple("abcd"), "hash", "")
+    objective, of = {"mixup": (TokenMixup, mixup.Options), "cutmix": (TokenCutMix, Options)}[method]
+    objective = objective(toy_task(), model, source, of(schedule="constant", start=0.25))
+    assert objective.record(NOISY) == {"k": 8, "lam": 0.25}
+    index = torch.arange(4)
+    batch = Batch(torch.randn(4, 2, 40), index % 3, index, torch.ones(4), {"source": source.read(index)})
+    z, z_s = model.embed(batch.x), model.embed_source(source.inputs)
+    mixed = objective.mix(model, batch, z, z_s, NOISY)
+    share = ((mixed.tokens - z) / (z_s.repeat(1, 2, 1) - z)).mean(2).unflatten(1, (2, 4, 4))
+    torch.testing.assert_close(share[:, 0], share[:, 1])
+    torch.testing.assert_close(share.mean((1, 2, 3)), torch.full((4,), 0.25))
+    objective.losses(model, batch, NOISY)["loss"].sum().backward()
 
 
 def test_joint_labels_are_one_softmax(model, batch, mixing):
