@@ -1,7 +1,7 @@
 """Linear probes of frozen features, found exactly: what a head starts as, and what tells how many layers are worth keeping.
 
-A head with random weights sends large gradients into the pretrained features and distorts them before it knows anything (Kumar et al.,
-ICLR 2022). And the last layers of an encoder are the most at home in what it was pretrained on.
+A head with random weights sends large gradients into the pretrained features and distorts them before it knows anything (Kumar et
+al., ICLR 2022). And the last layers of an encoder are the most at home in what it was pretrained on.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def start_head(model: FineTuned, train: Dataset, batch_size: int) -> None:
     with torch.no_grad():
         model.head.linear.weight.copy_(torch.from_numpy(weight / std))
         model.head.linear.bias.copy_(torch.from_numpy(bias - (weight / std) @ mean))
+    model.fitted = True
 
 
 def best_depth(model: FineTuned, task, batch_size: int) -> int:
