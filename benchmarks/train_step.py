@@ -33,6 +33,7 @@ from benchmarks.records import Provenance, Row, append, results_path
 from benchmarks.run import parse_device
 from crossmodal.data.dataset import ArrayDataset, Batch
 from crossmodal.data.normalizer import Normalizer
+from crossmodal.methods._mixing_objective import PICTURED
 from crossmodal.methods._patch_replacement import PatchReplacement
 from crossmodal.methods.pare import Options
 from crossmodal.models.encoders.base import Encoder
@@ -162,7 +163,9 @@ def synthetic_source(setting: Setting, modality: str) -> Source:
 class PaperReplacement(PatchReplacement):
     """PaRe with the paper's algorithm in the place of `patch_replace`."""
 
-    def replace(self, tokens: Tensor, source_tokens: Tensor, position: Position) -> PatchReplaceResult:
+    def replace(
+        self, tokens: Tensor, source_tokens: Tensor, position: Position, worth: Tensor | None = None
+    ) -> PatchReplaceResult:
         k = self.k(position.epoch, position.epochs)
         mixed = paper_mix(tokens, source_tokens, self.gate.weight[0], self.gate.bias, None, k, self.options.tau)
         # The loss asks for lam alone.
@@ -189,7 +192,7 @@ def make_run(setting: Setting, way: str, device: torch.device) -> tuple[Callable
     optimizer = torch.optim.AdamW([p for p in step.parameters() if p.requires_grad], lr=1e-5)
     labels = torch.arange(setting.batch) % CLASSES
     samples, source = setting.sample(setting.batch), setting.source(setting.batch)
-    weight, index = torch.ones(setting.batch), torch.arange(setting.batch)
+    weight, index = torch.ones(setting.batch), PICTURED + torch.arange(setting.batch)
     extras = {"source": Batch(source, labels, index, weight)}
     batch, position = Batch(samples, labels, index, weight, extras).to(device), at(setting)
 
@@ -204,7 +207,7 @@ def make_run(setting: Setting, way: str, device: torch.device) -> tuple[Callable
 
 
 def at(setting: Setting) -> Position:
-    """A step of a long run, with Gumbel noise; of an epoch that is not pictured."""
+    """A step of a long run, with Gumbel noise."""
     return Position(1, 100)
 
 
