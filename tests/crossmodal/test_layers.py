@@ -14,7 +14,7 @@ LAYERS = [
     ["naming", "values"],
     ["files"],
     ["data"],
-    ["scoring", "cache"],
+    ["scoring", "alignment", "cache"],
     ["models", "settings"],
     ["tasks", "sources"],
     ["training"],

@@ -72,7 +72,7 @@ class MixingOptions:
 class MixingMethod(Method):
     """Fine-tuning on target samples and on ones that are mixed with samples of the pretraining modality."""
 
-    pictures = ("schedule.png",)
+    pictures = ("distances.png", "schedule.png")
 
     def build(self, task, config) -> FineTuned:
         return build(task, config)
@@ -95,7 +95,9 @@ class MixingMethod(Method):
         raise NotImplementedError
 
     def draw(self, run) -> dict:
+        from crossmodal.methods import _alignment_pictures as distances
         from crossmodal.methods import _mixing_pictures as pictures
+        from crossmodal.training.sharding import in_force
 
         drawn = {"schedule.png": pictures.schedule(run.history)}
         replaced, scores = run.objective.replaced(), run.objective.notes.get("gate")
@@ -106,4 +108,6 @@ class MixingMethod(Method):
             drawn["mixing.png"] = pictures.mixing(run.task.train, replaced, embedder.patch_size, canvas, embedder.sheet)
         if scores:
             drawn["gate.png"] = pictures.gate(scores)
+        if not in_force(run.accelerator):  # shards of a model compute on all processes, and a picture is drawn on one
+            drawn["distances.png"] = distances.between(*distances.mixed_distances(run))
         return drawn

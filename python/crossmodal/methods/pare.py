@@ -87,7 +87,7 @@ class PaRe(MixingMethod):
     name = "pare"
     description = "patch replacement: source patches, fewer each epoch, mixed into the target's"
     Options = Options
-    pictures = ("gate.png", "mixing.png", "schedule.png")
+    pictures = ("distances.png", "gate.png", "mixing.png", "schedule.png")
 
     def mixing(self, task, model: FineTuned, source, config) -> PatchReplacement:
         from crossmodal.methods._patch_replacement import PatchReplacement

@@ -30,8 +30,9 @@ def draw_run(run: Run, test: Evaluation) -> None:
     """Every picture that fits the kind of task, into the run's folder."""
     task, outputs, targets = run.task, test.outputs, test.targets
     drawn = {}
-    if run.history:
-        drawn["curves.png"] = curves(run.history, task.metric, run.best)
+    validated = [record for record in run.history if "validation" in record]
+    if validated:
+        drawn["curves.png"] = curves(validated, task.metric, run.best)
     if task.kind == "classification":
         drawn["confusion.png"] = confusion(outputs, targets, task.class_names)
     elif task.kind == "multilabel":
@@ -60,7 +61,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def curves(history: list[dict[str, Any]], metric: str, best: dict[str, Any] | None = None) -> Figure:
-    """Losses and validation metric over the epochs of all stages; the epoch whose weights were kept is marked."""
+    """Losses and validation metric over the epochs of all stages that predict; the epoch whose weights were kept is marked."""
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
     epochs = range(1, len(history) + 1)
     marker = "." if len(epochs) <= MOST_MARKED else ""

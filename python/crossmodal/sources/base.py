@@ -49,6 +49,15 @@ class Source:
         """The samples of those rows, as a data set gives them; they are not augmented."""
         return Batch(self.inputs[rows], self.labels[rows], rows, torch.ones(len(rows)))
 
+    def facts(self) -> dict[str, Any]:
+        """What results.json says of it."""
+        return {
+            "name": self.name,
+            "samples": len(self),
+            "classes": len(self.class_names),
+            "sha256": self.fingerprint,
+        }
+
 
 class BuiltIn(NamedTuple):
     """A source with a name: its modality, one line for ``--list``, and what reads it."""

@@ -37,6 +37,8 @@ class Objective(nn.Module):
     Attributes:
         parts: names of what `losses` returns beside `loss`; means per epoch go into metrics.jsonl as `loss_NAME`.
         description: what is learned from beside the task's data, in words, if anything is.
+        predicts: whether the model is meant to predict while this is minimised; where it is not, epochs are not validated, and the
+            weights of the last one are kept.
         companions: data sets of which one sample goes with each training sample, as `batch.extras[NAME]`.
         notes: plain values that belong into checkpoints; keys of the two outer levels are strings. What several processes
             note in an epoch is merged.
@@ -44,6 +46,7 @@ class Objective(nn.Module):
 
     parts: tuple[str, ...] = ()
     description: str = ""
+    predicts: bool = True
 
     def __init__(self, task) -> None:
         super().__init__()

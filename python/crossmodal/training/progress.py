@@ -46,11 +46,13 @@ class Progress:
 
     def epoch(self, record: dict[str, Any], said: dict[str, Any]) -> None:
         """After each epoch, with its record and what the objective says of it."""
-        self._validation = f"{self.metric} {record['validation']:#.3g}"
+        validated = "validation" in record
+        self._validation = f"{self.metric} {record['validation']:#.3g}" if validated else None
         if not self.enabled or self.terminal:
             return
         parts = [f"epoch {record['epoch']}/{self.epochs}", f"loss {record['loss']:#.4g}"]
-        parts.append(f"validation {self.metric} {record['validation']:#.4g}")
+        if validated:
+            parts.append(f"validation {self.metric} {record['validation']:#.4g}")
         parts += [
             *_whole_numbers(said),
             f"lr {record['lr']:.1e}",

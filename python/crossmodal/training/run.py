@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from typing import Any
 
@@ -43,7 +44,14 @@ class Run:
         self._trainer: Trainer | None = None
 
     def train(
-        self, model: Model, objective: Objective, *, stage: str = "train", epochs: int | None = None, **optimizer: Any
+        self,
+        model: Model,
+        objective: Objective,
+        *,
+        stage: str = "train",
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        **optimizer: Any,
     ) -> Model:
         """One stage: the model with the weights of its best epoch. A stage that is done is not done again on resume.
 
@@ -51,6 +59,7 @@ class Run:
             model, objective: what is trained, by what.
             stage: its name, unique in a run.
             epochs: of this stage (None: those of the settings).
+            batch_size: samples per batch of this stage, each of which is a step (None: as the settings say).
             optimizer: settings of the optimizer that differ in this stage, e.g. `new_lr`.
 
         Raises:
@@ -61,6 +70,8 @@ class Run:
             raise UserError("shard: a method of several stages cannot train in shards; take --shard false")
         self.accelerator.free_memory()  # forgets model and optimizer of the stage before
         config = self.config.changed(optimizer=optimizer)
+        if batch_size is not None:
+            config = dataclasses.replace(config, batch_size=batch_size, accumulate=1)
         trainer = Trainer(
             config,
             self.task,

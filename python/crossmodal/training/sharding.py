@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import torch
 from accelerate import Accelerator, DistributedType, FullyShardedDataParallelPlugin
 from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import get_int_from_env
+from accelerate.utils import gather_object, get_int_from_env
 from torch import Tensor
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 from torch.distributed.tensor import DTensor
 
+from crossmodal.data.dataset import Batch
 from crossmodal.errors import UserError
 from crossmodal.models.base import Model
 from crossmodal.settings import Config
@@ -81,3 +83,14 @@ def choose_layers(accelerator: Accelerator, model: Model) -> None:
 def whole(tensor: Tensor) -> Tensor:
     """A tensor whose shards, if it has any, are put together; all processes call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def gathered(batch: Batch) -> Batch:
+    """A batch as it was before it was divided among the processes, for a loss that is no sum over samples; all processes call it.
+
+    Companions and extras are left out, and so are stand-ins that do not count.
+    """
+    if PartialState().num_processes == 1:
+        return batch
+    part = [values[batch.weight > 0].cpu() for values in (batch.x, batch.y, batch.index, batch.weight)]
+    return Batch(*map(torch.cat, zip(*gather_object([part]), strict=True))).to(batch.x.device)

@@ -113,7 +113,8 @@ class Trainer:
         self.loader = TrainLoader(task.train, objective.companions, self.plan, config.loader.workers, pin)
         self.checkpoints = Checkpoints(folder.checkpoints / stage, config.keep, rank, accelerator.wait_for_everyone)
         self.state = State(data=task.fingerprint, totals=dict.fromkeys(self.parts, 0.0))
-        self.selection = EpochSelection(config.select, metrics.get(task.metric))
+        rule = config.select if objective.predicts else "last"
+        self.selection = EpochSelection(rule, metrics.get(task.metric))
         self.best_weights: dict[str, Tensor] | None = None  # of the epoch that the selection keeps
         self.progress: Progress | None = None  # while `fit` is at work
         self._signal: int | None = None
@@ -290,15 +291,15 @@ class Trainer:
     def _end_epoch(self, epoch: int, began: float, done: float) -> None:
         state, task = self.state, self.task
         trained = time.perf_counter() - began
-        validation = self.evaluate(task.validation)
+        validation = self.evaluate(task.validation) if self.objective.predicts else None
         means = {name: total / max(state.samples, 1) for name, total in state.totals.items()}
         record: dict[str, Any] = {"stage": self.stage, "epoch": epoch + 1, "step": state.step, "lr": self._lr}
         record |= {"loss": means.pop("loss")} | {f"loss_{name}": mean for name, mean in means.items()}
         record |= self._said(epoch)
+        if validation is not None:
+            record |= {"validation": validation.metric, "validation_loss": validation.loss}
+            record |= {f"validation_{name}": value for name, value in list(validation.metrics.items())[1:]}
         record |= {
-            "validation": validation.metric,
-            "validation_loss": validation.loss,
-            **{f"validation_{name}": value for name, value in list(validation.metrics.items())[1:]},
             "gradient_norm": state.gradient / max(self.plan.steps - state.skipped, 1),
             "skipped_steps": state.skipped,
             "samples_per_second": (state.samples - self._samples_before) / trained,
@@ -306,7 +307,10 @@ class Trainer:
             "memory_mib": memory_mib(self.accelerator.device),
             "seconds": done + time.perf_counter() - began,
         }
-        if self.selection.consider(epoch + 1, validation.metric, validation.loss, validation.scores):
+        found = (math.nan, math.nan, self._zeros())
+        if validation is not None:
+            found = (validation.metric, validation.loss, validation.scores)
+        if self.selection.consider(epoch + 1, *found):
             self.best_weights = self._weights()
         self.objective.observe(record)
         if self.accelerator.num_processes > 1:
