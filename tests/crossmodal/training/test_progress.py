@@ -20,6 +20,12 @@ def test_plain_lines_where_there_is_no_terminal(capsys):
     assert err == ""
 
 
+def test_a_stage_that_predicts_nothing_has_no_metric(capsys):
+    progress = Progress(4, 2, "accuracy")
+    progress.epoch({name: value for name, value in RECORD.items() if name != "validation"}, {})
+    assert capsys.readouterr().out.startswith("epoch 1/2  loss 0.5000  lr 1.0e-03  ")
+
+
 def test_bar_on_a_terminal(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "200")
