@@ -33,6 +33,7 @@ TRAIN = [
     "transformers>=5.0",
 ]
 TEST = [
+    "geomloss>=0.3.1",
     "h5py>=3.11",
     "hypothesis>=6.100",
     "mpmath>=1.3",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from crossmodal.methods.base import Method, register
 from crossmodal.methods.finetuning import build
-from crossmodal.settings import require
+from crossmodal.values import Count, Positive
 
 if TYPE_CHECKING:
     from crossmodal.methods._alignment import Aligned
@@ -37,14 +37,9 @@ class Options:
     """
 
     alignment: Literal["otdd", "mmd", "l2"] = "otdd"
-    epochs: int = 60
-    lr: float = 1e-3
-    samples: int = 1000
-
-    def __post_init__(self) -> None:
-        require(self.epochs > 0, "orca.epochs", self.epochs, "a positive number")
-        require(self.lr > 0, "orca.lr", self.lr, "a positive number")
-        require(self.samples > 1, "orca.samples", self.samples, "a number > 1")
+    epochs: Count = 60
+    lr: Positive = 1e-3
+    samples: Count = 1000
 
 
 @register

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import geomloss
 import pytest
 import torch
 from torch import Tensor
@@ -20,7 +21,6 @@ def cloud(seed: int, n: int = 24, classes: int = 3, scale: float = 0.3, shift: f
 
 def test_value_label_distances_and_gradient_are_those_of_geomloss():
     """At squares and at the joint cost; geomloss comes near the optimum by cooling slowly."""
-    geomloss = pytest.importorskip("geomloss")
     slow = {"p": 2, "blur": 0.1**0.5, "scaling": 0.998, "backend": "tensorized", "debias": True}
     (x, x_labels), (y, y_labels) = cloud(0, scale=0.2), cloud(1, n=20, classes=2, scale=0.2, shift=1.5)
     y.requires_grad_()

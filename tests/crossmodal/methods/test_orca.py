@@ -8,7 +8,6 @@ import torch
 from crossmodal import parsing, run
 from crossmodal.alignment import DISTANCES, Labelled
 from crossmodal.data.dataset import ArrayDataset
-from crossmodal.errors import UserError
 from crossmodal.methods import _alignment_pictures as pictures
 from crossmodal.methods._alignment import Alignment
 from crossmodal.methods.orca import Options
@@ -119,19 +118,6 @@ def test_measuring_takes_no_more_samples_than_are_set_and_always_the_same(tiny_b
     assert [len(rows) for rows in read] == [5, 5]
     assert torch.equal(*read)
     assert objective._source(model).points.shape == (5, 16)
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "said"),
-    [
-        ("epochs", 0, r"orca\.epochs: expected a positive number, got 0"),
-        ("lr", 0.0, r"orca\.lr: expected a positive number, got 0.0"),
-        ("samples", 1, r"orca\.samples: expected a number > 1, got 1"),
-    ],
-)
-def test_options_are_checked(option, value, said):
-    with pytest.raises(UserError, match=said):
-        Options(**{option: value})
 
 
 def test_the_course_of_an_alignment_is_drawn_without_the_stage_after_it():
