@@ -1,80 +1,27 @@
-"""Several methods and seeds side by side, and one honest table.
+"""Tasks, methods and seeds side by side, and one honest table.
 
 Each run is a process of its own with one thread. Finished runs whose settings and data match are taken as they are.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
-import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from crossmodal import methods, parsers, parsing, run
+from crossmodal import methods, parsers, plans, run
 from crossmodal.errors import UserError
 from crossmodal.files import write_json, write_text
-from crossmodal.report import pictures, tables
-from crossmodal.settings import Config, differences
+from crossmodal.jobs import Cluster, Job, Machine, cpu_cores, execute
+from crossmodal.plans import YARDSTICK, Entry, Plan
+from crossmodal.report import grid, pictures, published, statistics, tables
 from crossmodal.training import sharding
-from crossmodal.training.folder import RunFolder
 
-YARDSTICK = "linear"  # goes with every comparison of a task that it can do
-# Without the current directory, which `-c` puts first: a file of the user's there must not pass for a module.
-TRAIN = "import sys; sys.path[:] = filter(None, sys.path); from crossmodal.cli import train; sys.exit(train())"
-POLL_SECONDS = 0.2
-GRACE_SECONDS = 20.0  # for a run to save itself after SIGTERM
-TAIL = 20
-
-
-@dataclass
-class Job:
-    """One run of the comparison."""
-
-    config: Config
-    folder: RunFolder
-
-    @property
-    def name(self) -> str:
-        return f"{self.config.method} seed {self.config.seed}"
-
-    @property
-    def log(self) -> Path:
-        return self.folder.path.with_name(self.folder.path.name + ".log")
-
-    def prepare(self, overwrite: bool, hashes: Callable[[str], dict[str, str]]) -> bool:
-        """Looks at what is in the folder already; returns whether there is something to do.
-
-        A finished run with these settings and data is taken as it is, an interrupted one is resumed.
-
-        Args:
-            overwrite: replace a run with other settings or data.
-            hashes: gives, by method, those of the data as they are now, see `run.data_hashes`.
-
-        Raises:
-            UserError: the folder holds a run with other settings or data, and `overwrite` is not set.
-        """
-        if not self.folder.holds_run:
-            return True
-        settings = differences(self.folder.read_config(), self.config.to_dict())
-        changed = [f"{key} was {was!r} and is now {now!r}" for key, (was, now) in settings.items()]
-        changed = changed or self.folder.changed_data(hashes(self.config.method))
-        if not changed and self.folder.finished:
-            return False
-        if changed and not overwrite:
-            what = "with other settings" if settings else "on data that have changed since"
-            raise UserError(
-                f"{self.folder.path} holds a run {what} ({', '.join(changed)}); add --overwrite to replace it"
-            )
-        self.config.overwrite, self.config.resume = bool(changed), not changed
-        return True
+CLUSTER = "--cluster."
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -84,141 +31,152 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(
             "a comparison starts processes of its own (--jobs): start it without torchrun or another launcher"
         )
-    names, seeds = arguments.methods.split(","), [_seed(text) for text in arguments.seeds.split(",")]
-    for name in names:
-        methods.get(name)
-    for key, given in (("methods", names), ("seeds", seeds)):
-        twice = [value for value, count in Counter(given).items() if count > 1]
-        if twice:
-            raise UserError(f"{key}: {twice[0]} is given twice")
-    for word in rest:
-        for own, instead in (("method", "methods"), ("seed", "seeds"), ("output_dir", "runs_dir")):
-            if word == f"--{own}" or word.startswith(f"--{own}="):
-                raise UserError(f"{own}: each run of a comparison has its own; take --{instead}")
-        owner, dot, _ = word.removeprefix("--").partition(".")
-        if dot and owner in methods.METHODS and owner not in (*names, YARDSTICK):
-            raise UserError(f"{word}: an option of the method {owner}, which this comparison does not run")
-    jobs = plan(names, seeds, arguments.runs_dir, rest)
-    run.check_names(jobs[0].config)
-    execute(jobs, arguments.jobs or cpu_cores(), arguments.overwrite)
-    found = jobs[0].folder.read_results()
-    if YARDSTICK not in names and not methods.reason_against(YARDSTICK, found["kind"], len(found["input_shape"]) - 1):
-        last = plan([YARDSTICK], seeds, arguments.runs_dir, rest)
-        execute(last, 1, arguments.overwrite)
-        jobs += last
-    table = tables.summarise([job.folder.read_results() for job in jobs])
-    folder = arguments.runs_dir
-    name = f"{table['task']}-comparison"
-    write_json(folder / f"{name}.json", table)
-    text = tables.render(table)
-    write_text(folder / f"{name}.md", text)
-    pictures.save(pictures.comparison(table), folder / f"{name}.png")
-    print(f"\n{text}\n{folder / name}.png; pictures of each run: {folder}/<task>-<method>-<seed>/*.png")
-    return 0
-
-
-def _seed(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise UserError(f"seeds: expected whole numbers separated by commas, got {text!r}") from None
-
-
-def plan(names: list[str], seeds: list[int], runs_dir: Path, options: list[str]) -> list[Job]:
-    """A job for each method and seed (one where seeds make no difference), in the order in which they are started."""
-    jobs = []
-    for name in names:
-        for seed in seeds if methods.get(name).seeded else seeds[:1]:
-            own = ["--seed", str(seed), "--threads", "1"]
-            settings = parsing.parse([*options, *own], method=name)
-            settings.output_dir = str(runs_dir / f"{settings.task}-{name}-{seed}")
-            jobs.append(Job(settings, RunFolder(settings.output_dir)))
-    return jobs
-
-
-def cpu_cores() -> int:
-    """CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def execute(jobs: list[Job], at_once: int, overwrite: bool = False) -> None:
-    """Runs what is not there yet, `at_once` at a time, with a line for every epoch of every run.
-
-    Raises:
-        UserError: see `Job.prepare`; nothing was started.
-        UserError: a run failed; the others were stopped.
-    """
-
-    @functools.cache
-    def hashes(method: str) -> dict[str, str]:
-        task, _, objective = run.build(next(job.config for job in jobs if job.config.method == method))
-        return run.data_hashes(task, objective)
-
-    waiting = [job for job in jobs if job.prepare(overwrite, hashes)]
+    parameters, rest = _cluster_parameters(rest)
+    if parameters and not arguments.cluster:
+        raise UserError(f"cluster.{next(iter(parameters))}: expected --cluster slurm or local as well")
+    plan = plans.read(arguments.plan, arguments.tasks, arguments.methods, arguments.seeds, rest)
+    jobs, unsuited = assemble(plan, arguments.runs_dir)
+    hashes = functools.cache(lambda task, method: _hashes(jobs, task, method))
+    waiting = [job for job in jobs if job.prepare(arguments.overwrite, functools.partial(hashes, job.task, job.method))]
+    if arguments.cluster:
+        place = Cluster(arguments.cluster, parameters, arguments.runs_dir.absolute() / "submitit")
+    else:
+        place = Machine()
     for job in jobs:
         if job not in waiting:
             print(f"{job.name}: finished before, taken as it is", flush=True)
-    running: list[Process] = []
-    try:
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                running.append(Process(waiting.pop(0)))
-            time.sleep(POLL_SECONDS)
-            for process in list(running):
-                process.relay()
-                if process.done():
-                    running.remove(process)
-    finally:
-        stop(running)
+    many = len(waiting) if arguments.cluster == "slurm" else cpu_cores()
+    execute(waiting, place, arguments.jobs or many)
+    report(plan, jobs, unsuited, arguments.runs_dir, arguments.published)
+    failed = [job for job in jobs if job.failure]
+    for job in failed:
+        print(f"{job.name} failed: {job.failure} ({job.beside('.log')})", file=sys.stderr)
+    return 1 if failed else 0
 
 
-class Process:
-    """A run in a process of its own."""
+def _cluster_parameters(words: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """What `--cluster.KEY VALUE` gives, and the other words."""
+    parameters, others, rest = {}, [], iter(words)
+    for word in rest:
+        name, given, value = word.partition("=")
+        if not name.startswith(CLUSTER):
+            others.append(word)
+            continue
+        value = value if given else next(rest, "--")
+        if value.startswith("--"):
+            raise UserError(f"{name.removeprefix('--')}: expected a value, got none")
+        parameters[name.removeprefix(CLUSTER)] = yaml.safe_load(value)
+    return parameters, others
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        settings = job.log.with_suffix(".yaml")
-        write_text(settings, yaml.safe_dump(job.config.to_dict(), sort_keys=False))
-        command = [sys.executable, "-c", TRAIN, "--config", str(settings)]
-        with open(job.log, "w", encoding="utf-8") as log:
-            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        self._reader = open(job.log, encoding="utf-8", errors="replace")  # noqa: SIM115 - open as long as the run
-        self._rest = ""
 
-    def relay(self) -> None:
-        """Prints what the run wrote since the last call: lines of epochs and of the end."""
-        *lines, self._rest = (self._rest + self._reader.read()).split("\n")
-        for line in lines:
-            if line.startswith(("epoch ", "test ", "step skipped")):
-                print(f"{self.job.name}: {line}", flush=True)
+def assemble(plan: Plan, runs_dir: Path) -> tuple[list[Job], dict[tuple[str, str], str]]:
+    """The runs of a plan, with those of the yardstick, in the order in which they are started; and by (task, method), why some
+    have none.
 
-    def done(self) -> bool:
-        """Whether it ended. Raises UserError, with the end of its log, when it ended badly."""
-        code = self.process.poll()
-        if code is None:
-            return False
-        self.relay()
-        self._reader.close()
-        if code != 0:
-            tail = self.job.log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
-            raise UserError(
-                f"{self.job.name} failed (exit code {code}); the end of {self.job.log}:\n" + "\n".join(tail)
+    Raises:
+        UserError: names, settings or data that cannot be used; two entries that are the same run.
+    """
+    jobs, unsuited = [], {}
+    for task in plan.tasks:
+        own = {method.label: plan.jobs(task, method, runs_dir) for method in plan.methods}
+        first = next(iter(own.values()))[0].config
+        run.check_names(first)
+        data = run.load_task(first)
+        yardstick = Entry(YARDSTICK, YARDSTICK)
+        if all(method.name != YARDSTICK for method in plan.methods):
+            own[YARDSTICK] = (
+                [] if methods.reason_against(YARDSTICK, data.kind, data.ndim) else plan.jobs(task, yardstick, runs_dir)
             )
-        return True
+        for method in plan.methods:
+            if reason := methods.reason_against(method.name, data.kind, data.ndim):
+                unsuited[task.label, method.label] = reason
+                own[method.label] = []
+        jobs += [job for found in own.values() for job in found]
+    for path, count in Counter(job.folder.path for job in jobs).items():
+        if count > 1:
+            same = [f"{job.task}, {job.method}" for job in jobs if job.folder.path == path]
+            raise UserError(f"{plan.where}{' and '.join(same)} are the same run; leave one out")
+    return jobs, unsuited
 
 
-def stop(running: list[Process]) -> None:
-    """Ends runs: asks, waits, and insists."""
-    for process in running:
-        if process.process.poll() is None:
-            process.process.terminate()
-    deadline = time.monotonic() + GRACE_SECONDS
-    for process in running:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.process.wait(max(0.0, deadline - time.monotonic()))
-        if process.process.poll() is None:
-            process.process.kill()
-            process.process.wait()
+def _hashes(jobs: list[Job], task: str, method: str) -> dict[str, str]:
+    config = next(job.config for job in jobs if (job.task, job.method) == (task, method))
+    built, _, objective = run.build(config)
+    return run.data_hashes(built, objective)
+
+
+def report(
+    plan: Plan, jobs: list[Job], unsuited: dict[tuple[str, str], str], folder: Path, all_published: bool
+) -> None:
+    """Prints the table, and writes it, all numbers and pictures."""
+    done: dict[str, list[tuple[Job, dict[str, Any]]]] = {}
+    for job in jobs:
+        if not job.failure:
+            results = job.folder.read_results() | {"seeded": methods.get(job.config.method).seeded}
+            if job.method != job.config.method:  # a name of the user's own
+                results["called"] = job.method
+            done.setdefault(job.task, []).append((job, results | {"method": job.method}))
+    if not done:
+        return
+    rows = dict.fromkeys([*(method.label for method in plan.methods), *(job.method for job in jobs)])
+    failed = Counter((job.task, job.method) for job in jobs if job.failure)
+    found = grid.Grid(
+        {task: tables.summarise([results for _, results in runs]) for task, runs in done.items()},
+        list(rows),
+        dict(failed),
+        unsuited,
+    )
+    details = [tables.render(table) for table in found.tasks.values()]
+    if len(plan.tasks) == 1:
+        text = "".join([*details, *(f"{line}\n" for line in found.gaps())])
+        whole = text
+    else:
+        text = grid.markdown(found)
+        whole = "\n".join([text, *details])
+    elsewhere = published.markdown(None if all_published else [task.name for task in plan.tasks])
+    elsewhere = elsewhere and f"\n{elsewhere}"
+    for suffix, content in (
+        (".md", whole + elsewhere),
+        (".tex", grid.latex(found)),
+        (".csv", grid.comma_separated(found)),
+    ):
+        write_text(folder / f"{plan.title}{suffix}", content)
+    runs = [
+        {
+            "task": job.task,
+            "method": job.method,
+            "seed": job.config.seed,
+            "folder": str(job.folder.path),
+            "failure": job.failure,
+        }
+        for job in jobs
+    ]
+    write_json(
+        folder / f"{plan.title}.json",
+        {"tasks": found.tasks, "average_ranks": found.ranks, "tests": found.tests, "gaps": found.gaps(), "runs": runs},
+    )
+    pictures.save_all({f"{plan.title}{name}.png": figure for name, figure in draw(found, done).items()}, folder)
+    print(
+        f"\n{text}{elsewhere}\n{folder / plan.title}.png; pictures of each run: {folder}/*/*.png"
+    )
+
+
+def draw(found: grid.Grid, done: dict[str, list[tuple[Job, dict[str, Any]]]]) -> dict[str, Any]:
+    """Pictures of a comparison, by what is added to its name; those of several tasks where there are enough."""
+    drawn = {"": pictures.comparison(found.tasks)}
+    curves: dict[str, dict[str, list[list[float]]]] = {}
+    for task, runs in done.items():
+        for job, _ in runs:
+            history = job.folder.read_metrics() if job.folder.metrics.is_file() else []
+            if history:
+                values = pictures.column(history, "validation")
+                curves.setdefault(task, {}).setdefault(job.method, []).append(values)
+    if curves:
+        drawn["-curves"] = pictures.learning_curves(curves, {task: found.tasks[task]["metric"] for task in curves})
+    ranked, means = found.means()
+    if found.ranks:
+        names = [found.label(name) for name in ranked]
+        drawn["-profiles"] = pictures.profiles(names, means)
+        if len(means) >= statistics.FEWEST_TASKS:
+            drawn["-ranks"] = pictures.critical_difference(names, means)
+    return drawn

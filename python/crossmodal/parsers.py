@@ -50,21 +50,44 @@ def compare() -> argparse.ArgumentParser:
     """Of `compare.py`, which hands every other option to the runs."""
     parser = argparse.ArgumentParser(
         prog="compare.py",
-        description="Run several methods and seeds side by side and print one table.",
+        description="Run tasks x methods x seeds, what is missing of them, and print one table.",
         epilog="All other options are those of train.py, but --method, --seed and --output_dir, and go to every run; "
-        "those of a method (--pare.tau) go to its runs.",
+        "those of a method (--pare.tau) go to its runs. Runs that are done are taken as they are, interrupted ones go on: "
+        "start a comparison that was killed, or whose runs failed, again.",
         allow_abbrev=False,
     )
-    parser.add_argument("--methods", default="pare,nft,scratch", help="separated by commas")
-    parser.add_argument("--seeds", default="0,1,2", help="separated by commas")
+    parser.add_argument(
+        "--plan",
+        type=Path,
+        metavar="FILE",
+        help="YAML file with tasks, methods (both names, or mappings {method: pare, label: NAME, KEY: VALUE}), seeds and "
+        "options of all runs; the command line goes before it",
+    )
+    parser.add_argument("--tasks", "--task", help="separated by commas (default: that of train.py)")
+    parser.add_argument("--methods", help="separated by commas (default: pare,nft,scratch)")
+    parser.add_argument("--seeds", help="separated by commas (default: 0,1,2)")
     parser.add_argument(
         "--runs_dir",
         type=Path,
         default=Path("runs"),
-        help="folder of the runs and of <task>-comparison.md, .json and .png",
+        help="folder of the runs and of the comparison: its table as .md, .tex and .csv, all numbers as .json, pictures; "
+        "called as the plan, else <task>-comparison or, of several tasks, comparison",
     )
-    parser.add_argument("--jobs", type=int, default=None, help="runs at a time (default: one per CPU core)")
+    parser.add_argument(
+        "--jobs", type=int, default=None, help="runs at a time (default: one per CPU core; on a cluster all)"
+    )
+    parser.add_argument(
+        "--cluster",
+        choices=("slurm", "local"),
+        help="submit the runs through submitit, to SLURM or as a rehearsal on this machine; --cluster.KEY VALUE goes to it: "
+        "timeout_min (needed), cpus_per_task, gpus_per_node, mem_gb, slurm_partition, ...",
+    )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace runs that were done with other settings or data"
+    )
+    parser.add_argument(
+        "--published",
+        action="store_true",
+        help="add all figures of other works that are known (without it: those of the tasks that are compared)",
     )
     return parser

@@ -21,7 +21,8 @@ LAYERS = [
     ["methods"],
     ["report", "parsing"],
     ["run", "predict"],
-    ["evaluate"],
+    ["evaluate", "jobs"],
+    ["plans"],
     ["compare"],
     ["cli"],
 ]

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from crossmodal.files import replacing
+from crossmodal.report import statistics
 from crossmodal.scoring import metrics
 from crossmodal.training.evaluation import Evaluation
 from crossmodal.training.run import Run
@@ -179,18 +180,116 @@ def examples(outputs: Tensor, targets: Tensor) -> Figure:
     return figure
 
 
-def comparison(table: dict[str, Any]) -> Figure:
-    """One dot per run, a bar per method, a line for what seeds make no difference to; `table` as `tables.summarise` gives it."""
-    seeded = {name: row for name, row in table["methods"].items() if row["seeds"] == table["seeds"]}
-    figure, axis = plt.subplots(figsize=(1.6 + 1.4 * len(seeded), 3.4), layout="constrained")
-    for place, row in enumerate(seeded.values()):
-        axis.bar(place, np.nan if row["mean"] is None else row["mean"], width=0.6, color=f"C{place}", alpha=0.35)
-        errors = [np.nan if error is None else error for error in row["errors"]]
-        axis.plot([place] * len(errors), errors, "o", color=f"C{place}")
-    for name, row in table["methods"].items():
-        if name not in seeded and row["mean"] is not None:
-            axis.axhline(row["mean"], color="0.4", linestyle="--", linewidth=0.9, label=row["label"])
-            axis.legend(fontsize="small")
-    axis.set_xticks(range(len(seeded)), list(seeded))
-    axis.set(ylabel=f"test {table['label']}", title=table["task"], ylim=(0, None))
+def comparison(found: dict[str, dict[str, Any]]) -> Figure:
+    """A panel for each task: one dot per run, a bar per method, a line for what seeds make no difference to.
+
+    Args:
+        found: by the name of each task, what `tables.summarise` gives.
+    """
+    widest = max(sum(row["seeded"] for row in table["methods"].values()) for table in found.values())
+    figure, panels = _panels(len(found), (1.6 + 1.4 * widest, 3.4))
+    for (task, table), axis in zip(found.items(), panels, strict=True):
+        seeded = {name: row for name, row in table["methods"].items() if row["seeded"]}
+        for place, row in enumerate(seeded.values()):
+            axis.bar(place, np.nan if row["mean"] is None else row["mean"], width=0.6, color=f"C{place}", alpha=0.35)
+            errors = [np.nan if error is None else error for error in row["errors"]]
+            axis.plot([place] * len(errors), errors, "o", color=f"C{place}")
+        for name, row in table["methods"].items():
+            if name not in seeded and row["mean"] is not None:
+                axis.axhline(row["mean"], color="0.4", linestyle="--", linewidth=0.9, label=row["label"])
+                axis.legend(fontsize="small")
+        axis.set_xticks(range(len(seeded)), list(map(_short, seeded)), rotation=30 if widest > 4 else 0)
+        axis.set(ylabel=f"test {table['label']}", title=task, ylim=(0, None))
+    return figure
+
+
+def _panels(count: int, size: tuple[float, float]) -> tuple[Figure, list[Any]]:
+    """A figure of panels, each of that size in inches, at most three abreast."""
+    across = min(count, 3)
+    down = -(-count // across)
+    figure, axes = plt.subplots(
+        down, across, figsize=(size[0] * across, size[1] * down), squeeze=False, layout="constrained"
+    )
+    for axis in axes.flat[count:]:
+        axis.set_axis_off()
+    return figure, list(axes.flat[:count])
+
+
+def learning_curves(found: dict[str, dict[str, list[list[float]]]], metric_of: dict[str, str]) -> Figure:
+    """A panel for each task, a line for each method: validation over the epochs of all stages, mean of the seeds, between their
+    lowest and highest.
+
+    Args:
+        found: by task and method, the values of each seed's epochs.
+        metric_of: name of each task's metric.
+    """
+    figure, panels = _panels(len(found), (4.6, 3.2))
+    for (task, by_method), axis in zip(found.items(), panels, strict=True):
+        for place, (method, runs) in enumerate(by_method.items()):
+            values = np.full((len(runs), max(map(len, runs))), np.nan)
+            for row, run in zip(values, runs, strict=True):
+                row[: len(run)] = run
+            seen = ~np.isnan(values).all(axis=0)
+            epochs, values = np.arange(1, values.shape[1] + 1)[seen], values[:, seen]
+            axis.plot(epochs, np.nanmean(values, axis=0), color=f"C{place}", label=method)
+            low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+            axis.fill_between(epochs, low, high, color=f"C{place}", alpha=0.15, linewidth=0)
+        axis.set(xlabel="epoch", ylabel=f"validation {metric_of[task]}", title=task)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.legend(fontsize="small")
+    return figure
+
+
+def critical_difference(methods: list[str], means: np.ndarray) -> Figure:
+    """Average ranks on a line; a bar joins methods of which no two differ, see `statistics.cliques`.
+
+    Args:
+        methods: their names.
+        means: their errors (tasks, methods).
+    """
+    ranks = statistics.average_ranks(means)
+    order, half = np.argsort(ranks, kind="stable"), -(-len(ranks) // 2)
+    joined = statistics.cliques(means)
+    below = -0.25 * len(joined) - 0.3
+    figure, axis = plt.subplots(figsize=(7, 1.0 + 0.3 * half + 0.15 * len(joined)), layout="constrained")
+    axis.plot([1, len(ranks)], [0, 0], color="black")
+    axis.plot(range(1, len(ranks) + 1), [0] * len(ranks), "|", color="black", markersize=8)
+    for rank in range(1, len(ranks) + 1):
+        axis.annotate(str(rank), (rank, 0), (0, 8), textcoords="offset points", ha="center", fontsize="small")
+    for place, index in enumerate(order):
+        left = place < half  # names of the better half stand left, of the others right
+        height = below - 0.5 * (place if left else len(ranks) - 1 - place)
+        end = 0.6 if left else len(ranks) + 0.4
+        axis.plot([ranks[index], ranks[index], end], [0, height, height], color="0.4", linewidth=0.9)
+        text = f"{_short(methods[index])} ({ranks[index]:.2f})"
+        offset, side = (-3, "right") if left else (3, "left")
+        axis.annotate(text, (end, height), (offset, 0), textcoords="offset points", va="center", ha=side)
+    for row, (first, last) in enumerate(joined, 1):
+        span = [ranks[order[first]] - 0.04, ranks[order[last]] + 0.04]
+        axis.plot(span, [-0.25 * row] * 2, color="black", linewidth=3, solid_capstyle="butt")
+    axis.set(
+        title=f"average rank over {len(means)} tasks; joined: no difference (Wilcoxon, Holm, p < {statistics.LEVEL})",
+        xlim=(-1.2, len(ranks) + 2.2),
+    )
+    axis.title.set_fontsize("small")
+    axis.set_axis_off()
+    return figure
+
+
+def profiles(methods: list[str], means: np.ndarray) -> Figure:
+    """Performance profiles, see `statistics.profile`; `means` (tasks, methods)."""
+    ratios, shares = statistics.profile(means)
+    last = 1.05 * max(ratios[-1], 1.05)
+    figure, axis = plt.subplots(figsize=(5.2, 3.4), layout="constrained")
+    for method, share in zip(methods, shares.T, strict=True):
+        axis.step([*ratios, last], [*share, share[-1]], where="post", label=method)
+    axis.set(
+        xlabel="error, in times the task's lowest",
+        ylabel=f"share of {len(means)} tasks",
+        xlim=(1, last),
+        ylim=(0, 1.05),
+    )
+    if last > 10:
+        axis.set_xscale("log")
+    axis.legend(fontsize="small")
     return figure

@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from crossmodal.files import finite
+from crossmodal.report.statistics import paired
 from crossmodal.scoring import metrics
 from crossmodal.training.progress import duration
 
@@ -53,11 +53,11 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Every number of the table of a comparison, as test errors (lower is better); None where the metric is NaN.
 
     Intervals are of 95 %: `interval` over the test samples, the mean of the runs' own; `difference_interval` over the seeds,
-    Student's t. It and the standard error need three seeds whose differences are not all the same: what two seeds, or a
-    small test split, happen to agree on is not known to be exact.
+    see `statistics.paired`.
 
     Args:
-        runs: what results.json of each run holds, of one task.
+        runs: what results.json of each run holds, of one task; a run of a method for which seeds make no difference says
+            `"seeded": False`.
     """
     first, by_method = runs[0], {}
     for results in runs:
@@ -72,6 +72,7 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
         rows[name] = {
             "label": found[0].get("called", name),
             "seeds": [results["seed"] for results in found],
+            "seeded": found[0].get("seeded", True),
             "errors": errors,
             "mean": float(np.mean(errors)),
             "std": float(np.std(errors, ddof=1)) if len(errors) > 1 else None,
@@ -80,12 +81,8 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
         }
     for name, row in rows.items():
         if BASELINE in rows and name != BASELINE and row["seeds"] == rows[BASELINE]["seeds"]:
-            difference = np.subtract(row["errors"], rows[BASELINE]["errors"])
-            mean, error, interval = float(difference.mean()), None, None
-            if len(difference) > 2 and np.ptp(difference) > 1e-9 * np.abs(difference).max():
-                error = float(stats.sem(difference))
-                interval = list(stats.t.interval(0.95, len(difference) - 1, mean, error))
-            row |= {"difference": mean, "standard_error": error, "difference_interval": interval}
+            found = paired(np.subtract(row["errors"], rows[BASELINE]["errors"]))
+            row |= {"difference": found.mean, "standard_error": found.error, "difference_interval": found.interval}
     return finite(
         {
             "task": first["task"],
@@ -106,7 +103,7 @@ def _as_errors(metric: metrics.Metric, interval: list[float] | None) -> list[flo
 
 def render(table: dict[str, Any]) -> str:
     """The table as Markdown, and a second one of intervals."""
-    count, form = len(table["seeds"]), _form(table)
+    count, form = len(table["seeds"]), form_of(table)
     lines = [
         f"{table['task']}: test {table['label']} ({table['metric']}), encoder {table['encoder']}, {count} seed{'s' * (count > 1)}",
         "",
@@ -116,9 +113,14 @@ def render(table: dict[str, Any]) -> str:
     for row in table["methods"].values():
         difference = _plus_minus(row.get("difference"), row.get("standard_error"), form)
         seconds = "" if len(row["errors"]) < count else f"{row['seconds']:.0f}"
-        cells = (row["label"], _number(row["mean"], form), _number(row["std"], form), difference, seconds)
+        mean = f"**{row['mean']:{form}}**" if row.get("best") else _number(row["mean"], form)
+        cells = (row["label"], mean, _number(row["std"], form), difference, seconds)
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "Differences are per seed, with their standard error (from three seeds on); negative is better."]
+    if any(row.get("best") for row in table["methods"].values()):
+        lines.append(
+            "Bold: lower than every other, each paired t-test over the seeds at p < 0.05 after Holm's correction for all of them."
+        )
     undefined = [name for name, row in table["methods"].items() if None in row["errors"]]
     if undefined:
         lines.append(f"No mean of {', '.join(undefined)}: test {table['metric']} is NaN in at least one run.")
@@ -145,7 +147,7 @@ def _range(interval: list[float] | None, form: str) -> str:
     return "" if interval is None else f"{interval[0]:{form}} to {interval[1]:{form}}"
 
 
-def _form(table: dict[str, Any]) -> str:
+def form_of(table: dict[str, Any]) -> str:
     """How errors are written: per cent with two decimals, or more if the smallest standard error needs them, others so that the
     smallest mean has three digits and the smallest deviation or standard error two.
 

@@ -1,0 +1,203 @@
+"""What is compared: tasks x methods x seeds, from the command line and a file, as a list of runs.
+
+A plan is a short YAML file; entries are names, or mappings with settings of their own, keys as for train.py:
+
+    tasks:
+      - italy_power_demand
+      - {task: digits, encoder: dinov2-small, model.image_size: 56}
+    methods:
+      - nft
+      - pare
+      - {method: pare, label: random patches, pare.selection: random}
+    seeds: [0, 1, 2]
+    options: {epochs: 30}
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from crossmodal import methods, parsing
+from crossmodal.errors import UserError
+from crossmodal.files import read_yaml
+from crossmodal.jobs import Job
+from crossmodal.naming import nearest
+from crossmodal.settings import Config, differences, flatten
+from crossmodal.training.folder import RunFolder
+
+YARDSTICK = "linear"  # goes with every comparison of a task that it can do
+METHODS, SEEDS = "pare,nft,scratch", "0,1,2"
+KEYS = ("tasks", "methods", "seeds", "options")
+# Settings that a comparison gives to each run, and what to take instead.
+OWN = {"task": "tasks", "method": "methods", "seed": "seeds", "output_dir": "--runs_dir"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A task or a method of a comparison: its name, what it is called in tables, and settings of its own by dotted key."""
+
+    name: str
+    label: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Plan:
+    """What is compared.
+
+    Attributes:
+        title: name of the files of the comparison.
+        where: for messages, the file it is from, with a colon; empty for the command line.
+        tasks, methods: columns and rows.
+        seeds: of each run.
+        options: settings of all runs, by dotted key.
+        arguments: the rest of the command line, which goes to all runs and before everything else.
+    """
+
+    title: str
+    where: str
+    tasks: list[Entry]
+    methods: list[Entry]
+    seeds: list[int]
+    options: dict[str, Any]
+    arguments: list[str]
+
+    def jobs(self, task: Entry, method: Entry, runs_dir: Path) -> list[Job]:
+        """A job for each seed, one where seeds make no difference.
+
+        Raises:
+            UserError: see `parsing.parse`.
+        """
+        given = [f"--task={task.name}", "--threads=1"]
+        for options in (self.options, task.options, method.options):
+            given += [f"--{key}={_text(value)}" for key, value in options.items()]
+        jobs = []
+        for seed in self.seeds if methods.get(method.name).seeded else self.seeds[:1]:
+            try:
+                config = parsing.parse([*given, *self.arguments, f"--seed={seed}"], method=method.name)
+            except UserError as error:
+                raise UserError(f"{self.where}{error}") from None
+            config.output_dir = str(runs_dir / folder_name(config))
+            name = f"{method.label} seed {seed}"
+            if len(self.tasks) > 1:
+                name = f"{task.label}, {name}"
+            jobs.append(Job(task.label, method.label, name, config, RunFolder(config.output_dir)))
+        return jobs
+
+
+def read(file: Path | None, tasks: str | None, chosen: str | None, seeds: str | None, arguments: list[str]) -> Plan:
+    """A plan from a file and the command line, which goes before it.
+
+    Args:
+        file: the YAML file, or None.
+        tasks, chosen, seeds: names of tasks and methods and seeds, separated by commas, or None.
+        arguments: settings of all runs, as `train.py` takes them.
+
+    Raises:
+        UserError: names the key, what it was, what was expected.
+    """
+    where, values = (f"{file}: ", read_yaml(file)) if file else ("", {})
+    for key in values:
+        if key not in KEYS:
+            raise UserError(f"{where}unknown key {key!r}{nearest(key, KEYS)} (a plan has {', '.join(KEYS)})")
+    given = {key: value.split(",") for key, value in (("tasks", tasks), ("methods", chosen)) if value is not None}
+    methods_given = given.get("methods") or values.get("methods", METHODS.split(","))
+    own = _entries("method", methods_given, where)
+    for entry in own:
+        methods.get(entry.name)
+    tasks_given = given.get("tasks") or values.get("tasks")
+    if tasks_given is None:  # a file given with --config may name one
+        tasks_given = [parsing.parse(arguments, method=own[0].name).task]
+    columns = _entries("task", tasks_given, where)
+    options = values.get("options", {})
+    if not isinstance(options, dict):
+        raise UserError(f"{where}options: expected a mapping of settings, got {options!r}")
+    options = flatten(options)
+    run = {entry.name for entry in own} | {YARDSTICK}
+    _check_owners([word.removeprefix("--").partition("=")[0] for word in arguments if word.startswith("--")], run, "--")
+    for entry in (Entry("", "options", options), *columns):
+        _check_owners(entry.options, run, f"{where}{entry.label}: ")
+    for entry in own:
+        _check_owners(entry.options, {entry.name}, f"{where}{entry.label}: ")
+    title = f"{columns[0].label}-comparison" if len(columns) == 1 else "comparison"
+    numbers = _seeds(seeds.split(",") if seeds is not None else values.get("seeds", SEEDS.split(",")), where)
+    return Plan(file.stem if file else title, where, columns, own, numbers, options, arguments)
+
+
+def _entries(kind: str, given: Any, where: str) -> list[Entry]:
+    key = f"{where}{kind}s"
+    if not isinstance(given, list) or not given:
+        raise UserError(f"{key}: expected a list of names and mappings, got {given!r}")
+    entries = []
+    for item in given:
+        values = {kind: item} if isinstance(item, str) else item
+        if not isinstance(values, dict) or not isinstance(values.get(kind), str):
+            raise UserError(f"{key}: expected a name or a mapping with {kind!r}, got {item!r}")
+        options = flatten(values)
+        name = options.pop(kind)
+        label = options.pop("label", name)
+        if not isinstance(label, str) or not label.strip():
+            raise UserError(f"{key}: label: expected text, got {label!r}")
+        entries.append(Entry(name, label, options))
+    _once(key, [entry.label for entry in entries], "; give one of them another label" if where else "")
+    return entries
+
+
+def _seeds(given: Any, where: str) -> list[int]:
+    try:
+        seeds = [int(seed) for seed in given if not isinstance(seed, bool | float)]
+    except (TypeError, ValueError):
+        seeds = []
+    if not seeds or len(seeds) < len(given):
+        form = "a list of whole numbers" if where else "whole numbers separated by commas"
+        raise UserError(f"{where}seeds: expected {form}, got {given!r}")
+    _once(f"{where}seeds", seeds)
+    return seeds
+
+
+def _once(key: str, given: Iterable[Any], remedy: str = "") -> None:
+    twice = [value for value, count in Counter(given).items() if count > 1]
+    if twice:
+        raise UserError(f"{key}: {twice[0]} is given twice{remedy}")
+
+
+def _check_owners(keys: Iterable[str], run: set[str], where: str) -> None:
+    """Raises UserError for settings that each run has for itself, and for those of methods that are not run."""
+    for key in keys:
+        if key in OWN:
+            raise UserError(f"{where}{key}: each run of a comparison has its own; take {OWN[key]}")
+        owner, dot, _ = key.partition(".")
+        if dot and owner in methods.METHODS and owner not in run:
+            raise UserError(f"{where}{key}: an option of the method {owner}, which is not run with it")
+
+
+def _text(value: Any) -> str:
+    """A value from YAML as the command line takes it."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+@functools.cache
+def _plain(task: str, method: str, data: str | None) -> dict[str, Any]:
+    """The settings of a run of a method on a task where nothing is given."""
+    return parsing.parse([f"--task={task}", *([f"--data={data}"] if data else [])], method=method).to_dict()
+
+
+def folder_name(config: Config) -> str:
+    """A run's folder by what it is: task, method and seed, and where settings are not the task's usual ones, their digest.
+
+    So runs of one plan are found again by another, whatever they are called there.
+    """
+    now = config.to_dict()
+    changed = {key: new for key, (_, new) in differences(_plain(config.task, config.method, config.data), now).items()}
+    changed = {key: value for key, value in changed.items() if key != "seed"} | (
+        {"data": config.data} if config.data else {}
+    )
+    digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
+    return "-".join([config.task, config.method, *([digest] if changed else []), str(config.seed)])

@@ -1,0 +1,136 @@
+"""What a table may say of differences: tests for few seeds and few tasks, and ranks.
+
+Within a task two methods are compared seed by seed, by a paired t-test: on five seeds a signed-rank test cannot come below
+p = 0.06 whatever they say. Across tasks, whose errors have no common unit, it is Wilcoxon's signed-rank test of the tasks'
+means (Demšar, JMLR 2006; Benavoli, Corani and Mangili, JMLR 2016).
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.05
+FEWEST_SEEDS = 3
+FEWEST_TASKS = 6  # on five, the smallest two-sided p of a signed-rank test is 1/16
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Differences of pairs: their mean; standard error, 95 % interval and p of Student's t, or None where they say nothing."""
+
+    mean: float
+    error: float | None = None
+    interval: list[float] | None = None
+    p: float | None = None
+
+
+def paired(differences: Any) -> Paired:
+    """Differences of two methods, seed by seed.
+
+    Fewer than three, or differences that are all the same, have a mean and nothing else: what two seeds, or a small test split,
+    happen to agree on is not known to be exact.
+    """
+    differences = np.asarray(differences, dtype=float)
+    mean = float(differences.mean())
+    if len(differences) < FEWEST_SEEDS or not np.ptp(differences) > 1e-9 * np.abs(differences).max():
+        return Paired(mean)
+    error = float(stats.sem(differences))
+    interval = stats.t.interval(1 - LEVEL, len(differences) - 1, mean, error)
+    return Paired(mean, error, list(map(float, interval)), float(stats.ttest_1samp(differences, 0.0).pvalue))
+
+
+def holm(values: list[float]) -> list[float]:
+    """p values adjusted for being one of so many, each by Holm's step-down procedure (Scand. J. Statist. 6, 1979)."""
+    adjusted, greatest = [0.0] * len(values), 0.0
+    for place, index in enumerate(np.argsort(values, kind="stable")):
+        greatest = max(greatest, min(1.0, (len(values) - place) * values[index]))
+        adjusted[index] = greatest
+    return adjusted
+
+
+def mark_best(tables: list[dict[str, Any]]) -> int:
+    """Says of each row of each task whether its mean error is lower than every other's, `row["best"]`; returns how many tests
+    that took.
+
+    The method of lowest mean is tested against each of the others over the seeds they share; a single run of a method without
+    seeds counts for every seed. It is best if all these tests say so after Holm's correction over the tests of all tasks, so where
+    one cannot be made, none is.
+
+    Args:
+        tables: what `tables.summarise` gives, one for each task.
+    """
+    tests: list[tuple[int, str, float | None]] = []  # table, its lowest row, p against one other
+    for number, table in enumerate(tables):
+        rows = {
+            name: _by_seed(row, table["seeds"]) for name, row in table["methods"].items() if row["mean"] is not None
+        }
+        for row in table["methods"].values():
+            row["best"] = False
+        if len(rows) < 2:
+            continue
+        lowest = min(rows, key=lambda name: table["methods"][name]["mean"])
+        for name, errors in rows.items():
+            if name != lowest:
+                seeds = sorted(errors.keys() & rows[lowest].keys())
+                p = paired([rows[lowest][seed] - errors[seed] for seed in seeds]).p if seeds else None
+                tests.append((number, lowest, p))
+    made = [index for index, (_, _, p) in enumerate(tests) if p is not None]
+    adjusted = dict(zip(made, holm([tests[index][2] for index in made]), strict=True))
+    for number, lowest in {(number, lowest) for number, lowest, _ in tests}:
+        own = [adjusted.get(index, 1.0) for index, test in enumerate(tests) if test[0] == number]
+        tables[number]["methods"][lowest]["best"] = max(own) < LEVEL
+    return len(made)
+
+
+def _by_seed(row: dict[str, Any], seeds: list[int]) -> dict[int, float]:
+    errors = row["errors"]
+    return dict.fromkeys(seeds, errors[0]) if not row["seeded"] else dict(zip(row["seeds"], errors, strict=True))
+
+
+def average_ranks(means: np.ndarray) -> np.ndarray:
+    """Average rank of each method (1: lowest error; ties share); means (tasks, methods)."""
+    return stats.rankdata(means, axis=1).mean(axis=0)
+
+
+def cliques(means: np.ndarray) -> list[tuple[int, int]]:
+    """Stretches of methods, in the order of their average ranks, of which no two differ over the tasks.
+
+    Every pair is tested by Wilcoxon's signed-rank test with Holm's correction over all pairs. Given are stretches of two and more
+    that lie in no longer one, as (first, last) places in that order.
+
+    Args:
+        means: errors (tasks, methods), of `FEWEST_TASKS` tasks or more.
+    """
+    order = np.argsort(average_ranks(means), kind="stable")
+    pairs = list(itertools.combinations(range(len(order)), 2))
+    values = []
+    for a, b in pairs:
+        differences = means[:, order[a]] - means[:, order[b]]
+        values.append(float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0)
+    apart = {pair for pair, p in zip(pairs, holm(values), strict=True) if p < LEVEL}
+    found: list[tuple[int, int]] = []
+    for first in range(len(order)):
+        last = first
+        while last + 1 < len(order) and not any((place, last + 1) in apart for place in range(first, last + 1)):
+            last += 1
+        if last > first and (not found or last > found[-1][1]):
+            found.append((first, last))
+    return found
+
+
+def profile(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Performance profiles (Dolan and Moré, Math. Program. 91, 2002): (ratios, shares).
+
+    Ratio (tasks, methods) of each error to the task's lowest, infinite where that is zero and the method's is not; shares (ratios
+    sorted, methods) of the tasks in which a method's ratio is at most so much.
+    """
+    lowest = means.min(axis=1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.where(means == lowest, 1.0, means / lowest)
+    steps = np.unique(ratios[np.isfinite(ratios)])
+    return steps, (ratios[None] <= steps[:, None, None]).mean(axis=1)
