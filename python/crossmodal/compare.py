@@ -31,6 +31,8 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(
             "a comparison starts processes of its own (--jobs): start it without torchrun or another launcher"
         )
+    if arguments.jobs is not None and arguments.jobs < 1:
+        raise UserError(f"jobs: expected a positive number, got {arguments.jobs}")
     parameters, rest = _cluster_parameters(rest)
     if parameters and not arguments.cluster:
         raise UserError(f"cluster.{next(iter(parameters))}: expected --cluster slurm or local as well")
@@ -156,9 +158,7 @@ def report(
         {"tasks": found.tasks, "average_ranks": found.ranks, "tests": found.tests, "gaps": found.gaps(), "runs": runs},
     )
     pictures.save_all({f"{plan.title}{name}.png": figure for name, figure in draw(found, done).items()}, folder)
-    print(
-        f"\n{text}{elsewhere}\n{folder / plan.title}.png; pictures of each run: {folder}/*/*.png"
-    )
+    print(f"\n{text}{elsewhere}\n{folder / plan.title}.png; pictures of each run: {folder}/*/*.png")
 
 
 def draw(found: grid.Grid, done: dict[str, list[tuple[Job, dict[str, Any]]]]) -> dict[str, Any]:

@@ -36,7 +36,14 @@ YARDSTICK = "linear"  # goes with every comparison of a task that it can do
 METHODS, SEEDS = "pare,nft,scratch", "0,1,2"
 KEYS = ("tasks", "methods", "seeds", "options")
 # Settings that a comparison gives to each run, and what to take instead.
-OWN = {"task": "tasks", "method": "methods", "seed": "seeds", "output_dir": "--runs_dir"}
+OWN = {
+    "task": "take tasks",
+    "method": "take methods",
+    "seed": "take seeds",
+    "output_dir": "take --runs_dir",
+    "overwrite": "take --overwrite",
+    "resume": "those that were interrupted go on without it",
+}
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ class Plan:
     arguments: list[str]
 
     def jobs(self, task: Entry, method: Entry, runs_dir: Path) -> list[Job]:
-        """A job for each seed, one where seeds make no difference.
+        """A job for each seed; one, of seed 0, where seeds make no difference.
 
         Raises:
             UserError: see `parsing.parse`.
@@ -79,7 +86,7 @@ class Plan:
         for options in (self.options, task.options, method.options):
             given += [f"--{key}={_text(value)}" for key, value in options.items()]
         jobs = []
-        for seed in self.seeds if methods.get(method.name).seeded else self.seeds[:1]:
+        for seed in self.seeds if methods.get(method.name).seeded else [0]:
             try:
                 config = parsing.parse([*given, *self.arguments, f"--seed={seed}"], method=method.name)
             except UserError as error:
@@ -143,8 +150,8 @@ def _entries(kind: str, given: Any, where: str) -> list[Entry]:
         options = flatten(values)
         name = options.pop(kind)
         label = options.pop("label", name)
-        if not isinstance(label, str) or not label.strip():
-            raise UserError(f"{key}: label: expected text, got {label!r}")
+        if not isinstance(label, str) or not label.strip() or not label.isprintable():
+            raise UserError(f"{key}: label: expected text on one line, got {label!r}")
         entries.append(Entry(name, label, options))
     _once(key, [entry.label for entry in entries], "; give one of them another label" if where else "")
     return entries
@@ -172,7 +179,7 @@ def _check_owners(keys: Iterable[str], run: set[str], where: str) -> None:
     """Raises UserError for settings that each run has for itself, and for those of methods that are not run."""
     for key in keys:
         if key in OWN:
-            raise UserError(f"{where}{key}: each run of a comparison has its own; take {OWN[key]}")
+            raise UserError(f"{where}{key}: each run of a comparison has its own; {OWN[key]}")
         owner, dot, _ = key.partition(".")
         if dot and owner in methods.METHODS and owner not in run:
             raise UserError(f"{where}{key}: an option of the method {owner}, which is not run with it")

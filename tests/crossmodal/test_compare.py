@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,16 +11,64 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from crossmodal import compare
+from crossmodal import compare, jobs, plans
 from crossmodal.errors import UserError
 from crossmodal.settings import Config
 from crossmodal.training.folder import RunFolder
 from tests.crossmodal import runs
 
+# What stands for a run: it writes what a run leaves, in milliseconds. A file `hold` in the folder of the runs makes those of seed 1
+# wait, after a SIGTERM to end; a file `break` makes those of pare fail.
+FAKE = """
+import json, os, pathlib, signal, sys, time, yaml
+config = yaml.safe_load(open(sys.argv[2]))
+folder = pathlib.Path(config["output_dir"])
+def stop(*_):
+    (folder / "stopped").touch()
+    sys.exit(143)
+signal.signal(signal.SIGTERM, stop)
+folder.mkdir(exist_ok=True)
+(folder / "config.yaml").write_text(yaml.safe_dump(config))
+(folder / "data.json").write_text(json.dumps({"written_by": "crossmodal", "sha256": {}}))
+print("epoch 1/1", flush=True)
+while (folder.parent / "hold").exists() and config["seed"] == 1:
+    (folder / "waits").touch()
+    time.sleep(0.05)
+if (folder.parent / "break").exists() and config["method"] == "pare":
+    sys.exit("error: broken pipe")
+error = {"pare": 0.1, "nft": 0.2, "linear": 0.3}[config["method"]] + 0.01 * config["seed"] ** 2
+results = {"task": config["task"], "method": config["method"], "encoder": None, "seed": config["seed"], "metric": "accuracy"}
+results |= {"test": 1 - error, "test_interval": None, "samples": {"test": 9}, "seconds": 1.0}
+(folder / "metrics.jsonl").write_text(json.dumps({"validation": 0.5, "resumed": config["resume"]}) + chr(10))
+(folder / "results.json").write_text(json.dumps(results))
+"""
+PLAN = """
+tasks: [italy_power_demand, {task: gunpoint, label: gestures, split: {train_size: 20}}]
+methods: [nft, {method: pare, label: random patches, pare.selection: random}]
+seeds: [0, 1, 2]
+options: {epochs: 1}
+"""
 
-def job(folder: Path, **changes) -> compare.Job:
+
+def job(folder: Path, **changes) -> jobs.Job:
     config = Config(task="digits", output_dir=str(folder), **changes)
-    return compare.Job(config, RunFolder(folder))
+    return jobs.Job("digits", config.method, f"{config.method} seed {config.seed}", config, RunFolder(folder))
+
+
+@pytest.fixture
+def plan(tmp_path, monkeypatch) -> list[str]:
+    """Arguments of a comparison of 14 runs that take milliseconds."""
+    monkeypatch.setattr(jobs, "TRAIN", FAKE)
+    monkeypatch.setattr(jobs, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(compare, "_hashes", lambda *_: {})
+    file = tmp_path / "small.yaml"
+    file.write_text(PLAN)
+    (tmp_path / "runs").mkdir()
+    return ["--plan", str(file), "--runs_dir", str(tmp_path / "runs"), "--jobs", "4"]
+
+
+def read(tmp_path: Path) -> dict:
+    return json.loads((tmp_path / "runs" / "small.json").read_text())
 
 
 def test_runs_side_by_side_then_taken_as_they_are(tmp_path, tiny_bert, capsys, monkeypatch):
@@ -52,23 +102,13 @@ def test_runs_side_by_side_then_taken_as_they_are(tmp_path, tiny_bert, capsys, m
     assert "nft seed 0: finished before, taken as it is" in second
     assert first[first.index("arrays: test") :] == second[second.index("arrays: test") :]
     table = json.loads((tmp_path / "runs" / "arrays-comparison.json").read_text())
-    assert list(table["methods"]) == ["nft", "pare", "linear"]
+    assert list(table["tasks"]["arrays"]["methods"]) == ["nft", "pare", "linear"]
     names = {path.name for path in (tmp_path / "runs").iterdir()}
-    assert {
-        "arrays-comparison.md",
-        "arrays-comparison.png",
-        "arrays-nft-0",
-        "arrays-pare-0",
-        "arrays-linear-0",
-    } <= names
-    with pytest.raises(UserError, match=r"other settings \(batch_size was 8 and is now 7\); add --overwrite"):
-        compare.main([*arguments, "--batch_size", "7"])
+    assert {f"arrays-comparison{end}" for end in (".md", ".tex", ".csv", ".png", "-curves.png")} <= names
 
     with np.load(settings["data"]) as data:
         np.savez(settings["data"], **dict(data) | {"x_train": data["x_train"] + 1})
-    refusal = (
-        r"arrays-nft-0 holds a run on data that have changed since \(data of arrays \(sha256 .*\)\); add --overwrite"
-    )
+    refusal = r"arrays-nft-\w+-0 holds a run on data that have changed since \(data of arrays \(sha256 .*\)\); add --overwrite"
     with pytest.raises(UserError, match=refusal):
         compare.main(arguments)
     assert compare.main([*arguments, "--overwrite"]) == 0
@@ -76,21 +116,102 @@ def test_runs_side_by_side_then_taken_as_they_are(tmp_path, tiny_bert, capsys, m
 
     source = Path(settings["source"]["name"])
     source.write_text(source.read_text().replace('raft 0",vessel', 'raft 0",fruit'))  # one label
-    with pytest.raises(UserError, match=r"arrays-pare-0 holds .* since \(source .*source.csv \(sha256 .*\)\)"):
+    with pytest.raises(UserError, match=r"arrays-pare-\w+-0 holds .* since \(source .*source.csv \(sha256 .*\)\)"):
         compare.main(arguments)
 
 
-def test_a_failed_run_stops_the_others_and_shows_its_log(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        compare,
-        "TRAIN",
-        "import sys, time; print('before'); time.sleep(60 * ('nft' in sys.argv[2])); sys.exit('broken pipe')",
-    )
-    jobs = [job(tmp_path / method, method=method) for method in ("nft", "pare")]
-    began = time.monotonic()
-    with pytest.raises(UserError, match=r"(?s)pare seed 0 failed \(exit code 1\).*pare.log:.*before.*broken pipe"):
-        compare.execute(jobs, 2)
-    assert time.monotonic() - began < 40
+def test_a_plan_of_several_tasks(tmp_path, plan, capsys):
+    assert compare.main([*plan, "--published"]) == 0
+    out = capsys.readouterr().out
+    assert "gestures, random patches seed 2: epoch 1/1" in out
+    # errors 20, 21 and 24 %, and for each seed 10 points less, of which no test can be made
+    assert "| nft | 21.67 ± 2.08 | 21.67 ± 2.08 | 2.00 |" in out
+    assert "| random patches | 11.67 ± 2.08 | 11.67 ± 2.08 | 1.00 |" in out
+    assert "| linear | 30.00 | 30.00 | 3.00 |" in out
+    assert "Not measured here: as printed by others" in out
+    assert {path.name for path in (tmp_path / "runs").glob("small*")} == {
+        f"small{end}" for end in (".md", ".tex", ".csv", ".json", ".png", "-curves.png", "-profiles.png")
+    }
+    assert len(read(tmp_path)["runs"]) == 14
+    details = (tmp_path / "runs" / "small.md").read_text()
+    assert details.count("difference to nft, paired") == 2
+    assert compare.main(plan) == 0
+    assert capsys.readouterr().out.count("finished before, taken as it is") == 14
+
+
+def test_runs_of_another_plan_are_found_again(tmp_path, plan, capsys):
+    """By what they are, not by what they are called; other settings have another folder."""
+    assert compare.main(plan) == 0
+    file = tmp_path / "other.yaml"
+    file.write_text("methods: [{method: pare, label: noise, pare: {selection: random}}]")
+    capsys.readouterr()
+    others = ["--plan", str(file), "--runs_dir", str(tmp_path / "runs"), "--task", "italy_power_demand"]
+    assert compare.main([*others, "--seeds", "2,0", "--epochs", "1"]) == 0
+    assert capsys.readouterr().out.count("finished before, taken as it is") == 3
+    assert compare.main([*others, "--seeds", "2,0", "--epochs", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "finished before" not in out
+    assert "| noise | 12.00 |" in out
+
+
+def test_a_failed_run_is_told_and_stops_no_other(tmp_path, plan, capsys):
+    (tmp_path / "runs" / "break").touch()
+    assert compare.main(plan) == 1
+    out, err = capsys.readouterr()
+    assert "| nft | **21.67** ± 2.08 | **21.67** ± 2.08 | 1.00 |" in out
+    assert "| random patches | failed | failed |  |" in out
+    assert "3 runs of random patches on gestures failed." in out
+    assert "italy_power_demand, random patches seed 0 failed (exit code 1); the end of " in out
+    assert "epoch 1/1\nerror: broken pipe\n" in out
+    assert err.count("failed: exit code 1: error: broken pipe (") == 6
+    assert [run["failure"] for run in read(tmp_path)["runs"] if run["method"] == "linear"] == [None, None]
+    (tmp_path / "runs" / "break").unlink()
+    assert compare.main(plan) == 0
+    assert "| random patches | 11.67" in capsys.readouterr().out
+
+
+def test_where_no_run_ends_there_is_no_table(tmp_path, plan, capsys):
+    (tmp_path / "runs" / "break").touch()
+    file = tmp_path / "one.yaml"
+    file.write_text("methods: [pare]\ntasks: [advection]")  # which linear cannot do
+    assert compare.main(["--plan", str(file), *plan[2:]]) == 1
+    out, err = capsys.readouterr()
+    assert "|" not in out
+    assert err.count("pare seed") == 3
+
+
+KILLED = """
+import sys
+from crossmodal import compare, jobs
+
+jobs.TRAIN, compare._hashes = open(sys.argv[1]).read(), lambda *_: {}
+sys.exit(compare.main(sys.argv[2:]))
+"""
+
+
+def test_a_comparison_that_is_killed_continues(tmp_path, plan, capsys):
+    """kill -9 leaves it no time to end its runs: they end by themselves, saved, and the next comparison goes on from there."""
+    (tmp_path / "fake.py").write_text(FAKE)
+    (tmp_path / "killed.py").write_text(KILLED)
+    (tmp_path / "runs" / "hold").touch()
+    process = runs.script(tmp_path / "killed.py", tmp_path / "fake.py", *plan[:-1], "2")
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and len(list((tmp_path / "runs").glob("*-1/waits"))) < 2:
+        time.sleep(0.05)
+    process.kill()
+    process.communicate(timeout=60)
+    while time.monotonic() < deadline and len(list((tmp_path / "runs").glob("*-1/stopped"))) < 2:
+        time.sleep(0.05)
+    done = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/results.json")}
+    assert 0 < len(done) < 13
+    (tmp_path / "runs" / "hold").unlink()
+    assert compare.main(plan) == 0
+    out = capsys.readouterr().out
+    assert out.count("finished before, taken as it is") == len(done)
+    assert all(path.stat().st_mtime_ns == then for path, then in done.items())
+    assert len(list((tmp_path / "runs").glob("*/results.json"))) == 14
+    resumed = [json.loads(path.read_text())["resumed"] for path in (tmp_path / "runs").glob("*/metrics.jsonl")]
+    assert sum(resumed) == 2
 
 
 def test_stop_insists(monkeypatch):
@@ -100,38 +221,32 @@ def test_stop_insists(monkeypatch):
         terminate=lambda: calls.append("terminate"),
         kill=lambda: calls.append("kill"),
         wait=lambda timeout=None: (
-            (_ for _ in ()).throw(compare.subprocess.TimeoutExpired("x", 0)) if timeout is not None else None
+            (_ for _ in ()).throw(jobs.subprocess.TimeoutExpired("x", 0)) if timeout is not None else None
         ),
     )
-    monkeypatch.setattr(compare, "GRACE_SECONDS", 0.0)
-    compare.stop([SimpleNamespace(process=process)])
+    monkeypatch.setattr(jobs, "GRACE_SECONDS", 0.0)
+    jobs.Machine().stop([SimpleNamespace(process=process, poll=process.poll)])
     assert calls == ["terminate", "kill"]
 
 
 def test_interrupted_runs_are_resumed_and_others_replaced_on_demand(tmp_path):
     """Runs with other settings, or on other data."""
 
-    def hashes(method: str) -> dict[str, str]:
+    def hashes() -> dict[str, str]:
         return {"data of digits": "12"}
 
     unfinished, changed = job(tmp_path), job(tmp_path, epochs=99)
-    unfinished.folder.prepare(unfinished.config, hashes("pare"))
+    unfinished.folder.prepare(unfinished.config, hashes())
+    unfinished.folder.release()
     assert unfinished.prepare(False, hashes)
     assert (unfinished.config.resume, unfinished.config.overwrite) == (True, False)
     assert changed.prepare(True, hashes)
     assert (changed.config.resume, changed.config.overwrite) == (False, True)
     other = job(tmp_path)
     with pytest.raises(UserError, match=r"changed since \(data of digits \(sha256 34, then 12\)\); add --overwrite"):
-        other.prepare(False, lambda _: {"data of digits": "34"})
-    assert other.prepare(True, lambda _: {"data of digits": "34"})
+        other.prepare(False, lambda: {"data of digits": "34"})
+    assert other.prepare(True, lambda: {"data of digits": "34"})
     assert other.config.overwrite
-
-
-def test_options_of_a_method_go_to_its_runs(tmp_path):
-    jobs = compare.plan(["pare", "lp_ft", "linear"], [3, 4], tmp_path, ["--pare.tau", "0.5", "--lp_ft.probe_lr=0.25"])
-    assert [job.name for job in jobs] == ["pare seed 3", "pare seed 4", "lp_ft seed 3", "lp_ft seed 4", "linear seed 3"]
-    assert [job.config.options.tau for job in jobs[:2]] == [0.5, 0.5]
-    assert jobs[2].config.options.probe_lr == 0.25
 
 
 def test_ctrl_c_ends_the_children(tmp_path, tiny_bert):
@@ -148,40 +263,116 @@ def test_ctrl_c_ends_the_children(tmp_path, tiny_bert):
         "--config",
         runs.write_settings(tmp_path, settings),
     )
-    metrics = tmp_path / "runs" / "arrays-nft-0" / "metrics.jsonl"
     deadline = time.monotonic() + 400  # a busy machine takes its time to start
-    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline and process.poll() is None:
+    folder = tmp_path / "runs"
+    while not list(folder.glob("*/metrics.jsonl")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 130, output
-    log = (tmp_path / "runs" / "arrays-nft-0.log").read_text()
+    log = next(folder.glob("*.log")).read_text()
     assert "SIGTERM: stopped after step" in log, log
+
+
+def test_two_entries_that_are_one_run_are_refused(tmp_path, plan):
+    Path(plan[1]).write_text("methods: [pare, {method: pare, label: usual, pare.selection: gumbel}]")
+    with pytest.raises(
+        UserError, match=r"small.yaml: italy_power_demand, pare and italy_power_demand, usual are the same run"
+    ):
+        compare.main(plan)
+
+
+# ----- clusters -----
+
+
+def test_cluster_rehearsed_by_submitit(tmp_path, plan, capsys):
+    pytest.importorskip("submitit")
+    few = [
+        *plan,
+        "--cluster",
+        "local",
+        "--cluster.timeout_min=2",
+        "--tasks",
+        "italy_power_demand",
+        "--methods",
+        "nft,pare",
+    ]
+    (tmp_path / "runs" / "break").touch()
+    assert compare.main([*few, "--seeds", "0"]) == 1
+    out, err = capsys.readouterr()
+    assert "nft seed 0: epoch 1/1" in out
+    assert "pare seed 0 failed: exit code 1: error: broken pipe" in err
+    assert "| nft | 20.00 |" in out
+    (tmp_path / "runs" / "break").unlink()
+    assert compare.main([*few, "--seeds", "0"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("finished before, taken as it is") == 2
+    assert "| pare | 10.00 |" in out
+    assert not list((tmp_path / "runs").glob("*.job"))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--seeds", "0,1,0"], "seeds: 0 is given twice"),
-        (["--methods", "nft,nft"], "methods: nft is given twice"),
-        (["--output_dir", "here"], "output_dir: each run of a comparison has its own; take --runs_dir"),
-        (["--seed=3"], "seed: each run of a comparison has its own; take --seeds"),
-        (["--run", "here"], "^unknown key 'run'"),
-        (
-            ["--methods", "nft", "--pare.tau=1"],
-            "^--pare.tau=1: an option of the method pare, which this comparison does",
-        ),
+        (["--cluster", "local"], "^cluster.timeout_min: expected how many minutes"),
+        (["--cluster", "slurm", "--cluster.timeout_min", "5"], "^cluster: Could not detect"),
+        (["--cluster", "local", "--cluster.timeout_min", "5", "--cluster.cpus=1"], "^cluster: .*cpus"),
+        (["--cluster", "local", "--cluster.timeout_min", "--x"], "^cluster.timeout_min: expected a value, got none"),
+        (["--cluster.timeout_min", "5"], "^cluster.timeout_min: expected --cluster slurm or local as well"),
     ],
 )
-def test_what_does_not_go_to_every_run_is_refused(tmp_path, arguments, message):
+def test_cluster_mistakes(tmp_path, plan, monkeypatch, arguments, message):
+    monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match=message):
-        compare.main(["--task", "digits", "--runs_dir", str(tmp_path), *arguments])
-    assert not list(tmp_path.iterdir())
+        compare.main([*plan, *arguments])
+    assert not list((tmp_path / "runs").glob("*.yaml"))
+
+
+# Stand-ins for SLURM's programs: a job starts at once, and its number is that of its process.
+SLURM = {
+    "sbatch": """cp "$1" {folder}/submitted.sh
+setsid sh "$1" > /dev/null 2>&1 & echo "Submitted batch job $!" """,
+    "srun": """while [ "${{1#-}}" != "$1" ]; do case "$1" in --output|--error) shift 2;; *) shift;; esac; done
+export SLURM_JOB_ID=$PPID SLURM_LOCALID=0 SLURM_PROCID=0 SLURM_NTASKS=1 SLURM_JOB_NUM_NODES=1 SLURM_NODEID=0
+exec "$@" """,
+    "sacct": """echo 'JobID|State|NodeList'
+while [ $# -gt 0 ]; do if [ "$1" = -j ]; then
+  kill -0 $2 2> /dev/null && echo "$2|RUNNING|here" || echo "$2|COMPLETED|here"; fi; shift; done""",
+    "scancel": "kill $1",
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="setsid")
+def test_slurm_by_stand_ins_and_jobs_that_outlive_their_comparison(tmp_path, plan, monkeypatch, capsys):
+    pytest.importorskip("submitit")
+    for name, text in SLURM.items():
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text.format(folder=tmp_path)}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    (tmp_path / "runs" / "hold").touch()
+    place = jobs.Cluster("slurm", {"timeout_min": 7, "slurm_partition": "small"}, tmp_path / "runs" / "submitit")
+    read = plans.read(Path(plan[1]), "italy_power_demand", "nft", "1", [])
+    (one,) = read.jobs(read.tasks[0], read.methods[0], tmp_path / "runs")
+    (left,) = place.start([one])
+    submitted = (tmp_path / "submitted.sh").read_text()
+    assert "#SBATCH --partition=small" in submitted
+    assert "#SBATCH --time=7" in submitted
+    (again,) = place.start([one])
+    assert f"nft seed 1: on the cluster already, as {left.work.job_id}" in capsys.readouterr().out
+    assert not again.done()
+    (tmp_path / "runs" / "hold").unlink()
+    deadline = time.monotonic() + 100
+    while not again.done() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert one.failure is None
+    assert one.folder.finished
+    assert not one.beside(".job").exists()
 
 
 def test_wrong_words(tmp_path):
     with pytest.raises(UserError, match=r"method: unknown name 'nfd', did you mean 'nft'"):
         compare.main(["--methods", "nfd"])
-    with pytest.raises(UserError, match="seeds: expected whole numbers"):
-        compare.main(["--seeds", "a"])
-    assert compare.cpu_cores() >= 1
+    with pytest.raises(UserError, match=r"^jobs: expected a positive number, got 0"):
+        compare.main(["--jobs", "0"])
+    assert jobs.cpu_cores() >= 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -188,12 +190,14 @@ def comparison(found: dict[str, dict[str, Any]]) -> Figure:
     """
     widest = max(sum(row["seeded"] for row in table["methods"].values()) for table in found.values())
     figure, panels = _panels(len(found), (1.6 + 1.4 * widest, 3.4))
+    colors = _colors(table["methods"] for table in found.values())
     for (task, table), axis in zip(found.items(), panels, strict=True):
         seeded = {name: row for name, row in table["methods"].items() if row["seeded"]}
-        for place, row in enumerate(seeded.values()):
-            axis.bar(place, np.nan if row["mean"] is None else row["mean"], width=0.6, color=f"C{place}", alpha=0.35)
+        for place, (name, row) in enumerate(seeded.items()):
+            height = np.nan if row["mean"] is None else row["mean"]
+            axis.bar(place, height, width=0.6, color=colors[name], alpha=0.35)
             errors = [np.nan if error is None else error for error in row["errors"]]
-            axis.plot([place] * len(errors), errors, "o", color=f"C{place}")
+            axis.plot([place] * len(errors), errors, "o", color=colors[name])
         for name, row in table["methods"].items():
             if name not in seeded and row["mean"] is not None:
                 axis.axhline(row["mean"], color="0.4", linestyle="--", linewidth=0.9, label=row["label"])
@@ -201,6 +205,11 @@ def comparison(found: dict[str, dict[str, Any]]) -> Figure:
         axis.set_xticks(range(len(seeded)), list(map(_short, seeded)), rotation=30 if widest > 4 else 0)
         axis.set(ylabel=f"test {table['label']}", title=task, ylim=(0, None))
     return figure
+
+
+def _colors(names: Iterable[Iterable[str]]) -> dict[str, str]:
+    """A color for each method, the same in all panels."""
+    return {name: f"C{place}" for place, name in enumerate(dict.fromkeys(itertools.chain(*names)))}
 
 
 def _panels(count: int, size: tuple[float, float]) -> tuple[Figure, list[Any]]:
@@ -224,54 +233,56 @@ def learning_curves(found: dict[str, dict[str, list[list[float]]]], metric_of: d
         metric_of: name of each task's metric.
     """
     figure, panels = _panels(len(found), (4.6, 3.2))
+    colors = _colors(found.values())
     for (task, by_method), axis in zip(found.items(), panels, strict=True):
-        for place, (method, runs) in enumerate(by_method.items()):
+        for method, runs in by_method.items():
             values = np.full((len(runs), max(map(len, runs))), np.nan)
             for row, run in zip(values, runs, strict=True):
                 row[: len(run)] = run
             seen = ~np.isnan(values).all(axis=0)
             epochs, values = np.arange(1, values.shape[1] + 1)[seen], values[:, seen]
-            axis.plot(epochs, np.nanmean(values, axis=0), color=f"C{place}", label=method)
+            marker = "." if len(epochs) <= MOST_MARKED else ""
+            axis.plot(epochs, np.nanmean(values, axis=0), color=colors[method], marker=marker, label=method)
             low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
-            axis.fill_between(epochs, low, high, color=f"C{place}", alpha=0.15, linewidth=0)
+            axis.fill_between(epochs, low, high, color=colors[method], alpha=0.15, linewidth=0)
         axis.set(xlabel="epoch", ylabel=f"validation {metric_of[task]}", title=task)
+        axis.set_xlim(0.5, max(len(run) for runs in by_method.values() for run in runs) + 0.5)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.legend(fontsize="small")
     return figure
 
 
 def critical_difference(methods: list[str], means: np.ndarray) -> Figure:
-    """Average ranks on a line; a bar joins methods of which no two differ, see `statistics.cliques`.
+    """Average ranks on a line; a bar joins methods that differ by less than the critical difference (Demšar, JMLR 2006).
 
     Args:
         methods: their names.
         means: their errors (tasks, methods).
     """
     ranks = statistics.average_ranks(means)
-    order, half = np.argsort(ranks, kind="stable"), -(-len(ranks) // 2)
-    joined = statistics.cliques(means)
-    below = -0.25 * len(joined) - 0.3
-    figure, axis = plt.subplots(figsize=(7, 1.0 + 0.3 * half + 0.15 * len(joined)), layout="constrained")
-    axis.plot([1, len(ranks)], [0, 0], color="black")
-    axis.plot(range(1, len(ranks) + 1), [0] * len(ranks), "|", color="black", markersize=8)
-    for rank in range(1, len(ranks) + 1):
-        axis.annotate(str(rank), (rank, 0), (0, 8), textcoords="offset points", ha="center", fontsize="small")
+    order, last, half = np.argsort(ranks, kind="stable"), len(ranks), -(-len(ranks) // 2)
+    difference = statistics.critical_difference(last, len(means))
+    joined = statistics.cliques(ranks[order], difference)
+    figure, axis = plt.subplots(figsize=(9, 1.5 + 0.3 * half + 0.15 * len(joined)), layout="constrained")
+    axis.plot([1, last], [0, 0], "|-", color="black", markevery=[0, -1])
+    for rank in range(1, last + 1):
+        axis.plot([rank, rank], [0, 0.15], color="black", linewidth=0.9)
+        axis.annotate(str(rank), (rank, 0.2), ha="center", fontsize="small")
+    axis.plot([1, 1 + difference], [0.9, 0.9], "|-", color="black")
+    axis.annotate(f"critical difference {difference:.2f}, {len(means)} tasks", (1, 1.05), fontsize="small")
     for place, index in enumerate(order):
         left = place < half  # names of the better half stand left, of the others right
-        height = below - 0.5 * (place if left else len(ranks) - 1 - place)
-        end = 0.6 if left else len(ranks) + 0.4
+        height = -0.25 * len(joined) - 0.3 - 0.5 * (place if left else last - 1 - place)
+        end = 0.9 if left else last + 0.1
         axis.plot([ranks[index], ranks[index], end], [0, height, height], color="0.4", linewidth=0.9)
-        text = f"{_short(methods[index])} ({ranks[index]:.2f})"
         offset, side = (-3, "right") if left else (3, "left")
+        text = f"{_short(methods[index])} ({ranks[index]:.2f})"
         axis.annotate(text, (end, height), (offset, 0), textcoords="offset points", va="center", ha=side)
-    for row, (first, last) in enumerate(joined, 1):
-        span = [ranks[order[first]] - 0.04, ranks[order[last]] + 0.04]
-        axis.plot(span, [-0.25 * row] * 2, color="black", linewidth=3, solid_capstyle="butt")
-    axis.set(
-        title=f"average rank over {len(means)} tasks; joined: no difference (Wilcoxon, Holm, p < {statistics.LEVEL})",
-        xlim=(-1.2, len(ranks) + 2.2),
-    )
-    axis.title.set_fontsize("small")
+    for row, (first, final) in enumerate(joined, 1):
+        span = [ranks[order[first]], ranks[order[final]]]
+        axis.plot(span, [-0.25 * row] * 2, color="black", linewidth=3, solid_capstyle="projecting")
+    margin = 0.7 * (last - 1)
+    axis.set_xlim(1 - margin, last + margin)
     axis.set_axis_off()
     return figure
 

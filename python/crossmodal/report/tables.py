@@ -83,6 +83,7 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
         if BASELINE in rows and name != BASELINE and row["seeds"] == rows[BASELINE]["seeds"]:
             found = paired(np.subtract(row["errors"], rows[BASELINE]["errors"]))
             row |= {"difference": found.mean, "standard_error": found.error, "difference_interval": found.interval}
+    seeds = {results["seed"] for results in runs if results.get("seeded", True)}
     return finite(
         {
             "task": first["task"],
@@ -90,7 +91,7 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
             "metric": first["metric"],
             "label": metric.as_error(0.0)[0],
             "baseline": BASELINE,
-            "seeds": sorted({results["seed"] for results in runs}),
+            "seeds": sorted(seeds or {first["seed"]}),
             "samples": first["samples"]["test"],
             "methods": rows,
         }

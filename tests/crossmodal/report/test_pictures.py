@@ -47,11 +47,11 @@ def test_labels_without_any_value_or_name_are_drawn(tmp_path):
 
 def test_comparison_draws_every_run_and_a_line_for_what_has_no_seeds(tmp_path):
     methods = {
-        "pare": {"label": "pare", "seeds": [0, 1], "mean": 2.0, "errors": [1.0, 3.0]},
-        "nft": {"label": "nft", "seeds": [0, 1], "mean": None, "errors": [2.5, None]},
-        "linear": {"label": "logistic regression", "seeds": [0], "mean": 1.5, "errors": [1.5]},
+        "pare": {"label": "pare", "seeded": True, "mean": 2.0, "errors": [1.0, 3.0]},
+        "nft": {"label": "nft", "seeded": True, "mean": None, "errors": [2.5, None]},
+        "linear": {"label": "logistic regression", "seeded": False, "mean": 1.5, "errors": [1.5]},
     }
-    figure = plots.comparison({"methods": methods, "seeds": [0, 1], "label": "error %", "task": "toy"})
+    figure = plots.comparison({"toy": {"methods": methods, "label": "error %"}})
     (axis,) = figure.axes
     drawn = [np.asarray(line.get_ydata()).tolist() for line in axis.lines]
     assert drawn[0] == [1.0, 3.0]
