@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import subprocess
 import sys
 import time
@@ -174,6 +173,34 @@ class Submitted(Running):
             return str(error).strip().splitlines()[0]
 
 
+class Attempt:
+    """A run on a machine of a cluster, as submitit calls it. When its time is up, or its place is needed, it saves itself and goes
+    on in the next place it is given.
+
+    Args:
+        again: whether the run was begun before.
+    """
+
+    def __init__(self, again: bool = False) -> None:
+        self.again = again
+
+    def __call__(self, command: list[str], folder: str, log: str) -> int:
+        resume = ["--resume=true", "--overwrite=false"] if self.again and Path(folder, "data.json").is_file() else []
+        # The scheduler's warning, SIGUSR2, goes to every process; the run, which would die of it, is told by `checkpoint`.
+        quiet = ["sh", "-c", 'trap "" USR2; exec "$@" >> "$0" 2>&1', log]
+        self.process = subprocess.Popen([*quiet, *command, *resume])
+        return self.process.wait()
+
+    def checkpoint(self, *arguments: Any) -> Any:
+        """Ends the run; returns what submitit is to call in the next place."""
+        from submitit.helpers import DelayedSubmission
+
+        self.process.terminate()
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.process.pid, 0)  # not by Popen, whose lock is held by the call that is interrupted here
+        return DelayedSubmission(Attempt(again=True), *arguments)
+
+
 class Machine:
     """This machine."""
 
@@ -211,9 +238,13 @@ class Cluster:
 
     def __init__(self, name: str, parameters: dict[str, Any], folder: Path) -> None:
         try:
+            import cloudpickle
             import submitit
         except ImportError:
             raise MissingPackage("cluster", "submitit", "cluster") from None
+        cloudpickle.register_pickle_by_value(
+            sys.modules[__name__]
+        )  # so that an Attempt starts without importing this package
         if "timeout_min" not in parameters:  # whose default is 5 minutes
             raise UserError("cluster.timeout_min: expected how many minutes a run may take, got nothing")
         self.folder = folder
@@ -228,14 +259,11 @@ class Cluster:
         """Submits runs, together, but those that are there already."""
         works = {job: self._left(job) for job in jobs}
         fresh = [job for job, work in works.items() if work is None]
-        lines = [self._line(job) for job in fresh]
+        calls = {job: self._call(job) for job in fresh}
         if fresh:
             try:
                 with self._executor.batch():
-                    works |= {
-                        job: self._executor.submit(subprocess.call, line)
-                        for job, line in zip(fresh, lines, strict=True)
-                    }
+                    works |= {job: self._executor.submit(Attempt(), *call) for job, call in calls.items()}
             except RuntimeError as error:
                 raise UserError(f"cluster: {error}") from None
         for job in fresh:
@@ -254,12 +282,12 @@ class Cluster:
         print(f"{job.name}: on the cluster already, as {number}", flush=True)
         return work
 
-    def _line(self, job: Job) -> list[str]:
+    def _call(self, job: Job) -> tuple[list[str], str, str]:
         variables, command = job.command()
         log = job.beside(".log")
         log.write_text("", encoding="utf-8")
         given = [f"{name}={value}" for name, value in variables.items()]  # beside those that the scheduler sets there
-        return ["sh", "-c", f"exec {shlex.join(['env', *given, *command])} >> {shlex.quote(str(log))} 2>&1"]
+        return ["env", *given, *command], str(job.folder.path), str(log)
 
     def stop(self, running: list[Submitted]) -> None:
         """Takes runs off the cluster, or out of its queue."""

@@ -5,10 +5,12 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 
 from crossmodal import compare, jobs, plans
@@ -22,6 +24,7 @@ from tests.crossmodal import runs
 FAKE = """
 import json, os, pathlib, signal, sys, time, yaml
 config = yaml.safe_load(open(sys.argv[2]))
+config["resume"] |= "--resume=true" in sys.argv
 folder = pathlib.Path(config["output_dir"])
 def stop(*_):
     (folder / "stopped").touch()
@@ -65,6 +68,14 @@ def plan(tmp_path, monkeypatch) -> list[str]:
     file.write_text(PLAN)
     (tmp_path / "runs").mkdir()
     return ["--plan", str(file), "--runs_dir", str(tmp_path / "runs"), "--jobs", "4"]
+
+
+def wait_until(true: Callable[[], object], seconds: float = 400) -> None:
+    """A busy machine takes its time."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
 
 
 def read(tmp_path: Path) -> dict:
@@ -195,13 +206,10 @@ def test_a_comparison_that_is_killed_continues(tmp_path, plan, capsys):
     (tmp_path / "killed.py").write_text(KILLED)
     (tmp_path / "runs" / "hold").touch()
     process = runs.script(tmp_path / "killed.py", tmp_path / "fake.py", *plan[:-1], "2")
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and len(list((tmp_path / "runs").glob("*-1/waits"))) < 2:
-        time.sleep(0.05)
+    wait_until(lambda: len(list((tmp_path / "runs").glob("*-1/waits"))) == 2)
     process.kill()
     process.communicate(timeout=60)
-    while time.monotonic() < deadline and len(list((tmp_path / "runs").glob("*-1/stopped"))) < 2:
-        time.sleep(0.05)
+    wait_until(lambda: len(list((tmp_path / "runs").glob("*-1/stopped"))) == 2)
     done = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/results.json")}
     assert 0 < len(done) < 13
     (tmp_path / "runs" / "hold").unlink()
@@ -263,10 +271,8 @@ def test_ctrl_c_ends_the_children(tmp_path, tiny_bert):
         "--config",
         runs.write_settings(tmp_path, settings),
     )
-    deadline = time.monotonic() + 400  # a busy machine takes its time to start
     folder = tmp_path / "runs"
-    while not list(folder.glob("*/metrics.jsonl")) and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.05)
+    wait_until(lambda: list(folder.glob("*/metrics.jsonl")) or process.poll() is not None)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 130, output
@@ -309,6 +315,24 @@ def test_cluster_rehearsed_by_submitit(tmp_path, plan, capsys):
     assert out.count("finished before, taken as it is") == 2
     assert "| pare | 10.00 |" in out
     assert not list((tmp_path / "runs").glob("*.job"))
+
+
+def test_a_job_whose_time_is_up_goes_on_in_its_next_place(tmp_path, plan):
+    """SIGUSR2, by which SLURM warns, goes to every process of the job: the run outlives it, is saved, and is resumed."""
+    pytest.importorskip("submitit")
+    (tmp_path / "runs" / "hold").touch()
+    read = plans.read(Path(plan[1]), "italy_power_demand", "nft", "1", [])
+    (one,) = read.jobs(read.tasks[0], read.methods[0], tmp_path / "runs")
+    (at_work,) = jobs.Cluster("local", {"timeout_min": 9}, tmp_path / "runs" / "submitit").start([one])
+    wait_until((one.folder.path / "waits").exists)
+    (task,) = psutil.Process(int(at_work.work.job_id)).children()
+    for process in [*task.children(recursive=True), task]:
+        process.send_signal(signal.SIGUSR2)
+    wait_until((one.folder.path / "stopped").exists)
+    (tmp_path / "runs" / "hold").unlink()
+    wait_until(at_work.done)
+    assert one.failure is None
+    assert json.loads(one.folder.metrics.read_text())["resumed"] is True
 
 
 @pytest.mark.parametrize(
@@ -362,9 +386,7 @@ def test_slurm_by_stand_ins_and_jobs_that_outlive_their_comparison(tmp_path, pla
     assert f"nft seed 1: on the cluster already, as {left.work.job_id}" in capsys.readouterr().out
     assert not again.done()
     (tmp_path / "runs" / "hold").unlink()
-    deadline = time.monotonic() + 100
-    while not again.done() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(again.done)
     assert one.failure is None
     assert one.folder.finished
     assert not one.beside(".job").exists()
