@@ -1,4 +1,4 @@
-"""Run several methods and seeds and print one table: python python/compare.py --help"""
+"""Run tasks x methods x seeds and print one table: python python/compare.py --help"""
 
 import sys
 from pathlib import Path
