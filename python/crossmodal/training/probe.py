@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from crossmodal.data.dataset import Dataset
+from crossmodal.errors import UserError
 from crossmodal.models.finetuned import FineTuned
 from crossmodal.models.linear import solve
 from crossmodal.scoring import losses
@@ -33,9 +34,16 @@ def start_head(model: FineTuned, train: Dataset, batch_size: int) -> None:
 
 
 def best_depth(model: FineTuned, task, batch_size: int) -> int:
-    """After how many of its layers a probe of a model has the least validation loss. The model is left with a single layer."""
+    """After how many of its layers a probe of a model has the least validation loss. The model is left with a single layer.
+
+    Raises:
+        UserError: its layers are no single stack.
+    """
     layers = model.encoder.layers()
-    stack = next(part for part in model.encoder.modules() if isinstance(part, nn.ModuleList) and list(part) == layers)
+    stacks = [part for part in model.encoder.modules() if isinstance(part, nn.ModuleList) and list(part) == layers]
+    if not stacks:
+        raise UserError(f"model.layers: not an option of {model.encoder.config.model_type}, its stages differ in width")
+    (stack,) = stacks
     loss, found = losses.get(task.loss), {}
     for depth in range(len(layers), 0, -1):
         del stack[depth:]
