@@ -15,6 +15,7 @@ A plan is a short YAML file; entries are names, or mappings with settings of the
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -85,14 +86,16 @@ class Plan:
         given = [f"--task={task.name}", "--threads=1"]
         for options in (self.options, task.options, method.options):
             given += [f"--{key}={_text(value)}" for key, value in options.items()]
+        seeds = self.seeds if methods.get(method.name).seeded else [0]
+        try:
+            parsed = parsing.parse([*given, *self.arguments], method=method.name)
+            configs = [dataclasses.replace(parsed, seed=seed) for seed in seeds]
+        except UserError as error:
+            raise UserError(f"{self.where}{error}") from None
         jobs = []
-        for seed in self.seeds if methods.get(method.name).seeded else [0]:
-            try:
-                config = parsing.parse([*given, *self.arguments, f"--seed={seed}"], method=method.name)
-            except UserError as error:
-                raise UserError(f"{self.where}{error}") from None
+        for config in configs:
             config.output_dir = str(runs_dir / folder_name(config))
-            name = f"{method.label} seed {seed}"
+            name = f"{method.label} seed {config.seed}"
             if len(self.tasks) > 1:
                 name = f"{task.label}, {name}"
             jobs.append(Job(task.label, method.label, name, config, RunFolder(config.output_dir)))
