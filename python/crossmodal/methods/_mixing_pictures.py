@@ -62,7 +62,8 @@ def mixing(
     epochs = sorted(replaced, key=int)
     series = len(patch_size) == 1
     width = 4.0 if series else min(max(1.9 * x.shape[-1] / x.shape[-2], 1.6), 4.0)
-    size = (max(width * len(epochs), 5.0), 1.9 * len(samples) + 0.4)
+    height = 1.9 if series else min(max(1.9, 0.8 * x.shape[-2] / x.shape[-1]), 5.0)  # channels are one below the other
+    size = (max(width * len(epochs), 5.0), height * len(samples) + 0.4)
     figure, axes = plt.subplots(len(samples), len(epochs), figsize=size, squeeze=False, layout="constrained")
     figure.suptitle("training samples; grey: patches whose place source patches took", fontsize="medium")
     for column, epoch in enumerate(epochs):

@@ -22,7 +22,7 @@ class SeriesImages(nn.Module):
     ``spectrogram``: the logarithm of the magnitude of a short-time Fourier transform (Hann window of 2 sqrt(L) steps, hops of a
     quarter of it), frequencies from top to bottom, time from left to right.
 
-    The values of each channel of each sample are brought to [0, 1] by its least and greatest, then raised to the power 0.8.
+    The values of each image are brought to [0, 1] by its least and greatest, then raised to the power 0.8.
     A robust scaling before that, which TiViT has, would be undone by it. Sides that grow repeat values (nearest
     neighbour), sides that shrink average them, so that no step of a long series is passed over.
 
@@ -54,6 +54,7 @@ class SeriesImages(nn.Module):
         self.image_size, self.series = tuple(image_size), series
         self.grey = channels == "images" or count == 1
         self.images, self.colours = (count, len(mean)) if self.grey else (1, count)
+        self.axes = (-2, -1) if self.grey else (-3, -2, -1)  # of an image, before its grey is repeated
         for name, values in (("mean", mean), ("std", std)):
             turns = torch.tensor([values[colour % len(values)] for colour in range(self.colours)])
             self.register_buffer(name, turns.view(-1, 1, 1), persistent=False)
@@ -66,7 +67,7 @@ class SeriesImages(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x.float()
         grid = x[..., self.steps] if self.series == "pieces" else self._spectrogram(x)
-        low, high = grid.amin((-2, -1), keepdim=True), grid.amax((-2, -1), keepdim=True)
+        low, high = grid.amin(self.axes, keepdim=True), grid.amax(self.axes, keepdim=True)
         smallest = torch.finfo(grid.dtype).tiny
         # Clamped, since the derivative of the power has no limit at 0.
         grid = ((grid - low) / (high - low).clamp_min(smallest)).clamp_min(1e-6).pow(0.8)
@@ -99,4 +100,4 @@ class SeriesImages(nn.Module):
             return_complex=True,
         )
         magnitude = spectrum.abs().unflatten(0, x.shape[:2])
-        return (magnitude / magnitude.amax((-2, -1), keepdim=True).clamp_min(1e-12)).clamp_min(LEAST).log()
+        return (magnitude / magnitude.amax(self.axes, keepdim=True).clamp_min(1e-12)).clamp_min(LEAST).log()

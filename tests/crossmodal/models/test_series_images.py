@@ -55,10 +55,20 @@ def test_channels_are_images_of_their_own_or_colours(series):
     torch.testing.assert_close(images.unflatten(0, (2, 4)), torch.stack(alone, dim=1))
     colours = drawing((4, 50), series=series, channels="colours")(x)
     assert colours.shape == (2, 4, 8, 8)
-    for channel in range(4):  # the fourth has the statistics of red again
-        torch.testing.assert_close(brightness(colours)[:, channel], brightness(alone[channel])[:, 0])
+    louder = drawing((4, 50), series=series, channels="colours")(x * torch.tensor([1.0, 1, 1, 9]).view(4, 1))
+    fainter = torch.std if series == "pieces" else torch.mean  # beside a channel that is louder
+    assert fainter(brightness(louder)[:, :3]) < 0.9 * fainter(brightness(colours)[:, :3])
     grey = drawing((1, 50), series=series, channels="colours")(x[:, :1])
     assert grey.equal(alone[0])
+
+
+def test_colours_of_an_image_have_one_scale():
+    """So that the levels of channels can be compared; the fourth has the statistics of red again."""
+    x = torch.randn(3, 4, 16)
+    low, high = x.amin((1, 2), keepdim=True), x.amax((1, 2), keepdim=True)
+    values = brightness(drawing((4, 16), (7, 4), channels="colours")(x))
+    expected = ((x - low) / (high - low)).unfold(2, 4, 2)
+    torch.testing.assert_close(values, expected, atol=1e-4, rtol=0)
 
 
 def test_a_tone_is_a_bright_line_in_its_spectrogram():

@@ -136,6 +136,11 @@ class ImageEncoder(Encoder):
                 _positions(source, self.image_size, self._num_patches)[0, -self._num_patches :]
             )
 
+    def embed_source(self, inputs: Tensor) -> Tensor:
+        """See :class:`Encoder`; where samples are several images, the source image stands for each of them."""
+        tokens = super().embed_source(inputs)
+        return tokens if self.embedder is None else tokens.repeat(1, self.embedder.images, 1)
+
     def _check_source(self, images: Tensor) -> None:
         expected = (self._channels, *self.image_size)
         if images.shape[1:] != expected:
