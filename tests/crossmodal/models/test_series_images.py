@@ -49,6 +49,7 @@ def test_a_long_series_is_averaged_not_thinned():
 
 @pytest.mark.parametrize("series", ["pieces", "spectrogram"])
 def test_channels_are_images_of_their_own_or_colours(series):
+    torch.manual_seed(0)
     x = torch.randn(2, 4, 50)
     alone = [drawing((1, 50), series=series)(x[:, [channel]]) for channel in range(4)]
     images = drawing((4, 50), series=series)(x)
@@ -56,8 +57,7 @@ def test_channels_are_images_of_their_own_or_colours(series):
     colours = drawing((4, 50), series=series, channels="colours")(x)
     assert colours.shape == (2, 4, 8, 8)
     louder = drawing((4, 50), series=series, channels="colours")(x * torch.tensor([1.0, 1, 1, 9]).view(4, 1))
-    fainter = torch.std if series == "pieces" else torch.mean  # beside a channel that is louder
-    assert fainter(brightness(louder)[:, :3]) < 0.9 * fainter(brightness(colours)[:, :3])
+    assert brightness(louder)[:, :3].amax() < 0.95 * brightness(colours)[:, :3].amax()
     grey = drawing((1, 50), series=series, channels="colours")(x[:, :1])
     assert grey.equal(alone[0])
 
