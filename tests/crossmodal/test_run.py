@@ -47,6 +47,7 @@ def test_loss_falls_for_each_kind_of_target(tmp_path, tiny_bert, kind, ndim):
     }
     expected = {
         "curves.png",
+        "distances.png",
         "gate.png",
         "mixing.png",
         "schedule.png",

@@ -18,11 +18,11 @@ from crossmodal.training.objective import Position
 
 
 class TokenMixup(Mixing):
-    """All tokens blended, each with the one in the same place; every image of a sample that has several with the source's one."""
+    """All tokens blended, each with the one in the same place."""
 
     def mix(self, model: FineTuned, batch: Batch, tokens: Tensor, source_tokens: Tensor, position: Position) -> Mixed:
         lam = self.record(position)["lam"]
-        return Mixed(torch.lerp(tokens, _as_many(source_tokens, tokens), lam), lam)
+        return Mixed(torch.lerp(tokens, source_tokens, lam), lam)
 
 
 class TokenCutMix(Mixing):
@@ -46,7 +46,7 @@ class TokenCutMix(Mixing):
             inside &= covered.view(len(batch), *(size if other == axis else 1 for other in range(len(self.grid))))
         inside = inside.flatten(1).repeat(1, self.images).to(tokens.device)
         slots = inside.nonzero()[:, 1].view(len(batch), -1)
-        mixed = torch.where(inside.unsqueeze(2), _as_many(source_tokens, tokens), tokens)
+        mixed = torch.where(inside.unsqueeze(2), source_tokens, tokens)
         return Mixed(mixed, slots.shape[1] / self.tokens, slots)
 
     def block(self, position: Position) -> tuple[int, ...]:
@@ -62,8 +62,3 @@ class TokenCutMix(Mixing):
     def record(self, position: Position) -> dict[str, Any]:
         covered = self.images * math.prod(self.block(position))
         return {"k": covered, "lam": covered / self.tokens}
-
-
-def _as_many(source_tokens: Tensor, tokens: Tensor) -> Tensor:
-    """The source's tokens (B, M, D) once for each image of target tokens (B, N, D)."""
-    return source_tokens.repeat(1, tokens.shape[1] // source_tokens.shape[1], 1)
