@@ -136,9 +136,6 @@ def variants() -> Iterator[Variant]:
     yield _variant("adjoint-wide", adjoint, both | swept, **wide)
     yield _variant("topk-adjoint-wide", adjoint, alone | swept, **wide)
     yield _variant("relaxed-wide", relaxed, swept, **(wide | {"num_warps": 4}))
-    wide, swept = wide | {"num_warps": 1}, swept | {"BLOCK": 128}
-    yield _variant("adjoint-wide-short", adjoint, both | swept, **wide)
-    yield _variant("relaxed-wide-short", relaxed, swept, **wide)
     double = {"scores": "fp64", "tokens": "fp64", **row_of}
     yield _variant("select-fp64", "selection.select_kernel", choose | long, **double)
     yield _variant("adjoint-fp64", adjoint, both | inside | long, **double)

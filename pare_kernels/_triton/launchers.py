@@ -23,7 +23,6 @@ from pare_kernels._triton._launch import alignment, launch, split_number
 MOST_SAVED_STEPS = 32  # of the relaxation; of more, the first of each segment is kept, the others are made again
 ROW_LIMIT = {torch.float32: 4096, torch.float64: 2048}  # longest row that stays in registers
 LONG_BLOCK = 2048  # longer rows are read in blocks of this size, and swept in blocks of half of it
-SHORT_BLOCK = 128  # rows up to here are swept by a single warp
 WORK_ROWS, SHORTEST_SINGLE = long_rows.WORK_ROWS.value, row_kernels.SHORTEST_SINGLE.value
 SUM_TILE = 2048  # elements per tile where products are summed as well: eight per thread in float32
 GRADIENT_PROGRAMS = 2048  # of the pass that sums dweight: enough to fill a device, few enough partial sums
@@ -45,10 +44,9 @@ def _row_options(block: int, dtype: torch.dtype) -> dict[str, int]:
     return {"BLOCK": block, "num_warps": min(max(block // (32 * patches), 1), 32)}
 
 
-def _sweep_options(num: int, dtype: torch.dtype) -> dict[str, int]:
+def _sweep_options(dtype: torch.dtype) -> dict[str, int]:
     """Of rows swept in memory, by the type they are computed in: two patches per thread, four in float64; no kernel spills."""
-    block = min(SHORT_BLOCK if num <= SHORT_BLOCK else LONG_BLOCK, LONG_BLOCK // 2)
-    return {"BLOCK": block, "num_warps": max(block // (32 * (4 if dtype == torch.float64 else 2)), 1)}
+    return {"BLOCK": LONG_BLOCK // 2, "num_warps": 8 if dtype == torch.float64 else 16}
 
 
 def _tile(features: int, rows: int, elements: int, most: int = 32) -> tuple[int, int]:
@@ -331,10 +329,10 @@ def _row_launches(num: int, dtype: torch.dtype) -> Iterator[tuple[torch.dtype, d
     """
     block, single = _row_block(num, dtype)
     if dtype == torch.float64 or num >= SHORTEST_SINGLE:
-        options = _row_options(block, dtype) if single else _sweep_options(num, dtype)
+        options = _row_options(block, dtype) if single else _sweep_options(dtype)
         yield dtype, {"SINGLE": single, "WIDE": False, **options}
     if dtype == torch.float32:
-        yield torch.float64, {"SINGLE": False, "WIDE": True, **_sweep_options(num, torch.float64)}
+        yield torch.float64, {"SINGLE": False, "WIDE": True, **_sweep_options(torch.float64)}
 
 
 class ScoreGradients(NamedTuple):
@@ -435,7 +433,7 @@ def relaxed(noisy: Tensor, k: int, tau: float, exact_steps: int) -> Tensor:
     h = torch.empty_like(noisy)
     for acc, options in _row_launches(num, noisy.dtype):
         if options["WIDE"]:
-            options["num_warps"] = min(options["num_warps"], 4)  # with more it spills
+            options["num_warps"] = 4  # with more it spills
         launch(
             row_kernels.relaxed_kernel,
             batch,
