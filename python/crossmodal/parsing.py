@@ -123,7 +123,8 @@ def _read(
         from crossmodal.models import encoders
 
         if encoders.modality(chosen["encoder"]) == "image":
-            suited = settings.IMAGE_ENCODERS | suited
+            images = settings.PRETRAINED_IMAGE_ENCODERS if learner.pretrained else settings.IMAGE_ENCODERS
+            suited = images | suited
     told = {name for _, layer, _ in layers if layer is not from_task for name in layer}
     values |= {name: value for name, value in suited.items() if name not in told}
     if asked == "print_config":

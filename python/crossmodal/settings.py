@@ -12,9 +12,11 @@ from crossmodal.errors import UserError
 from crossmodal.values import BelowOne, Count, Factor, Fraction, NotNegative, Positive, Seed, Share, Whole, settle
 
 # Defaults and the files of the tasks were measured with a text encoder. Image encoders cut patches of their own size, and
-# unlearn what they know at the learning rate of a text encoder; at a lower one small sets need more epochs.
+# where they are pretrained unlearn what they know at the learning rate of a text encoder; at a lower one small sets need more
+# epochs.
 LEAST_EPOCHS, LEAST_STEPS = 30, 500  # where `epochs` is null
-IMAGE_ENCODERS = {"epochs": None, "model.layers": None, "model.patch_size": None, "optimizer.lr": 3e-5}
+IMAGE_ENCODERS = {"epochs": None, "model.layers": None, "model.patch_size": None}
+PRETRAINED_IMAGE_ENCODERS = IMAGE_ENCODERS | {"optimizer.lr": 3e-5}
 
 
 def require(condition: bool, key: str, value: Any, expected: str) -> None:
@@ -86,7 +88,8 @@ class OptimizerConfig:
 
     Args:
         name: AdamW (decoupled weight decay), Adam (weight decay as L2) or SGD with momentum.
-        lr: peak learning rate of the encoder, with an embedder that is a copy of the pretrained one (image encoders: 3e-5).
+        lr: peak learning rate of the encoder, with an embedder that is a copy of the pretrained one (pretrained image encoders:
+            3e-5).
         layer_decay: factor on `lr` from each layer to the one below it (1: all layers learn at `lr`).
         new_lr: peak learning rate of the new parts: heads, gate, an embedder that is no copy.
         betas: decay rates of Adam's moments.

@@ -273,6 +273,13 @@ def test_a_caller_of_several_methods_passes_over_the_options_of_others(tmp_path)
     assert parsing.parse(arguments, method="nft").method == "nft"
 
 
+@pytest.mark.parametrize(("method", "rate"), [("nft", 3e-5), ("lp_ft", 3e-5), ("scratch", 1e-4)])
+def test_random_weights_have_nothing_to_unlearn(tiny_vit, tiny_bert, method, rate):
+    found = [parsing.parse(["--task=digits", "--method", method, "--encoder", name]) for name in (tiny_vit, tiny_bert)]
+    assert [one.optimizer.lr for one in found] == [rate, 1e-4]
+    assert (found[0].epochs, found[0].model.patch_size) == (None, None)  # patches are of the encoder's size either way
+
+
 def test_an_image_encoder_has_defaults_of_its_own(capsys, tiny_bert, tiny_vit, tmp_path):
     text, image = (parsing.parse(["--task", "digits", "--encoder", encoder]) for encoder in (tiny_bert, tiny_vit))
     assert (text.epochs, text.optimizer.lr, text.model.layers, text.model.patch_size) == (25, 1e-4, 3, 2)

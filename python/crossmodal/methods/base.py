@@ -41,6 +41,7 @@ class Method:
         pictures: file names of what `draw` writes.
         seeded: whether runs of different seeds differ.
         uses_encoder: whether it starts from the encoder of the settings.
+        pretrained: whether with the encoder's pretrained weights; False draws all weights anew.
         defaults: settings that stand in the place of those of a task's file, which were measured with a text encoder.
     """
 
@@ -51,6 +52,7 @@ class Method:
     pictures: ClassVar[tuple[str, ...]] = ()
     seeded: ClassVar[bool] = True
     uses_encoder: ClassVar[bool] = True
+    pretrained: ClassVar[bool] = True
     defaults: ClassVar[dict[str, Any]] = {}
 
     def build(self, task: Any, config: Any) -> Any:

@@ -5,17 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from crossmodal.methods.base import Method, register
+from crossmodal.methods.base import Method, get, register
 
 if TYPE_CHECKING:
     from crossmodal.models.finetuned import FineTuned
 
 
-def build(task, config, *, pretrained: bool = True) -> FineTuned:
-    """The encoder that the settings name, with an embedder and a head for the task.
-
-    Args:
-        pretrained: False draws all weights anew.
+def build(task, config) -> FineTuned:
+    """The encoder that the settings name, with an embedder and a head for the task; `Method.pretrained` says with which weights.
 
     Raises:
         UserError: the encoder cannot be loaded, or does not suit the samples.
@@ -25,7 +22,7 @@ def build(task, config, *, pretrained: bool = True) -> FineTuned:
 
     encoder = encoders.load(
         config.encoder,
-        pretrained=pretrained,
+        pretrained=get(config.method).pretrained,
         layers=config.model.layers,
         dropout=config.model.dropout,
         image_size=config.model.image_size,
@@ -72,11 +69,9 @@ class NaiveFineTuning(Method):
 
 
 @register
-class Scratch(Method):
+class Scratch(NaiveFineTuning):
     """What the pretrained weights are worth."""
 
     name = "scratch"
     description = "the same network without its pretrained weights"
-
-    def build(self, task, config) -> FineTuned:
-        return build(task, config, pretrained=False)
+    pretrained = False
