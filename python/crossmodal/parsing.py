@@ -112,6 +112,9 @@ def _read(
     layers += [("", told, method is not None)]
     values: dict[str, Any] = {}
     for where, layer, pass_over in layers:
+        for name, other in (("epochs", "steps"), ("steps", "epochs")):
+            if layer.get(name) not in (None, "null"):
+                values[other] = None  # the length of a run, in either form: the last one given stands
         for name, value in layer.items():
             owner = name.partition(".")[0]
             if pass_over and owner in methods.METHODS and owner != learner.name:

@@ -59,8 +59,9 @@ def train(config: Config) -> dict[str, Any]:
     hashes = data_hashes(task, objective)
     if config.resume:
         folder.check_data(hashes)
-        if config.epochs is not None and folder.read_config()["epochs"] is None:
-            then = dataclasses.replace(config, epochs=None).epochs_for(len(task.train))
+        stored = folder.read_config()
+        if config.epochs is not None and stored["epochs"] is None:
+            then = dataclasses.replace(config, epochs=None, steps=stored.get("steps")).epochs_for(len(task.train))
             if config.epochs < then:
                 raise UserError(
                     f"resume: epochs was {then}, as none were set, and is now {config.epochs}; expected no fewer"
@@ -74,12 +75,14 @@ def train(config: Config) -> dict[str, Any]:
     if accelerator.is_main_process:
         # Weights, the best weights and two moments of the optimizer, for each checkpoint that stays and one in the making.
         size = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-        folder.check_space(4 * size * (config.keep + 1) + size)
+        kept = 5 if config.optimizer.average else 4  # the averaged weights
+        folder.check_space(kept * size * (config.keep + 1) + size)
         folder.prepare(config, hashes)
     accelerator.wait_for_everyone()
     if config.epochs is None:
-        config = dataclasses.replace(config, epochs=config.epochs_for(len(task.train)))
-        accelerator.print(f"epochs: {config.epochs}, as none are set (--epochs)")
+        why = "as none are set (--epochs)" if config.steps is None else f"for {config.steps} steps"
+        config = dataclasses.replace(config, epochs=config.epochs_for(len(task.train)), steps=None)
+        accelerator.print(f"epochs: {config.epochs}, {why}")
     try:
         return _train(Run(config, task, model, objective, accelerator, folder))
     finally:

@@ -96,6 +96,8 @@ class OptimizerConfig:
         momentum: of SGD.
         weight_decay: weight decay.
         clip: greatest norm of the gradient, over all parameters (0: no clipping).
+        average: last part of the run over whose steps the weights are averaged; from there on their mean is what is validated
+            and kept (0: none).
         fused: one fused kernel for the update, where the optimizer has one.
     """
 
@@ -107,6 +109,7 @@ class OptimizerConfig:
     momentum: BelowOne = 0.9
     weight_decay: NotNegative = 0.01
     clip: NotNegative = 1.0
+    average: Fraction = 0.0
     fused: bool = True
 
 
@@ -171,6 +174,7 @@ class Config:
             go by `split.seed`.
         epochs: passes over the training samples, over all of which k and the learning rate are scheduled (null: 30, and of few
             samples as many as make 500 optimizer steps).
+        steps: optimizer steps as the length of the run, instead of `epochs`; the last epoch is made whole.
         batch_size: samples per batch, over all processes together: their number does not change the result.
         accumulate: batches per optimizer step.
         data: for `arrays`: file or folder with the data.
@@ -198,6 +202,7 @@ class Config:
         select: which epoch's weights are kept, by the validation split: best metric (by loss in a tie, or where the samples
             are such that it has no value; then the later epoch), lowest loss, the last epoch within one standard error of
             the best (for few validation samples, which cannot rank epochs finely), or the last epoch whatever the split says.
+        patience: end training after so many epochs in a row of which `select` keeps none (null: go on to the last).
         on_nan: when the loss or its gradient is not finite: stop, or skip that step and go on.
         track: experiment trackers, by the names accelerate knows (tensorboard, wandb, mlflow, ...), separated by
             commas; `metrics.jsonl` is always written.
@@ -215,6 +220,7 @@ class Config:
     encoder: str = "minilm"
     seed: Seed = 0
     epochs: Count | None = None
+    steps: Count | None = None
     batch_size: Count = 16
     accumulate: Count = 1
     data: str | None = None
@@ -234,6 +240,7 @@ class Config:
     shard: bool = False
     threads: Count | None = None
     select: Literal["metric", "loss", "within_error", "last"] = "metric"
+    patience: Count | None = None
     on_nan: Literal["stop", "skip"] = "stop"
     track: str | None = None
     split: SplitConfig = field(default_factory=SplitConfig)
@@ -250,6 +257,10 @@ class Config:
         for item in dataclasses.fields(self):
             if dataclasses.is_dataclass(section := getattr(self, item.name)):
                 settle(section, f"{self.method if item.name == 'options' else item.name}.")
+        if self.epochs is not None and self.steps is not None:
+            raise UserError("epochs and steps: either is the length of the run, set one of the two")
+        if self.patience is not None and self.select == "last":
+            raise UserError("patience: select 'last' keeps every epoch; choose another rule, or leave patience out")
         for key in ("metric", "augment"):
             names = (getattr(self, key) or "").split(",")
             require(len(set(names)) == len(names), key, getattr(self, key), "each name once")
@@ -264,6 +275,8 @@ class Config:
     def epochs_for(self, samples: int) -> int:
         """Epochs of a run that learns from so many samples."""
         steps = math.ceil(samples / (self.batch_size * self.accumulate))
+        if self.steps is not None:
+            return math.ceil(self.steps / steps)
         return self.epochs or max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / steps))
 
     def to_dict(self) -> dict[str, Any]:

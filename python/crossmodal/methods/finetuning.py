@@ -69,9 +69,12 @@ class NaiveFineTuning(Method):
 
 
 @register
-class Scratch(NaiveFineTuning):
+class Scratch(Method):
     """What the pretrained weights are worth."""
 
     name = "scratch"
     description = "the same network without its pretrained weights"
     pretrained = False
+
+    def build(self, task, config) -> FineTuned:
+        return build(task, config)

@@ -144,7 +144,7 @@ class RunFolder:
         stored = self.read_config()
         changed = differences(stored, config.to_dict())
         if not self.finished and config.epochs is not None and (stored.get("epochs") or 0) < config.epochs:
-            changed.pop("epochs", None)
+            changed = {key: values for key, values in changed.items() if key not in ("epochs", "steps")}
         if changed:
             listing = ", ".join(f"{key} was {was!r} and is now {now!r}" for key, (was, now) in changed.items())
             remedy = "; it is finished, and its checkpoints are gone" if self.finished else ""

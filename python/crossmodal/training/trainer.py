@@ -63,6 +63,7 @@ class State:
     samples: int = 0
     gradient: float = 0.0
     skipped: int = 0
+    averaged: int = 0  # steps of which `Trainer.mean` is the mean
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -116,6 +117,7 @@ class Trainer:
         rule = config.select if objective.predicts else "last"
         self.selection = EpochSelection(rule, metrics.get(task.metric))
         self.best_weights: dict[str, Tensor] | None = None  # of the epoch that the selection keeps
+        self.mean: list[Tensor] = []  # of each trained parameter, over the last steps, where these are averaged
         self.progress: Progress | None = None  # while `fit` is at work
         self._signal: int | None = None
         self._lr: float = self.scheduler.get_last_lr()[0]  # of the last step
@@ -143,6 +145,8 @@ class Trainer:
         try:
             with self._signals():
                 for epoch in range(self.state.epoch, self.epochs):
+                    if self._patience_ends():
+                        break
                     began, done = time.perf_counter(), self.state.seconds
                     self._train_epoch(epoch, began, done)
                     self._end_epoch(epoch, began, done)
@@ -153,6 +157,7 @@ class Trainer:
                     raise self._interrupted(stop, path)
         finally:
             self.progress.close()
+        self.mean = []
         self._load_weights(self.best_weights)
 
     def evaluate(self, split: Dataset) -> Evaluation:
@@ -160,6 +165,13 @@ class Trainer:
         self.step.eval()
         size = self.config.loader.eval_batch_size
         return evaluate(self._forward, split, self.task, size, self.accelerator)
+
+    def _patience_ends(self) -> bool:
+        done, best, patience = self.state.epoch, self.selection.best, self.config.patience
+        if patience is None or best is None or done - best["epoch"] < patience:
+            return False
+        self.progress.say(f"stopped after epoch {done}: none since {best['epoch']} was kept (patience {patience})")
+        return True
 
     # ----- one epoch --------------------------------------------------------------------------------------------------
 
@@ -221,6 +233,7 @@ class Trainer:
             self.scheduler.step()
             self._skipped_in_a_row = 0
             state.gradient += norm
+            self._average()
         else:
             self._not_finite(epoch, totals[0] / size, norm, samples)
             if self.accelerator.scaler is not None:
@@ -291,7 +304,13 @@ class Trainer:
     def _end_epoch(self, epoch: int, began: float, done: float) -> None:
         state, task = self.state, self.task
         trained = time.perf_counter() - began
-        validation = self.evaluate(task.validation) if self.objective.predicts else None
+        with self._mean_in_place():
+            validation = self.evaluate(task.validation) if self.objective.predicts else None
+            found = (math.nan, math.nan, self._zeros())
+            if validation is not None:
+                found = (validation.metric, validation.loss, validation.scores)
+            if self.selection.consider(epoch + 1, *found):
+                self.best_weights = self._weights()
         means = {name: total / max(state.samples, 1) for name, total in state.totals.items()}
         record: dict[str, Any] = {"stage": self.stage, "epoch": epoch + 1, "step": state.step, "lr": self._lr}
         record |= {"loss": means.pop("loss")} | {f"loss_{name}": mean for name, mean in means.items()}
@@ -307,11 +326,6 @@ class Trainer:
             "memory_mib": memory_mib(self.accelerator.device),
             "seconds": done + time.perf_counter() - began,
         }
-        found = (math.nan, math.nan, self._zeros())
-        if validation is not None:
-            found = (validation.metric, validation.loss, validation.scores)
-        if self.selection.consider(epoch + 1, *found):
-            self.best_weights = self._weights()
         self.objective.observe(record)
         if self.accelerator.num_processes > 1:
             self.objective.notes = merged(gather_object([self.objective.notes]))
@@ -351,6 +365,40 @@ class Trainer:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
         return {name: value.clone() for name, value in get_model_state_dict(self.step, options=options).items()}
 
+    @property
+    def _trained(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self._parameters if parameter.requires_grad]
+
+    def _average(self) -> None:
+        """Takes the weights of a step into the mean (stochastic weight averaging, Izmailov et al., UAI 2018)."""
+        if self.state.step < (1 - self.config.optimizer.average) * self.plan.steps * self.epochs:
+            return
+        self.state.averaged += 1
+        if not self.mean:
+            self.mean = [parameter.detach().clone() for parameter in self._trained]
+        with torch.no_grad():
+            for mean, parameter in zip(self.mean, self._trained, strict=True):
+                mean.lerp_(parameter, 1 / self.state.averaged)
+
+    @contextlib.contextmanager
+    def _mean_in_place(self) -> Iterator[None]:
+        """The mean as the model's weights, where there is one."""
+        self._swap_mean()
+        try:
+            yield
+        finally:
+            self._swap_mean()
+
+    @torch.no_grad()
+    def _swap_mean(self) -> None:
+        if not self.mean:
+            return
+        self._reshard()
+        for mean, parameter in zip(self.mean, self._trained, strict=True):
+            last = parameter.clone()
+            parameter.copy_(mean)
+            mean.copy_(last)
+
     def _load_weights(self, weights: dict[str, Tensor] | None) -> None:
         self._reshard()
         set_model_state_dict(self.step, weights or {}, options=self._loading)
@@ -374,12 +422,15 @@ class Trainer:
         if self.accelerator.is_main_process and not optimizer:  # torch hands it to its own process 0 alone
             raise RuntimeError("no state of the optimizer to save: another process is the first one for torch")
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
+        with self._mean_in_place():
+            mean = self._weights() if self.mean else None
         state = {
             "state": vars(self.state) | self.selection.state() | {"lr": self._lr, "notes": self.objective.notes},
             "optimizer": optimizer,
             "epochs": self.epochs,
             "scheduler": {"last_epoch": self.scheduler.last_epoch},
             "scaler": scaler,
+            "mean": mean,
         }
         path = self.checkpoints.save(self.state.step, self._weights(), state, self.best_weights)
         self._saved_at = time.monotonic()
@@ -403,6 +454,9 @@ class Trainer:
             raise UserError(
                 f"epochs: {path} is of a run of {saved['epochs']}, which may grow but not shrink to {self.epochs}"
             )
+        if saved.get("mean") is not None:
+            self._load_weights(saved["mean"])
+            self.mean = [parameter.detach().clone() for parameter in self._trained]
         self._load_weights(weights)
         set_optimizer_state_dict(self.step, self.optimizer.optimizer, saved["optimizer"], options=self._loading)
         lr_before = self._move_scheduler(saved["scheduler"]["last_epoch"])

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 import crossmodal
 from crossmodal import evaluate, parsing, run
@@ -22,6 +23,7 @@ from crossmodal.settings import Config
 from crossmodal.training import sharding, trainer
 from crossmodal.training.checkpoint import Checkpoints
 from crossmodal.training.folder import RunFolder
+from crossmodal.training.selection import EpochSelection
 from crossmodal.training.trainer import Interrupted, NonFiniteLoss, Trainer
 from tests.crossmodal import runs
 from tests.crossmodal.runs import stop_at
@@ -121,6 +123,47 @@ def test_epochs_may_grow(straight, monkeypatch, tmp_path, capsys, flat):
         assert weights(Path(values["output_dir"])) == weights(tmp_path / "more")
     for one, other in zip(found[2:], expected[2:], strict=True):
         assert (one["k"], one["lr"]) == (other["k"], other["lr"])
+
+
+def test_patience_ends_training_and_goes_on_where_it_was(straight, monkeypatch):
+    """Of 4 epochs the first alone is kept, so 2 more are made; with a patience of 2 there is no fourth."""
+    values, _ = straight
+    monkeypatch.setattr(EpochSelection, "_is_best", lambda self, *seen: self.best is None)
+    values = values | {"patience": 2}
+    with monkeypatch.context() as patch:
+        stop_at(patch, 7, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted):
+            run.train(parsing.from_dict(values))
+    results = run.train(parsing.from_dict(values | {"resume": True}))
+    assert [record["epoch"] for record in numbers(Path(values["output_dir"]))] == [1, 2, 3]
+    assert (results["best_epoch"], results["steps"]) == (1, 9)
+
+
+@pytest.mark.parametrize("step", [None, 4, 9])
+def test_the_mean_of_the_last_steps_is_kept(straight, monkeypatch, step):
+    """Over 6 of 12 steps; resumed before and after the mean begins, to the same bits."""
+    values, _ = straight
+    values = values | {"select": "last", "optimizer": values["optimizer"] | {"average": 0.5}}
+    walked, original = [], Trainer._average
+
+    def noted(self):
+        original(self)
+        walked.append({name: value.clone() for name, value in self.model.state_dict().items()})
+
+    monkeypatch.setattr(Trainer, "_average", noted)
+    if step is not None:
+        with monkeypatch.context() as patch:
+            stop_at(patch, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
+            with pytest.raises(Interrupted):
+                run.train(parsing.from_dict(values))
+    run.train(parsing.from_dict(values | {"resume": step is not None}))
+    assert len(walked) == 12
+    folder = Path(values["output_dir"])
+    for name, value in load_file(folder / "model" / "model.safetensors").items():
+        expected = torch.stack([weights[name].double() for weights in walked[6:]]).mean(0)
+        torch.testing.assert_close(value.double(), expected, atol=1e-6, rtol=1e-5)
+        assert not value.equal(walked[-1][name])
+    assert evaluate.evaluate(folder)["value"] == RunFolder(folder).read_results()["test"]
 
 
 def test_a_checkpoint_of_an_earlier_version_is_refused(straight, monkeypatch):
