@@ -54,6 +54,10 @@ class ModelConfig:
         series: what an image encoder sees of a series: its pieces as rows, or its spectrogram (null: pieces).
         channels: what the channels of a series become for an image encoder: images of their own, whose features are joined, or
             the colours of one image (null: images).
+        class_token: the class token's feature is given to the head beside the mean of the patches' (to dense heads beside that of
+            each patch); for encoders with such a token, ViT and DINOv2.
+        probe: the head starts as a linear model of the frozen features (logistic or ridge regression) instead of at random; not
+            for dense targets.
         dropout: dropout inside the encoder.
         activation_checkpointing: recompute activations in the backward pass; less memory, about a third more time.
     """
@@ -63,6 +67,8 @@ class ModelConfig:
     image_size: Count | None = None
     series: Literal["pieces", "spectrogram"] | None = None
     channels: Literal["images", "colours"] | None = None
+    class_token: bool = False
+    probe: bool = False
     dropout: BelowOne = 0.0
     activation_checkpointing: bool = False
 

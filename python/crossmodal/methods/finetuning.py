@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from crossmodal.errors import UserError
 from crossmodal.methods.base import Method, get, register
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ def build(task, config) -> FineTuned:
     from crossmodal.models import encoders
     from crossmodal.models.finetuned import FineTuned
 
+    if config.model.probe and task.kind == "dense":
+        raise UserError(f"model.probe: not for dense targets, which {task.name} has")
     encoder = encoders.load(
         config.encoder,
         pretrained=get(config.method).pretrained,
@@ -28,6 +31,7 @@ def build(task, config) -> FineTuned:
         image_size=config.model.image_size,
         series=config.model.series,
         channels=config.model.channels,
+        class_token=config.model.class_token,
     )
     encoder.attach(task.input_shape, config.model.patch_size)
     if config.model.activation_checkpointing:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from crossmodal.errors import UserError
 from crossmodal.methods.base import Method, register
 from crossmodal.methods.finetuning import build
 from crossmodal.values import Count, Positive
@@ -39,6 +40,8 @@ class LinearProbeThenFineTuning(Method):
     Options = Options
 
     def build(self, task, config) -> FineTuned:
+        if config.model.probe:
+            raise UserError("model.probe: lp_ft trains a probe of its own; take nft, or leave it out")
         return build(task, config)
 
     def fit(self, run) -> FineTuned:

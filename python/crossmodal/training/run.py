@@ -12,12 +12,14 @@ from torch import Tensor
 from crossmodal.data.dataset import Dataset
 from crossmodal.errors import UserError
 from crossmodal.models.base import Model
+from crossmodal.models.finetuned import FineTuned
 from crossmodal.settings import Config
 from crossmodal.training import sharding
 from crossmodal.training.checkpoint import Checkpoints
 from crossmodal.training.evaluation import Evaluation, evaluate
 from crossmodal.training.folder import RunFolder
 from crossmodal.training.objective import Objective
+from crossmodal.training.probe import start_head
 from crossmodal.training.trainer import Trainer
 
 
@@ -72,6 +74,8 @@ class Run:
         config = self.config.changed(optimizer=optimizer)
         if batch_size is not None:
             config = dataclasses.replace(config, batch_size=batch_size, accumulate=1)
+        if stage == "train" and config.model.probe and isinstance(model, FineTuned):
+            start_head(model.to(self.accelerator.device), self.task.train, config.loader.eval_batch_size)
         trainer = Trainer(
             config,
             self.task,

@@ -83,6 +83,20 @@ def test_body_of_the_embedded_source_is_the_pretrained_model(checkpoint, model_t
         assert features.shape[1] == encoder.feature_grid[0] * encoder.feature_grid[1]
 
 
+@pytest.mark.parametrize("model_type", ["vit", "deit", "dinov2"])
+def test_the_class_token_s_feature_joins_each_patch_s(checkpoint, model_type):
+    folder = checkpoint(model_type)
+    encoder = encoders.load(folder, class_token=True).eval()
+    encoder.attach((3, 16, 16))
+    images = inputs_for(encoder)
+    with torch.no_grad():
+        expected = AutoModel.from_pretrained(folder).eval()(images).last_hidden_state
+        pooled = encoder.body(encoder.embed(images)).mean(1)
+    torch.testing.assert_close(pooled, torch.cat([expected[:, encoder.prefix.shape[1] :].mean(1), expected[:, 0]], 1))
+    again = encoders.from_spec(encoder.spec())
+    assert again.feature_width == encoder.feature_width == pooled.shape[1]
+
+
 @pytest.mark.parametrize("model_type", IMAGE_TYPES)
 def test_an_image_embedded_as_target_gives_the_pretrained_tokens(checkpoint, model_type):
     encoder = encoders.load(checkpoint(model_type)).eval()

@@ -104,6 +104,7 @@ def load(
     image_size: int | tuple[int, int] | None = None,
     series: Literal["pieces", "spectrogram"] | None = None,
     channels: Literal["images", "colours"] | None = None,
+    class_token: bool = False,
 ) -> Encoder:
     """Load an encoder in float32 on the CPU; call ``attach(input_shape)`` on it next.
 
@@ -117,6 +118,7 @@ def load(
         image_size: image encoders: ``(H, W)`` or one number to which samples are resized; None for the checkpoint's own, and
             for less where samples are series.
         series, channels: image encoders: how series become images, see :class:`ImageEncoder`.
+        class_token: see :class:`ViTEncoder`, whose option it is.
 
     Raises:
         UserError: if the checkpoint is neither on disk nor reachable, or lacks its safetensors weights.
@@ -147,6 +149,10 @@ def load(
             options["image_size"] = _pair(image_size)
     elif given := [key for key, value in of_images.items() if value is not None]:
         raise UserError(f"model.{given[0]}: an option of image encoders; {str(name_or_path)!r} is a text encoder")
+    if class_token and not issubclass(family.encoder, ViTEncoder):
+        raise UserError(f"model.class_token: {str(name_or_path)!r} is a {config.model_type} model, which has no such token")
+    if class_token:
+        options["class_token"] = True
     encoder = family.encoder(model, name=source, keep_source=pretrained, **options)
     encoder.folder = folder
     return encoder

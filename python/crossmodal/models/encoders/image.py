@@ -224,18 +224,26 @@ class SwinEncoder(ImageEncoder):
 class ViTEncoder(ImageEncoder):
     """ViT, DeiT, DINOv2: tokens are the patches; class (and distillation) tokens join inside :meth:`body`.
 
-    They attend and are attended to, but the features are those of the patches alone, so that pooling and dense heads
-    see one feature per patch.
+    They attend and are attended to, but there is one feature for each patch alone, so that pooling and dense heads see no others.
+
+    Args:
+        class_token: to each patch's feature that of the class token is appended, which under pooling is the concatenation of
+            class token and mean.
     """
 
-    def __init__(self, model: PreTrainedModel, **kwargs: Any) -> None:
+    def __init__(self, model: PreTrainedModel, *, class_token: bool = False, **kwargs: Any) -> None:
         embeddings = model.embeddings
         super().__init__(model, **kwargs)
+        self.class_token = class_token
         # Class tokens with their positions do not depend on the image: read them off a blank one.
         blank = torch.zeros(1, self._channels, *self.image_size)
         with torch.no_grad():
             prefix = self._embed_with_prefix(embeddings.eval(), blank)[:, : -self._num_patches]
         self.prefix = nn.Parameter(prefix.clone())
+
+    @property
+    def feature_width(self) -> int:
+        return super().feature_width * (2 if self.class_token else 1)
 
     def _new_embedder(self, input_shape: tuple[int, ...], imaging: SeriesImages | None) -> PatchEmbedder:
         return PatchEmbedder(input_shape, self.width, self._kernel, image_size=self.image_size, imaging=imaging)
@@ -255,7 +263,12 @@ class ViTEncoder(ImageEncoder):
         layers = self.model.layers if hasattr(self.model, "layers") else self.model.encoder.layer
         for layer in layers:
             hidden = layer(hidden)
-        return self.model.layernorm(hidden)[:, self.prefix.shape[1] :]
+        hidden = self.model.layernorm(hidden)
+        patches = hidden[:, self.prefix.shape[1] :]
+        return torch.cat([patches, hidden[:, :1].expand_as(patches)], dim=2) if self.class_token else patches
+
+    def spec(self) -> dict[str, Any]:
+        return super().spec() | {"class_token": self.class_token}
 
 
 def _positions(embeddings: nn.Module, image_size: tuple[int, int], num_patches: int) -> Tensor:

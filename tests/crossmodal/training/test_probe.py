@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from crossmodal import parsing, run
+from crossmodal.models import base
+from tests.crossmodal import runs
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "encoder"),
+    [
+        ("classification", "nft", "tiny_bert"),
+        ("multilabel", "pare", "tiny_bert"),
+        ("regression", "scratch", "tiny_bert"),
+        ("classification", "nft", "tiny_vit"),
+    ],
+)
+def test_training_starts_from_the_linear_model_of_the_features(tmp_path, request, kind, method, encoder):
+    """Nothing is learned after it here, so that it is what predicts."""
+    image = encoder == "tiny_vit"
+    settings = runs.settings(tmp_path, request.getfixturevalue(encoder), kind, 2 if image else 1, method=method)
+    settings["optimizer"], settings["model"]["probe"] = {"lr": 0.0, "new_lr": 0.0}, True
+    if image:
+        settings["model"] |= {"class_token": True, "patch_size": None}
+    config = parsing.from_dict(settings | {"epochs": 1})
+    task, model, _ = run.build(config)
+    with torch.no_grad():
+        x, test = (model.eval().body(model.embed(part.x)).mean(1).double() for part in (task.train, task.test))
+    fitted = {
+        "classification": LogisticRegression(C=0.1, max_iter=5000),
+        "multilabel": OneVsRestClassifier(LogisticRegression(C=0.1, max_iter=5000)),
+        "regression": RidgeCV(alphas=np.logspace(-3, 3, 13)),
+    }[kind]
+    linear = make_pipeline(StandardScaler(), fitted).fit(x, task.train.y)
+    run.train(config)
+    with torch.no_grad():
+        outputs = base.load(tmp_path / "run" / "model")(task.test.x).double()
+    if kind == "regression":
+        expected = linear.predict(test)
+    else:
+        expected = linear.predict_proba(test)
+        outputs = outputs.sigmoid() if kind == "multilabel" else outputs.softmax(1)
+    torch.testing.assert_close(outputs, torch.from_numpy(expected), atol=1e-3, rtol=1e-3)
