@@ -47,7 +47,8 @@ class ModelConfig:
     """How the pretrained encoder is used.
 
     Args:
-        layers: keep the first so many transformer layers (null: all).
+        layers: keep the first so many transformer layers (null: all); `auto` keeps those after which a linear model of the frozen
+            features has the least validation loss.
         patch_size: samples (1-D) or pixels (2-D) per token (null: the encoder's own choice for the input).
         image_size: side of the square an image encoder works at (null: its own; for series what gives 64 patches, where it has
             one scale: 112 for dinov2-small).
@@ -62,7 +63,7 @@ class ModelConfig:
         activation_checkpointing: recompute activations in the backward pass; less memory, about a third more time.
     """
 
-    layers: Count | None = None
+    layers: Count | Literal["auto"] | None = None
     patch_size: Count | None = None
     image_size: Count | None = None
     series: Literal["pieces", "spectrogram"] | None = None

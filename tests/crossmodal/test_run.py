@@ -328,6 +328,7 @@ def test_tensorboard_gets_the_numbers(tmp_path, tiny_bert):
         ({"model__layers": 4}, "model.layers: expected 1 to 3, got 4"),
         ({"model__class_token": True}, "model.class_token: '.*' is a bert model, which has no such token"),
         ({"model__probe": True, "method": "lp_ft"}, "model.probe: lp_ft trains a probe of its own"),
+        ({"model__layers": "auto", "kind": "dense"}, "model.layers auto: not for dense targets, which arrays has"),
         ({"model__probe": True, "kind": "dense"}, "model.probe: not for dense targets, which arrays has"),
         ({"split__train_size": 99}, "split.train_size: expected 2 to 26"),
     ],

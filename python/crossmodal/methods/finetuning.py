@@ -21,8 +21,18 @@ def build(task, config) -> FineTuned:
     from crossmodal.models import encoders
     from crossmodal.models.finetuned import FineTuned
 
-    if config.model.probe and task.kind == "dense":
-        raise UserError(f"model.probe: not for dense targets, which {task.name} has")
+    if task.kind == "dense" and (config.model.probe or config.model.layers == "auto"):
+        key = "probe" if config.model.probe else "layers auto"
+        raise UserError(f"model.{key}: not for dense targets, which {task.name} has")
+    if config.model.layers == "auto":
+        import torch
+
+        from crossmodal.training.probe import best_depth
+
+        with torch.random.fork_rng(devices=[]):
+            whole = build(task, config.changed(model={"layers": None}))
+            depth = best_depth(whole, task, config.loader.eval_batch_size)
+        config = config.changed(model={"layers": depth})
     encoder = encoders.load(
         config.encoder,
         pretrained=get(config.method).pretrained,

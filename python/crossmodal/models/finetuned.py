@@ -94,6 +94,7 @@ class FineTuned(Model, name="finetuned"):
 
     def facts(self) -> dict[str, Any]:
         return {
+            "layers": len(self.encoder.layers()),
             "tokens": self.encoder.num_tokens,
             "patch_size": list(self.encoder.patch_size),
             "canvas_size": list(self.encoder.canvas_size),

@@ -48,3 +48,20 @@ def test_training_starts_from_the_linear_model_of_the_features(tmp_path, request
         expected = linear.predict_proba(test)
         outputs = outputs.sigmoid() if kind == "multilabel" else outputs.softmax(1)
     torch.testing.assert_close(outputs, torch.from_numpy(expected), atol=1e-3, rtol=1e-3)
+
+
+def test_so_many_layers_are_kept_as_have_the_best_probe(tmp_path, tiny_bert):
+    """Of three; and the run is that of a run told this number."""
+    settings = runs.settings(tmp_path, tiny_bert, method="nft", epochs=1)
+    found = {}
+    for depth in (1, 2, 3):
+        settings["model"] = {"patch_size": 2, "layers": depth, "probe": True}
+        still = settings | {"optimizer": {"lr": 0.0, "new_lr": 0.0}, "output_dir": str(tmp_path / f"{depth}")}
+        found[depth] = run.train(parsing.from_dict(still))["validation_loss"]
+    best = min(found, key=found.get)
+    run.train(parsing.from_dict(settings | {"model": settings["model"] | {"layers": best}}))
+    auto = settings | {"model": settings["model"] | {"layers": "auto"}, "output_dir": str(tmp_path / "auto")}
+    results = run.train(parsing.from_dict(auto))
+    assert results["layers"] == best
+    files = [tmp_path / name / "model" / "model.safetensors" for name in ("run", "auto")]
+    assert files[0].read_bytes() == files[1].read_bytes()
