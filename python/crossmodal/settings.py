@@ -57,8 +57,8 @@ class ModelConfig:
             the colours of one image (null: images).
         class_token: the class token's feature is given to the head beside the mean of the patches' (to dense heads beside that of
             each patch); for encoders with such a token, ViT and DINOv2.
-        probe: the head starts as a linear model of the frozen features (logistic or ridge regression) instead of at random; not
-            for dense targets.
+        probe: the head starts as a linear model of the frozen features (logistic or ridge regression) instead of at random, and
+            learns at `optimizer.lr`; not for dense targets.
         dropout: dropout inside the encoder.
         activation_checkpointing: recompute activations in the backward pass; less memory, about a third more time.
     """
@@ -98,7 +98,7 @@ class OptimizerConfig:
         lr: peak learning rate of the encoder, with an embedder that is a copy of the pretrained one (pretrained image encoders:
             3e-5).
         layer_decay: factor on `lr` from each layer to the one below it (1: all layers learn at `lr`).
-        new_lr: peak learning rate of the new parts: heads, gate, an embedder that is no copy.
+        new_lr: peak learning rate of the new parts: heads that start at random, gate, an embedder that is no copy.
         betas: decay rates of Adam's moments.
         momentum: of SGD.
         weight_decay: weight decay.

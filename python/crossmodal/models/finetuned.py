@@ -22,6 +22,9 @@ class FineTuned(Model, name="finetuned"):
         num_outputs: classes, labels, values, or channels of a dense output.
         output_shape: dense only: ``(num_outputs, L)`` or ``(num_outputs, H, W)``.
 
+    Attributes:
+        fitted: whether the head was fitted to the features; it is not new then, but learns with the last layer.
+
     Raises:
         UserError: if kind, outputs and shape do not fit each other.
     """
@@ -36,6 +39,7 @@ class FineTuned(Model, name="finetuned"):
         self.num_outputs = num_outputs
         self.output_shape = None if output_shape is None else tuple(output_shape)
         self.encoder = encoder
+        self.fitted = False
         self.head = build_head(
             task_kind,
             encoder.feature_width,
@@ -82,6 +86,8 @@ class FineTuned(Model, name="finetuned"):
                 groups.encoder[0].append(parameter)
             elif name.startswith("encoder.") and not name.startswith("encoder.embedder."):
                 groups.encoder[number].append(parameter)
+            elif name.startswith("head.") and self.fitted:
+                groups.encoder[-1].append(parameter)
             else:
                 groups.new.append(parameter)
         return groups
