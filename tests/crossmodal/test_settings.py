@@ -305,7 +305,7 @@ def test_without_epochs_small_sets_get_a_least_number_of_steps(samples, batch, a
 def test_the_length_of_a_run_is_given_in_either_form(tmp_path):
     file = tmp_path / "own.yaml"
     file.write_text("steps: 100\n")
-    for arguments, expected in (
+    for arguments, length in (
         ([], (30, None)),
         (["--steps=50"], (None, 50)),
         (["--config", str(file)], (None, 100)),
@@ -313,17 +313,17 @@ def test_the_length_of_a_run_is_given_in_either_form(tmp_path):
         (["--config", str(file), "--steps=7", "--epochs=null"], (None, 7)),
     ):
         found = parsing.parse(["--task=italy_power_demand", *arguments])
-        assert (found.epochs, found.steps) == expected
+        assert (found.epochs, found.steps) == length
     assert Config(steps=101, batch_size=4, accumulate=2).epochs_for(33) == 21  # of 5 steps
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--steps=0"], "steps: expected a positive number or null, got 0"),
+        (["--steps=0"], "steps: expected int > 0 or null, got '0'"),
         (["--steps=9", "--epochs=3"], "epochs and steps: either is the length of the run, set one of the two"),
         (["--patience=3", "--select=last"], "patience: select 'last' keeps every epoch"),
-        (["--optimizer.average=1.5"], "optimizer.average: expected a number from 0 to 1, got 1.5"),
+        (["--optimizer.average=1.5"], "optimizer.average: expected float from 0 to 1, got '1.5'"),
         (["--metric=accuracy,accuracy"], "metric: expected each name once, got 'accuracy,accuracy'"),
         (["--augment=shift,shift"], "augment: expected each name once, got 'shift,shift'"),
         (["--pare.tau"], "pare.tau: expected a value, got none"),

@@ -150,7 +150,9 @@ def load(
     elif given := [key for key, value in of_images.items() if value is not None]:
         raise UserError(f"model.{given[0]}: an option of image encoders; {str(name_or_path)!r} is a text encoder")
     if class_token and not issubclass(family.encoder, ViTEncoder):
-        raise UserError(f"model.class_token: {str(name_or_path)!r} is a {config.model_type} model, which has no such token")
+        raise UserError(
+            f"model.class_token: {str(name_or_path)!r} is a {config.model_type} model, which has no such token"
+        )
     if class_token:
         options["class_token"] = True
     encoder = family.encoder(model, name=source, keep_source=pretrained, **options)
