@@ -55,21 +55,6 @@ def best_depth(model: FineTuned, task, batch_size: int) -> int:
     return min(found, key=found.__getitem__)
 
 
-def best_depth(model: FineTuned, task, batch_size: int) -> int:
-    """After how many of its layers a probe of a model has the least validation loss. The model is left with a single layer."""
-    layers = model.encoder.layers()
-    stack = next(part for part in model.encoder.modules() if isinstance(part, nn.ModuleList) and list(part) == layers)
-    loss, found = losses.get(task.loss), {}
-    for depth in range(len(layers), 0, -1):
-        del stack[depth:]
-        start_head(model, task.train, batch_size)
-        x, y = features(model, task.validation, batch_size)
-        with torch.no_grad():
-            outputs = model.head.linear(torch.from_numpy(x).to(model.head.linear.weight))
-        found[depth] = loss.per_sample(outputs.cpu(), torch.from_numpy(y), None).mean().item()
-    return min(found, key=found.__getitem__)
-
-
 @torch.no_grad()
 def features(model: FineTuned, split: Dataset, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     """What the head's linear map is given for the samples of a split, float64 (n, F), and their targets."""

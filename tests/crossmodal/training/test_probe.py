@@ -9,6 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from crossmodal import parsing, run
+from crossmodal.errors import UserError
 from crossmodal.models import base
 from tests.crossmodal import runs
 
@@ -66,3 +67,9 @@ def test_so_many_layers_are_kept_as_have_the_best_probe(tmp_path, tiny_bert):
     assert results["layers"] == best
     files = [tmp_path / name / "model" / "model.safetensors" for name in ("run", "auto")]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_stages_that_differ_in_width_cannot_be_cut(tmp_path, tiny_swin):
+    settings = runs.settings(tmp_path, tiny_swin, ndim=2, method="nft", model={"layers": "auto"})
+    with pytest.raises(UserError, match=r"model.layers: not an option of swin, its stages differ in width"):
+        run.build(parsing.from_dict(settings))
