@@ -12,11 +12,10 @@ from crossmodal.errors import UserError
 from crossmodal.values import BelowOne, Count, Factor, Fraction, NotNegative, Positive, Seed, Share, Whole, settle
 
 # Defaults and the files of the tasks were measured with a text encoder. Image encoders cut patches of their own size, and
-# where they are pretrained unlearn what they know at the learning rate of a text encoder; at a lower one small sets need more
-# epochs.
+# where they are pretrained unlearn what they know at the learning rate of a text encoder.
 LEAST_EPOCHS, LEAST_STEPS = 30, 500  # where `epochs` is null
 IMAGE_ENCODERS = {"epochs": None, "model.layers": None, "model.patch_size": None}
-PRETRAINED_IMAGE_ENCODERS = IMAGE_ENCODERS | {"optimizer.lr": 3e-5}
+PRETRAINED_IMAGE_ENCODERS = IMAGE_ENCODERS | {"optimizer.lr": 1e-5, "optimizer.layer_decay": 0.65}
 
 
 def require(condition: bool, key: str, value: Any, expected: str) -> None:
@@ -58,7 +57,7 @@ class ModelConfig:
         class_token: the class token's feature is given to the head beside the mean of the patches' (to dense heads beside that of
             each patch); for encoders with such a token, ViT and DINOv2.
         probe: the head starts as a linear model of the frozen features (logistic or ridge regression) instead of at random, and
-            learns at `optimizer.lr`; not for dense targets.
+            learns at `optimizer.lr` (null: of pretrained image encoders); not for dense targets.
         dropout: dropout inside the encoder.
         activation_checkpointing: recompute activations in the backward pass; less memory, about a third more time.
     """
@@ -69,7 +68,7 @@ class ModelConfig:
     series: Literal["pieces", "spectrogram"] | None = None
     channels: Literal["images", "colours"] | None = None
     class_token: bool = False
-    probe: bool = False
+    probe: bool | None = None
     dropout: BelowOne = 0.0
     activation_checkpointing: bool = False
 
@@ -96,8 +95,9 @@ class OptimizerConfig:
     Args:
         name: AdamW (decoupled weight decay), Adam (weight decay as L2) or SGD with momentum.
         lr: peak learning rate of the encoder, with an embedder that is a copy of the pretrained one (pretrained image encoders:
-            3e-5).
-        layer_decay: factor on `lr` from each layer to the one below it (1: all layers learn at `lr`).
+            1e-5).
+        layer_decay: factor on `lr` from each layer to the one below it (1: all layers learn at `lr`; pretrained image encoders:
+            0.65).
         new_lr: peak learning rate of the new parts: heads that start at random, gate, an embedder that is no copy.
         betas: decay rates of Adam's moments.
         momentum: of SGD.

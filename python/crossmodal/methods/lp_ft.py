@@ -52,4 +52,4 @@ class LinearProbeThenFineTuning(Method):
         run.train(model, run.objective, stage="probe", epochs=options.probe_epochs, new_lr=options.probe_lr)
         for parameter in trained:
             parameter.requires_grad_(True)
-        return run.train(model, run.objective)
+        return run.train(model, run.objective, probe=False)

@@ -53,6 +53,7 @@ class Run:
         stage: str = "train",
         epochs: int | None = None,
         batch_size: int | None = None,
+        probe: bool = True,
         **optimizer: Any,
     ) -> Model:
         """One stage: the model with the weights of its best epoch. A stage that is done is not done again on resume.
@@ -62,6 +63,7 @@ class Run:
             stage: its name, unique in a run.
             epochs: of this stage (None: those of the settings).
             batch_size: samples per batch of this stage, each of which is a step (None: as the settings say).
+            probe: whether the settings may ask for a head that starts as a linear probe, which is done before the stage `train`.
             optimizer: settings of the optimizer that differ in this stage, e.g. `new_lr`.
 
         Raises:
@@ -74,7 +76,8 @@ class Run:
         config = self.config.changed(optimizer=optimizer)
         if batch_size is not None:
             config = dataclasses.replace(config, batch_size=batch_size, accumulate=1)
-        if stage == "train" and config.model.probe and isinstance(model, FineTuned):
+        if stage == "train" and probe and self._starts_as_probe(model):
+            self.accelerator.print("head: starts as a linear model of the frozen features (--model.probe)")
             start_head(model.to(self.accelerator.device), self.task.train, config.loader.eval_batch_size)
         trainer = Trainer(
             config,
@@ -94,6 +97,12 @@ class Run:
         self.steps += trainer.state.step
         self.seconds += trainer.state.seconds
         return self.model
+
+    def _starts_as_probe(self, model: Model) -> bool:
+        if not isinstance(model, FineTuned) or model.task_kind == "dense":
+            return False
+        measured = model.encoder.modality == "image" and model.encoder.source_embedder is not None  # pretrained
+        return measured if self.config.model.probe is None else self.config.model.probe
 
     def evaluate(self, split: Dataset) -> Evaluation:
         """Figures and outputs of a split, with the weights as they are."""

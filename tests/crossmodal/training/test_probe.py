@@ -69,6 +69,26 @@ def test_so_many_layers_are_kept_as_have_the_best_probe(tmp_path, tiny_bert):
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("encoder", "method", "probe", "starts"),
+    [
+        ("tiny_vit", "pare", None, True),
+        ("tiny_vit", "nft", False, False),
+        ("tiny_vit", "lp_ft", None, False),  # it has one of its own
+        ("tiny_vit", "scratch", None, False),
+        ("tiny_bert", "nft", None, False),
+    ],
+)
+def test_heads_of_pretrained_image_encoders_start_so_where_nothing_is_said(
+    tmp_path, request, capsys, encoder, method, probe, starts
+):
+    settings = runs.settings(tmp_path, request.getfixturevalue(encoder), ndim=2, method=method, epochs=1)
+    settings["model"] = {"probe": probe, "layers": 1}
+    settings["source"] = {"name": None, "limit": 2}
+    run.train(parsing.from_dict(settings))
+    assert ("head: starts as a linear model" in capsys.readouterr().out) == starts
+
+
 def test_stages_that_differ_in_width_cannot_be_cut(tmp_path, tiny_swin):
     settings = runs.settings(tmp_path, tiny_swin, ndim=2, method="nft", model={"layers": "auto"})
     with pytest.raises(UserError, match=r"model.layers: not an option of swin, its stages differ in width"):
