@@ -180,11 +180,10 @@ def long_adjoint(
     state_ptr, a_ptr, c_ptr = work_ptr, work_ptr + row_stride, work_ptr + 2 * row_stride
     saved_ptr = work_ptr + WORK_ROWS * row_stride
     inv_tau = 1 / tau
-    starts_ptr = saved_ptr + segment * row_stride
     inverse, largest, rest = first_state(scores_ptr, state_ptr, sign, num, inv_tau, BLOCK)
     segments = tl.cdiv(steps, segment)
     for number in range(segments - 1):
-        start_ptr = starts_ptr + number * row_stride
+        start_ptr = saved_ptr + (segment + number) * row_stride
         copy_state(state_ptr, start_ptr, inverse, largest, rest, num, row_stride, BLOCK)
         for _step in range(segment):
             inverse, largest, rest = sweep_step(
@@ -229,7 +228,7 @@ def long_adjoint(
         number = segments - 1 - back
         length = tl.minimum(steps - number * segment, segment)
         if back > 0:
-            start_ptr = starts_ptr + number * row_stride
+            start_ptr = saved_ptr + (segment + number) * row_stride
             inverse, largest, rest = load_numbers(start_ptr, row_stride)
             copy_state(start_ptr, state_ptr, inverse, largest, rest, num, row_stride, BLOCK)
             save_steps(
@@ -245,7 +244,7 @@ def long_adjoint(
                 p = tl.load(at_ptr + patches, mask=inside, other=0) * inverse
                 a = tl.load(a_ptr + patches, mask=inside, other=0)
                 c = tl.load(c_ptr + patches, mask=inside, other=0)
-                a, block_others, block_own = adjoint_step(a, c, p, rest, inv_tau)
+                a, block_others, block_own = adjoint_step(a, c, p, rest, inv_tau, True)
                 tl.store(a_ptr + patches, a, mask=inside)
                 others += block_others
                 own += block_own

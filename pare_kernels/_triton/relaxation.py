@@ -100,11 +100,11 @@ def long_series_weights(p, inv_tau):
 
 
 @triton.jit
-def adjoint_step(a, c, p, rest, inv_tau):
+def adjoint_step(a, c, p, rest, inv_tau, SWEPT: tl.constexpr):
     """The adjoint of a step before the mean is taken out (`without_mean`): c p + a (1 - p / (tau (1 - p))), for the dominant patch
     times 1 - p. And the sums that `without_mean` needs: of the others, and the dominant patch's own."""
     dominant = p > DOMINANT
-    if p.dtype == tl.float64:  # the same twice: each form takes fewer registers in its type
+    if SWEPT:  # the same twice: each form takes fewer registers in its place
         scale = tl.where(dominant, rest, 1)
         a = scale * (c * p) + a * (scale - inv_tau * p / tl.where(dominant, 1, 1 - p))
     else:
@@ -315,7 +315,7 @@ def row_adjoint(
             ahead_ptr = saved_ptr + tl.maximum(length - 2 - step_back, 0) * row_stride
             next_p, next_largest, next_rest = load_step(ahead_ptr, patches, num, row_stride)
             if largest > series_limit:
-                a, others, own = adjoint_step(a, c, p, rest, inv_tau)
+                a, others, own = adjoint_step(a, c, p, rest, inv_tau, False)
                 a = without_mean(a, p, rest, others, own)
             else:
                 a = c * p + a * series_slope(p, inv_tau)
