@@ -272,11 +272,11 @@ def test_ctrl_c_ends_the_children(tmp_path, tiny_bert):
         runs.write_settings(tmp_path, settings),
     )
     folder = tmp_path / "runs"
-    wait_until(lambda: list(folder.glob("*/metrics.jsonl")) or process.poll() is not None)
+    wait_until(lambda: list(folder.glob("*-nft-*/metrics.jsonl")) or process.poll() is not None)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 130, output
-    log = next(folder.glob("*.log")).read_text()
+    log = next(folder.glob("*-nft-*.log")).read_text()
     assert "SIGTERM: stopped after step" in log, log
 
 

@@ -41,7 +41,7 @@ def settings(folder: Path, encoder: str, method: str, kind: str, ndim: int) -> d
 
 # Between kinds of target heads and losses differ, between numbers of axes embedders do: one combination stands for some others.
 COMBINATIONS = [
-    pytest.param(kind, ndim, marks=[pytest.mark.slow] * (ndim == 2 and kind in ("multilabel", "regression")))
+    pytest.param(kind, ndim, marks=[pytest.mark.slow] * ((kind, ndim) not in (("classification", 1), ("dense", 2))))
     for kind in KINDS
     for ndim in (1, 2)
 ]
