@@ -133,6 +133,7 @@ setup(
             "pare-predict = crossmodal.cli:predict",
             "pare-evaluate = crossmodal.cli:evaluate",
             "pare-compare = crossmodal.cli:compare",
+            "pare-generate = crossmodal.cli:generate",
         ]
     },
     **cpp_kernels(),

@@ -1,4 +1,4 @@
-"""Command lines of evaluate, predict and compare; train's is made of its settings, see `parsing`.
+"""Command lines of evaluate, predict, compare and generate; train's is made of its settings, see `parsing`.
 
 Nothing here imports torch, which takes seconds: help and misspelled options are answered at once.
 """
@@ -9,6 +9,17 @@ import argparse
 from pathlib import Path
 
 SPLITS = ("train", "validation", "test")
+EQUATIONS = (
+    "advection",
+    "burgers",
+    "darcy",
+    "darcy_flow",
+    "diffusion_reaction_1d",
+    "diffusion_reaction_2d",
+    "diffusion_sorption",
+    "navier_stokes_1d",
+    "shallow_water",
+)
 
 
 def evaluate() -> argparse.ArgumentParser:
@@ -90,4 +101,28 @@ def compare() -> argparse.ArgumentParser:
         action="store_true",
         help="add all figures of other works that are known (without it: those of the tasks that are compared)",
     )
+    return parser
+
+
+def generate() -> argparse.ArgumentParser:
+    """Of `generate.py`."""
+    parser = argparse.ArgumentParser(
+        prog="generate.py",
+        description="Draw initial states at random, solve the equation, and write what PDEBench's files hold.",
+    )
+    parser.add_argument("equation", help="one of " + ", ".join(EQUATIONS))
+    parser.add_argument("--samples", type=int, default=1000, help="how many (default: 1000)")
+    parser.add_argument("--resolution", type=int, help="cells along each axis (default: those of the published file)")
+    parser.add_argument("--seed", type=int, default=0, help="with it each sample is the same anywhere (default: 0)")
+    parser.add_argument(
+        "--transient", action="store_true", help="darcy: the state at t = 1.75, as published, not the steady one"
+    )
+    parser.add_argument("--jobs", type=int, help="processes at a time (default: one per CPU core)")
+    parser.add_argument(
+        "--part",
+        metavar="I/N",
+        default="1/1",
+        help="compute every N-th piece alone, from the I-th on, for machines that share a folder; the last to end writes the file",
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help=".hdf5, .h5 or, of darcy_flow, .mat to write")
     return parser

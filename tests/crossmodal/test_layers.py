@@ -13,7 +13,7 @@ LAYERS = [
     ["errors", "seeds", "parsers"],
     ["naming", "values"],
     ["files"],
-    ["data"],
+    ["data", "pde"],
     ["scoring", "alignment", "cache"],
     ["models", "settings"],
     ["tasks", "sources"],
@@ -23,7 +23,7 @@ LAYERS = [
     ["run", "predict"],
     ["evaluate", "jobs"],
     ["plans"],
-    ["compare"],
+    ["compare", "generate"],
     ["cli"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -114,3 +114,4 @@ def _program(name: str, what: str) -> Callable[[list[str] | None], int]:
 predict = _program("predict", "predictions of a finished run for new data")
 evaluate = _program("evaluate", "the figure of a finished run, computed again")
 compare = _program("compare", "tasks x methods x seeds, one table")
+generate = _program("generate", "solutions of an equation, as PDEBench stores them")

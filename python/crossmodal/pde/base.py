@@ -1,0 +1,95 @@
+"""What an equation is, and the registry of equations.
+
+An equation draws random initial states, one generator per sample, and solves a batch of them at once:
+
+    @register
+    class Advection(Equation):
+        name = "advection"
+        def solve(self, rngs, resolution): ...     # -> {"tensor": (n, frames, points)}
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from scipy import fft
+
+from crossmodal.errors import UserError
+from crossmodal.naming import unknown
+
+Generators = list[np.random.Generator]  # one per sample: what a sample is does not depend on which others are drawn
+
+
+class Equation:
+    """An equation with its parameters, and a way to draw solutions.
+
+    Attributes:
+        name: as on the command line.
+        description: one line.
+        layout: file layout, see `pde.files`: "arrays" (one HDF5 data set for all samples), "groups" (one HDF5 group per sample)
+            or "mat" (MATLAB).
+        resolution: cells per axis in the published file.
+        batch: samples that are solved together; part of what defines the bytes of a file.
+        axes: lower and upper end of each axis.
+        times: of the frames; empty where there is one steady state.
+        facts: equation, parameters, boundary and scheme in words, written into the file.
+    """
+
+    name: ClassVar[str]
+    description: ClassVar[str]
+    layout: ClassVar[str] = "arrays"
+    resolution: ClassVar[int] = 1024
+    batch: ClassVar[int] = 50
+    axes: ClassVar[tuple[tuple[float, float], ...]] = ((0.0, 1.0),)
+    times: ClassVar[np.ndarray] = np.zeros(0)
+    facts: ClassVar[dict[str, Any]] = {}
+
+    def solve(self, rngs: Generators, resolution: int) -> dict[str, np.ndarray]:
+        """Solutions from random initial states.
+
+        Args:
+            rngs: one generator for each of the n samples.
+            resolution: cells per axis.
+
+        Returns:
+            Arrays by their name in the file, `(n, frames, points)` and the like as PDEBench has them, real numbers.
+        """
+        raise NotImplementedError
+
+    def coordinates(self, resolution: int) -> list[np.ndarray]:
+        """Centres of the cells along each axis, float64 `(resolution,)`."""
+        return [low + (high - low) * (np.arange(resolution) + 0.5) / resolution for low, high in self.axes]
+
+
+EQUATIONS: dict[str, Equation] = {}
+
+
+def register(cls: type[Equation]) -> type[Equation]:
+    """Decorator that makes an equation known.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if cls.name in EQUATIONS:
+        raise ValueError(f"equation {cls.name!r} is registered already")
+    EQUATIONS[cls.name] = cls()
+    return cls
+
+
+def get(name: str) -> Equation:
+    """The equation of that name.
+
+    Raises:
+        UserError: there is none; the nearest name is given.
+    """
+    if name not in EQUATIONS:
+        raise UserError(unknown("equation", name, EQUATIONS))
+    return EQUATIONS[name]
+
+
+def at_centres(modes: np.ndarray, size: int, resolution: int) -> np.ndarray:
+    """Values at the centres of `resolution` cells of what has these modes on `size` points, `(..., size // 2 + 1)`."""
+    kept = min(modes.shape[-1], resolution // 2 + 1)
+    shifted = modes[..., :kept] * np.exp(1j * np.pi * np.arange(kept) / resolution)
+    return fft.irfft(shifted, resolution) * (resolution / size)
