@@ -164,8 +164,8 @@ def attributes(settings: Settings) -> dict[str, str | float | int]:
 def write_hdf5(path: Path, settings: Settings, pieces: list[Path]) -> None:
     """PDEBench's layouts.
 
-    "arrays": one data set `(samples, ...)` for each array, `x-coordinate` (and `y-coordinate`), `t-coordinate` with one entry more
-    than there are frames. "groups": for each sample `0000/data`, `(frames, points..., channels)`, `0000/grid/x` (`y`), `0000/grid/t`.
+    "arrays": a data set `(samples, ...)` for each array, `x-coordinate` (and `y-coordinate`), `t-coordinate` with one entry more
+    than there are frames. "groups": for each sample `0000/data`, `(frames, points..., channels)`, and `grid/x`, `grid/t` beside it.
     """
     import h5py
 
