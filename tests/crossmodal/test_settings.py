@@ -277,7 +277,7 @@ def test_a_caller_of_several_methods_passes_over_the_options_of_others(tmp_path)
     assert parsing.parse(arguments, method="nft").method == "nft"
 
 
-@pytest.mark.parametrize(("method", "rate"), [("nft", 1e-5), ("lp_ft", 1e-5), ("scratch", 1e-4)])
+@pytest.mark.parametrize(("method", "rate"), [("nft", 1e-5), ("lp_ft", 1e-5), ("fpt", 1e-4), ("scratch", 1e-4)])
 def test_random_weights_have_nothing_to_unlearn(tiny_vit, tiny_bert, method, rate):
     found = [parsing.parse(["--task=digits", "--method", method, "--encoder", name]) for name in (tiny_vit, tiny_bert)]
     assert [one.optimizer.lr for one in found] == [rate, 1e-4]

@@ -5,7 +5,7 @@ Trained are all LayerNorms, found by their type, the embedder with its positions
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from crossmodal.errors import UserError
 from crossmodal.methods.base import Method, register
@@ -23,6 +23,8 @@ class FrozenPretrainedTransformer(Method):
 
     name = "fpt"
     description = "frozen pretrained transformer: LayerNorms, embedder and head are trained"
+    # The frozen weights cannot be unlearned, so there is no reason for the low rates of image encoders.
+    defaults: ClassVar = {"optimizer.lr": 1e-4, "optimizer.layer_decay": 1.0}
 
     def build(self, task, config) -> FineTuned:
         model = build(task, config)
