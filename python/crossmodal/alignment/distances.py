@@ -164,4 +164,5 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _cost(squares: Tensor, between_labels: Tensor, one: Labelled, other: Labelled) -> Tensor:
+    """What moving a point to a point costs, (n, m): half their squared distance (n, m), half that of their classes (c, d)."""
     return squares.div(2).add_(between_labels[one.classes.index][:, other.classes.index], alpha=0.5)

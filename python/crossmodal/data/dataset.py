@@ -81,9 +81,10 @@ class ArrayDataset:
     """Samples and targets from arrays, in memory or not; scaled when they are read.
 
     Args:
-        x, y: n samples and targets, in memory (tensors, scaled already) or anything with rows (`ArrayLike`).
+        x, y: n samples `(n, C, ...)` and targets `(n, ...)`, in memory (tensors, scaled already) or an
+            `ArrayLike`.
         scale_x, scale_y: from raw rows to the tensors a model takes; unused for tensors.
-        rows: which rows belong to this split (None: all), for arrays that are not tensors.
+        rows: which rows belong to this split, int64 `(m,)` (None: all), for arrays that are not tensors.
         extras: more arrays of n rows, by the name they have in `Batch.extras`.
         augmentations: changes of a sample, in this order.
     """

@@ -73,8 +73,8 @@ class Normalizer:
         return _scaled(x, rows, self.x_mean, self.x_std)
 
     def apply_y(self, y: np.ndarray | Tensor, rows: np.ndarray | None = None) -> Tensor:
-        """The same for targets, which keep their values where targets are not scaled; of a roll-out, frame after frame along
-        the channels, each frame is scaled alike."""
+        """The same for targets ``(n, ...)``, which keep their values where targets are not scaled; of a roll-out, frame after
+        frame along the channels, each frame is scaled alike."""
         return _scaled(y, rows, *self._y_scale(y.shape[1]))
 
     def inverse_y(self, y: Tensor) -> Tensor:
@@ -162,7 +162,8 @@ def _wide(values: Tensor) -> Tensor:
 
 
 def _scaled(values: np.ndarray | Tensor, rows: np.ndarray | None, mean: Tensor | None, std: Tensor | None) -> Tensor:
-    """``(values - mean) / std`` in float64, rounded to float32; a piece at a time, for the data may fill half the memory."""
+    """``(values - mean) / std`` of values ``(n, ...)`` in float64, rounded to float32; a piece at a time, for the data may fill
+    half the memory."""
     values = values.numpy() if isinstance(values, Tensor) else values
     out = np.empty((len(values) if rows is None else len(rows), *values.shape[1:]), np.float32)
     done = 0

@@ -116,7 +116,7 @@ def ridge(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _factor(kind: str, outputs: Tensor, y: Tensor) -> float:
-    """By which outputs about -1 and 1 make the best probabilities, of 1 to 32."""
+    """By which outputs (n, outputs) about -1 and 1 make the best probabilities, of 1 to 32."""
     import torch
     import torch.nn.functional as F
 

@@ -93,7 +93,7 @@ class Darcy(Equation):
     }
 
     def state(self, matrix: sparse.csc_matrix, rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """The field that is stored, `(R R,)`."""
+        """The field that is stored, `(R R,)`, for the operator `(R R, R R)`; x and y are the centres of the cells, `(R, R)`."""
         return splu(matrix).solve(np.full(matrix.shape[0], FORCE))
 
     def solve(self, rngs: Generators, resolution: int) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 
 
 def limited(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Slope of a cell from the differences to its two neighbours, by van Leer's harmonic mean: 0 at an extremum."""
+    """Slope of each cell, `(...)`, from the differences to its two neighbours, by van Leer's harmonic mean: 0 at an extremum."""
     product = left * right
     return np.where(product > 0, 2 * product / np.where(product > 0, left + right, 1), 0)
 

@@ -84,7 +84,8 @@ def friction(state: np.ndarray, width: float) -> np.ndarray:
 
 
 def step(state: np.ndarray, dt: np.ndarray, width: float) -> np.ndarray:
-    """Half the friction, in as many parts as stability asks for, then convection (Heun's method), and the other half."""
+    """The state `(n, 3, N)` after steps of `(n,)`: half the friction, in as many parts as stability asks for, convection (Heun's
+    method), and the other half."""
     dt = column(dt, 3)
     parts = max(1, int(np.ceil(dt.max() / 2 * VISCOSITY / (DIFFUSION_NUMBER * width**2))))
     for _ in range(parts):

@@ -51,7 +51,7 @@ def rate(state: np.ndarray, width: float) -> np.ndarray:
 
 
 def step(state: np.ndarray, dt: np.ndarray, width: float) -> np.ndarray:
-    """Heun's method, which keeps what is positive positive under the CFL condition."""
+    """The state `(n, 3, R, R)` after steps of `(n,)`, by Heun's method: what is positive stays so under the CFL condition."""
     dt = column(dt, 4)
     ahead = state + dt * rate(state, width)
     return 0.5 * (state + ahead + dt * rate(ahead, width))

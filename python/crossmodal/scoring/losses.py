@@ -65,7 +65,7 @@ def _real(values: Tensor) -> Tensor:
 
 
 def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean over the values of each sample, or over those that the mask lets count (0 where none does)."""
+    """Mean (B,) over the values (B, ...) of each sample, or over those that the mask lets count (0 where none does)."""
     if mask is None:
         return values.flatten(1).mean(1)
     return (values * mask).flatten(1).sum(1) / mask.flatten(1).sum(1).clamp_min(1)

@@ -60,11 +60,11 @@ class Metric:
         return found | ({"group": batch.extras["group"]} if self.grouped else {})
 
     def __call__(self, outputs: Tensor, targets: Tensor, mask: Tensor | None = None) -> float:
-        """The figure of samples that are at hand at once."""
+        """The figure of samples that are at hand at once, see `of_samples`."""
         return self.figure(self.numbers(outputs, targets, mask))
 
     def numbers(self, outputs: Tensor, targets: Tensor, mask: Tensor | None = None) -> Numbers:
-        """The numbers of samples that are at hand at once."""
+        """The numbers of samples that are at hand at once, each `(n, ...)`."""
         found = self.of_samples(outputs.detach().cpu(), targets.detach().cpu(), mask)
         return {name: values.numpy() for name, values in found.items()}
 
