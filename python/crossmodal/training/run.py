@@ -109,7 +109,7 @@ class Run:
         if self._trainer is not None:
             return self._trainer.evaluate(split)
         size = self.config.loader.eval_batch_size
-        predict = partial(self.objective.predict, self.model)
+        predict = partial(self.objective.predict, self.model.to(self.accelerator.device))
         return evaluate(predict, split, self.task, size, self.accelerator)
 
     def whole_weights(self) -> dict[str, Tensor]:
