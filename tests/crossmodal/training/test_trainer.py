@@ -485,7 +485,12 @@ VARIANTS = {"noise_on": "logits", "noise_end": 0.5, "straight_through": True, "s
     ("changes", "launcher"),
     [
         pytest.param(PARE, LAUNCH, id="pare-torchrun"),
-        pytest.param({"method": "orca", "orca__epochs": 2, "orca__samples": 15}, LAUNCH, id="orca-torchrun"),
+        pytest.param(
+            {"method": "orca", "orca__epochs": 2, "orca__samples": 15},
+            LAUNCH,
+            id="orca-torchrun",
+            marks=pytest.mark.slow,
+        ),
         pytest.param({"method": "nft"}, (*ACCELERATE, "--multi_gpu"), id="nft-accelerate"),
         pytest.param(PARE, SHARDED, id="pare-sharded"),
         *(
