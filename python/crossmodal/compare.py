@@ -16,7 +16,7 @@ import yaml
 from crossmodal import methods, parsers, plans, run
 from crossmodal.errors import UserError
 from crossmodal.files import write_json, write_text
-from crossmodal.jobs import Cluster, Job, Machine, cpu_cores, execute
+from crossmodal.jobs import Cluster, Job, Machine, execute
 from crossmodal.plans import YARDSTICK, Entry, Plan
 from crossmodal.report import grid, pictures, published, statistics, tables
 from crossmodal.training import sharding
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     for job in jobs:
         if job not in waiting:
             print(f"{job.name}: finished before, taken as it is", flush=True)
-    many = len(waiting) if arguments.cluster == "slurm" else cpu_cores()
+    many = len(waiting) if arguments.cluster == "slurm" else parsers.cpu_cores()
     execute(waiting, place, arguments.jobs or many)
     report(plan, jobs, unsuited, arguments.runs_dir, arguments.published)
     failed = [job for job in jobs if job.failure]

@@ -6,6 +6,7 @@ or before the machine went down, it holds the same bytes, and so does the file t
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -60,13 +61,16 @@ def main(argv: list[str] | None = None) -> None:
     """Command line: see `--help`.
 
     Raises:
-        UserError: see `Settings` and `generate`; a part that is none; no h5py.
+        UserError: see `Settings` and `generate`; a part that is none; no process to work with.
     """
     arguments = parsers.generate().parse_args(argv)
     match = re.fullmatch(r"(\d+)/(\d+)", arguments.part)
     part = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= part[0] <= part[1]:
         raise UserError(f"part: expected I/N with I from 1 to N, e.g. 2/8, got {arguments.part!r}")
+    jobs = parsers.cpu_cores() if arguments.jobs is None else arguments.jobs
+    if jobs < 1:
+        raise UserError(f"jobs: expected a positive number, got {jobs}")
     equation = get(arguments.equation)
     settings = Settings(
         equation.name,
@@ -75,8 +79,7 @@ def main(argv: list[str] | None = None) -> None:
         arguments.seed,
         arguments.transient,
     )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if generate(settings, arguments.output, jobs=arguments.jobs or cores, part=part):
+    if generate(settings, arguments.output, jobs=jobs, part=part):
         print(arguments.output)
 
 
@@ -105,13 +108,16 @@ def generate(settings: Settings, output: Path, *, jobs: int = 1, part: tuple[int
         Whether the file is there.
 
     Raises:
-        UserError: the suffix is not that of the layout; the file is there already, or pieces of another one are.
+        UserError: the suffix is not that of the layout; h5py is not installed; the file is there already, or pieces of another
+            one are.
     """
-    suffixes = {"arrays": (".hdf5", ".h5"), "groups": (".h5", ".hdf5"), "mat": (".mat",)}[settings.solver.layout]
+    suffixes = (".mat",) if settings.solver.layout == "mat" else (".hdf5", ".h5")
     if output.suffix not in suffixes:
         raise UserError(f"output: expected a name that ends in {' or '.join(suffixes)}, got {output}")
     if output.exists():
         raise UserError(f"output: {output} is there already; remove it or choose another name")
+    if settings.solver.layout != "mat" and importlib.util.find_spec("h5py") is None:
+        raise UserError(f"{output}: HDF5 files need h5py (pip install pare-kernels[hdf5])")
     folder = output.with_name(output.name + ".pieces")
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / "settings.json"
@@ -134,7 +140,7 @@ def generate(settings: Settings, output: Path, *, jobs: int = 1, part: tuple[int
     write = write_mat if settings.solver.layout == "mat" else write_hdf5
     with replacing(output) as aside:
         write(aside, settings, paths)
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)  # another part may have put the file together at the same moment
     return True
 
 

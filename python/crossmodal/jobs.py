@@ -94,11 +94,6 @@ class Job:
         return variables, [sys.executable, "-c", TRAIN, "--config", str(self.beside(".yaml"))]
 
 
-def cpu_cores() -> int:
-    """CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class Running:
     """A run at work, whose log is read as it grows.
 

@@ -6,6 +6,7 @@ Nothing here imports torch, which takes seconds: help and misspelled options are
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 SPLITS = ("train", "validation", "test")
@@ -20,6 +21,11 @@ EQUATIONS = (
     "navier_stokes_1d",
     "shallow_water",
 )
+
+
+def cpu_cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def evaluate() -> argparse.ArgumentParser:

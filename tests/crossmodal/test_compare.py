@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from crossmodal import compare, jobs, plans
+from crossmodal import compare, jobs, parsers, plans
 from crossmodal.errors import UserError
 from crossmodal.settings import Config
 from crossmodal.training.folder import RunFolder
@@ -397,4 +397,4 @@ def test_wrong_words(tmp_path):
         compare.main(["--methods", "nfd"])
     with pytest.raises(UserError, match=r"^jobs: expected a positive number, got 0"):
         compare.main(["--jobs", "0"])
-    assert jobs.cpu_cores() >= 1
+    assert parsers.cpu_cores() >= 1

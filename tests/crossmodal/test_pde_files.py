@@ -134,6 +134,7 @@ def test_transient_is_another_field_of_the_same_medium(tmp_path):
         (("burgers", "--samples", 0), "samples: expected a whole number >= 1, got 0"),
         (("burgers", "--resolution", 4), "resolution: expected a whole number >= 16, got 4"),
         (("burgers", "--transient"), "only darcy has a transient form"),
+        (("burgers", "--jobs", 0), "jobs: expected a positive number, got 0"),
         (("burgers", "--part", "3/2"), "part: expected I/N with I from 1 to N"),
         (("burgers", "--part", "one"), "part: expected I/N"),
         (("darcy_flow",), "expected a name that ends in .mat"),
@@ -156,3 +157,10 @@ def test_nothing_is_overwritten(tmp_path, capsys):
     assert call(*options, "--part", "1/2") == 0
     assert call(*options, "--seed", 1) != 0
     assert "holds pieces of another file" in capsys.readouterr().err
+
+
+def test_without_h5py_nothing_is_computed_in_vain(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(engine.importlib.util, "find_spec", lambda name: None)
+    assert call("burgers", "-o", tmp_path / "out.h5") != 0
+    assert "HDF5 files need h5py" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

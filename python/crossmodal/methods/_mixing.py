@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from crossmodal.errors import UserError
 from crossmodal.methods.base import Method
-from crossmodal.methods.finetuning import build
+from crossmodal.methods.finetuning import build, load_source
 from crossmodal.values import Count, NotNegative
 
 if TYPE_CHECKING:
@@ -78,17 +78,7 @@ class MixingMethod(Method):
         return build(task, config)
 
     def objective(self, task, model: FineTuned, config) -> Mixing:
-        from crossmodal import sources
-
-        encoder = model.encoder
-        source = sources.load(
-            config.source.name,
-            encoder=encoder,
-            num_tokens=encoder.num_tokens,
-            limit=config.source.limit,
-            seed=config.split.seed,
-        )
-        return self.mixing(task, model, source, config)
+        return self.mixing(task, model, load_source(model, config), config)
 
     def mixing(self, task, model: FineTuned, source, config) -> Mixing:
         """The objective, with its source."""

@@ -10,6 +10,7 @@ from crossmodal.methods.base import Method, get, register
 
 if TYPE_CHECKING:
     from crossmodal.models.finetuned import FineTuned
+    from crossmodal.sources import Source
 
 
 def build(task, config) -> FineTuned:
@@ -47,6 +48,24 @@ def build(task, config) -> FineTuned:
     if config.model.activation_checkpointing:
         encoder.enable_activation_checkpointing()
     return FineTuned(encoder, task.kind, task.num_outputs, task.output_shape if task.kind == "dense" else None)
+
+
+def load_source(model: FineTuned, config) -> Source:
+    """The samples of the pretraining modality that the settings name, as the model's encoder takes them.
+
+    Raises:
+        UserError: see `sources.load`.
+    """
+    from crossmodal import sources
+
+    encoder = model.encoder
+    return sources.load(
+        config.source.name,
+        encoder=encoder,
+        num_tokens=encoder.num_tokens,
+        limit=config.source.limit,
+        seed=config.split.seed,
+    )
 
 
 @dataclass

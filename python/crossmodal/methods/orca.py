@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from crossmodal.methods.base import Method, register
-from crossmodal.methods.finetuning import build
+from crossmodal.methods.finetuning import build, load_source
 from crossmodal.values import Count, Positive
 
 if TYPE_CHECKING:
@@ -55,17 +55,9 @@ class ORCA(Method):
         return build(task, config)
 
     def objective(self, task, model: FineTuned, config) -> Aligned:
-        from crossmodal import sources
         from crossmodal.methods._alignment import Aligned, Alignment
 
-        encoder = model.encoder
-        source = sources.load(
-            config.source.name,
-            encoder=encoder,
-            num_tokens=encoder.num_tokens,
-            limit=config.source.limit,
-            seed=config.split.seed,
-        )
+        source = load_source(model, config)
         return Aligned(task, Alignment(task, source, config.options, config.split.seed))
 
     def fit(self, run) -> FineTuned:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from crossmodal.models.base import Model
 
-NEVER = 100.0  # minus this is the logit of what is not to be
+CERTAIN = 100.0  # logit of a label that all training samples have; with a minus, of one that none has
 
 
 class Linear(Model, name="linear"):
@@ -60,13 +60,13 @@ def solve(
         fitted = RidgeCV(alphas=np.logspace(-3, 3, 13)).fit(x, y)
         return fitted.coef_.reshape(outputs, -1), np.reshape(fitted.intercept_, outputs)
     classifier = LogisticRegression(C=strength, max_iter=5000)
-    weight, bias = np.zeros((outputs, x.shape[1])), np.full(outputs, -NEVER)
+    weight, bias = np.zeros((outputs, x.shape[1])), np.full(outputs, -CERTAIN)
     if kind == "multilabel":
         for label, one in enumerate(OneVsRestClassifier(classifier).fit(x, y).estimators_):
             if hasattr(one, "coef_"):
                 weight[label], bias[label] = one.coef_[0], one.intercept_[0]
             else:  # of a label that all samples have, or none
-                bias[label] = NEVER * (2 * one.predict(x[:1])[0] - 1)
+                bias[label] = CERTAIN * (2 * one.predict(x[:1])[0] - 1)
         return weight, bias
     fitted = classifier.fit(x, y)
     own, own_bias = fitted.coef_, fitted.intercept_
