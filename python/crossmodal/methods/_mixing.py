@@ -31,6 +31,8 @@ class MixingOptions:
             source class whose mean token is nearest to that of the target class (each class has one of its own, as far as they go).
         labels: `separate` heads for target and source classes, or one softmax over all of them, `joint` (classification).
         mix_weight: factor on the whole loss of the mixed samples.
+        control: takes from the source what it could teach, to see whether that matters: its labels are shuffled among its samples, or
+            its tokens are Gaussian noise, of the mean and deviation that each dimension has over real ones (null: neither).
     """
 
     schedule: Literal["constant", "linear", "exponential", "piecewise"] = "linear"
@@ -41,6 +43,7 @@ class MixingOptions:
     partners: Literal["random", "nearest", "class"] = "random"
     labels: Literal["separate", "joint"] = "separate"
     mix_weight: NotNegative = 1.0
+    control: Literal["shuffled_labels", "gaussian_tokens"] | None = None
 
     section = ""  # as the keys begin in files and on the command line
 

@@ -8,6 +8,7 @@ softmax over the classes of target and source, and all three losses are its cros
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ from crossmodal.scoring import losses, metrics
 from crossmodal.training.objective import Objective, Position
 from crossmodal.training.selection import EpochSelection
 
+STATISTICS = 256  # Source samples from which the mean and deviation of Gaussian tokens are.
 PICTURED = 4  # Training samples whose replaced patches are kept for the picture.
 
 
@@ -51,7 +53,18 @@ class Mixing(Objective):
 
     def __init__(self, task, model: FineTuned, source: sources.Source, options: MixingOptions) -> None:
         super().__init__(task)
-        self.options, self.source, self.description = options, source, source.description
+        self.description = source.description
+        if options.control is not None:
+            self.description += f" CONTROL: {options.control.replace('_', ' ')}."
+        if options.control == "shuffled_labels":
+            order = torch.from_numpy(np.random.default_rng(0).permutation(len(source)))
+            source = dataclasses.replace(source, labels=source.labels[order])
+        if options.control == "gaussian_tokens":
+            with torch.no_grad():
+                tokens = model.embed_source(source.inputs[:STATISTICS]).flatten(0, 1)
+            self.register_buffer("token_mean", tokens.mean(0))
+            self.register_buffer("token_deviation", tokens.std(0))
+        self.options, self.source = options, source
         self.source_head = PooledHead(model.encoder.feature_width, len(source.class_names))
         self.tokens = model.encoder.num_tokens
         self.patches = self.most(model)
@@ -90,6 +103,9 @@ class Mixing(Objective):
         tokens = model.embed(batch.x)
         source = batch.extras["source"] if self.companions else self._partners(tokens, batch, position)
         source_tokens = model.embed_source(source.x).to(tokens.dtype)
+        if self.options.control == "gaussian_tokens":
+            noise = draws(position, "tokens", source_tokens.shape, "standard_normal").to(tokens)
+            source_tokens = self.token_mean + self.token_deviation * noise
         mixed = self.mix(model, batch, tokens, source_tokens, position)
         features = model.body(torch.cat([tokens, mixed.tokens]))
         clean, blend = model.predict_from(features).chunk(2)
@@ -160,7 +176,7 @@ class Mixing(Objective):
         return found
 
     def _partners(self, tokens: Tensor, batch: Batch, position: Position) -> Batch:
-        rows = self.partners.choose(tokens.detach(), batch, draws(position, "partners", len(batch)))
+        rows = self.partners.choose(tokens.detach(), batch, draws(position, "partners", (len(batch),)))
         return self.source.read(rows.cpu()).to(tokens.device)
 
     def _pictured(self, epochs: int) -> set[int]:
@@ -180,8 +196,9 @@ class Mixing(Objective):
                 self.notes.setdefault(what, {})[f"{position.epoch + 1}/{row}"] = value
 
 
-def draws(position: Position, what: str, count: int) -> Tensor:
-    """A uniform number in [0, 1] for each row of a process's batch, float32 (count,)."""
+def draws(position: Position, what: str, shape: tuple[int, ...], kind: str = "random") -> Tensor:
+    """Numbers for the rows of a process's batch, float32 of that shape: uniform from 0 to 1, or of the `kind` that numpy's
+    generators have."""
     generator = np.random.default_rng(seeds.derive(position.seed, what, position.epoch, position.batch))
-    drawn = generator.random(position.first + count)
+    drawn = getattr(generator, kind)((position.first + shape[0], *shape[1:]))
     return torch.from_numpy(drawn[position.first :]).float()

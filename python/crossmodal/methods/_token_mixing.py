@@ -40,7 +40,7 @@ class TokenCutMix(Mixing):
     def mix(self, model: FineTuned, batch: Batch, tokens: Tensor, source_tokens: Tensor, position: Position) -> Mixed:
         inside = torch.ones(len(batch), *self.grid, dtype=torch.bool)
         for axis, (size, side) in enumerate(zip(self.grid, self.block(position), strict=True)):
-            first = pick(draws(position, f"cut {axis}", len(batch)), size - side + 1).unsqueeze(1)
+            first = pick(draws(position, f"cut {axis}", (len(batch),)), size - side + 1).unsqueeze(1)
             place = torch.arange(size)
             covered = (place >= first) & (place < first + side)
             inside &= covered.view(len(batch), *(size if other == axis else 1 for other in range(len(self.grid))))

@@ -73,7 +73,7 @@ SOURCES = {
     ),
     "photographs": BuiltIn(
         "image",
-        f"crops of scikit-image's photographs, by photograph (11 classes); for image encoders ({photographs.COMMAND})",
+        "crops of scikit-image's photographs, by photograph (11 classes); for image encoders (pip install --no-deps scikit-image)",
         photographs.load,
     ),
     "digits": BuiltIn("image", "scikit-learn's handwritten digits (10 classes); for image encoders", images.digits),

@@ -6,15 +6,13 @@ taken whose page says that they are in the public domain or under CC0.
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 
-from crossmodal.errors import UserError
+from crossmodal.files import package_file
 from crossmodal.sources.images import LabelledImages, read_image
 
-COMMAND = "pip install --no-deps scikit-image"
 FILES = (
     "astronaut.png",
     "brick.png",
@@ -38,7 +36,7 @@ def load() -> LabelledImages:
     Raises:
         UserError: scikit-image is not installed.
     """
-    folder = _folder()
+    folder = package_file("scikit-image", "data", needed_by="source 'photographs'", module="skimage")
     rng = np.random.default_rng(0)
     names = tuple(Path(file).stem for file in FILES)
     items = []
@@ -50,11 +48,3 @@ def load() -> LabelledImages:
             top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
             items.append(photograph[top : top + side, left : left + side])
     return LabelledImages(tuple(items), tuple(np.repeat(names, CROPS).tolist()), names, "photographs")
-
-
-def _folder() -> Path:
-    spec = importlib.util.find_spec("skimage")  # finds the package without running its code
-    folder = Path(spec.origin).parent / "data" if spec is not None and spec.origin else None
-    if folder is None or not all((folder / file).is_file() for file in FILES):
-        raise UserError(f"source 'photographs' needs the files of a package that is not installed: {COMMAND}")
-    return folder

@@ -41,7 +41,7 @@ def test_a_step_by_hand(model, batch, mixing, method, k):
     if method == "mixup":
         mixed = (1 - lam) * z + lam * z_s
     else:
-        first = [int(u * (TOKENS - k + 1)) for u in draws(NOISY, "cut 0", B)]
+        first = [int(u * (TOKENS - k + 1)) for u in draws(NOISY, "cut 0", (B,))]
         mixed = z.clone()
         for row, start in enumerate(first):
             mixed[row, start : start + k] = z_s[row, start : start + k]
@@ -139,6 +139,40 @@ def test_joint_labels_are_one_softmax(model, batch, mixing):
     soft = 0.75 * one_hot(batch.y, 7) + 0.25 * one_hot(3 + batch.extras["source"].y, 7)
     expected = ce(clean, batch.y, reduction="none") + 0.5 * ce(blend, soft, reduction="none")
     torch.testing.assert_close(objective.losses(model, batch, NOISY)["loss"], expected)
+
+
+def test_shuffled_labels_are_those_of_other_samples(model, source, mixing):
+    objective = mixing("mixup", control="shuffled_labels")
+    shuffled = objective.companions["source"]
+    assert torch.equal(shuffled.inputs, source.inputs)
+    assert not torch.equal(shuffled.labels, source.labels)
+    assert torch.equal(shuffled.labels.sort().values, source.labels.sort().values)
+    assert "shuffled labels" in objective.description
+
+
+@pytest.mark.parametrize("method", ["pare", "mixup"])
+def test_gaussian_tokens_say_nothing_of_the_source(model, source, batch, mixing, rows_of, method):
+    """They have the mean and deviation of real tokens by dimension, and a row's are its own, in whichever process it is."""
+    objective = mixing(method, control="gaussian_tokens", schedule="constant", start=3)
+    seen = []
+    mix = objective.mix
+    objective.mix = lambda model, batch, tokens, source, position: (
+        seen.append(source.detach()) or mix(model, batch, tokens, source, position)
+    )
+    whole = objective.losses(model, batch, NOISY)["loss"]
+    part = objective.losses(model, rows_of(batch, 2, B), replace(NOISY, first=2))["loss"]
+    torch.testing.assert_close(part, whole[2:])
+    torch.testing.assert_close(seen[1], seen[0][2:])
+    other = replace(source, inputs=source.inputs.flip(1), labels=source.labels)
+    batch.extras["source"] = other.read(torch.arange(B))
+    torch.testing.assert_close(objective.losses(model, batch, NOISY)["loss"], whole)
+    real = model.embed_source(source.inputs).detach().flatten(0, 1)
+    drawn = torch.cat(
+        [objective.losses(model, batch, replace(NOISY, batch=i)) and seen[-1] for i in range(200)]
+    ).flatten(0, 1)
+    error = real.std(0) / len(drawn) ** 0.5
+    assert ((drawn.mean(0) - real.mean(0)).abs() < 5 * error).all()
+    torch.testing.assert_close(drawn.std(0), real.std(0), rtol=0.05, atol=0)
 
 
 def test_nearest_partners_are_drawn_among_the_nearest(model, source, mixing):

