@@ -31,8 +31,8 @@ class MixingOptions:
             source class whose mean token is nearest to that of the target class (each class has one of its own, as far as they go).
         labels: `separate` heads for target and source classes, or one softmax over all of them, `joint` (classification).
         mix_weight: factor on the whole loss of the mixed samples.
-        control: takes from the source what it could teach, to see whether that matters: its labels are shuffled among its samples, or
-            its tokens are Gaussian noise, of the mean and deviation that each dimension has over real ones (null: neither).
+        control: takes from the source what it could teach, to see whether that matters: its labels are shuffled among its samples,
+            or its tokens are Gaussian noise, of the mean and deviation that each dimension has over real ones (null: neither).
     """
 
     schedule: Literal["constant", "linear", "exponential", "piecewise"] = "linear"
