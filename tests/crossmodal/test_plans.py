@@ -11,7 +11,7 @@ from crossmodal.errors import UserError
 from crossmodal.methods import METHODS
 from tests.crossmodal.runs import ROOT
 
-TABLES = sorted((ROOT / "benchmarks" / "tables").glob("*.yaml"))
+TABLES = sorted(file for file in (ROOT / "benchmarks").glob("*/*.yaml") if file.name != "recipe.yaml")
 
 
 def read(folder: Path, text: str | None = None, *, tasks=None, methods=None, seeds=None, rest=()) -> plans.Plan:

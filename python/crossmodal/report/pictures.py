@@ -189,7 +189,8 @@ def comparison(found: dict[str, dict[str, Any]]) -> Figure:
         found: by the name of each task, what `tables.summarise` gives.
     """
     widest = max(sum(row["seeded"] for row in table["methods"].values()) for table in found.values())
-    figure, panels = _panels(len(found), (1.6 + 1.4 * widest, 3.4))
+    few = widest <= 4  # as many as have their names side by side
+    figure, panels = _panels(len(found), (1.6 + (1.4 if few else 0.5) * max(widest, 1), 3.4))
     colors = _colors(table["methods"] for table in found.values())
     for (task, table), axis in zip(found.items(), panels, strict=True):
         seeded = {name: row for name, row in table["methods"].items() if row["seeded"]}
@@ -202,7 +203,8 @@ def comparison(found: dict[str, dict[str, Any]]) -> Figure:
             if name not in seeded and row["mean"] is not None:
                 axis.axhline(row["mean"], color="0.4", linestyle="--", linewidth=0.9, label=row["label"])
                 axis.legend(fontsize="small")
-        axis.set_xticks(range(len(seeded)), list(map(_short, seeded)), rotation=30 if widest > 4 else 0)
+        names = {} if few else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+        axis.set_xticks(range(len(seeded)), list(map(_short, seeded)), **names)
         axis.set(ylabel=f"test {table['label']}", title=task, ylim=(0, None))
     return figure
 
