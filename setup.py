@@ -39,6 +39,7 @@ TEST = [
     "mpmath>=1.3",
     "mypy>=1.13",
     "ninja",
+    "pooch>=1.8",
     "pybind11>=2.13",
     "pytest>=8",
     "pytest-benchmark>=5",
@@ -123,6 +124,7 @@ setup(
     extras_require={
         "test": TEST,
         "cluster": ["submitit>=1.5"],
+        "download": ["pooch>=1.8"],
         "fno": ["neuraloperator>=2.0"],
         "hdf5": ["h5py>=3.11"],
         "tensorboard": ["tensorboard>=2.15"],
@@ -134,6 +136,7 @@ setup(
             "pare-evaluate = crossmodal.cli:evaluate",
             "pare-compare = crossmodal.cli:compare",
             "pare-generate = crossmodal.cli:generate",
+            "pare-miniature = crossmodal.cli:miniature",
         ]
     },
     **cpp_kernels(),

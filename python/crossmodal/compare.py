@@ -135,7 +135,8 @@ def report(
     else:
         text = grid.markdown(found)
         whole = "\n".join([text, *details])
-    elsewhere = published.markdown(None if all_published else [task.name for task in plan.tasks])
+    real = [label for label, table in found.tasks.items() if not table["miniature"]]
+    elsewhere = published.markdown(None if all_published else [task.name for task in plan.tasks if task.label in real])
     elsewhere = elsewhere and f"\n{elsewhere}"
     for suffix, content in (
         (".md", whole + elsewhere),

@@ -63,6 +63,29 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def adding(folder: Path) -> Iterator[Path]:
+    """A temporary folder, whose content is moved into `folder` when the block ends well, else removed.
+
+    Raises:
+        UserError: a file of that name is there already; nothing is moved then.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".adding-", dir=folder) as name:
+        aside = Path(name)
+        yield aside
+        entries = sorted(aside.rglob("*"))
+        places = {entry: folder / entry.relative_to(aside) for entry in entries}
+        for entry, place in places.items():
+            if place.exists() and not (entry.is_dir() and place.is_dir()):
+                raise UserError(f"{place} is there already; move it away, or choose another folder")
+        for entry, place in places.items():
+            if entry.is_dir():
+                place.mkdir(exist_ok=True)
+            else:
+                entry.replace(place)
+
+
+@contextlib.contextmanager
 def writing(path: Path | str) -> Iterator[None]:
     """Makes an OSError, with the name of the file, of what torch and safetensors raise when a file cannot be written."""
     try:

@@ -1,4 +1,5 @@
-"""Command lines of evaluate, predict, compare and generate; train's is made of its settings, see `parsing`.
+"""Command lines of evaluate, predict, compare, generate and miniature, and of `train.py --download`; the rest of train's is made
+of its settings, see `parsing`.
 
 Nothing here imports torch, which takes seconds: help and misspelled options are answered at once.
 """
@@ -26,6 +27,14 @@ EQUATIONS = (
 def cpu_cores() -> int:
     """CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def download() -> argparse.ArgumentParser:
+    """Of `train.py --download`."""
+    parser = argparse.ArgumentParser(prog="train.py", description="Fetch the public files of a task.")
+    parser.add_argument("--download", metavar="TASK", required=True, help="whose files to fetch")
+    parser.add_argument("--data_dir", type=Path, required=True, help="folder to put them into")
+    return parser
 
 
 def evaluate() -> argparse.ArgumentParser:
@@ -131,4 +140,19 @@ def generate() -> argparse.ArgumentParser:
         help="compute every N-th piece alone, from the I-th on, for machines that share a folder; the last to end writes the file",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help=".hdf5, .h5 or, of darcy_flow, .mat to write")
+    return parser
+
+
+def miniature() -> argparse.ArgumentParser:
+    """Of `miniature.py`."""
+    parser = argparse.ArgumentParser(
+        prog="miniature.py",
+        description="Make a small set in the public format of a task, for trying, testing and teaching: no result on it stands "
+        "for the real task.",
+    )
+    parser.add_argument("task", help="a task that reads public files (train.py --list names them)")
+    parser.add_argument("--seed", type=int, default=0, help="with it the files are the same anywhere (default: 0)")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="folder to write into, the --data_dir of train.py"
+    )
     return parser

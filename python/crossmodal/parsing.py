@@ -157,13 +157,15 @@ def _help(known: dict[str, Key], method: str) -> str:
     """What `--help` prints."""
     parser = argparse.ArgumentParser(
         prog="train.py",
-        usage="%(prog)s [--list] [--task TASK] [--method METHOD] [--config FILE] [--KEY VALUE ...]",
+        usage="%(prog)s [--list] [--task TASK] [--method METHOD] [--config FILE] [--KEY VALUE ...]\n"
+        "       %(prog)s --download TASK --data_dir DIR",
         description="Fine-tune a pretrained encoder on a modality it never saw. --list names tasks, methods, encoders, "
         "sources, losses and metrics. Defaults are those of the task; files given with --config go before them, the "
         "command line before both.",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=110),
     )
     parser.add_argument("--print_config", action="store_true", help="print all settings and end")
+    parser.add_argument("--download", metavar="TASK", help="fetch the public files of a task into --data_dir and end")
     parser.add_argument("--config", metavar="FILE", help="YAML file with settings; keys as below")
     groups = {"": parser}
     for name, key in known.items():

@@ -212,6 +212,7 @@ def summarise(run: Run, test: Evaluation) -> dict[str, Any]:
         "seed": config.seed,
         "kind": task.kind,
         "protocol": task.protocol,
+        "miniature": task.miniature,
         "rollout_steps": task.steps,
         "loss": task.loss,
         "metric": task.metric,

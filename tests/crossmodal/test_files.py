@@ -6,6 +6,7 @@ import stat
 import pytest
 
 from crossmodal import files
+from crossmodal.errors import UserError
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
@@ -37,3 +38,24 @@ def test_json_has_no_word_for_nan(tmp_path):
 def test_digest(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert files.digest(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_what_is_added_to_a_folder_is_added_whole_or_not_at_all(tmp_path):
+    def add(text):
+        with files.adding(tmp_path / "to") as aside:
+            (aside / "in").mkdir()
+            for name in ("in/one", "two"):
+                (aside / name).write_text(text)
+            if text == "stop":
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        add("stop")
+    assert list((tmp_path / "to").iterdir()) == []
+    (tmp_path / "to/in").mkdir()
+    (tmp_path / "to/in/mine").write_text("stays")
+    add("first")
+    assert {path.name for path in (tmp_path / "to").rglob("*")} == {"in", "mine", "one", "two"}
+    with pytest.raises(UserError, match=r"in/one is there already"):
+        add("second")
+    assert (tmp_path / "to/two").read_text() == "first"

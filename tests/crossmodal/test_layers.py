@@ -24,6 +24,7 @@ LAYERS = [
     ["evaluate", "jobs"],
     ["plans"],
     ["compare", "generate"],
+    ["miniature"],
     ["cli"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -64,6 +64,9 @@ def train(argv: list[str] | None = None) -> int:
             if "--list" in arguments:
                 print(listing())
                 return
+            if any(word.partition("=")[0] == "--download" for word in arguments):
+                _download(arguments)
+                return
             from crossmodal import parsing
 
             settings = parsing.parse(arguments)
@@ -71,6 +74,14 @@ def train(argv: list[str] | None = None) -> int:
         run.train(settings)
 
     return _main(action)
+
+
+def _download(arguments: list[str]) -> None:
+    told = parsers.download().parse_args(arguments)
+    from crossmodal import tasks
+    from crossmodal.data import download
+
+    download.fetch(told.download, tasks.base.entry(told.download).files, told.data_dir)
 
 
 def listing() -> str:
@@ -115,3 +126,4 @@ predict = _program("predict", "predictions of a finished run for new data")
 evaluate = _program("evaluate", "the figure of a finished run, computed again")
 compare = _program("compare", "tasks x methods x seeds, one table")
 generate = _program("generate", "solutions of an equation, as PDEBench stores them")
+miniature = _program("miniature", "a small set in the public format of a task")

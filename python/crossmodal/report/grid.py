@@ -106,6 +106,7 @@ class Grid:
             left = [self.label(name) for name in self.methods if name not in self.ranks]
             without = f"; without {', '.join(left)}, not in all of them" if left else ""
             lines.append(f"Ranks are of the means, over {len(self.tasks)} tasks (1: lowest error){without}.")
+        lines += [f"{task} is {tables.MINIATURE}." for task, table in self.tasks.items() if table.get("miniature")]
         return lines + self.gaps()
 
     def gaps(self) -> list[str]:

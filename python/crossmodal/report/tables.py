@@ -12,6 +12,7 @@ from crossmodal.report.statistics import paired
 from crossmodal.scoring import metrics
 from crossmodal.training.progress import duration
 
+MINIATURE = "a miniature: no result on it stands for the real task"
 BASELINE = "nft"  # to which others are compared, seed by seed
 
 
@@ -42,6 +43,8 @@ def closing_table(results: dict[str, Any], select: str) -> str:
             f"weights of epoch {results['best_epoch']} of {results['epochs']} (select: {select}); "
             f"{results['steps']} steps in {duration(results['seconds'])}"
         )
+    if results.get("miniature"):
+        lines.append(f"{results['task']} is {MINIATURE}")
     return "\n".join(lines)
 
 
@@ -93,6 +96,7 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
             "baseline": BASELINE,
             "seeds": sorted(seeds or {first["seed"]}),
             "samples": first["samples"]["test"],
+            "miniature": first.get("miniature", False),
             "methods": rows,
         }
     )
@@ -122,6 +126,8 @@ def render(table: dict[str, Any]) -> str:
         lines.append(
             "Bold: lower than every other, each paired t-test over the seeds at p < 0.05 after Holm's correction for all of them."
         )
+    if table.get("miniature"):
+        lines.append(f"{table['task']} is {MINIATURE}.")
     undefined = [name for name, row in table["methods"].items() if None in row["errors"]]
     if undefined:
         lines.append(f"No mean of {', '.join(undefined)}: test {table['metric']} is NaN in at least one run.")

@@ -78,6 +78,7 @@ def load(
         kind=kind,
         protocol=protocol or entry.protocols[0],
     )
+    miniature = base.check_files(name, options.data_dir)
 
     def read() -> RawTask:
         raw = entry.loader(options)
@@ -85,6 +86,9 @@ def load(
         return replace(raw, **{key: value for key, value in told.items() if value is not None})
 
     task = _assemble(name, read, validation_fraction, split_seed, train_size)
+    if miniature:
+        said = "warning: these data are a miniature: no result on them stands for the real task."
+        task = replace(task, miniature=True, description=f"{task.description}\n{said}")
     if augment:
         moving = [one for one in augment if one != "noise"]
         if task.kind == "dense" and moving:

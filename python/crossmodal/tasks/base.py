@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from crossmodal.data.dataset import ArrayLike, Dataset
+from crossmodal.data.download import Remote, marker, missing
 from crossmodal.data.normalizer import Normalizer
 from crossmodal.errors import UserError
 from crossmodal.naming import unknown
@@ -48,6 +49,7 @@ class Task:
         description: what was read, inferred and done, in words.
         fingerprint: hash of the data as they were read, before any split or normalisation, and of the names and the scaling that
             came with them.
+        miniature: whether the data are a small set made here, on which no result stands for the real task.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Task:
     class_values: tuple[int | str, ...] = ()
     protocol: str = "default"
     steps: int = 0
+    miniature: bool = False
 
     @property
     def metric(self) -> str:
@@ -164,13 +167,19 @@ class Entry:
     summary: str
     own_data: bool
     protocols: tuple[str, ...]
+    files: tuple[Remote, ...]
 
 
 REGISTRY: dict[str, Entry] = {}
 
 
 def register(
-    name: str, summary: str, *, own_data: bool = False, protocols: tuple[str, ...] = ("default",)
+    name: str,
+    summary: str,
+    *,
+    own_data: bool = False,
+    protocols: tuple[str, ...] = ("default",),
+    files: tuple[Remote, ...] = (),
 ) -> Callable[[Loader], Loader]:
     """Decorator that makes a loader known as task ``name``.
 
@@ -178,6 +187,7 @@ def register(
         summary: one line for ``--list``.
         own_data: the task reads the user's own ``data`` and ``kind``; the others refuse these options.
         protocols: ways in which it can be evaluated, the usual one first.
+        files: public files that it reads, below `data_dir`; the loader is called when all of them are there.
 
     Raises:
         ValueError: the name is taken, or there is no such protocol.
@@ -188,7 +198,7 @@ def register(
     def decorate(loader: Loader) -> Loader:
         if name in REGISTRY:
             raise ValueError(f"task {name!r} is registered already")
-        REGISTRY[name] = Entry(loader, summary, own_data, protocols)
+        REGISTRY[name] = Entry(loader, summary, own_data, protocols, files)
         return loader
 
     return decorate
@@ -213,3 +223,22 @@ def entry(name: str) -> Entry:
 def protocols(name: str) -> tuple[str, ...]:
     """Ways in which a task can be evaluated, the usual one first."""
     return entry(name).protocols
+
+
+def check_files(name: str, data_dir: Path | None) -> bool:
+    """Whether the files of a task are a miniature, after a look at whether they are where its loader looks for them.
+
+    Raises:
+        UserError: they are not there; the message says how to get them.
+    """
+    files = entry(name).files
+    absent = missing(files, data_dir) if data_dir else files
+    if absent:
+        shown = ", ".join(file.path for file in absent[:4]) + (", ..." if len(absent) > 4 else "")
+        where = f"{data_dir} lacks {shown}" if data_dir else f"it reads {shown} below the folder --data_dir"
+        folder = data_dir or "DIR"
+        raise UserError(
+            f"data_dir: task {name!r} needs public files, and {where}. Fetch them with `python python/train.py --download "
+            f"{name} --data_dir {folder}`, or make a small set to try it with: `python python/miniature.py {name} -o {folder}`"
+        )
+    return bool(files) and marker(name, data_dir).exists()
