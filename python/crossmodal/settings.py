@@ -192,7 +192,8 @@ class Config:
             bce_with_logits.
         metric: what is measured, one or several separated by commas, of which the first chooses the epoch; `--list` names them,
             each with its kinds of target (null: first accuracy for classification, auroc for multilabel and masks, rmse for
-            regression, relative_l2 for dense). With groups, NAME_per_group and NAME_of_groups too.
+            regression, relative_l2 for dense). With groups, NAME_per_group, NAME_of_groups and NAME_of_group_logits too;
+            NAME_per_1024 averages the figures of so many samples at a time.
         protocol: how a task is evaluated that has several ways (null: its usual one).
         augment: changes of training samples, drawn anew in every epoch: `flip` (images), `shift`, `noise`, separated by commas.
         output_dir: folder of the run (null: `runs/<task>-<method>-<seed>`).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -38,9 +39,15 @@ def cross_entropy(output: Tensor, target: Tensor, mask: Tensor | None = None) ->
     return F.cross_entropy(output.float(), target, reduction="none")
 
 
-def bce_with_logits(output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Binary cross entropy, mean over a sample's labels or pixels; output logits and target in [0, 1], both (B, ...)."""
-    return _mean(F.binary_cross_entropy_with_logits(output.float(), target.float(), reduction="none"), mask)
+def bce_with_logits(output: Tensor, target: Tensor, mask: Tensor | None = None, positive: float = 1.0) -> Tensor:
+    """Binary cross entropy, mean over a sample's labels or pixels; output logits and target in [0, 1], both (B, ...).
+
+    positive: weight of the part that pulls a logit up, where the target is above 0.
+    """
+    weight = None if positive == 1 else torch.tensor(positive, device=output.device)
+    return _mean(
+        F.binary_cross_entropy_with_logits(output.float(), target.float(), reduction="none", pos_weight=weight), mask
+    )
 
 
 def mse(output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -74,6 +81,15 @@ def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
 LOSSES: dict[str, Loss] = {
     "cross_entropy": Loss(cross_entropy, ("classification",), False, "softmax cross entropy"),
     "bce_with_logits": Loss(bce_with_logits, ("multilabel", "dense"), False, "binary cross entropy on logits"),
+    **{
+        f"bce_with_logits_{weight}": Loss(
+            partial(bce_with_logits, positive=float(weight)),
+            ("multilabel",),
+            False,
+            f"the same, in which a label that is there weighs {weight} times",
+        )
+        for weight in (4, 10)
+    },
     "mse": Loss(mse, ("regression", "dense"), False, "mean squared error of normalised values"),
     "relative_l2": Loss(relative_l2, ("regression", "dense"), True, "norm of the error over the norm of the target"),
 }

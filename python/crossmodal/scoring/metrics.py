@@ -4,13 +4,16 @@ A metric says of each sample a few numbers (`of_samples`) and makes one figure o
 is gone through in batches and divided among processes, and the figure is the same; parts of a split (groups, bootstrap samples)
 are scored by choosing among its samples' numbers. Averages of per-batch values would be wrong for most of them.
 
-Every metric has two more forms where samples belong to groups (recordings, clips, patients): `NAME_per_group` is the mean over
-the groups of the figure of each, `NAME_of_groups` scores the mean prediction of each group.
+Every metric has three more forms where samples belong to groups (recordings, clips, patients): `NAME_per_group` is the mean over
+the groups of the figure of each, `NAME_of_groups` scores the mean prediction of each group, `NAME_of_group_logits` for classes and
+labels that of its mean logits. `NAME_per_1024` is the mean over the figures of 1024 samples at a time, as public code has it that
+averages over batches: it hangs on their order, and the last few weigh as much as the others.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -45,6 +48,8 @@ class Metric:
         kinds: kinds of target it is made for; "mask" are dense targets from 0 to 1 with the loss bce_with_logits.
         description: one line.
         grouped: whether it also looks at `extras["group"]`.
+        pooled: of a metric that scores one prediction per group: the metric of these, and what makes their numbers of those of
+            the samples.
     """
 
     of_samples: Callable[[Tensor, Tensor, Tensor | None], dict[str, Tensor]]
@@ -53,6 +58,7 @@ class Metric:
     kinds: tuple[str, ...]
     description: str
     grouped: bool = False
+    pooled: tuple[Metric, Callable[[Numbers], Numbers]] | None = None
 
     def measure(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Numbers of the samples of a batch, on its device; outputs and batch.y in the data's own units."""
@@ -83,6 +89,9 @@ class Metric:
             Low and high; None where a bootstrap says nothing: for fewer than ten samples or groups, where all resamples
             agree, and where the figure itself is not finite.
         """
+        if self.pooled is not None:
+            metric, pool = self.pooled
+            return metric.interval(pool(numbers))
         if not math.isfinite(self.figure(numbers)):
             return None
         if self.figure is _accuracy:
@@ -164,6 +173,10 @@ def _macro_f1(numbers: Numbers) -> float:
     truth, found, both = _sums(numbers)
     total = truth + found
     return _mean(2 * both[total != 0] / total[total != 0])
+
+
+def _challenge2017_f1(numbers: Numbers) -> float:
+    return _macro_f1({name: numbers[name][:, :3] for name in ("truth", "found", "both")})
 
 
 def _iou(numbers: Numbers) -> float:
@@ -290,6 +303,13 @@ METRICS: dict[str, Metric] = {
         _counts, _balanced_accuracy, True, _CLASSES, "accuracy with every class weighing the same"
     ),
     "macro_f1": Metric(_counts, _macro_f1, True, _LABELS, "F1 (of masks: Dice), mean over classes, labels or channels"),
+    "challenge2017_f1": Metric(
+        _counts,
+        _challenge2017_f1,
+        True,
+        _CLASSES,
+        "F1, mean over the first three classes: of PhysioNet's challenge of 2017, whose fourth is noise",
+    ),
     "auroc": Metric(
         _ranks, _per_column(_area), True, _LABELS, "area under the ROC curve, mean over labels or channels"
     ),
@@ -310,26 +330,31 @@ METRICS: dict[str, Metric] = {
     "r2": Metric(_pairs, _r2, True, _VALUES, "coefficient of determination, mean over the values of a sample"),
 }
 
-PER_GROUP, OF_GROUPS = "_per_group", "_of_groups"
+PER_GROUP, OF_GROUPS, OF_GROUP_LOGITS = "_per_group", "_of_groups", "_of_group_logits"
+PER_CHUNK = re.compile(r"_per_([1-9]\d*)$")
 
 
 def get(name: str) -> Metric:
-    """The metric of that name, in one of its three forms.
+    """The metric of that name, in one of its forms.
 
     Raises:
         UserError: there is none; the nearest name is given.
     """
-    for suffix, form in ((PER_GROUP, _per_group), (OF_GROUPS, _of_groups)):
+    for suffix, form in ((PER_GROUP, _per_group), (OF_GROUPS, _of_groups), (OF_GROUP_LOGITS, _of_group_logits)):
         if name.endswith(suffix):
             return form(get(name.removesuffix(suffix)))
+    if chunk := PER_CHUNK.search(name):
+        return _per_chunk(get(name[: chunk.start()]), int(chunk[1]))
     if name not in METRICS:
         raise UserError(unknown("metric", name, METRICS))
     return METRICS[name]
 
 
 def plain_name(name: str) -> str:
-    """The metric without the ending that asks for groups."""
-    return name.removesuffix(PER_GROUP).removesuffix(OF_GROUPS)
+    """The metric without the ending that asks for one of its forms."""
+    for suffix in (PER_GROUP, OF_GROUPS, OF_GROUP_LOGITS):
+        name = name.removesuffix(suffix)
+    return PER_CHUNK.sub("", name)
 
 
 def _per_group(metric: Metric) -> Metric:
@@ -342,6 +367,17 @@ def _per_group(metric: Metric) -> Metric:
     return replace(metric, figure=figure, description=f"{metric.description}; mean over groups", grouped=True)
 
 
+def _per_chunk(metric: Metric, size: int) -> Metric:
+    def figure(numbers: Numbers) -> float:
+        total = len(next(iter(numbers.values())))
+        parts = [slice(start, start + size) for start in range(0, total, size)]
+        return float(
+            np.mean([metric.figure({name: values[part] for name, values in numbers.items()}) for part in parts])
+        )
+
+    return replace(metric, figure=figure, description=f"{metric.description}; mean over {size} samples at a time")
+
+
 def _of_groups(metric: Metric) -> Metric:
     """Classes and labels by mean probability, values by mean; the samples of a group have one target."""
     is_value = "regression" in metric.kinds
@@ -349,17 +385,45 @@ def _of_groups(metric: Metric) -> Metric:
     def of_samples(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         return {"outputs": outputs if is_value else _columns(outputs, targets)[1], "targets": targets}
 
-    def figure(numbers: Numbers) -> float:
-        groups, first, member = np.unique(numbers["group"], return_index=True, return_inverse=True)
-        targets = torch.from_numpy(numbers["targets"][first])
-        if not np.array_equal(numbers["targets"], numbers["targets"][first][member]):
+    def logits(mean: Tensor, targets: Tensor) -> Tensor:
+        if is_value or targets.ndim > 2:  # those of masks are probabilities
+            return mean
+        return mean.log() if targets.ndim == 1 else mean.logit()
+
+    return _scored_by_group(metric, of_samples, logits, "of the mean of each group")
+
+
+def _of_group_logits(metric: Metric) -> Metric:
+    """Classes and labels by mean logit; the samples of a group have one target."""
+
+    def of_samples(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+        return {"outputs": outputs.double(), "targets": targets}
+
+    return _scored_by_group(metric, of_samples, lambda mean, targets: mean, "of the mean logits of each group")
+
+
+def _scored_by_group(
+    metric: Metric, of_samples: Callable, logits: Callable[[Tensor, Tensor], Tensor], said: str
+) -> Metric:
+    """The metric of one prediction per group: the mean of its samples' outputs, as `logits` makes outputs of it."""
+
+    def pool(numbers: Numbers) -> Numbers:
+        _, first, member = np.unique(numbers["group"], return_index=True, return_inverse=True)
+        targets = numbers["targets"][first]
+        if not np.array_equal(numbers["targets"], targets[member]):
             raise UserError(
                 "metric: *_of_groups scores one prediction per group, but samples of a group differ in their target"
             )
-        mean = torch.from_numpy(np.stack([numbers["outputs"][member == one].mean(0) for one in range(len(groups))]))
-        if not is_value and targets.ndim <= 2:  # back to logits; those of masks are probabilities
-            mean = mean.log() if targets.ndim == 1 else mean.logit()
-        return metric(mean, targets)
+        order, sizes = np.argsort(member, kind="stable"), np.bincount(member)
+        sums = np.add.reduceat(numbers["outputs"][order], np.cumsum(sizes) - sizes)
+        mean = torch.from_numpy(sums / sizes.reshape(-1, *[1] * (sums.ndim - 1)))
+        return metric.numbers(logits(mean, torch.from_numpy(targets)), torch.from_numpy(targets))
 
-    said = f"{metric.description}; of the mean of each group"
-    return replace(metric, of_samples=of_samples, figure=figure, description=said, grouped=True)
+    return replace(
+        metric,
+        of_samples=of_samples,
+        figure=lambda numbers: metric.figure(pool(numbers)),
+        description=f"{metric.description}; {said}",
+        grouped=True,
+        pooled=(metric, pool),
+    )

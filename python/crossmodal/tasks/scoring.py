@@ -12,7 +12,7 @@ from crossmodal.data.dataset import ArrayLike
 from crossmodal.data.numeric import chunks
 from crossmodal.errors import UserError
 from crossmodal.scoring import losses, metrics
-from crossmodal.scoring.metrics import OF_GROUPS, PER_GROUP
+from crossmodal.scoring.metrics import PER_GROUP
 from crossmodal.tasks.base import DEFAULTS, RawTask
 
 RANKED = ("auroc", "mean_average_precision")  # which need samples with a class or label, and without
@@ -65,7 +65,7 @@ def loss_and_metrics(raw: RawTask, origin: str) -> tuple[str, tuple[str, ...]]:
             raise UserError(
                 f"{role}: {name} is made for {kinds}, but the target is {kind}{hint}; expected one of {', '.join(valid)}"
             )
-        if base != name and raw.group_train is None:
+        if base != name and metrics.get(name).grouped and raw.group_train is None:
             raise UserError(f"metric: {name} needs groups, which {origin} does not have (group_train, group_test)")
         return name
 
@@ -112,7 +112,7 @@ def _unscored(part: Part, raw: RawTask, metric: str) -> list[str]:
         scored = np.array([occurs[these].any(0) & fails[these].any(0) for these in rows])
         why = f"all its {what} occur always or never"
     elif name == "r2":
-        counts = sizes if apart is of else [len(of) if metric.endswith(OF_GROUPS) else len(part)]
+        counts = sizes if apart is of else [len(part) if metrics.get(metric).pooled is None else len(of)]
         scored = np.array(counts)[:, None] > 1
         why = "it has one sample" if apart is not of else "each of its groups has one sample"
     else:

@@ -16,6 +16,8 @@ def test_each_gives_one_number_per_sample():
     p = output.sigmoid()
     expected = -(target * p.log() + (1 - target) * (1 - p).log()).flatten(1).mean(1)
     torch.testing.assert_close(losses.get("bce_with_logits").per_sample(output, target), expected)
+    expected = -(4 * target * p.log() + (1 - target) * (1 - p).log()).flatten(1).mean(1)
+    torch.testing.assert_close(losses.get("bce_with_logits_4").per_sample(output, target), expected)
 
 
 def test_mse_and_relative_l2_by_hand():

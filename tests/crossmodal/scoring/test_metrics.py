@@ -291,3 +291,67 @@ def test_intervals_of_groups_draw_groups():
     narrow = plain.interval(numbers)
     wide = grouped.interval(numbers | {"group": group.numpy()})
     assert wide[1] - wide[0] > 2.5 * (narrow[1] - narrow[0])
+
+
+def test_chunks_are_scored_one_by_one_and_the_last_weighs_as_much():
+    from sklearn.metrics import f1_score, roc_auc_score
+
+    generator = torch.Generator().manual_seed(0)
+    outputs, targets = torch.randn(50, 4, generator=generator), torch.randint(0, 4, (50,), generator=generator)
+    parts = [slice(0, 16), slice(16, 32), slice(32, 48), slice(48, 50)]
+    right = (outputs.argmax(1) == targets).double()
+    assert metrics.get("accuracy_per_16")(outputs, targets) == pytest.approx(
+        np.mean([right[part].mean() for part in parts])
+    )
+    expected = [f1_score(targets[p], outputs[p].argmax(1), average="macro", zero_division=0) for p in parts]
+    assert metrics.get("macro_f1_per_16")(outputs, targets) == pytest.approx(np.mean(expected))
+    labels = torch.randint(0, 2, (50, 4), generator=generator)
+    labels[:16, 2] = 0  # without positives in one chunk, where the mean is over the others
+    scores = []
+    for part in parts[:3]:
+        here = [c for c in range(4) if 0 < labels[part, c].sum() < len(labels[part])]
+        scores.append(np.mean([roc_auc_score(labels[part, c], outputs[part, c]) for c in here]))
+    assert metrics.get("auroc_per_16")(outputs[:48], labels[:48]) == pytest.approx(np.mean(scores))
+
+
+@pytest.mark.parametrize("form", ["of_groups", "of_group_logits"])
+def test_groups_of_unequal_size_are_scored_by_their_mean(form):
+    """Against scikit-learn, over the mean probability or the mean logit of each group, however batches cut the groups."""
+    from sklearn.metrics import average_precision_score, f1_score
+
+    generator = torch.Generator().manual_seed(1)
+    group = torch.randint(0, 12, (60,), generator=generator)
+    outputs = torch.randn(60, 3, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, 2, (12, 3), generator=generator)
+    classes = torch.randint(0, 3, (12,), generator=generator)
+    present = group.unique()
+
+    def scored(name: str, targets: torch.Tensor) -> float:
+        metric = metrics.get(f"{name}_{form}")
+        batches = [
+            metric.measure(outputs[rows], Batch(targets[rows], targets[rows], rows, rows, {"group": group[rows]}))
+            for rows in torch.arange(60).split(7)
+        ]
+        numbers = {key: torch.cat([one[key] for one in batches]).numpy() for key in batches[0]}
+        assert metric.unit == "groups"
+        low, high = metric.interval(numbers)
+        assert low <= metric.figure(numbers) <= high
+        return metric.figure(numbers)
+
+    probability = outputs.sigmoid() if form == "of_groups" else outputs
+    mean = torch.stack([probability[group == one].mean(0) for one in present])
+    expected = average_precision_score(labels[present], mean, average="macro")
+    assert scored("mean_average_precision", labels[group]) == pytest.approx(expected)
+    probability = outputs.softmax(1) if form == "of_groups" else outputs
+    mean = torch.stack([probability[group == one].mean(0) for one in present]).argmax(1)
+    expected = f1_score(classes[present], mean, average="macro")
+    assert scored("macro_f1", classes[group]) == pytest.approx(expected)
+
+
+def test_challenge_2017_leaves_the_noise_out_of_the_mean_but_not_out_of_the_errors():
+    from sklearn.metrics import f1_score
+
+    generator = torch.Generator().manual_seed(2)
+    outputs, targets = torch.randn(40, 4, generator=generator), torch.randint(0, 4, (40,), generator=generator)
+    expected = f1_score(targets, outputs.argmax(1), average=None)[:3].mean()
+    assert metrics.get("challenge2017_f1")(outputs, targets) == pytest.approx(expected)
