@@ -97,16 +97,19 @@ def _read(
     """Values by key, and the method, from the command line and the files it names, after those of a run that is gone on with."""
     files, told, asked = _read_arguments(argv)
     former = flatten({key: value for key, value in (stored or {}).items() if key not in ("output_dir", "overwrite")})
-    chosen = {"task": Config.task, "method": Config.method, "encoder": Config.encoder}
+    chosen = {"task": Config.task, "method": Config.method}
     for values in (former, *files.values(), told):
         chosen |= {name: str(values[name]) for name in chosen if name in values}
+    defaults = TASK_CONFIGS / f"{chosen['task']}.yaml"
+    from_task = flatten(read_yaml(defaults)) if defaults.is_file() else {}
+    encoder = Config.encoder
+    for values in (from_task, former, *files.values(), told):
+        encoder = str(values.get("encoder", encoder))
     learner = methods.get(method or chosen["method"])
     known = _known(learner)
     if asked == "help":
         print(_help(known, learner.name), end="")
         raise SystemExit(0)
-    defaults = TASK_CONFIGS / f"{chosen['task']}.yaml"
-    from_task = flatten(read_yaml(defaults)) if defaults.is_file() else {}
     layers = [("", from_task, True), ("", former, True)]
     layers += [(f"{file}: ", values, method is not None) for file, values in files.items()]
     layers += [("", told, method is not None)]
@@ -125,10 +128,12 @@ def _read(
     if learner.uses_encoder:  # which is looked at when all else is known to be good: it takes seconds
         from crossmodal.models import encoders
 
-        if encoders.modality(chosen["encoder"]) == "image":
+        if encoders.modality(encoder) == "image":
             images = settings.PRETRAINED_IMAGE_ENCODERS if learner.pretrained else settings.IMAGE_ENCODERS
             suited = images | suited
-    told = {name for _, layer, _ in layers if layer is not from_task for name in layer}
+    # What a task's file says for an encoder that it names stands with that encoder.
+    chosen_for = from_task.get("encoder") == encoder
+    told = {name for _, layer, _ in layers if layer is not from_task or chosen_for for name in layer}
     values |= {name: value for name, value in suited.items() if name not in told}
     if asked == "print_config":
         print(yaml.safe_dump(_build(values, learner).to_dict(), sort_keys=False), end="")
