@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import crossmodal
-from crossmodal import evaluate, methods, parsing, run, tasks
+from crossmodal import evaluate, methods, miniature, parsing, run, tasks
 from crossmodal.errors import Interrupted, UserError
 from crossmodal.training.folder import RunFolder
 from tests.crossmodal import runs
@@ -119,9 +119,11 @@ def test_what_cannot_be_is_one_table():
 
 
 @pytest.mark.parametrize("task", [name for name in tasks.available() if name != "arrays"])
-def test_a_task_is_read_and_described(task):
-    """Shapes, parts and metrics of every task that needs no file of the user's."""
-    config = parsing.parse(["--task", task])
+def test_a_task_is_read_and_described(task, tmp_path, tiny_swin):
+    """Shapes, parts and metrics of every task that needs no file of the user's; of one that reads public files, of a miniature."""
+    config = parsing.parse(["--task", task, "--encoder", tiny_swin, "--data_dir", str(tmp_path)])
+    if tasks.base.entry(task).files:
+        miniature.make(task, tmp_path)
     for protocol in tasks.protocols(task):
         config.protocol = protocol
         found = run.load_task(config)

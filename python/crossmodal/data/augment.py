@@ -13,6 +13,7 @@ from crossmodal.errors import UserError
 from crossmodal.naming import unknown
 
 NOISE = 0.1  # standard deviations of the (normalised) values
+CROP = 8  # a crop is moved by up to an eighth of each axis
 SHIFT = 0.1  # greatest shift, as a part of each axis
 
 
@@ -31,12 +32,22 @@ def shift(sample: Tensor, generator: np.random.Generator) -> Tensor:
     return sample
 
 
+def crop(sample: Tensor, generator: np.random.Generator) -> Tensor:
+    """Cuts a sample of the old size out of one that zeros (means) surround, an eighth of each axis on either side."""
+    for axis in range(1, sample.ndim):
+        margin = sample.shape[axis] // CROP
+        edge = sample.new_zeros(*sample.shape[:axis], margin, *sample.shape[axis + 1 :])
+        first = int(generator.integers(2 * margin + 1))
+        sample = torch.cat([edge, sample, edge], dim=axis).narrow(axis, first, sample.shape[axis])
+    return sample
+
+
 def noise(sample: Tensor, generator: np.random.Generator) -> Tensor:
     """Adds Gaussian noise of a tenth of a standard deviation."""
     return sample + NOISE * torch.from_numpy(generator.standard_normal(sample.shape, dtype=np.float32))
 
 
-AUGMENTATIONS: dict[str, Augmentation] = {"flip": flip, "shift": shift, "noise": noise}
+AUGMENTATIONS: dict[str, Augmentation] = {"flip": flip, "shift": shift, "crop": crop, "noise": noise}
 
 
 def augmentations(names: Sequence[str], ndim: int) -> tuple[Augmentation, ...]:

@@ -16,6 +16,9 @@ from crossmodal.data.series import stack_series
 from crossmodal.errors import UserError
 
 SCALINGS = ("channel", "position", "none")
+Scaling = (
+    str | tuple[str | tuple[float, float], ...]
+)  # one of SCALINGS; or of each channel one, or its mean and deviation
 PLAIN = ("input_shape", "resample", "fill_missing", "logits")  # entries that are no tensors
 
 
@@ -48,7 +51,7 @@ class Normalizer:
         y: np.ndarray | None = None,
         *,
         rows: np.ndarray | None = None,
-        per_x: str = "channel",
+        per_x: Scaling = "channel",
         per_y: str = "channel",
         resample: bool = False,
         fill_missing: bool = False,
@@ -60,7 +63,8 @@ class Normalizer:
             x: ``(n, C, L)`` or ``(n, C, H, W)``.
             y: ``(n, R)``, ``(n, Cout, L)`` or ``(n, Cout, H, W)``; None to leave targets alone.
             rows: indices of the samples that count (None: all).
-            per_x, per_y: "channel", "position" or "none"; see :class:`crossmodal.tasks.RawTask`.
+            per_x, per_y: "channel", "position" or "none", of inputs also one of these, or a mean and a deviation, for each
+                channel; see :class:`crossmodal.tasks.RawTask`.
 
         Entries that are constant in ``x`` or ``y`` become zero: their deviation counts as one.
         """
@@ -176,9 +180,19 @@ def _scaled(values: np.ndarray | Tensor, rows: np.ndarray | None, mean: Tensor |
     return torch.from_numpy(out)
 
 
-def _statistics(values: np.ndarray, per: str, rows: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
+def _statistics(values: np.ndarray, per: Scaling, rows: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
     """Mean and deviation over the samples, and for "channel" over positions, shaped to broadcast to one sample."""
     shape = values.shape[1:]
+    if not isinstance(per, str):
+        ones = (1,) * len(shape)
+        parts = [
+            _statistics(values[:, channel : channel + 1], one, rows)
+            if isinstance(one, str)
+            else tuple(torch.full(ones, number, dtype=torch.float64) for number in one)
+            for channel, one in enumerate(per)
+        ]
+        size = torch.broadcast_shapes(*(mean.shape for mean, _ in parts))
+        return tuple(torch.cat([part[which].expand(size) for part in parts]) for which in (0, 1))
     if per == "none":
         one_per_channel = (shape[0], *(1 for _ in shape[1:]))
         return torch.zeros(one_per_channel, dtype=torch.float64), torch.ones(one_per_channel, dtype=torch.float64)

@@ -48,12 +48,14 @@ def make(task: str, folder: Path, seed: int = 0) -> None:
     """Writes the miniature of a task below a folder, whole or not at all; one seed gives the same bytes.
 
     Raises:
-        UserError: there is none of that task; a file is there already; or the package with the real data is not installed.
+        UserError: there is none of that task; it, or a file is there already; or the package with the real data is not installed.
     """
     if task not in REGISTRY:
         raise UserError(unknown("task", task, REGISTRY))
     if seed < 0:
         raise UserError(f"seed: expected a whole number >= 0, got {seed}")
+    if marker(task, folder).exists():
+        raise UserError(f"output: {folder} holds a miniature of {task} already; remove it, or choose another folder")
     with adding(folder) as aside:
         REGISTRY[task].maker(aside, np.random.default_rng(seed))
         marker(task, aside).write_text(

@@ -36,15 +36,24 @@ def load() -> LabelledImages:
     Raises:
         UserError: scikit-image is not installed.
     """
-    folder = package_file("scikit-image", "data", needed_by="source 'photographs'", module="skimage")
     rng = np.random.default_rng(0)
-    names = tuple(Path(file).stem for file in FILES)
+    whole = pictures()
+    names = tuple(whole)
     items = []
-    for file in FILES:
-        photograph = read_image(folder / file)
+    for photograph in whole.values():
         height, width = photograph.shape[:2]
         for _ in range(CROPS):
             side = int(rng.uniform(SHORTEST, LONGEST) * min(height, width))
             top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
             items.append(photograph[top : top + side, left : left + side])
     return LabelledImages(tuple(items), tuple(np.repeat(names, CROPS).tolist()), names, "photographs")
+
+
+def pictures(needed_by: str = "source 'photographs'") -> dict[str, np.ndarray]:
+    """The photographs by name, each `(H, W, 3)` uint8.
+
+    Raises:
+        UserError: scikit-image is not installed.
+    """
+    folder = package_file("scikit-image", "data", needed_by=needed_by, module="skimage")
+    return {Path(file).stem: read_image(folder / file) for file in FILES}

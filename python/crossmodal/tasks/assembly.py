@@ -15,7 +15,7 @@ from torch import Tensor
 from crossmodal.data.arrays import in_memory, manifest
 from crossmodal.data.augment import augmentations
 from crossmodal.data.dataset import ArrayDataset
-from crossmodal.data.normalizer import Normalizer
+from crossmodal.data.normalizer import Normalizer, Scaling
 from crossmodal.data.numeric import chunks, float_dtype, require_finite
 from crossmodal.errors import UserError
 from crossmodal.tasks import base
@@ -23,6 +23,12 @@ from crossmodal.tasks.base import KINDS, REAL_KINDS, Options, RawTask, Task
 from crossmodal.tasks.checking import checked
 from crossmodal.tasks.holding_out import hold_out
 from crossmodal.tasks.scoring import Part, examine, loss_and_metrics, scored_as
+
+SCALED = {
+    "channel": "z-scored per channel",
+    "position": "z-scored per channel and position",
+    "none": "left as they are",
+}
 
 
 def load(
@@ -202,7 +208,7 @@ def _digest(raw: RawTask) -> str:
     return sha.hexdigest()
 
 
-def _described(task: Task, origin: str, scaling: str, notes: list[str]) -> Task:
+def _described(task: Task, origin: str, scaling: Scaling, notes: list[str]) -> Task:
     what = {
         "classification": f"classification into {task.num_outputs} classes",
         "multilabel": f"multi-label classification, {task.num_outputs} labels",
@@ -212,16 +218,19 @@ def _described(task: Task, origin: str, scaling: str, notes: list[str]) -> Task:
     if task.class_names:
         shown = ", ".join(task.class_names[:12]) + (", ..." if len(task.class_names) > 12 else "")
         what += f" ({shown})"
-    scaled = {
-        "channel": "z-scored per channel",
-        "position": "z-scored per channel and position",
-        "none": "left as they are",
-    }
+    scaled = (
+        SCALED[scaling]
+        if isinstance(scaling, str)
+        else "; ".join(
+            f"channel {channel}: {SCALED[one] if isinstance(one, str) else 'less {:g}, over {:g}'.format(*one)}"
+            for channel, one in enumerate(scaling)
+        )
+    )
+    fitted = "z-scored" in scaled
     lines = [
         f"{task.name}: {what}, from {origin}.",
         f"samples: {len(task.train)} train, {len(task.validation)} validation, {len(task.test)} test, "
-        f"each of shape {task.input_shape}, {scaled[scaling]}"
-        + ("." if scaling == "none" else " with the statistics of the train split."),
+        f"each of shape {task.input_shape}, {scaled}{' with the statistics of the train split' * fitted}.",
         *notes,
         f"loss: {task.loss}; metrics: {', '.join(task.metrics)}."
         + (f" Protocol: {task.protocol}." if task.protocol != "default" else ""),

@@ -10,7 +10,7 @@ import numpy as np
 
 from crossmodal.data.dataset import ArrayLike, Dataset
 from crossmodal.data.download import Remote, marker, missing
-from crossmodal.data.normalizer import Normalizer
+from crossmodal.data.normalizer import Normalizer, Scaling
 from crossmodal.errors import UserError
 from crossmodal.naming import unknown
 from crossmodal.scoring.protocols import PROTOCOLS
@@ -106,7 +106,7 @@ class RawTask:
         loss, metrics: by kind (:data:`DEFAULTS`) where not given. With the loss "bce_with_logits" dense targets are masks,
             values from 0 to 1, and are not scaled.
         normalize_x: "channel" (one mean and deviation per channel), "position" (per channel and position: tables,
-            fields on one grid) or "none".
+            fields on one grid) or "none"; or a tuple with one of these, or a mean and a deviation, for each channel.
         normalize_y: the same for dense targets; regression targets are per value in any case unless "none".
         resample: series of another length are welcome in new data and are resampled.
         fill_missing: NaN in new data is interpolated.
@@ -131,7 +131,7 @@ class RawTask:
     notes: tuple[str, ...] = ()
     loss: str | None = None
     metrics: tuple[str, ...] = ()
-    normalize_x: str = "channel"
+    normalize_x: Scaling = "channel"
     normalize_y: str = "channel"
     resample: bool = False
     fill_missing: bool = False

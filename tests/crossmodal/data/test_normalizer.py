@@ -162,3 +162,12 @@ class TestPrepare:
     def test_refuses_what_is_not_numbers(self):
         with pytest.raises(UserError, match="inputs: expected real numbers, got dtype"):
             self.one_channel.prepare(np.full((2, 4), "a"))
+
+
+def test_channels_can_be_scaled_each_in_its_own_way():
+    x = np.random.default_rng(0).normal(3, 2, (50, 3, 4, 4))
+    z = Normalizer.fit(x, per_x=("position", "none", (1.0, 4.0))).apply_x(x).double().numpy()
+    assert z[:, 0].mean(0) == pytest.approx(np.zeros((4, 4)), abs=1e-6)
+    assert z[:, 0].std(0) == pytest.approx(np.ones((4, 4)), abs=1e-6)
+    assert z[:, 1] == pytest.approx(x[:, 1], abs=1e-6)
+    assert z[:, 2] == pytest.approx((x[:, 2] - 1) / 4, abs=1e-6)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from crossmodal.data.dataset import ArrayLike
 from crossmodal.errors import UserError
 
 CHUNK = 1000  # samples that the public code gathers, in whole batches, before it computes a metric
@@ -18,10 +19,19 @@ TEST_VALIDATES = "released: the test samples validate, and validation samples ar
 def chunked(metric: str, batch_size: int) -> tuple[str, str]:
     """The name of a metric as the public code computes it with batches of that size, and a sentence that says so."""
     size = -(-CHUNK // batch_size) * batch_size
-    return f"{metric}_per_{size}", f"released: {metric} is the mean over pieces of {size} samples, not that of the split."
+    return (
+        f"{metric}_per_{size}",
+        f"released: {metric} is the mean over pieces of {size} samples, not that of the split.",
+    )
 
 
-def arrays(found: Any, path: Path, shapes: Mapping[str, tuple[int | None, ...]]) -> list[np.ndarray]:
+def released(x_test: ArrayLike, y_test: ArrayLike, metric: str, batch_size: int) -> dict[str, Any]:
+    """Fields of a `RawTask` that is evaluated as the public code does: by the test samples, and in pieces."""
+    name, said = chunked(metric, batch_size)
+    return {"x_val": x_test, "y_val": y_test, "metrics": (name, metric), "notes": (TEST_VALIDATES, said)}
+
+
+def arrays(found: Any, path: Path | str, shapes: Mapping[str, tuple[int | None, ...]]) -> list[np.ndarray]:
     """Arrays of real numbers with as many rows, by name, of what a file holds.
 
     Args:
@@ -75,5 +85,7 @@ def labels(y: np.ndarray, name: str, low: int, high: int, *, all_of_them: bool =
         raise UserError(f"{name}: expected labels from {low} to {high}, but the one at index {first} is {y[first]}")
     absent = np.setdiff1d(np.arange(low, high + 1), y)
     if all_of_them and len(absent):
-        raise UserError(f"{name}: no sample has the labels {absent.tolist()}; all from {low} to {high} occur in the public file")
+        raise UserError(
+            f"{name}: no sample has the labels {absent.tolist()}; all from {low} to {high} occur in the public file"
+        )
     return y.astype(np.int64)
