@@ -10,9 +10,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
+from scipy.io import loadmat, savemat
 
 import crossmodal
 from crossmodal import cli, miniature, parsing, tasks
@@ -47,25 +49,32 @@ def copied(folders, tmp_path) -> Folders:
     return copy
 
 
-def accuracy(outputs: torch.Tensor, batch) -> float:
+def accuracy(outputs: torch.Tensor, batch, normalizer) -> float:
     """What the public code reports of a piece: the share of the right classes."""
     return (outputs.argmax(1) == batch.y).double().mean().item()
+
+
+def relative_l2(outputs: torch.Tensor, batch, normalizer) -> float:
+    """Outputs and targets are decoded by the mean and deviation of each point, and compared by their Euclidean norms."""
+    found, true = (values.double() * normalizer.y_std + normalizer.y_mean for values in (outputs, batch.y))
+    return ((found - true).flatten(1).norm(dim=1) / true.flatten(1).norm(dim=1)).mean().item()
 
 
 # task: (shape of a sample, the public code's score of a piece of the test split)
 WALK = {
     "cifar100": ((3, 32, 32), accuracy),
     "spherical": ((3, 60, 60), accuracy),
+    "darcy_flow": ((3, 85, 85), relative_l2),
 }
 
 
-K = {"cifar100": (2000, 525), "spherical": (2000, 525)}
+K = {"cifar100": (2000, 525), "spherical": (2000, 525), "darcy_flow": (1000, 505)}
 
 
 @pytest.mark.parametrize("task", WALK)
 def test_a_task_from_its_public_files_to_predictions(task, folders, tmp_path, tiny_swin, capsys):
     shape, score = WALK[task]
-    run = tmp_path / "run"
+    run, size = tmp_path / "run", 100 if score is accuracy else 4
     settings = {
         "task": task,
         "method": "nft",
@@ -74,7 +83,7 @@ def test_a_task_from_its_public_files_to_predictions(task, folders, tmp_path, ti
         "protocol": "released",
         "output_dir": run,
         "steps": 1,
-        "split.train_size": 100 if task in ("cifar100", "spherical") else 4,
+        "split.train_size": size,
         "device": "cpu",
         "threads": 1,
     }
@@ -85,11 +94,11 @@ def test_a_task_from_its_public_files_to_predictions(task, folders, tmp_path, ti
     found = json.loads((run / "results.json").read_text())
     assert (found["input_shape"], found["miniature"]) == (list(shape), True)
     assert found["samples"]["validation"] == found["samples"]["test"]  # released: the same samples
-    loaded = tasks.load(task, data_dir=folders(task), protocol="released")
+    loaded = tasks.load(task, data_dir=folders(task), protocol="released", train_size=size)
     batch = loaded.test.read(torch.arange(len(loaded.test)))
     predictor = crossmodal.load(run)
     outputs = predictor.outputs(batch.x)
-    assert found["test"] == pytest.approx(score(outputs, batch), abs=1e-6)
+    assert found["test"] == pytest.approx(score(outputs, batch, loaded.normalizer), abs=1e-6)
 
     assert cli.evaluate([str(run)]) == 0
     assert f"(stored: {found['test']!r})" in capsys.readouterr().out
@@ -113,7 +122,7 @@ def test_by_default_no_test_sample_validates_and_all_files_must_be_there(task, f
         tasks.load(task, data_dir=tmp_path)
 
 
-@pytest.mark.parametrize("task", WALK)
+@pytest.mark.parametrize("task", [pytest.param(one, marks=[pytest.mark.slow] * (one != "cifar100")) for one in WALK])
 def test_a_miniature_is_made_of_its_seed_whole_or_not_at_all(task, folders, tmp_path):
     miniature.make(task, tmp_path)
     for path in tmp_path.rglob("*"):
@@ -219,3 +228,55 @@ def test_a_truncated_spherical_file(copied):
     path = copied("spherical") / "s2_cifar100.gz"
     path.write_bytes(path.read_bytes()[:-1000])
     refused("spherical", path.parent, "not a pickled file, or a damaged one")
+
+
+# ----- Darcy flow -----------------------------------------------------------------------------------------------------------
+
+
+def as_73(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """MATLAB's version 7.3: HDF5 behind 512 bytes, axes reversed."""
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, values in arrays.items():
+            file[name] = values.T
+
+
+def test_darcy_files_of_either_version_of_matlab_are_the_same(copied, folders):
+    folder = copied("darcy_flow")
+    for path in folder.glob("*.mat"):
+        as_73(path, {name: loadmat(path)[name] for name in ("coeff", "sol")})
+    one, other = (tasks.load("darcy_flow", data_dir=place) for place in (folder, folders("darcy_flow")))
+    assert one.fingerprint == other.fingerprint
+    assert [len(part) for part in (one.train, one.validation, one.test)] == [18, 2, 6]
+    batch = one.train.read(torch.arange(3))
+    axis = torch.linspace(0, 1, 85)
+    assert torch.allclose(batch.x[2, 1], axis.expand(85, 85))
+    assert torch.allclose(batch.x[2, 2], axis[:, None].expand(85, 85))
+    media = one.normalizer.x_mean[0] + batch.x[:, 0] * one.normalizer.x_std[0]
+    assert media.round(decimals=3).unique().tolist() == [3, 12]
+
+
+@pytest.mark.parametrize("write", [savemat, as_73])
+@pytest.mark.parametrize(
+    ("arrays", "match"),
+    [
+        ({"coeff": (4, 421, 421)}, r"smooth1\.mat: expected sol, an array of real numbers with 3 axes; found coeff"),
+        ({"coeff": (4, 421, 421), "sol": (421, 421)}, r"expected sol, .* with 3 axes; found \w+ of shape \(421, 421\)"),
+        (
+            {"coeff": (4, 421, 421), "sol": (4, 64, 64)},
+            r"every 5th point of sol: .* \(n, 85, 85\), got \w+ of shape \(4, 13, 13\)",
+        ),
+        ({"coeff": (4, 421, 421), "sol": (3, 421, 421)}, "4 samples in coeff, but 3 in sol"),
+    ],
+)
+def test_darcy_files_that_are_wrong(tmp_path, write, arrays, match):
+    for number in (1, 2):
+        path = tmp_path / f"piececonst_r421_N1024_smooth{number}.mat"
+        write(path, {name: np.ones(shape, np.float32) for name, shape in arrays.items()})
+    refused("darcy_flow", tmp_path, match)
+
+
+@pytest.mark.parametrize("content", [lambda whole: whole[: len(whole) // 2], lambda whole: b"hello" * 200])
+def test_darcy_files_that_are_damaged(copied, content):
+    path = copied("darcy_flow") / "piececonst_r421_N1024_smooth1.mat"
+    path.write_bytes(content(path.read_bytes()))
+    refused("darcy_flow", path.parent, "smooth1.mat: not a MATLAB file, or a damaged one")

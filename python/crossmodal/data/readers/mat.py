@@ -1,0 +1,71 @@
+"""Reader of MATLAB's files: version 5 (to 7) by scipy, 7.3, which is HDF5, by h5py."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from crossmodal.data.arrays import free_memory
+from crossmodal.data.readers.hdf5 import read_hdf5
+from crossmodal.errors import UserError
+
+HDF5 = b"\x89HDF\r\n\x1a\n"
+USER_BLOCK = 512  # bytes before HDF5 begins
+BYTES = {"double": 8, "single": 4, "logical": 1} | {
+    f"{sign}int{bits}": bits // 8 for sign in ("", "u") for bits in (8, 16, 32, 64)
+}
+
+
+def read_mat(path: Path, name: str, index: tuple[slice, ...]) -> np.ndarray:
+    """A part of an array of real numbers, its axes as MATLAB has them.
+
+    Args:
+        path: the file.
+        name: of the array.
+        index: one slice for each of its axes.
+
+    Raises:
+        UserError: no such file, a damaged one, one without an array of that name and as many axes, or one that does not fit into
+            memory.
+    """
+    with open(path, "rb") as file:
+        start = file.read(USER_BLOCK + len(HDF5))
+    if HDF5 in (start[: len(HDF5)], start[USER_BLOCK:]):
+        return _read_73(path, name, index)
+    from scipy.io import loadmat, whosmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        held = {held: (shape, kind) for held, shape, kind in whosmat(path)}
+        shape, kind = held.get(name, ((), "nothing"))
+        if kind not in BYTES or len(shape) != len(index):
+            raise UserError(_other(path, name, index, f"{kind} of shape {shape}" if name in held else ", ".join(held)))
+        needed, free = math.prod(shape) * BYTES[kind], free_memory()
+        if needed > free:
+            raise UserError(
+                f"{path}: {name} takes {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of memory are free"
+            )
+        return np.ascontiguousarray(loadmat(path, variable_names=[name])[name][index])
+    except UserError:
+        raise
+    except (ValueError, TypeError, OSError, EOFError, MatReadError, zlib.error, NotImplementedError, KeyError) as error:
+        raise UserError(f"{path}: not a MATLAB file, or a damaged one: {str(error) or type(error).__name__}") from None
+
+
+def _read_73(path: Path, name: str, index: tuple[slice, ...]) -> np.ndarray:
+    def choose(names: list[str]) -> list[str]:
+        if name not in names:
+            raise UserError(_other(path, name, index, ", ".join(names)))
+        return [name]
+
+    array = read_hdf5(path, choose)[name]
+    if len(array.shape) != len(index):
+        raise UserError(_other(path, name, index, f"{array.dtype} of shape {array.shape}"))
+    return np.ascontiguousarray(np.asarray(array[index[::-1]]).T)  # in HDF5 axes are reversed
+
+
+def _other(path: Path, name: str, index: tuple[slice, ...], found: str) -> str:
+    return f"{path}: expected {name}, an array of real numbers with {len(index)} axes; found {found or 'nothing'}"
