@@ -32,7 +32,9 @@ def _mapped(values: np.ndarray) -> bool:
 
 
 def manifest(values: ArrayLike) -> str:
-    """What stands for an array too large to hash: its type and shape, and the bytes of rows spread over it."""
+    """What stands for an array too large to hash: its type and shape, and the bytes of rows spread over it, or its own word."""
+    if isinstance(values, Rows):
+        return f"{values.dtype} {values.shape} {values.fingerprint}"
     rows = np.unique(np.linspace(0, len(values) - 1, SAMPLED).astype(np.int64))
     sha = hashlib.sha256(np.ascontiguousarray(take(values, rows)))
     return f"{values.dtype} {values.shape} {sha.hexdigest()}"
@@ -46,6 +48,35 @@ def free_memory() -> int:
         if most != resource.RLIM_INFINITY:
             free = min(free, most - used)
     return max(free, 0)
+
+
+class Rows:
+    """An array whose rows are made when they are asked for, by what knows how, and checks what it makes.
+
+    Args:
+        count: of rows.
+        read: from the number of a row to the array of it; for processes that load data, one that can be pickled.
+        shape, dtype: of a row.
+        fingerprint: hash of what the rows are made of.
+    """
+
+    checked = True  # so that nobody goes through all of it beforehand
+
+    def __init__(
+        self, count: int, read: Callable[[int], np.ndarray], shape: tuple[int, ...], dtype: Any, fingerprint: str
+    ) -> None:
+        self._count, self._read, self.fingerprint = count, read, fingerprint
+        self.shape, self.dtype, self.ndim = (count, *shape), np.dtype(dtype), len(shape) + 1
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        chosen = np.atleast_1d(np.arange(self._count)[rows])
+        found = np.empty((len(chosen), *self.shape[1:]), self.dtype)
+        for place, row in zip(found, chosen.tolist(), strict=True):
+            place[...] = self._read(row)
+        return found
 
 
 class RowFiles:

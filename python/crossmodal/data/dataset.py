@@ -75,6 +75,8 @@ class ArrayLike(Protocol):
 
 
 Augmentation = Callable[[Tensor, np.random.Generator], Tensor]  # one sample (C, ...) to one of the same shape
+# The same for raw samples, before they are scaled, with their row in the array.
+Variation = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
 
 
 class ArrayDataset:
@@ -86,6 +88,7 @@ class ArrayDataset:
         scale_x, scale_y: from raw rows to the tensors a model takes; unused for tensors.
         rows: which rows belong to this split, int64 `(m,)` (None: all), for arrays that are not tensors.
         extras: more arrays of n rows, by the name they have in `Batch.extras`.
+        vary: change of a raw sample that comes before these; for arrays that are not tensors.
         augmentations: changes of a sample, in this order.
     """
 
@@ -98,12 +101,14 @@ class ArrayDataset:
         scale_y: Callable[[np.ndarray], Tensor] = torch.as_tensor,
         rows: np.ndarray | None = None,
         extras: dict[str, Tensor | ArrayLike] | None = None,
+        vary: Variation | None = None,
         augmentations: Sequence[Augmentation] = (),
         fingerprint: str = "",
     ) -> None:
         self._x, self._y, self._rows = x, y, rows
         self._scale_x, self._scale_y = scale_x, scale_y
         self._extras = extras or {}
+        self._vary = vary
         self.augmentations = tuple(augmentations)
         self.fingerprint = fingerprint
 
@@ -112,7 +117,13 @@ class ArrayDataset:
 
     def read(self, rows: Tensor, seed: int | None = None) -> Batch:
         """See `Dataset.read`."""
-        x = self._take(self._x, rows, self._scale_x)
+        scale = self._scale_x
+        if seed is not None and self._vary is not None:
+
+            def scale(raw: np.ndarray) -> Tensor:
+                return self._scale_x(self._varied(raw, rows, seed))
+
+        x = self._take(self._x, rows, scale)
         if seed is not None and self.augmentations:
             x = torch.stack([self._augmented(one, seed, row) for one, row in zip(x, rows.tolist(), strict=True)])
         extras = {name: self._take(values, rows, torch.as_tensor) for name, values in self._extras.items()}
@@ -122,6 +133,13 @@ class ArrayDataset:
         if isinstance(values, Tensor):
             return values[rows]
         return scale(take(values, rows.numpy() if self._rows is None else self._rows[rows.numpy()]))
+
+    def _varied(self, raw: np.ndarray, rows: Tensor, seed: int) -> np.ndarray:
+        changed = [
+            self._vary(one, int(row if self._rows is None else self._rows[row]), np.random.default_rng((seed, row, 1)))
+            for one, row in zip(raw, rows.tolist(), strict=True)
+        ]
+        return np.stack(changed)
 
     def _augmented(self, sample: Tensor, seed: int, row: int) -> Tensor:
         generator = np.random.default_rng((seed, row))
@@ -154,4 +172,5 @@ def take(values: ArrayLike, rows: np.ndarray) -> np.ndarray:
     if type(values) is np.ndarray:
         return values[rows]
     ascending, places = np.unique(rows, return_inverse=True)
-    return np.asarray(values[ascending])[places]
+    found = np.asarray(values[ascending])
+    return found if np.array_equal(places, np.arange(len(found))) else found[places]

@@ -171,9 +171,10 @@ def _scaled(values: np.ndarray | Tensor, rows: np.ndarray | None, mean: Tensor |
     values = values.numpy() if isinstance(values, Tensor) else values
     out = np.empty((len(values) if rows is None else len(rows), *values.shape[1:]), np.float32)
     done = 0
+    unscaled = mean is None or not (mean.any() or (std != 1).any())
     with np.errstate(over="ignore"):  # infinity is refused where the task is checked
         for chunk in chunks(values, rows):
-            if mean is not None:
+            if not unscaled:
                 chunk = (chunk - mean.numpy()) / std.numpy()
             out[done : done + len(chunk)] = chunk
             done += len(chunk)

@@ -16,6 +16,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -185,6 +186,25 @@ def _iou(numbers: Numbers) -> float:
     return _mean(both[union != 0] / union[union != 0])
 
 
+def _false_negative_rate(numbers: Numbers) -> float:
+    truth, _, both = _sums(numbers)
+    return _mean(1 - both[truth > 0] / truth[truth > 0])
+
+
+def _counts_of_all(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    """Counts, and pixels whether they count or not."""
+    counts = _counts(outputs, targets, mask)
+    return counts | {"pixels": torch.full_like(counts["truth"], targets[0, 0].numel())}
+
+
+def _thresholded_auroc(numbers: Numbers) -> float:
+    truth, found, both = _sums(numbers)
+    pixels = numbers["pixels"].sum(0)
+    scored = (truth > 0) & (truth < pixels)
+    positive, negative = both[scored] / truth[scored], 1 - (found - both)[scored] / (pixels - truth)[scored]
+    return _mean((positive + negative) / 2)
+
+
 def _ranks(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
     """Per column whether it is true, its probability (float64), and whether it counts; each (B, K), of masks (B, K, pixels)."""
     truth, probability = _columns(outputs, targets)
@@ -283,6 +303,42 @@ def _r2(numbers: Numbers) -> float:
     return float(scores.mean())
 
 
+# ----- distances of residues, protein by protein ---------------------------------------------------------------------------
+
+APART, NEAR, SHORTEST = 24, 8.0, 0.01  # residues along the chain, and angstrom
+
+
+def _near_residues(outputs: Tensor, targets: Tensor, mask: Tensor | None, lower: float) -> dict[str, Tensor]:
+    """Per column of maps of distances (B, 1, L, L), counted from the first residue, sums of absolute errors and how many there are:
+    over pairs at least 24 residues apart along the chain whose true distance is at most 8 angstrom, each once.
+
+    lower: share of the lower triangle in the predicted distance, the upper one has the rest.
+    """
+    if targets.ndim != 4 or targets.shape[1] != 1 or targets.shape[2] != targets.shape[3]:
+        raise UserError(f"metric: mae_8 is of square maps, got targets of shape {tuple(targets.shape[1:])}")
+    count = torch.ones_like(targets, dtype=torch.bool) if mask is None else mask
+    found, true, count = outputs.double().squeeze(1), targets.double().squeeze(1), count.squeeze(1)
+    found = (1 - lower) * found + lower * found.mT
+    counts = count & (true <= NEAR) & torch.ones_like(count[0]).triu(APART)
+    first = count.any(1).int().argmax(1)  # where the padding ends
+    columns = (torch.arange(true.shape[2], device=true.device) + first[:, None]) % true.shape[2]
+    sums = {"absolute": ((found - true).abs() * counts).sum(1), "count": counts.sum(1).double()}
+    return {name: values.gather(1, columns) for name, values in sums.items()}
+
+
+def _near_mean(numbers: Numbers, length: int | None = None) -> float:
+    """Mean over the proteins that have such a pair, among their first residues."""
+    absolute, count = (numbers[name][:, :length].sum(1) for name in ("absolute", "count"))
+    return _mean(absolute[count > 0] / count[count > 0])
+
+
+def _near_residues_released(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    """The public code overwrites the upper triangle by the mean of both, then takes the mean of both again."""
+    upper = (outputs.double() + outputs.double().mT) / 2
+    once = torch.where(torch.ones_like(upper[0], dtype=torch.bool).triu(), upper, outputs.double())
+    return _near_residues(once.clamp_min(SHORTEST), targets, mask, 0.5)
+
+
 def wilson(share: float, count: int) -> tuple[float, float]:
     """95 % interval of a share of `count` samples (Wilson, 1927)."""
     z = stats.norm.ppf(0.975).item()
@@ -320,6 +376,21 @@ METRICS: dict[str, Metric] = {
         _LABELS,
         "average precision, mean over labels or channels",
     ),
+    "false_negative_rate": Metric(
+        _counts,
+        _false_negative_rate,
+        False,
+        ("multilabel", "mask"),
+        "share of what is true that is not found, mean over labels or channels",
+    ),
+    "thresholded_auroc": Metric(
+        _counts_of_all,
+        _thresholded_auroc,
+        True,
+        ("mask",),
+        "area under the ROC curve of masks that are predicted, not of probabilities: the mean of the shares of true and other "
+        "pixels that are found so, where those that do not count are others, rightly",
+    ),
     "iou": Metric(_counts, _iou, True, ("mask",), "intersection over union, mean over channels"),
     "mse": Metric(_errors, _mse, False, _VALUES, "mean squared error"),
     "rmse": Metric(_errors, _rmse, False, _VALUES, "root of the mean squared error"),
@@ -327,11 +398,19 @@ METRICS: dict[str, Metric] = {
     "relative_l2": Metric(
         _errors, _relative_l2, False, _VALUES, "norm of the error over the norm of the target, mean over samples"
     ),
+    "mae_8": Metric(
+        partial(_near_residues, lower=0.5),
+        _near_mean,
+        False,
+        ("dense",),
+        "MAE of distances up to 8 angstrom of residues 24 or more apart along the chain, mean over proteins",
+    ),
     "r2": Metric(_pairs, _r2, True, _VALUES, "coefficient of determination, mean over the values of a sample"),
 }
 
 PER_GROUP, OF_GROUPS, OF_GROUP_LOGITS = "_per_group", "_of_groups", "_of_group_logits"
 PER_CHUNK = re.compile(r"_per_([1-9]\d*)$")
+CUT = re.compile(r"(?<=^mae_8)_cut_([1-9]\d*)$")
 
 
 def get(name: str) -> Metric:
@@ -345,6 +424,13 @@ def get(name: str) -> Metric:
             return form(get(name.removesuffix(suffix)))
     if chunk := PER_CHUNK.search(name):
         return _per_chunk(get(name[: chunk.start()]), int(chunk[1]))
+    if length := CUT.search(name):
+        return replace(
+            METRICS["mae_8"],
+            of_samples=_near_residues_released,
+            figure=partial(_near_mean, length=int(length[1])),
+            description=f"the same of the first {length[1]} residues, with 3/4 of the lower triangle and 1/4 of the upper",
+        )
     if name not in METRICS:
         raise UserError(unknown("metric", name, METRICS))
     return METRICS[name]
@@ -354,7 +440,7 @@ def plain_name(name: str) -> str:
     """The metric without the ending that asks for one of its forms."""
     for suffix in (PER_GROUP, OF_GROUPS, OF_GROUP_LOGITS):
         name = name.removesuffix(suffix)
-    return PER_CHUNK.sub("", name)
+    return CUT.sub("", PER_CHUNK.sub("", name))
 
 
 def _per_group(metric: Metric) -> Metric:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from crossmodal.data.arrays import in_memory, manifest
 from crossmodal.data.augment import augmentations
-from crossmodal.data.dataset import ArrayDataset
+from crossmodal.data.dataset import ArrayDataset, Variation, take
 from crossmodal.data.normalizer import Normalizer, Scaling
 from crossmodal.data.numeric import chunks, float_dtype, require_finite
 from crossmodal.errors import UserError
@@ -112,9 +112,9 @@ def _assemble(
     loss, metrics = loss_and_metrics(raw, origin)
     rows, held_out, said = hold_out(raw, origin, validation_fraction, split_seed, train_size)
     parts = {
-        "train": Part(raw.x_train, raw.y_train, raw.group_train, rows),
-        "validation": Part(raw.x_val, raw.y_val, raw.group_val),
-        "test": Part(raw.x_test, raw.y_test, raw.group_test),
+        "train": Part(raw.x_train, raw.y_train, raw.group_train, rows, raw.mask_train),
+        "validation": Part(raw.x_val, raw.y_val, raw.group_val, mask=raw.mask_val),
+        "test": Part(raw.x_test, raw.y_test, raw.group_test, mask=raw.mask_test),
     }
     if held_out is not None:
         parts["validation"] = replace(parts["train"], rows=held_out)
@@ -147,21 +147,24 @@ def _assemble(
         "protocol": raw.protocol,
         "steps": raw.steps,
     }
-    scaling = raw.normalize_x
+    scaling, vary = raw.normalize_x, {"train": raw.vary}
     del raw  # so that each array goes once its splits are made: the data may fill half the memory
     splits = {
-        part: _dataset(parts.pop(part), kind, normalizer, f"{name}: {part}", about["fingerprint"])
+        part: _dataset(parts.pop(part), kind, normalizer, f"{name}: {part}", about["fingerprint"], vary.get(part))
         for part in list(parts)
     }
     return _described(Task(**about, **splits, description=""), origin, scaling, notes)
 
 
-def _dataset(part: Part, kind: str, normalizer: Normalizer, name: str, fingerprint: str) -> ArrayDataset:
+def _dataset(
+    part: Part, kind: str, normalizer: Normalizer, name: str, fingerprint: str, vary: Variation | None
+) -> ArrayDataset:
     """A split: scaled at once where the arrays are in memory, else as its samples are read.
 
     Raises:
         UserError: a value lies so far from the training samples that scaling makes it infinite; its place is named.
     """
+    kept = np.arange(len(part.x)) if part.rows is None else part.rows
     extras = {} if part.group is None else {"group": torch.from_numpy(part.groups.astype(np.int64))}
 
     def scale_y(y: np.ndarray, rows: np.ndarray | None = None) -> Tensor:
@@ -172,16 +175,19 @@ def _dataset(part: Part, kind: str, normalizer: Normalizer, name: str, fingerpri
 
     if in_memory(part.x) and in_memory(part.y):
         x, y = normalizer.apply_x(part.x, part.rows), scale_y(part.y, part.rows)
+        extras |= {} if part.mask is None else {"mask": torch.from_numpy(take(part.mask, kept))}
         for what, values in (("x", x), ("y", y)):
             require_finite(values.numpy(), f"{name}: normalised {what}")
         return ArrayDataset(x, y, extras=extras, fingerprint=fingerprint)
+    extras |= {} if part.mask is None else {"mask": part.mask}
     return ArrayDataset(
         part.x,
         part.y,
         scale_x=normalizer.apply_x,
         scale_y=scale_y,
-        rows=np.arange(len(part.x)) if part.rows is None else part.rows,
+        rows=kept,
         extras=extras,
+        vary=vary,
         fingerprint=fingerprint,
     )
 
@@ -191,12 +197,12 @@ def _digest(raw: RawTask) -> str:
     labels mean; how values are scaled."""
     meaning = raw.class_names, raw.class_values, raw.normalize_x, raw.normalize_y
     sha = hashlib.sha256(json.dumps(meaning).encode())
-    for x, y, group in (
-        (raw.x_train, raw.y_train, raw.group_train),
-        (raw.x_val, raw.y_val, raw.group_val),
-        (raw.x_test, raw.y_test, raw.group_test),
+    for x, y, group, mask in (
+        (raw.x_train, raw.y_train, raw.group_train, raw.mask_train),
+        (raw.x_val, raw.y_val, raw.group_val, raw.mask_val),
+        (raw.x_test, raw.y_test, raw.group_test, raw.mask_test),
     ):
-        for array, is_real in ((x, True), (y, raw.kind in REAL_KINDS), (group, False)):
+        for array, is_real in ((x, True), (y, raw.kind in REAL_KINDS), (group, False), (mask, False)):
             if array is not None:
                 dtype = float_dtype(array.dtype) if is_real else array.dtype
                 sha.update(f"{dtype} {array.shape}".encode())

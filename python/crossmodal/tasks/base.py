@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crossmodal.data.dataset import ArrayLike, Dataset
+from crossmodal.data.dataset import ArrayLike, Dataset, Variation
 from crossmodal.data.download import Remote, marker, missing
 from crossmodal.data.normalizer import Normalizer, Scaling
 from crossmodal.errors import UserError
@@ -38,7 +38,8 @@ class Task:
         train, validation, test: data sets whose batches hold x: float32, ``(B, C, L)`` or ``(B, C, H, W)``, normalised; y:
             classification int64 ``(B,)``; multilabel float32 zeros and ones ``(B, K)``; regression float32 ``(B, R)``; dense
             float32 ``(B, Cout, L)`` or ``(B, Cout, H, W)``; regression and dense targets normalised; extras: ``group`` int64
-            ``(B,)`` where samples belong to groups.
+            ``(B,)`` where samples belong to groups, ``mask`` bool of the shape of y where some values of dense targets do not
+            count.
         class_names: names of the classes or labels in the order of their indices; empty where there are none.
         class_values: classification: the label of each class in the data as they were given, whole numbers or strings.
         loss: name in ``crossmodal.scoring.losses``.
@@ -98,6 +99,7 @@ class RawTask:
             ``(n, K)``; regression ``(n,)`` or ``(n, R)``; dense ``(n, Cout, L)`` or ``(n, Cout, H, W)``, in their own units.
         group_train, group_test, group_val: whole numbers or strings ``(n,)``: samples of one recording, patient or clip have the
             same. The hold-out then takes whole groups.
+        mask_train, mask_test, mask_val: of dense targets: booleans of their shape, False where a value must not count.
         class_names: of classes, which labels name, or count from 0; by default the labels that occur in ``y_train``. Of labels,
             in the order of the columns.
         class_values, group_names: what class and group ``i`` was called in the data; known once the arrays are checked.
@@ -108,6 +110,7 @@ class RawTask:
         normalize_x: "channel" (one mean and deviation per channel), "position" (per channel and position: tables,
             fields on one grid) or "none"; or a tuple with one of these, or a mean and a deviation, for each channel.
         normalize_y: the same for dense targets; regression targets are per value in any case unless "none".
+        vary: change of raw training samples, drawn anew in every epoch; for inputs that are not in memory.
         resample: series of another length are welcome in new data and are resampled.
         fill_missing: NaN in new data is interpolated.
         protocol, steps: see :class:`Task`; with steps, targets of the validation and test part hold so many frames, along
@@ -124,6 +127,9 @@ class RawTask:
     group_train: np.ndarray | None = None
     group_test: np.ndarray | None = None
     group_val: np.ndarray | None = None
+    mask_train: ArrayLike | None = None
+    mask_test: ArrayLike | None = None
+    mask_val: ArrayLike | None = None
     group_names: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
     class_values: tuple[int | str, ...] = ()
@@ -133,6 +139,7 @@ class RawTask:
     metrics: tuple[str, ...] = ()
     normalize_x: Scaling = "channel"
     normalize_y: str = "channel"
+    vary: Variation | None = None
     resample: bool = False
     fill_missing: bool = False
     protocol: str = "default"

@@ -23,9 +23,9 @@ def checked(raw: RawTask, origin: str) -> RawTask:
     Raises:
         UserError: names the array, and index and value where there is one.
     """
-    x, y, group = (
+    x, y, group, mask = (
         {part: values for part in PARTS if (values := getattr(raw, f"{name}_{part}")) is not None}
-        for name in ("x", "y", "group")
+        for name in ("x", "y", "group", "mask")
     )
     for part in sorted(x.keys() ^ y.keys()):
         raise UserError(f"{origin}: missing {'x' if part in y else 'y'}_{part}: x_{part} and y_{part} come together")
@@ -52,6 +52,13 @@ def checked(raw: RawTask, origin: str) -> RawTask:
             raise UserError(f"{origin}: y_train: {y['train'].shape[1]} columns, but {len(names)} class_names")
         raw = replace(raw, class_names=names)
     _check_shapes(x, y, raw.steps, origin)
+    for part in y if mask else ():
+        found = mask.get(part)
+        if found is None or found.dtype != np.bool_ or found.shape != y[part].shape:
+            got = "none" if found is None else f"{found.dtype} of shape {found.shape}"
+            raise UserError(
+                f"{origin}: mask_{part}: expected booleans of shape {y[part].shape}, like y_{part}, got {got}"
+            )
     if group:
         codes, names, said = _groups(group, x, origin)
         raw = replace(raw, group_names=names, **{f"group_{part}": values for part, values in codes.items()})

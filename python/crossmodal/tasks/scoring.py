@@ -20,12 +20,14 @@ RANKED = ("auroc", "mean_average_precision")  # which need samples with a class 
 
 @dataclass(frozen=True)
 class Part:
-    """Samples (n, ...), targets (n, ...) and groups int64 (n,), and which of them belong to a split (None: all)."""
+    """Samples (n, ...), targets (n, ...), groups int64 (n,) and masks like the targets, and which of them belong to a split (None:
+    all)."""
 
     x: ArrayLike
     y: ArrayLike
     group: np.ndarray | None
     rows: np.ndarray | None = None
+    mask: ArrayLike | None = None
 
     def __len__(self) -> int:
         return len(self.x) if self.rows is None else len(self.rows)

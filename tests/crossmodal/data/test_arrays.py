@@ -12,8 +12,9 @@ import torch
 
 from crossmodal import tasks
 from crossmodal.data import arrays
-from crossmodal.data.arrays import Hdf5Array, RowFiles, free_memory, in_memory, manifest, with_channel
+from crossmodal.data.arrays import Hdf5Array, RowFiles, Rows, free_memory, in_memory, manifest, with_channel
 from crossmodal.data.dataset import ArrayDataset, take
+from crossmodal.data.numeric import require_finite
 from crossmodal.data.readers import npy
 from crossmodal.data.readers.csv import read_labels
 from crossmodal.data.readers.hdf5 import read_hdf5
@@ -187,3 +188,32 @@ def test_a_task_from_files_equals_the_task_in_memory(tmp_path, monkeypatch, form
         assert torch.equal(one.read(rows).x, other.read(rows).x)
         assert torch.equal(one.read(rows).y, other.read(rows).y)
         assert torch.equal(one.y, other.y)
+
+
+def test_rows_are_made_when_asked_for_in_any_order_and_changed_by_their_own_number():
+    """Also where a split is a choice of them; what they are made of stands for them."""
+    made = []
+
+    def row(number: int) -> np.ndarray:
+        made.append(number)
+        return np.full((1, 3), number, np.float32)
+
+    rows = Rows(9, row, (1, 3), np.float32, "of numbers")
+    assert (len(rows), rows.shape, rows.dtype) == (9, (9, 1, 3), np.float32)
+    require_finite(rows, "rows")
+    assert manifest(rows) == "float32 (9, 1, 3) of numbers"
+    assert not in_memory(rows)
+    assert made == []
+    assert rows[2:4].tolist() == [[[2] * 3], [[3] * 3]]
+    split = ArrayDataset(
+        rows,
+        np.arange(9),
+        rows=np.array([8, 4, 6]),
+        vary=lambda x, number, generator: x + 10 * number + generator.random(),
+    )
+    plain, one, same, other = (split.read(torch.tensor([2, 0, 2]), seed) for seed in (None, 1, 1, 2))
+    assert plain.x[:, 0, 0].tolist() == [6, 8, 6]
+    assert one.x[:, 0, 0].floor().tolist() == [66, 88, 66]
+    assert torch.equal(one.x, same.x)
+    assert not torch.equal(one.x, other.x)
+    assert one.y.tolist() == [6, 8, 6]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -133,3 +134,21 @@ def test_streams_differ_by_name_and_repeat():
     assert seeds.derive(0, "a") != seeds.derive(1, "a")
     assert 0 <= seeds.derive(5, "b") < 2**63
     assert sorted(seeds.permutation(9, 0, "x").tolist()) == list(range(9))
+
+
+def test_a_crop_is_the_sample_moved_into_zeros():
+    sample = torch.arange(1.0, 1 + 3 * 16 * 24).view(3, 16, 24)
+    (crop,) = augmentations(["crop"], 2)
+    seen = set()
+    for seed in range(40):
+        cut = crop(sample, np.random.default_rng(seed))
+        assert cut.shape == sample.shape
+        kept = cut[0].nonzero()
+        top, left = kept.min(0).values.tolist()
+        height, width = (kept.max(0).values + 1 - kept.min(0).values).tolist()
+        rows, columns = (16 - height if top == 0 else 0), (24 - width if left == 0 else 0)
+        assert torch.equal(
+            cut[:, top : top + height, left : left + width], sample[:, rows : rows + height, columns : columns + width]
+        )
+        seen |= {("rows", top or -rows), ("columns", left or -columns)}
+    assert seen == {("rows", move) for move in range(-2, 3)} | {("columns", move) for move in range(-3, 4)}

@@ -7,11 +7,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn import metrics as sk
 
 from crossmodal.data.dataset import Batch
 from crossmodal.data.normalizer import Normalizer
+from crossmodal.errors import UserError
 from crossmodal.scoring import losses, metrics
 from crossmodal.tasks import KINDS
+
+OF_ANY_SHAPE = [name for name in metrics.METRICS if name != "mae_8"]  # which is of square maps
 
 
 def test_accuracy_and_f1_by_hand():
@@ -158,7 +162,7 @@ def test_interval_of_an_accuracy_is_wilson_s():
         assert low <= right / count <= high
 
 
-@pytest.mark.parametrize("name", [name for name in metrics.METRICS if name != "accuracy"])
+@pytest.mark.parametrize("name", [name for name in OF_ANY_SHAPE if name != "accuracy"])
 def test_interval_of_other_metrics_is_a_seeded_bootstrap(name):
     """Four times the samples make it half as wide; it is the same each time, and draws nothing from torch's generator."""
     metric, generator = metrics.get(name), torch.Generator().manual_seed(0)
@@ -242,7 +246,7 @@ def toy(name: str) -> tuple[torch.Tensor, torch.Tensor]:
     return outputs, torch.rand(23, 2, 5, generator=generator).round() if "regression" not in kinds else outputs + 1
 
 
-@pytest.mark.parametrize("name", metrics.METRICS)
+@pytest.mark.parametrize("name", OF_ANY_SHAPE)
 def test_batches_add_up_to_the_split(name):
     outputs, targets = toy(name)
     whole = metrics.get(name)(outputs, targets)
@@ -250,7 +254,7 @@ def test_batches_add_up_to_the_split(name):
         assert in_batches(name, outputs, targets, cuts) == whole
 
 
-@pytest.mark.parametrize("name", metrics.METRICS)
+@pytest.mark.parametrize("name", OF_ANY_SHAPE)
 def test_groups_are_scored_one_by_one_or_by_their_mean(name):
     """Against the metric of each group's samples, and of each group's mean prediction."""
     outputs, targets = toy(name)
@@ -268,7 +272,9 @@ def test_groups_are_scored_one_by_one_or_by_their_mean(name):
     assert in_batches(f"{name}_of_groups", outputs, targets, cuts, group=group) == pytest.approx(expected, nan_ok=True)
 
 
-@pytest.mark.parametrize("name", [name for name, one in metrics.METRICS.items() if "mask" in one.kinds])
+@pytest.mark.parametrize(
+    "name", [name for name, one in metrics.METRICS.items() if "mask" in one.kinds and name != "thresholded_auroc"]
+)
 def test_what_is_masked_does_not_count(name):
     """Whatever stands there: the figure is that of the values that count."""
     outputs, targets = toy(name) if "classification" not in metrics.METRICS[name].kinds else toy("iou")
@@ -355,3 +361,45 @@ def test_challenge_2017_leaves_the_noise_out_of_the_mean_but_not_out_of_the_erro
     outputs, targets = torch.randn(40, 4, generator=generator), torch.randint(0, 4, (40,), generator=generator)
     expected = f1_score(targets, outputs.argmax(1), average=None)[:3].mean()
     assert metrics.get("challenge2017_f1")(outputs, targets) == pytest.approx(expected)
+
+
+def test_mae_8_by_hand():
+    """Of residues 24 or more apart whose distance is at most 8, with the mean of both triangles; each protein by its own length."""
+    side, margin = 40, 5
+    targets, mask = torch.full((2, 1, side, side), 20.0), torch.zeros(2, 1, side, side, dtype=torch.bool)
+    for row, length in enumerate((30, 26)):
+        mask[row, :, margin : margin + length, margin : margin + length] = True
+    outputs = targets.clone()
+
+    def pair(row, p, q, true, upper, lower):
+        targets[row, 0, margin + p, margin + q] = targets[row, 0, margin + q, margin + p] = true
+        outputs[row, 0, margin + p, margin + q], outputs[row, 0, margin + q, margin + p] = upper, lower
+
+    pair(0, 0, 24, 6.0, 7.0, 9.0)  # errs by 2, or (public code) by 3/4 of 9 and 1/4 of 7: 2.5
+    pair(0, 1, 29, 8.0, 8.0, 4.0)  # by 2, or 3
+    pair(0, 0, 23, 6.0, 100.0, 100.0)  # too near along the chain
+    pair(0, 2, 28, 8.5, 100.0, 100.0)  # too far
+    pair(1, 0, 25, 4.0, 4.0, 8.0)  # by 2, or 3
+    pair(1, 0, 27, 4.0, 100.0, 100.0)  # outside of the protein
+    assert metrics.get("mae_8")(outputs, targets, mask) == 2.0
+    assert metrics.get("mae_8_cut_30")(outputs, targets, mask) == pytest.approx((2.75 + 3) / 2)
+    assert metrics.get("mae_8_cut_25")(outputs, targets, mask) == 2.5  # the other protein has no such pair left
+    assert math.isnan(metrics.get("mae_8_cut_24")(outputs, targets, mask))
+    assert metrics.plain_name("mae_8_cut_25") == "mae_8"
+    with pytest.raises(UserError, match=r"mae_8 is of square maps, got targets of shape \(1, 40, 39\)"):
+        metrics.get("mae_8")(outputs[..., 1:], targets[..., 1:])
+    with pytest.raises(UserError, match="unknown name 'rmse_cut_25'"):
+        metrics.get("rmse_cut_25")
+
+
+def test_masks_by_threshold_against_scikit_learn():
+    rng = np.random.default_rng(0)
+    logits = torch.from_numpy(rng.standard_normal((5, 1, 6, 6)))
+    targets = torch.from_numpy((rng.random((5, 1, 6, 6)) < 0.3).astype(np.float32))
+    mask = torch.from_numpy(rng.random((5, 1, 6, 6)) < 0.8)
+    outputs = logits.sigmoid()
+    truth, found = (targets * mask).flatten(), (logits > 0).flatten() & mask.flatten()
+    assert metrics.get("thresholded_auroc")(outputs, targets, mask) == pytest.approx(sk.roc_auc_score(truth, found))
+    rate = metrics.get("false_negative_rate")(outputs, targets, mask)
+    assert rate == pytest.approx(1 - sk.recall_score(truth, found))
+    assert not metrics.get("false_negative_rate").higher_is_better

@@ -129,7 +129,7 @@ def test_every_loss_and_metric_can_be_had(register):
     for kind in tasks.KINDS:
         register(raw(kind, normalize_y="none") if kind != "dense" else raw(kind, **_masks()))
         for name, metric in metrics.METRICS.items():
-            if kind in metric.kinds:
+            if kind in metric.kinds and name != "mae_8":  # which is of square maps
                 task = tasks.load("toy", metrics=[name])
                 outputs = torch.eye(2)[task.test.y] if kind == "classification" else task.test.y * 2 - 1
                 assert np.isfinite(metric(outputs, task.test.y)), (kind, name)

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 import torch
 from scipy.io import loadmat, savemat
+from sklearn.metrics import roc_auc_score
 
 import crossmodal
 from crossmodal import cli, miniature, parsing, tasks
+from crossmodal.data.readers.pickles import read_pickle
 from crossmodal.errors import UserError
 from crossmodal.files import read_yaml
 
@@ -43,7 +45,11 @@ def copied(folders, tmp_path) -> Folders:
     """A copy of that folder, to damage."""
 
     def copy(task: str) -> Path:
-        shutil.copytree(folders(task), tmp_path / "copy", ignore=shutil.ignore_patterns("*.rows.npy*"))
+        shutil.copytree(
+            folders(task),
+            tmp_path / "copy",
+            ignore=shutil.ignore_patterns("*.rows.npy*", "*.lengths.npy*", "*.pictures.npy*"),
+        )
         return tmp_path / "copy"
 
     return copy
@@ -60,18 +66,51 @@ def relative_l2(outputs: torch.Tensor, batch, normalizer) -> float:
     return ((found - true).flatten(1).norm(dim=1) / true.flatten(1).norm(dim=1)).mean().item()
 
 
+def mae_8(outputs: torch.Tensor, batch, normalizer) -> float:
+    """As published, pair by pair: predictions symmetrised twice, in place; every protein cut to the length of the first."""
+    length = int(batch.extras["mask"][0, 0].any(0).sum())
+    scores = []
+    for predicted, true in zip(outputs[:, 0].double().numpy(), batch.y[:, 0].double().numpy(), strict=True):
+        for j in range(512):
+            predicted[j, j:] = (predicted[j:, j] + predicted[j, j:]) / 2
+        predicted[predicted < 0.01] = 0.01
+        true[true < 1] = 100  # padding
+        errors = []
+        for p in range(length):
+            for q in range(p + 24, length):
+                if true[5 + p, 5 + q] <= 8:
+                    both = (predicted[5 + q, 5 + p] + predicted[5 + p, 5 + q]) / 2
+                    errors.append(abs(both - true[5 + p, 5 + q]))
+        scores.append(np.mean(errors) if errors else np.nan)
+    return float(np.nanmean(scores))
+
+
+def thresholded_auroc(outputs: torch.Tensor, batch, normalizer) -> float:
+    """As published: logits above 0 are what is ranked, and what is to be ignored is 0 in both."""
+    counts = batch.extras["mask"]
+    return roc_auc_score((batch.y * counts).flatten().numpy(), (outputs * counts > 0).flatten().numpy())
+
+
 # task: (shape of a sample, the public code's score of a piece of the test split)
 WALK = {
     "cifar100": ((3, 32, 32), accuracy),
     "spherical": ((3, 60, 60), accuracy),
     "darcy_flow": ((3, 85, 85), relative_l2),
+    "psicov": ((57, 512, 512), mae_8),
+    "cosmic": ((1, 128, 128), thresholded_auroc),
 }
 
 
-K = {"cifar100": (2000, 525), "spherical": (2000, 525), "darcy_flow": (1000, 505)}
+K = {
+    "cifar100": (2000, 525),
+    "spherical": (2000, 525),
+    "darcy_flow": (1000, 505),
+    "psicov": (1000, 550),
+    "cosmic": (500, 8),
+}
 
 
-@pytest.mark.parametrize("task", WALK)
+@pytest.mark.parametrize("task", [pytest.param(one, marks=[pytest.mark.slow] * (one == "psicov")) for one in WALK])
 def test_a_task_from_its_public_files_to_predictions(task, folders, tmp_path, tiny_swin, capsys):
     shape, score = WALK[task]
     run, size = tmp_path / "run", 100 if score is accuracy else 4
@@ -139,7 +178,9 @@ def test_a_miniature_is_made_of_its_seed_whole_or_not_at_all(task, folders, tmp_
 @pytest.mark.parametrize("task", WALK)
 def test_the_settings_of_the_paper_are_whole(task):
     """Every key is known, and k is what it was at the first epoch and the last."""
-    config = parsing.from_dict(read_yaml(parsing.TASK_CONFIGS / f"{task}.yaml") | {"task": task})
+    values = read_yaml(parsing.TASK_CONFIGS / f"{task}.yaml") | {"task": task}
+    values.pop("pare_released", None)
+    config = parsing.from_dict(values)
     schedule = config.options.k_over_time()
     k = [schedule(epoch / config.epochs, 3136) for epoch in range(config.epochs)]
     assert (k[0], k[-1]) == K[task]
@@ -280,3 +321,164 @@ def test_darcy_files_that_are_damaged(copied, content):
     path = copied("darcy_flow") / "piececonst_r421_N1024_smooth1.mat"
     path.write_bytes(content(path.read_bytes()))
     refused("darcy_flow", path.parent, "smooth1.mat: not a MATLAB file, or a damaged one")
+
+
+# ----- PSICOV ---------------------------------------------------------------------------------------------------------------
+
+
+def protein(folder: Path, part: str = "deepcov", number: int = 0) -> tuple[Path, Path]:
+    """The two files of a protein."""
+    name = (folder / "protein" / f"{part}.lst").read_text().split()[2 * number]
+    return tuple(folder / "protein" / part / place for place in (f"features/{name}.pkl", f"distance/{name}-cb.npy"))
+
+
+def test_maps_of_a_protein(folders):
+    """Channels in their order, zeros around them, distances as they are tested and as they are learned from."""
+    loaded = tasks.load("psicov", data_dir=folders("psicov"))
+    assert [len(part) for part in (loaded.train, loaded.validation, loaded.test)] == [7, 1, 3]
+    features, (length, _, distances) = map(read_pickle, protein(folders("psicov"), "psicov", 1))
+    batch = loaded.test.read(torch.tensor([1]))
+    x, y, mask = batch.x[0], batch.y[0, 0], batch.extras["mask"][0, 0]
+    inner = slice(5, 5 + length)
+    assert mask.sum() == mask[inner, inner].sum() == length**2
+    assert (x[:, ~mask] == 0).all()
+    x = x[:, inner, inner].numpy()
+    for channel, row in ((0, features["ss"][0]), (4, features["ss"][2]), (6, features["pssm"][:, 0])):
+        assert (x[channel] == row[None, :]).all()
+        assert (x[channel + 1] == row[:, None]).all()
+    assert (x[50] == features["sa"][None, :]).all()
+    assert (x[53] == features["entropy"][:, None]).all()
+    assert (x[54:] == np.stack([features[name] for name in ("ccmpred", "freecon", "potential")])).all()
+    y = y[inner, inner].numpy()
+    apart = ~np.eye(length, dtype=bool)
+    assert (y[apart] == np.maximum(distances, 1)[apart]).all()
+    assert y[3, 3] == pytest.approx((distances[3, 2] + distances[3, 4]) / 2)
+    assert (y[0, 0], y[-1, -1]) == pytest.approx((distances[0, 1], distances[-2, -1]))
+    assert max(loaded.train.read(torch.tensor([row])).y.max().item() for row in range(3)) == 16
+
+
+def test_a_protein_longer_than_the_map_is_cut_and_other_forms_of_the_file_are_read(copied):
+    folder = copied("psicov")
+    features, distances = protein(folder, "psicov")
+    rng, length = np.random.default_rng(0), 600
+    shapes = {"ss": (3, length), "pssm": (length, 22), "sa": (length,), "entropy": (length,)}
+    shapes |= dict.fromkeys(("ccmpred", "freecon", "potential"), (length, length))
+    content = {"seq": "A" * length} | {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+    features.write_bytes(pickle.dumps(content, 2))
+    known = np.empty(3, object)
+    known[:] = [length, content["seq"], np.full((length, length), 20.0)]
+    with open(distances, "wb") as file:
+        np.save(file, known, allow_pickle=True)
+    batch = tasks.load("psicov", data_dir=folder).test.read(torch.tensor([0]))
+    assert batch.extras["mask"].sum() == 502**2
+    assert batch.x[0, 54, 5, 506].item() == pytest.approx(content["ccmpred"][0, 501])
+
+
+@pytest.mark.parametrize(
+    ("which", "change", "match"),
+    [
+        (0, lambda d: d.pop("sa"), r"features/de00A\.pkl: lacks the key 'sa'"),
+        (0, lambda d: d.pop("seq"), "expected a dictionary with a sequence under 'seq'"),
+        (0, lambda d: d.update(pssm=d["pssm"][:, :21]), r"pssm: expected numbers of shape \(\d+, 22\)"),
+        (0, lambda d: d["ccmpred"].__setitem__((0, 0), np.nan), "ccmpred: holds NaN or infinity"),
+        (0, lambda d: d.update(sa=Malicious()), r"refused: it asks for posix\.system"),
+        (1, lambda d: d.pop(0), "distance/de00A-cb.npy: expected a length, a sequence and a map"),
+        (1, lambda d: d.__setitem__(2, d[2][:-1]), r"map: expected numbers of shape"),
+    ],
+)
+def test_protein_files_that_are_wrong(copied, which, change, match):
+    folder = copied("psicov")
+    path = protein(folder)[which]
+    content = pickle.loads(path.read_bytes())
+    content = list(content) if which else content
+    change(content)
+    path.write_bytes(pickle.dumps(tuple(content) if which else content))
+    refused("psicov", folder, match)
+
+
+def test_a_list_of_proteins_that_are_not_there(copied):
+    folder = copied("psicov")
+    protein(folder)[1].unlink()
+    refused("psicov", folder, r"deepcov\.lst lists 'de00A', but there is no file .*de00A-cb\.npy")
+    (folder / "protein/deepcov.lst").write_text("../../x\nb\n")
+    refused("psicov", folder, r"deepcov\.lst lists '\.\./\.\./x'")
+    (folder / "protein/deepcov.lst").write_text("")
+    refused("psicov", folder, r"expected at least 2 proteins, got 0")
+
+
+# ----- Cosmic ---------------------------------------------------------------------------------------------------------------
+
+VISIT = Path("cosmic/npy_train/f435w/10760/2")
+
+
+def test_pictures_with_more_or_less_sky(folders):
+    """Learned from are pictures with another level of the sky in every epoch; validated and tested ones are as they are."""
+    loaded = tasks.load("cosmic", data_dir=folders("cosmic"), validation_fraction=0.3)
+    assert [len(part) for part in (loaded.train, loaded.validation, loaded.test)] in ([9, 5, 6], [10, 4, 6])
+    assert len(set(loaded.validation.read(torch.arange(4)).extras["group"].tolist())) == 1
+    rows, scale = torch.arange(len(loaded.train)), loaded.normalizer.x_std.item()
+    plain, one, same, other = (loaded.train.read(rows, seed).x for seed in (None, 1, 1, 2))
+    assert torch.equal(one, same)
+    added = (one - plain) * scale
+    assert added.std(dim=(1, 2, 3)).max() < 0.01  # one level for a picture
+    levels = added.mean(dim=(1, 2, 3))
+    assert (levels.abs() > 0.1).sum() >= 5
+    assert -0.9 * 60 < levels.min() < levels.max() < 3 * 60
+    assert not torch.equal(one, other)
+    part = loaded.train.read(rows[3:5], 1)
+    assert torch.equal(part.x, one[3:5])  # whatever the batch
+    planes = np.load(folders("cosmic") / "cosmic/npy_test/f435w/10260/5/2_0.npy")[:, 64:192, 64:192]
+    batch = loaded.test.read(torch.tensor([1]))
+    assert (batch.x[0, 0] * scale + loaded.normalizer.x_mean.item()).numpy() == pytest.approx(planes[0], abs=1e-2)
+    assert (batch.y[0, 0].numpy() == planes[1]).all()
+    assert (batch.extras["mask"][0, 0].numpy() == (planes[2] == 0)).all()
+    assert not batch.extras["mask"].all()
+
+
+def test_two_planes_and_other_visits(copied):
+    """Without a third plane every pixel counts; visits to something else than galaxies are left alone."""
+    folder = copied("cosmic")
+    path = folder / VISIT / "1_0.npy"
+    np.save(path, np.load(path)[:2])
+    (folder / "cosmic/npy_train/f435w/10595/2").mkdir(parents=True)
+    (folder / "cosmic/npy_train/f435w/10595/2/1_0.npy").write_bytes(b"anything")
+    loaded = tasks.load("cosmic", data_dir=folder, protocol="released")
+    batch = loaded.train.read(torch.arange(len(loaded.train)))
+    assert batch.extras["mask"].flatten(1).all(1).tolist() == [True] + [False] * 13
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "match"),
+    [
+        (
+            "1_0.npy",
+            lambda a: a[:, :180],
+            r"1_0\.npy: expected 2 or 3 planes of at least 192 x 192 .* got float32 of shape",
+        ),
+        ("1_0.npy", lambda a: a[0], r"expected 2 or 3 planes"),
+        ("2_0.npy", lambda a: a + 0.5, "zeros and ones in the mask"),
+        ("2_0.npy", lambda a: a * np.inf, "NaN or infinity"),
+        (
+            "sky.npy",
+            lambda a: a[:3],
+            r"4_0\.npy: expected a name that begins with the number of its sky, from 1 to the 3",
+        ),
+        ("sky.npy", lambda a: a[None], r"sky\.npy: expected numbers of shape \(n\)"),
+        ("3_0.npy", lambda a: np.array([Malicious()]), "never unpickled"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_pictures_that_are_wrong(copied, name, change, match):
+    folder = copied("cosmic")
+    np.save(folder / VISIT / name, change(np.load(folder / VISIT / name)))
+    refused("cosmic", folder, match)
+
+
+def test_truncated_and_missing_pictures(copied):
+    folder = copied("cosmic")
+    path = folder / VISIT / "1_0.npy"
+    path.write_bytes(path.read_bytes()[:1000])
+    refused("cosmic", folder, r"1_0\.npy: cannot be read: .* bytes follow")
+    shutil.rmtree(folder / "cosmic/npy_train/f435w")
+    (folder / "cosmic/npy_train/f435w/10595/2").mkdir(parents=True)
+    refused("cosmic", folder, "expected pictures of galaxies")
