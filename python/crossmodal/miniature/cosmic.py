@@ -20,7 +20,7 @@ ELECTRONS = 4.0  # for one of the 256 grey levels
 @register("cosmic", "pieces of Hubble's deep field, which scikit-image carries, with simulated tracks of cosmic rays")
 def cosmic(folder: Path, rng: np.random.Generator) -> None:
     """A file for each picture, and levels of the sky for each visit."""
-    field = photographs.pictures()["hubble_deep_field"].mean(2)
+    field = photographs.pictures("the miniature of cosmic")["hubble_deep_field"].mean(2)
     for part, visits in EACH.items():
         for visit, each in visits:
             place = folder / "cosmic" / f"npy_{part}" / "f435w" / visit
