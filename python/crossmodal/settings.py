@@ -58,6 +58,7 @@ class ModelConfig:
             each patch); for encoders with such a token, ViT and DINOv2.
         probe: the head starts as a linear model of the frozen features (logistic or ridge regression) instead of at random, and
             learns at `optimizer.lr` (null: of pretrained image encoders); not for dense targets.
+        freeze: what of the pretrained layers does not learn: `queries_keys`, the projections to queries and keys (null: nothing).
         dropout: dropout inside the encoder.
         activation_checkpointing: recompute activations in the backward pass; less memory, about a third more time.
     """
@@ -69,6 +70,7 @@ class ModelConfig:
     channels: Literal["images", "colours"] | None = None
     class_token: bool = False
     probe: bool | None = None
+    freeze: Literal["queries_keys"] | None = None
     dropout: BelowOne = 0.0
     activation_checkpointing: bool = False
 

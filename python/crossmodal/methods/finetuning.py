@@ -47,6 +47,8 @@ def build(task, config) -> FineTuned:
     encoder.attach(task.input_shape, config.model.patch_size)
     if config.model.activation_checkpointing:
         encoder.enable_activation_checkpointing()
+    if config.model.freeze == "queries_keys":
+        encoder.freeze_queries_keys()
     return FineTuned(encoder, task.kind, task.num_outputs, task.output_shape if task.kind == "dense" else None)
 
 

@@ -54,6 +54,26 @@ def test_fpt_trains_norms_by_their_type_and_what_is_around_the_encoder(tmp_path,
     assert all(p.requires_grad for _, p in outside)
 
 
+@pytest.mark.parametrize("encoder", ["tiny_bert", "tiny_vit", "tiny_swin"])
+@pytest.mark.parametrize("method", ["nft", "lp_ft"])
+def test_queries_and_keys_can_stay_as_they_are(tmp_path, request, encoder, method):
+    """Also where a method freezes more for a while: two projections of each attention are as before, all else has learned."""
+    ndim = 1 if encoder == "tiny_bert" else 2
+    values = runs.settings(tmp_path, request.getfixturevalue(encoder), ndim=ndim, method=method, epochs=1)
+    values["model"] = {"freeze": "queries_keys", "layers": 1} if ndim == 1 else {"freeze": "queries_keys"}
+    values |= {"lp_ft": {"probe_epochs": 1}} if method == "lp_ft" else {}
+    config = parsing.from_dict(values)
+    before = {name: p.clone() for name, p in run.build(config)[1].encoder.model.named_parameters()}
+    run.train(config)
+    after = dict(crossmodal.load(tmp_path / "run").model.encoder.model.named_parameters())
+    kept = {name for name in before if torch.equal(before[name], after[name])}
+    assert kept == {
+        name for name in before if any(part in name for part in (".query.", ".key.", ".q_proj.", ".k_proj."))
+    }
+    attentions = {"tiny_bert": 1, "tiny_vit": 3, "tiny_swin": 4}[encoder]
+    assert len(kept) == 2 * 2 * attentions
+
+
 def test_fpt_says_how_many_norms_it_trains_and_moves_nothing_else(tmp_path, tiny_bert, capsys):
     before = built(tmp_path, tiny_bert, "fpt")[1].state_dict()
     run.train(parsing.from_dict(runs.settings(tmp_path, tiny_bert, method="fpt")))

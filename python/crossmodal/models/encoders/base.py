@@ -23,6 +23,7 @@ _NOT_ARCHITECTURE = (
     "quantization_config",
     "stage_names",
 )
+QUERIES_KEYS = {"query", "key", "q_proj", "k_proj", "q_lin", "k_lin"}  # as the families of transformers call them
 
 
 def architecture(config: dict[str, Any]) -> dict[str, Any]:
@@ -85,6 +86,12 @@ class Encoder(nn.Module, ABC):
         for layer in self.layers():
             layer.gradient_checkpointing = True
             layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+
+    def freeze_queries_keys(self) -> None:
+        """What a layer attends to stays as it is: its projections to queries and keys no longer learn."""
+        for name, parameter in self.model.named_parameters():
+            if not QUERIES_KEYS.isdisjoint(name.split(".")):
+                parameter.requires_grad_(False)
 
     def layers(self) -> list[nn.Module]:
         """The transformer layers from the first to the last, the innermost of nested ones (Swin has them within stages)."""
