@@ -81,7 +81,8 @@ class SourceConfig:
 
     Args:
         name: a built-in source, or a path: CSV or TSV with text and label, or a folder with one folder of images per
-            class (null: the encoder's default, `scipy_docs` for text and `photographs` for images).
+            class, `cifar-10-batches-py` or `tiny-imagenet-200` as they are published (null: the encoder's default, `scipy_docs`
+            for text and `photographs` for images).
         limit: at most so many samples per class, drawn with `split.seed` (null: at most 5000 in all, in which the classes
             keep their shares).
     """

@@ -99,7 +99,8 @@ def load(
     Args:
         name_or_path: a key of :func:`available`; or a .csv or .tsv file with a text and a label per row
             (:func:`crossmodal.sources.text.read_labelled_text`); or a folder with one folder of images per class
-            (:func:`crossmodal.sources.images.list_images`); None for the default of the encoder's modality.
+            (:func:`crossmodal.sources.images.list_images`), `tiny-imagenet-200`, or `cifar-10-batches-py`;
+            None for the default of the encoder's modality.
         encoder: an encoder of :mod:`crossmodal.models.encoders`: its ``modality``, and its ``tokenizer`` or its ``image_size``,
             ``image_mean`` and ``image_std``, are used.
         num_tokens: text: the number of tokens of every sample. Images: unused.
@@ -139,8 +140,10 @@ def _find(name: str) -> tuple[str, Callable[[], Labelled]]:
     if name in SOURCES:
         return SOURCES[name].modality, SOURCES[name].read
     path = Path(name)
-    if path.is_dir():
-        return "image", partial(images.list_images, path)
+    if (path / "batches.meta").is_file():
+        return "image", partial(images.cifar10, path)
+    if path.is_dir():  # Tiny-ImageNet has its training images in a folder of that name
+        return "image", partial(images.list_images, path / "train" if (path / "wnids.txt").is_file() else path)
     if path.suffix.lower() in text.DELIMITERS and path.exists():
         return "text", partial(text.read_labelled_text, path)
     if path.exists():

@@ -1,4 +1,4 @@
-"""Labelled images: scikit-learn's digits, and a folder of class folders."""
+"""Labelled images: scikit-learn's digits, a folder of class folders, and the public files of CIFAR-10 and Tiny-ImageNet."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from crossmodal.data.readers.pickles import read_pickle, text_keys
 from crossmodal.errors import UserError
 from crossmodal.sources.labelled import Labelled
 
@@ -51,11 +52,39 @@ def digits() -> LabelledImages:
     )
 
 
+def cifar10(path: Path) -> LabelledImages:
+    """The training images in `cifar-10-batches-py`, the folder of CIFAR-10's python version: batches.meta, data_batch_1 and so on.
+
+    Raises:
+        UserError: a file is missing or damaged, or holds something else; file and key are named.
+    """
+    meta = text_keys(read_pickle(path / "batches.meta"))
+    names = meta.get("label_names") if isinstance(meta, dict) else None
+    if not isinstance(names, list) or not names:
+        raise UserError(f"{path / 'batches.meta'}: expected a list of names under 'label_names'")
+    names = [name.decode("latin1") if isinstance(name, bytes) else str(name) for name in names]
+    items: list[np.ndarray] = []
+    labels: list[str] = []
+    batches = sorted(path.glob("data_batch_*"))
+    if not batches:
+        raise UserError(f"{path}: expected images in data_batch_1 and so on, found none")
+    for batch in batches:
+        found = text_keys(read_pickle(batch))
+        data, known = (found.get(key) if isinstance(found, dict) else None for key in ("data", "labels"))
+        if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (3 * 32 * 32,):
+            raise UserError(f"{batch}: data: expected uint8 of shape (n, 3072)")
+        if not isinstance(known, list) or len(known) != len(data) or not set(known) <= set(range(len(names))):
+            raise UserError(f"{batch}: labels: expected {len(data)} numbers from 0 to {len(names) - 1}")
+        items += list(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+        labels += [names[label] for label in known]
+    return LabelledImages(tuple(items), tuple(labels), tuple(names), str(path))
+
+
 def list_images(path: Path) -> LabelledImages:
     """List a folder that holds one folder of images per class; classes and files in the order of their names.
 
     Files and folders whose name starts with a dot are skipped; so are files beside the class folders, unless they are
-    images.
+    images. Where a class folder has a folder `images`, as in Tiny-ImageNet, that is read and nothing beside it.
 
     Raises:
         UserError: no such folder.
@@ -70,7 +99,8 @@ def list_images(path: Path) -> LabelledImages:
         if folders and entry.is_file() and entry.suffix.lower() in FORMATS:
             raise UserError(f"{entry}: an image outside of the class folders; move it into one, or away")
     for folder in folders:
-        found = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+        inner = folder / "images" if (folder / "images").is_dir() else folder
+        found = sorted(entry for entry in inner.iterdir() if not entry.name.startswith("."))
         for entry in found:
             if entry.suffix.lower() not in FORMATS or not entry.is_file():
                 raise UserError(f"{entry}: not an image file ({', '.join(FORMATS)})")

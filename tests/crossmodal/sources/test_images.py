@@ -1,3 +1,4 @@
+import pickle
 import struct
 import zlib
 
@@ -6,7 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from crossmodal.sources.images import LabelledImages, digits, list_images, read_image, to_inputs
+from crossmodal import sources
+from crossmodal.errors import UserError
+from crossmodal.sources.images import LabelledImages, cifar10, digits, list_images, read_image, to_inputs
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -174,3 +177,60 @@ def test_folders_that_cannot_be_used(folder, tmp_path):
         list_images(folder)
     with pytest.raises(ValueError, match=r"needs at least two classes, got \[\]"):
         list_images(folder / "red")
+
+
+@pytest.fixture
+def cifar(tmp_path):
+    """CIFAR-10's folder with two batches, as Python 2 pickled it (keys are bytes to Python 3)."""
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    (folder / "batches.meta").write_bytes(pickle.dumps({b"label_names": [b"red", b"blue"], b"num_vis": 3072}, 2))
+    for batch in (1, 2):
+        data = np.zeros((3, 3, 32, 32), np.uint8)
+        labels = [0, 1, 0]
+        for row, label in enumerate(labels):
+            data[row, 2 * label] = 255
+        data[:, 1, 0, 5] = batch
+        content = {b"data": data.reshape(3, -1), b"labels": labels, b"batch_label": b"training"}
+        (folder / f"data_batch_{batch}").write_bytes(pickle.dumps(content, 2))
+    return folder
+
+
+def test_cifar_10_as_it_is_published(cifar, image_encoder):
+    images = cifar10(cifar)
+    assert images.class_names == ("red", "blue")
+    assert images.labels == ("red", "blue", "red") * 2
+    assert images.items[4][0, 5].tolist() == [0, 2, 255]
+    found = sources.load(cifar, encoder=image_encoder)
+    assert (found.modality, found.inputs.shape, found.labels.tolist()) == ("image", (6, 3, 6, 4), [0, 1, 0] * 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("batches.meta", {}, r"batches\.meta: expected a list of names under 'label_names'"),
+        ("data_batch_2", {"labels": [0]}, r"data_batch_2: data: expected uint8 of shape \(n, 3072\)"),
+        (
+            "data_batch_2",
+            {"data": np.zeros((1, 3072), np.uint8), "labels": [2]},
+            "labels: expected 1 numbers from 0 to 1",
+        ),
+        ("data_batch_1", {"data": print}, r"refused: it asks for \w+\.print"),
+    ],
+)
+def test_cifar_10_files_that_are_wrong(cifar, name, content, match):
+    (cifar / name).write_bytes(pickle.dumps(content, 2))
+    with pytest.raises(UserError, match=match):
+        cifar10(cifar)
+
+
+def test_tiny_imagenet_as_it_is_published(tmp_path, image_encoder):
+    root = tmp_path / "tiny-imagenet-200"
+    for name, colour in (("n01", RED), ("n02", BLUE)):
+        (root / "train" / name / "images").mkdir(parents=True)
+        (root / "train" / name / f"{name}_boxes.txt").write_text("a box")
+        Image.new("RGB", (64, 64), colour).save(root / "train" / name / "images" / f"{name}_0.JPEG")
+    (root / "wnids.txt").write_text("n01\nn02\n")
+    (root / "val").mkdir()
+    found = sources.load(root, encoder=image_encoder)
+    assert (found.class_names, found.labels.tolist()) == (("n01", "n02"), [0, 1])

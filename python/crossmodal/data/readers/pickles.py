@@ -56,6 +56,13 @@ def read_pickle(path: Path) -> Any:
     return found.item() if isinstance(found, np.ndarray) and found.shape == () else found
 
 
+def text_keys(found: Any) -> Any:
+    """A dictionary with str keys: whether they were pickled as bytes depends on the Python that did. Anything else as it is."""
+    if not isinstance(found, dict):
+        return found
+    return {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in found.items()}
+
+
 class _Refused(pickle.UnpicklingError):
     """What a file asked for, in words."""
 

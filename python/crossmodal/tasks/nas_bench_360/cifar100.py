@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from crossmodal.data.download import Remote
-from crossmodal.data.readers.pickles import read_pickle
+from crossmodal.data.readers.pickles import read_pickle, text_keys
 from crossmodal.errors import UserError
 from crossmodal.tasks.base import Options, RawTask, register
 from crossmodal.tasks.nas_bench_360 import _public
@@ -54,17 +54,11 @@ def cifar100(options: Options) -> RawTask:
     )
 
 
-def _keys(path: Path) -> dict:
-    """What a file of the set holds; whether keys were written as bytes depends on the Python that wrote them."""
-    found = read_pickle(path)
-    if not isinstance(found, dict):
-        return found
-    return {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in found.items()}
-
-
 def _images(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 (n, 3, 32, 32) and labels int64 (n,)."""
-    data, label = _public.arrays(_keys(path), path, {"data": (None, 3 * SIDE * SIDE), "fine_labels": (None,)})
+    data, label = _public.arrays(
+        text_keys(read_pickle(path)), path, {"data": (None, 3 * SIDE * SIDE), "fine_labels": (None,)}
+    )
     if data.dtype != np.uint8:
         raise UserError(f"{path}: data: expected uint8, got {data.dtype}")
     label = _public.labels(label, f"{path}: fine_labels", 0, CLASSES - 1)
@@ -72,7 +66,7 @@ def _images(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _names(path: Path) -> tuple[str, ...]:
-    found = _keys(path)
+    found = text_keys(read_pickle(path))
     names = found.get("fine_label_names") if isinstance(found, dict) else None
     if not isinstance(names, list) or len(set(map(str, names))) != CLASSES:
         raise UserError(f"{path}: expected fine_label_names, a list of {CLASSES} different names")
