@@ -1,0 +1,76 @@
+"""Satellite: land cover from satellite image time series (Petitjean et al., 2012, as NAS-Bench-360 has them).
+
+A pixel's vegetation index over a year, 46 values, and which of 24 kinds of land cover it belongs to.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from crossmodal.data.derived import New, derived
+from crossmodal.data.download import Remote
+from crossmodal.data.readers.pickles import read_pickle
+from crossmodal.files import digest
+from crossmodal.tasks.base import Options, RawTask, register
+from crossmodal.tasks.nas_bench_360 import _public
+
+STEPS, CLASSES = 46, 24
+BATCH = 64  # of the public settings, which decides where the public code cuts the test split
+URL = "https://pde-xd.s3.amazonaws.com/satellite"
+FILES = tuple(
+    Remote(
+        f"satellite_{part}.npy",
+        f"{URL}/satellite_{part}.npy",
+        size,
+        how="NAS-Bench-360 links its data sets in its README",
+    )
+    for part, size in (("train", 338_400_000), ("test", 37_600_000))
+)
+
+
+@register(
+    "satellite",
+    "satellite image time series (46 values), 24 kinds of land cover; 900,000 train, 100,000 test (NAS-Bench-360)",
+    protocols=_public.PROTOCOLS,
+    files=FILES,
+)
+def satellite(options: Options) -> RawTask:
+    """By default a share of the 900,000 training samples validates; series are z-scored with the statistics of all that is learned from
+    (public code takes raw values, which an embedding of single values followed by a LayerNorm can hardly tell apart)."""
+    train, test = (_rows(options.data_dir / file.path) for file in FILES)
+    released = options.protocol == "released"
+    metric, said = _public.chunked("accuracy", BATCH)
+    extra = {
+        "x_val": test["x"][:, None],
+        "y_val": test["y"],
+        "normalize_x": "none",
+        "metrics": (metric, "accuracy"),
+        "notes": (_public.TEST_VALIDATES, said, "released: series are not normalised."),
+    }
+    return RawTask(
+        kind="classification",
+        x_train=train["x"][:, None],
+        y_train=train["y"],
+        x_test=test["x"][:, None],
+        y_test=test["y"],
+        origin=f"satellite_train.npy and satellite_test.npy in {options.data_dir}",
+        protocol=options.protocol,
+        **(extra if released else {}),
+    )
+
+
+def _rows(path: Path) -> np.ndarray:
+    """Series and labels of one of the two files, x float32 (n, 46) and y int64 (n,), mapped.
+
+    The file is a pickled dictionary, which has to be read whole; that is done once.
+    """
+
+    def make(new: New) -> None:
+        data, label = _public.arrays(read_pickle(path), path, {"data": (None, STEPS), "label": (None,)})
+        label = _public.labels(label, f"{path}: label", 1, CLASSES, all_of_them=True)
+        rows = new((len(data),), [("x", np.float32, (STEPS,)), ("y", np.int64)])
+        rows["x"], rows["y"] = data, label
+
+    return derived(path.with_suffix(".rows.npy"), {"file": digest(path), "version": 1}, make)

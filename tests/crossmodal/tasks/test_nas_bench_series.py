@@ -1,0 +1,243 @@
+"""NAS-Bench-360's tasks of series: small folders in the public formats, from reading to prediction, and files that are wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as sk
+
+import crossmodal
+from crossmodal import cli, miniature, parsing, tasks
+from crossmodal.data import derived
+from crossmodal.errors import UserError
+from crossmodal.models import encoders
+from crossmodal.tasks.nas_bench_360 import _public
+from tests.crossmodal import runs
+
+CHUNK = 100  # instead of 1000 samples: the sets are small here
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> Callable[[str], Path]:
+    """A folder with the miniature of a task."""
+    made: dict[str, Path] = {}
+
+    def folder(task: str) -> Path:
+        if task not in made:
+            made[task] = tmp_path_factory.mktemp(task)
+            miniature.make(task, made[task])
+        return made[task]
+
+    return folder
+
+
+def pieces(score: Callable, truth: np.ndarray, output: np.ndarray, batch: int) -> float:
+    """What the public code reports: batches are gathered until they hold `CHUNK` samples; the mean of the scores of such pieces."""
+    scores, first = [], 0
+    while first < len(truth):
+        last = first
+        while last - first < CHUNK and last < len(truth):
+            last += batch
+        scores.append(score(truth[first:last], output[first:last]))
+        first = last
+    return float(np.mean(scores))
+
+
+def accuracy(truth: np.ndarray, output: np.ndarray) -> float:
+    return float(np.mean(output.argmax(1) == truth))
+
+
+# task: (shape of a sample, more options of the run, the public code's score of (targets, logits), its batches)
+WALK = {
+    "satellite": ((1, 46), {}, accuracy, 64),
+    "ninapro": ((1, 16, 52), {}, accuracy, 16),
+}
+
+
+def train(task: str, folder: Path, output: Path, **changes) -> dict:
+    """A run of one epoch through the command line, by the released protocol."""
+    settings = {
+        "task": task,
+        "method": "nft",
+        "data_dir": folder,
+        "protocol": "released",
+        "output_dir": output,
+        "epochs": 1,
+        "device": "cpu",
+        "threads": 1,
+        "loader.eval_batch_size": 100,
+    } | changes
+    assert cli.train([word for key, value in settings.items() for word in (f"--{key}", str(value))]) == 0
+    return json.loads((output / "results.json").read_text())
+
+
+@pytest.mark.parametrize("task", WALK)
+def test_a_task_from_its_public_files_to_predictions(task, folders, tmp_path, request, capsys, monkeypatch):
+    monkeypatch.setattr(_public, "CHUNK", CHUNK)
+    shape, changes, score, batch = WALK[task]
+    changes = {"encoder": request.getfixturevalue("tiny_swin" if len(shape) == 3 else "tiny_roberta")} | changes
+    folder, run = folders(task), tmp_path / "run"
+    found = train(task, folder, run, **changes)
+    assert found["input_shape"] == list(shape)
+    assert min(found["samples"].values()) > 0
+    assert found["samples"]["validation"] == found["samples"]["test"]  # released: the same samples
+    loaded = tasks.load(task, data_dir=folder, protocol="released")
+    split = loaded.test.read(torch.arange(len(loaded.test)))
+    predictor = crossmodal.load(run)
+    outputs = predictor.outputs(split.x).numpy()
+    assert found["test"] == pytest.approx(pieces(score, split.y.numpy(), outputs, batch), abs=1e-6)
+    assert "released: " in capsys.readouterr().out
+
+    assert cli.evaluate([str(run)]) == 0
+    assert f"(stored: {found['test']!r})" in capsys.readouterr().out
+    raw = loaded.normalizer.x_mean + split.x[:5] * loaded.normalizer.x_std
+    np.save(tmp_path / "new.npy", raw.numpy())
+    assert cli.predict([str(run), str(tmp_path / "new.npy"), "-o", str(tmp_path / "out.npz")]) == 0
+    with np.load(tmp_path / "out.npz") as written:
+        assert written["predictions"].shape[0] == 5
+        if loaded.kind == "classification":
+            assert set(written["predictions"].tolist()) <= set(loaded.class_values)
+
+
+@pytest.mark.parametrize("task", WALK)
+def test_by_default_no_test_sample_validates_and_all_files_must_be_there(task, folders, tmp_path):
+    loaded = tasks.load(task, data_dir=folders(task))
+    assert len(loaded.train) > 0
+    assert loaded.validation is not loaded.test
+    assert "released" not in loaded.description
+    with pytest.raises(UserError, match=f"--download {task}"):
+        tasks.load(task, data_dir=tmp_path)
+
+
+def refused(task: str, folder: Path, match: str) -> None:
+    """Reading ends with that message, and leaves nothing behind."""
+    before = sorted(os.listdir(folder))
+    with pytest.raises(UserError, match=match):
+        tasks.load(task, data_dir=folder)
+    assert sorted(os.listdir(folder)) == before
+
+
+# ----- Satellite ------------------------------------------------------------------------------------------------------------
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/should-not-be",)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda d: d.pop("label"), r"satellite_train.npy: lacks the key 'label'; it holds 'data'"),
+        (
+            lambda d: d.update(data=d["data"][:, :45]),
+            r"expected numbers of shape \(n, 46\), got float64 of shape \(960, 45\)",
+        ),
+        (lambda d: d.update(label=d["label"][:-1]), r"960 rows in data, but 959 in label"),
+        (lambda d: d.update(label=d["label"] - 1), r"expected labels from 1 to 24, but the one at index \d+ is 0"),
+        (lambda d: d.update(label=np.minimum(d["label"], 23)), r"no sample has the labels \[24\]"),
+        (lambda d: d.update(data=Malicious()), r"refused: it asks for posix.system"),
+    ],
+)
+def test_satellite_files_that_are_wrong(folders, tmp_path, change, match):
+    whole = np.load(folders("satellite") / "satellite_train.npy", allow_pickle=True).item()
+    change(whole)
+    np.save(tmp_path / "satellite_train.npy", whole, allow_pickle=True)
+    np.save(tmp_path / "satellite_test.npy", whole, allow_pickle=True)
+    refused("satellite", tmp_path, match)
+
+
+def test_truncated_satellite(folders, tmp_path):
+    for part in ("train", "test"):
+        content = (folders("satellite") / f"satellite_{part}.npy").read_bytes()
+        (tmp_path / f"satellite_{part}.npy").write_bytes(content[: len(content) // 2])
+    refused("satellite", tmp_path, "satellite_train.npy: not a pickled file, or a damaged one")
+
+
+def test_rows_are_made_once_and_again_when_damaged_or_of_another_file(folders, tmp_path, monkeypatch, capsys):
+    for part in ("train", "test"):
+        (tmp_path / f"satellite_{part}.npy").write_bytes((folders("satellite") / f"satellite_{part}.npy").read_bytes())
+    first = tasks.load("satellite", data_dir=tmp_path).fingerprint
+    assert capsys.readouterr().out.count("making") == 2
+    assert tasks.load("satellite", data_dir=tmp_path).fingerprint == first
+    assert "making" not in capsys.readouterr().out
+    rows = tmp_path / "satellite_train.rows.npy"
+    rows.write_bytes(rows.read_bytes()[:-8] + b"damaged!")
+    assert tasks.load("satellite", data_dir=tmp_path).fingerprint == first
+    assert capsys.readouterr().out.count("making") == 1
+    # A folder that cannot be written: they go to the cache.
+    monkeypatch.setattr(derived.os, "access", lambda *_: False)
+    monkeypatch.setenv("PARE_CACHE_DIR", str(tmp_path / "cache"))
+    assert tasks.load("satellite", data_dir=tmp_path).fingerprint == first
+    assert len(list((tmp_path / "cache").glob("satellite_t*.rows-*.npy"))) == 2
+
+
+# ----- NinaPro --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "match"),
+    [
+        (
+            "ninapro_val",
+            lambda x: x.swapaxes(1, 2),
+            r"expected numbers of shape \(n, 52, 16\), got float64 of shape \(144, 16, 52\)",
+        ),
+        (
+            "label_train",
+            lambda y: y + 1,
+            r"label_train.npy: expected labels from 0 to 17, but the one at index \d+ is 18",
+        ),
+        ("label_test", lambda y: y[1:], r"216 rows in ninapro_test.npy, but 215 in label_test.npy"),
+        ("ninapro_test", lambda x: x.astype(object), r"ninapro_test.npy: cannot be read: it holds Python objects"),
+        (
+            "ninapro_train",
+            lambda x: np.where(x == x[3, 2, 1], np.nan, x),
+            r"x_train: value nan at index \(3, 0, 1, 2\)",
+        ),
+    ],
+)
+def test_ninapro_files_that_are_wrong(folders, tmp_path, name, change, match):
+    (tmp_path / "ninaPro").mkdir()
+    for path in (folders("ninapro") / "ninaPro").iterdir():
+        values = np.load(path)
+        np.save(tmp_path / "ninaPro" / path.name, change(values) if path.stem == name else values)
+    refused("ninapro", tmp_path, match)
+    (tmp_path / "ninaPro" / "ninapro_train.npy").write_bytes(path.read_bytes()[:200])
+    refused("ninapro", tmp_path, "ninapro_train.npy: cannot be read")
+
+
+# ----- configurations -------------------------------------------------------------------------------------------------------
+
+# task: (encoder, (epochs, batch x accumulated), optimizer, learning rate, weight decay, clip, tokens, k in the first and last epoch)
+PAPER = {
+    "satellite": ("roberta-base", (60, 64), "adamw", 3e-5, 3e-6, 0, 46, (32, 0)),
+    "ninapro": ("swin-base", (60, 32), "adam", 1e-4, 1e-5, 1, 3136, (2000, 525)),
+}
+
+
+@pytest.mark.parametrize("task", PAPER)
+def test_settings_are_the_paper_s_and_k_runs_through_its_schedule(task, monkeypatch):
+    encoder, (epochs, batch), optimizer, lr, decay, clip, tokens, (first, last) = PAPER[task]
+    monkeypatch.setattr(
+        encoders, "modality", lambda name: "image" if "swin" in name else "text"
+    )  # the hub is not asked
+    config = parsing.parse(["--task", task, "--method", "pare"])
+    assert (config.encoder, config.epochs, config.batch_size * config.accumulate) == (encoder, epochs, batch)
+    chosen = config.optimizer
+    assert (chosen.name, chosen.lr, chosen.new_lr, chosen.layer_decay) == (optimizer, lr, lr, 1)
+    assert (chosen.weight_decay, chosen.clip) == (decay, clip)
+    schedule = config.options.k_over_time()
+    ks = [schedule(epoch / epochs, tokens) for epoch in range(epochs)]
+    assert (ks[0], ks[-1]) == (first, last)
+    end = first - epochs * (first - last) // (epochs - 1) if first > 32 else 0
+    assert ks == [int(first - (first - end) * epoch / epochs) for epoch in range(epochs)]
+    # For another image encoder what suits it goes before the settings made for Swin.
+    other = parsing.parse(["--task", task, "--method", "nft", "--encoder", "another-swin"])
+    assert other.optimizer.lr == 1e-5
