@@ -8,7 +8,6 @@ import yaml
 
 from crossmodal import parsing
 from crossmodal.errors import UserError
-from crossmodal.models import encoders
 from crossmodal.methods import METHODS
 from crossmodal.methods.base import NoOptions
 from crossmodal.methods.pare import Options

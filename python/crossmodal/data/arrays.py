@@ -134,6 +134,28 @@ class Hdf5Array:
         return self.__dict__ | {"_file": None}
 
 
+class Windows:
+    """Pieces of one long series, which may overlap, `(n, 1, length)`.
+
+    Args:
+        values: the series `(total,)`.
+        starts: int64 `(n,)`, where each piece begins.
+        length: values of a piece.
+    """
+
+    ndim = 3
+
+    def __init__(self, values: np.ndarray, starts: np.ndarray, length: int) -> None:
+        self.values, self.starts, self.dtype = values, starts, values.dtype
+        self.shape = (len(starts), 1, length)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return self.values[self.starts[rows][:, None, None] + np.arange(self.shape[2])]
+
+
 class WithChannel:
     """An array ``(n, ...)`` that is no NumPy array, as one of one channel, ``(n, 1, ...)``."""
 

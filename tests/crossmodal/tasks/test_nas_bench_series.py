@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn import metrics as sk
+from sklearn.model_selection import train_test_split
 
 import crossmodal
 from crossmodal import cli, miniature, parsing, tasks
@@ -18,7 +20,6 @@ from crossmodal.data import derived
 from crossmodal.errors import UserError
 from crossmodal.models import encoders
 from crossmodal.tasks.nas_bench_360 import _public
-from tests.crossmodal import runs
 
 CHUNK = 100  # instead of 1000 samples: the sets are small here
 
@@ -53,10 +54,16 @@ def accuracy(truth: np.ndarray, output: np.ndarray) -> float:
     return float(np.mean(output.argmax(1) == truth))
 
 
+def f1(truth: np.ndarray, output: np.ndarray) -> float:
+    """The mean over the classes that occur in the labels or among those found."""
+    return float(sk.f1_score(truth, output.argmax(1), average="macro", zero_division=0))
+
+
 # task: (shape of a sample, more options of the run, the public code's score of (targets, logits), its batches)
 WALK = {
     "satellite": ((1, 46), {}, accuracy, 64),
     "ninapro": ((1, 16, 52), {}, accuracy, 16),
+    "ecg": ((1, 1000), {}, f1, 64),
 }
 
 
@@ -213,12 +220,65 @@ def test_ninapro_files_that_are_wrong(folders, tmp_path, name, change, match):
     refused("ninapro", tmp_path, "ninapro_train.npy: cannot be read")
 
 
+# ----- ECG ------------------------------------------------------------------------------------------------------------------
+
+
+def test_windows_and_parts_of_ecg(folders):
+    """Against the split of scikit-learn and windows cut one by one."""
+    whole = pickle.loads((folders("ecg") / "challenge2017.pkl").read_bytes())
+    recordings, rhythms = list(whole["data"]), list(whole["label"])
+    assert len({len(one) for one in recordings}) > 100
+    learned, tested = train_test_split(np.arange(len(rhythms)), test_size=0.1, random_state=0)
+    released = tasks.load("ecg", data_dir=folders("ecg"), protocol="released")
+    for part, chosen in ((released.train, learned), (released.test, tested)):
+        expected, labels = [], []
+        for one in chosen:
+            series = (recordings[one] - recordings[one].mean()) / recordings[one].std()
+            for start in range(0, len(series) - 1000, {"N": 500, "A": 83, "O": 250, "~": 25}[rhythms[one]]):
+                expected.append(series[start : start + 1000])
+                labels.append("NAO~".index(rhythms[one]))
+        assert part.y.tolist() == labels
+        np.testing.assert_allclose(part.x[:, 0], np.array(expected), rtol=0, atol=1e-5)
+    default = tasks.load("ecg", data_dir=folders("ecg"))
+    groups = [
+        set(part.read(torch.arange(len(part))).extras["group"].tolist()) for part in (default.train, default.validation)
+    ]
+    assert groups[0].isdisjoint(groups[1])
+    assert len(groups[0] | groups[1]) == len(learned)
+    assert len(default.test) == sum(len(range(0, len(recordings[one]) - 1000, 500)) for one in tested)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda d: d.pop("label"), r"expected the keys 'data' and 'label', got 'data'"),
+        (lambda d: d["label"].__setitem__(3, "X"), r"label 'X' at index 3; expected one of N, A, O, ~"),
+        (lambda d: d.update(label=d["label"][1:]), r"160 recordings in data, but label is of shape \(159,\)"),
+        (lambda d: d["data"].__setitem__(2, np.array([1.0, np.inf])), r"data\[2\] holds inf"),
+        (lambda d: d["data"].__setitem__(2, np.array(["a"])), r"data\[2\]: expected numbers of shape \(n\), got <U1"),
+        (
+            lambda d: d.update(data=[one[:1000] for one in d["data"]]),
+            r"no recording of the train part is longer than 1000",
+        ),
+        (lambda d: d.update(data=[Malicious()] * 160), r"refused: it asks for posix.system"),
+    ],
+)
+def test_ecg_files_that_are_wrong(folders, tmp_path, change, match):
+    whole = pickle.loads((folders("ecg") / "challenge2017.pkl").read_bytes())
+    change(whole)
+    (tmp_path / "challenge2017.pkl").write_bytes(pickle.dumps(whole))
+    refused("ecg", tmp_path, match)
+    (tmp_path / "challenge2017.pkl").write_bytes(pickle.dumps(whole)[:-100])
+    refused("ecg", tmp_path, "challenge2017.pkl: ")
+
+
 # ----- configurations -------------------------------------------------------------------------------------------------------
 
-# task: (encoder, (epochs, batch x accumulated), optimizer, learning rate, weight decay, clip, tokens, k in the first and last epoch)
+# task: (encoder, (epochs, batch x accumulated), optimizer, learning rate, weight decay, clip, tokens, first and last k)
 PAPER = {
     "satellite": ("roberta-base", (60, 64), "adamw", 3e-5, 3e-6, 0, 46, (32, 0)),
     "ninapro": ("swin-base", (60, 32), "adam", 1e-4, 1e-5, 1, 3136, (2000, 525)),
+    "ecg": ("roberta-base", (15, 64), "adamw", 3e-5, 0.1, 0, 50, (32, 2)),
 }
 
 

@@ -37,8 +37,10 @@ FILES = tuple(
     files=FILES,
 )
 def satellite(options: Options) -> RawTask:
-    """By default a share of the 900,000 training samples validates; series are z-scored with the statistics of all that is learned from
-    (public code takes raw values, which an embedding of single values followed by a LayerNorm can hardly tell apart)."""
+    """A share of the 900,000 training samples validates; series are z-scored with the statistics of what is learned from.
+
+    The public code takes raw values, which an embedding of single values with a LayerNorm behind it can hardly tell apart.
+    """
     train, test = (_rows(options.data_dir / file.path) for file in FILES)
     released = options.protocol == "released"
     metric, said = _public.chunked("accuracy", BATCH)
