@@ -134,6 +134,25 @@ class Hdf5Array:
         return self.__dict__ | {"_file": None}
 
 
+class Chosen:
+    """Rows of an array that need not be in memory, in an order of their own.
+
+    Args:
+        values: the array.
+        rows: which of its rows, int64 `(n,)`.
+    """
+
+    def __init__(self, values: ArrayLike, rows: np.ndarray) -> None:
+        self.values, self.rows = values, rows
+        self.shape, self.dtype, self.ndim = (len(rows), *values.shape[1:]), values.dtype, values.ndim
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return take(self.values, self.rows[rows])
+
+
 class Windows:
     """Pieces of one long series, which may overlap, `(n, 1, length)`.
 

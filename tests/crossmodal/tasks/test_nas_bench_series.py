@@ -19,6 +19,7 @@ from crossmodal import cli, miniature, parsing, tasks
 from crossmodal.data import derived
 from crossmodal.errors import UserError
 from crossmodal.models import encoders
+from crossmodal.scoring import metrics
 from crossmodal.tasks.nas_bench_360 import _public
 
 CHUNK = 100  # instead of 1000 samples: the sets are small here
@@ -59,11 +60,19 @@ def f1(truth: np.ndarray, output: np.ndarray) -> float:
     return float(sk.f1_score(truth, output.argmax(1), average="macro", zero_division=0))
 
 
+def auroc(truth: np.ndarray, output: np.ndarray) -> float:
+    """The mean over the labels that are there and not there."""
+    labels = [label for label in truth.T.astype(int) if 0 < label.mean() < 1]
+    columns = [column for label, column in zip(truth.T, output.T, strict=True) if 0 < label.mean() < 1]
+    return float(np.mean([sk.roc_auc_score(*pair) for pair in zip(labels, columns, strict=True)]))
+
+
 # task: (shape of a sample, more options of the run, the public code's score of (targets, logits), its batches)
 WALK = {
     "satellite": ((1, 46), {}, accuracy, 64),
     "ninapro": ((1, 16, 52), {}, accuracy, 16),
     "ecg": ((1, 1000), {}, f1, 64),
+    "deepsea": ((4, 1000), {"model.patch_size": 20}, auroc, 16),
 }
 
 
@@ -87,6 +96,7 @@ def train(task: str, folder: Path, output: Path, **changes) -> dict:
 @pytest.mark.parametrize("task", WALK)
 def test_a_task_from_its_public_files_to_predictions(task, folders, tmp_path, request, capsys, monkeypatch):
     monkeypatch.setattr(_public, "CHUNK", CHUNK)
+    monkeypatch.setattr(metrics, "RESAMPLES", 20)
     shape, changes, score, batch = WALK[task]
     changes = {"encoder": request.getfixturevalue("tiny_swin" if len(shape) == 3 else "tiny_roberta")} | changes
     folder, run = folders(task), tmp_path / "run"
@@ -272,6 +282,58 @@ def test_ecg_files_that_are_wrong(folders, tmp_path, change, match):
     refused("ecg", tmp_path, "challenge2017.pkl: ")
 
 
+# ----- DeepSEA --------------------------------------------------------------------------------------------------------------
+
+
+def read_deepsea(folder: Path) -> dict[str, np.ndarray]:
+    with np.load(folder / "deepsea_filtered.npz") as file:
+        return dict(file)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_rows_of_deepsea_are_those_of_the_file(folders, tmp_path, save):
+    arrays = {
+        name: values[:40].astype(bool if name[0] == "x" else float)
+        for name, values in read_deepsea(folders("deepsea")).items()
+    }
+    save(tmp_path / "deepsea_filtered.npz", **arrays)
+    default, released = (tasks.load("deepsea", data_dir=tmp_path, protocol=one) for one in ("default", "released"))
+    for part, name in ((default.train, "train"), (default.validation, "val"), (default.test, "test")):
+        np.testing.assert_array_equal(part.x, arrays[f"x_{name}"].swapaxes(1, 2))
+        np.testing.assert_array_equal(part.y, arrays[f"y_{name}"])
+    assert torch.equal(released.train.x, torch.cat([default.train.x, default.validation.x]))
+    order = [np.lexsort(one.test.x.flatten(1).T.numpy()) for one in (default, released)]
+    assert not torch.equal(default.test.x, released.test.x)  # shuffled
+    assert torch.equal(default.test.x[order[0]], released.test.x[order[1]])
+    assert torch.equal(default.test.y[order[0]], released.test.y[order[1]])
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda d: d.pop("y_val"), r"lacks the array 'y_val'; it holds x_train, y_train, x_val, x_test, y_test"),
+        (
+            lambda d: d.update(x_val=d["x_val"].swapaxes(1, 2)),
+            r"x_val: expected numbers of shape \(n, 1000, 4\), got uint8",
+        ),
+        (lambda d: d.update(y_test=d["y_test"][1:]), r"240 samples in x_test, but 239 in y_test"),
+        (
+            lambda d: d["y_train"].__setitem__((3, 2), 7),
+            r"expected zeros and ones, but y_train holds 7 from sample 0 on",
+        ),
+        (lambda d: d.update(y_train=np.array([{}])), r"y_train cannot be read: it holds Python objects"),
+    ],
+)
+def test_deepsea_files_that_are_wrong(folders, tmp_path, change, match):
+    arrays = read_deepsea(folders("deepsea"))
+    change(arrays)
+    path = tmp_path / "deepsea_filtered.npz"
+    np.savez(path, **arrays)
+    refused("deepsea", tmp_path, match)
+    path.write_bytes(path.read_bytes()[:100_000])
+    refused("deepsea", tmp_path, "not an .npz file")
+
+
 # ----- configurations -------------------------------------------------------------------------------------------------------
 
 # task: (encoder, (epochs, batch x accumulated), optimizer, learning rate, weight decay, clip, tokens, first and last k)
@@ -279,6 +341,7 @@ PAPER = {
     "satellite": ("roberta-base", (60, 64), "adamw", 3e-5, 3e-6, 0, 46, (32, 0)),
     "ninapro": ("swin-base", (60, 32), "adam", 1e-4, 1e-5, 1, 3136, (2000, 525)),
     "ecg": ("roberta-base", (15, 64), "adamw", 3e-5, 0.1, 0, 50, (32, 2)),
+    "deepsea": ("roberta-base", (25, 16), "adam", 1e-5, 0, 1, 500, (32, 1)),
 }
 
 
