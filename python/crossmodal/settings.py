@@ -199,7 +199,8 @@ class Config:
             NAME_per_1024 averages the figures of so many samples at a time.
         protocol: how a task is evaluated that has several ways (null: its usual one).
         augment: changes of training samples, drawn anew in every epoch: `flip` (images), `shift` and `crop` (what
-            is uncovered repeats the edge, or is zero), `noise`, separated by commas.
+            is uncovered repeats the edge, or is zero), `noise`, `spec_augment` (spectrograms: bands and frames are blotted out),
+            and those that a task brings, separated by commas.
         output_dir: folder of the run (null: `runs/<task>-<method>-<seed>`).
         overwrite: delete what a former run left in `output_dir`.
         resume: go on from the last checkpoint in `output_dir`, with the same data and settings: those that are not given are

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from crossmodal.naming import unknown
 
 NOISE = 0.1  # standard deviations of the (normalised) values
 CROP = 8  # a crop is moved by up to an eighth of each axis
+MASKED = 0.5  # share of samples of which something is blotted out,
+MASKS, ROWS, COLUMNS = 2, 0.15, 0.2  # by at most so many masks of rows and columns, each of at most this part of them
 SHIFT = 0.1  # greatest shift, as a part of each axis
 
 
@@ -47,18 +49,47 @@ def noise(sample: Tensor, generator: np.random.Generator) -> Tensor:
     return sample + NOISE * torch.from_numpy(generator.standard_normal(sample.shape, dtype=np.float32))
 
 
-AUGMENTATIONS: dict[str, Augmentation] = {"flip": flip, "shift": shift, "crop": crop, "noise": noise}
+def spec_augment(sample: Tensor, generator: np.random.Generator) -> Tensor:
+    """Blots rows (bands) and columns (frames) out of every other image, with its least value (Park et al., 2019)."""
+    if generator.random() >= MASKED:
+        return sample
+    masked, least = sample.clone(), sample.min()
+    for _ in range(generator.integers(1, MASKS + 1)):
+        for axis, most in ((1, ROWS), (2, COLUMNS)):
+            length = masked.shape[axis]
+            width = int(generator.uniform(0, most) * length)
+            masked.narrow(axis, int(generator.integers(length - width + 1)), width).fill_(least)
+    return masked
 
 
-def augmentations(names: Sequence[str], ndim: int) -> tuple[Augmentation, ...]:
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "flip": flip,
+    "shift": shift,
+    "crop": crop,
+    "noise": noise,
+    "spec_augment": spec_augment,
+}
+
+
+def augmentations(
+    names: Sequence[str], ndim: int, own: Mapping[str, Augmentation] | None = None
+) -> tuple[Augmentation, ...]:
     """The augmentations of those names.
+
+    Args:
+        names: keys of `AUGMENTATIONS`, or of `own`.
+        ndim: axes of a sample beside the channels.
+        own: those that the task brings.
 
     Raises:
         UserError: an unknown name, or one that does not suit samples with `ndim` axes beside the channels.
     """
+    known = AUGMENTATIONS | dict(own or {})
     for name in names:
-        if name not in AUGMENTATIONS:
-            raise UserError(unknown("augment", name, AUGMENTATIONS))
+        if name not in known:
+            raise UserError(unknown("augment", name, known))
         if name == "flip" and ndim == 1:
             raise UserError("augment: flip is for images; a series read backwards is another series")
-    return tuple(AUGMENTATIONS[name] for name in names)
+        if name == "spec_augment" and ndim == 1:
+            raise UserError("augment: spec_augment is for images, spectrograms above all")
+    return tuple(known[name] for name in names)

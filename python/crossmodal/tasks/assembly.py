@@ -14,7 +14,7 @@ from torch import Tensor
 
 from crossmodal.data.arrays import in_memory, manifest
 from crossmodal.data.augment import augmentations
-from crossmodal.data.dataset import ArrayDataset, Variation, take
+from crossmodal.data.dataset import ArrayDataset, Augmentation, Variation, take
 from crossmodal.data.normalizer import Normalizer, Scaling
 from crossmodal.data.numeric import chunks, float_dtype, require_finite
 from crossmodal.errors import UserError
@@ -86,8 +86,11 @@ def load(
     )
     miniature = base.check_files(name, options.data_dir)
 
+    own: dict[str, Augmentation] = {}
+
     def read() -> RawTask:
         raw = entry.loader(options)
+        own.update(raw.augmentations)
         told = {"loss": loss, "metrics": tuple(metrics) or None}
         return replace(raw, **{key: value for key, value in told.items() if value is not None})
 
@@ -99,7 +102,7 @@ def load(
         moving = [one for one in augment if one != "noise"]
         if task.kind == "dense" and moving:
             raise UserError(f"augment: {moving[0]} moves a sample, but not its dense target; take noise")
-        task = replace(task, train=task.train.augmented(augmentations(augment, task.ndim)))
+        task = replace(task, train=task.train.augmented(augmentations(augment, task.ndim, own)))
     return task
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from crossmodal.data.dataset import ArrayLike, Dataset, Variation
+from crossmodal.data.dataset import ArrayLike, Augmentation, Dataset, Variation
 from crossmodal.data.download import Remote, marker, missing
 from crossmodal.data.normalizer import Normalizer, Scaling
 from crossmodal.errors import UserError
@@ -111,6 +111,7 @@ class RawTask:
             fields on one grid) or "none"; or a tuple with one of these, or a mean and a deviation, for each channel.
         normalize_y: the same for dense targets; regression targets are per value in any case unless "none".
         vary: change of raw training samples, drawn anew in every epoch; for inputs that are not in memory.
+        augmentations: changes of a normalised sample that this task alone has, by name, for ``--augment``.
         resample: series of another length are welcome in new data and are resampled.
         fill_missing: NaN in new data is interpolated.
         protocol, steps: see :class:`Task`; with steps, targets of the validation and test part hold so many frames, along
@@ -140,6 +141,7 @@ class RawTask:
     normalize_x: Scaling = "channel"
     normalize_y: str = "channel"
     vary: Variation | None = None
+    augmentations: Mapping[str, Augmentation] = field(default_factory=dict)
     resample: bool = False
     fill_missing: bool = False
     protocol: str = "default"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy.io import wavfile
 from sklearn import metrics as sk
 from sklearn.model_selection import train_test_split
 
@@ -18,6 +22,7 @@ import crossmodal
 from crossmodal import cli, miniature, parsing, tasks
 from crossmodal.data import derived
 from crossmodal.errors import UserError
+from crossmodal.miniature import fsd50k
 from crossmodal.models import encoders
 from crossmodal.scoring import metrics
 from crossmodal.tasks.nas_bench_360 import _public
@@ -33,7 +38,9 @@ def folders(tmp_path_factory) -> Callable[[str], Path]:
     def folder(task: str) -> Path:
         if task not in made:
             made[task] = tmp_path_factory.mktemp(task)
-            miniature.make(task, made[task])
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(fsd50k, "CLIPS", {"tr": 24, "val": 8, "eval": 16})
+                miniature.make(task, made[task])
         return made[task]
 
     return folder
@@ -67,12 +74,26 @@ def auroc(truth: np.ndarray, output: np.ndarray) -> float:
     return float(np.mean([sk.roc_auc_score(*pair) for pair in zip(labels, columns, strict=True)]))
 
 
+def map_of_clips(split, output: np.ndarray) -> float:
+    """The public code's figure of FSD50K: average precision by the sigmoid of each clip's mean logits, mean over labels.
+
+    Of those that occur, as all do in the public files.
+    """
+    clips = split.extras["group"].numpy()
+    present = np.unique(clips)
+    mean = np.stack([output[clips == one].astype(np.float64).mean(0) for one in present])
+    truth = np.stack([split.y[np.flatnonzero(clips == one)[0]].numpy() for one in present])
+    occurs = truth.any(0)
+    return float(sk.average_precision_score(truth[:, occurs], 1 / (1 + np.exp(-mean[:, occurs])), average="macro"))
+
+
 # task: (shape of a sample, more options of the run, the public code's score of (targets, logits), its batches)
 WALK = {
     "satellite": ((1, 46), {}, accuracy, 64),
     "ninapro": ((1, 16, 52), {}, accuracy, 16),
     "ecg": ((1, 1000), {}, f1, 64),
     "deepsea": ((4, 1000), {"model.patch_size": 20}, auroc, 16),
+    "fsd50k": ((1, 96, 102), {}, None, 32),
 }
 
 
@@ -108,12 +129,15 @@ def test_a_task_from_its_public_files_to_predictions(task, folders, tmp_path, re
     split = loaded.test.read(torch.arange(len(loaded.test)))
     predictor = crossmodal.load(run)
     outputs = predictor.outputs(split.x).numpy()
-    assert found["test"] == pytest.approx(pieces(score, split.y.numpy(), outputs, batch), abs=1e-6)
+    if task == "fsd50k":
+        assert found["test"] == pytest.approx(map_of_clips(split, outputs), abs=1e-6)
+    else:
+        assert found["test"] == pytest.approx(pieces(score, split.y.numpy(), outputs, batch), abs=1e-6)
     assert "released: " in capsys.readouterr().out
 
     assert cli.evaluate([str(run)]) == 0
     assert f"(stored: {found['test']!r})" in capsys.readouterr().out
-    raw = loaded.normalizer.x_mean + split.x[:5] * loaded.normalizer.x_std
+    raw = loaded.normalizer.x_mean + split.x[:5] * loaded.normalizer.x_std  # as the reader gives them
     np.save(tmp_path / "new.npy", raw.numpy())
     assert cli.predict([str(run), str(tmp_path / "new.npy"), "-o", str(tmp_path / "out.npz")]) == 0
     with np.load(tmp_path / "out.npz") as written:
@@ -134,10 +158,10 @@ def test_by_default_no_test_sample_validates_and_all_files_must_be_there(task, f
 
 def refused(task: str, folder: Path, match: str) -> None:
     """Reading ends with that message, and leaves nothing behind."""
-    before = sorted(os.listdir(folder))
+    before = sorted(folder.rglob("*"))
     with pytest.raises(UserError, match=match):
         tasks.load(task, data_dir=folder)
-    assert sorted(os.listdir(folder)) == before
+    assert sorted(folder.rglob("*")) == before
 
 
 # ----- Satellite ------------------------------------------------------------------------------------------------------------
@@ -334,12 +358,83 @@ def test_deepsea_files_that_are_wrong(folders, tmp_path, change, match):
     refused("deepsea", tmp_path, "not an .npz file")
 
 
+# ----- FSD50K ---------------------------------------------------------------------------------------------------------------
+
+
+def test_an_epoch_takes_one_piece_of_each_clip_and_another_the_next_time(folders):
+    loaded = tasks.load("fsd50k", data_dir=folders("fsd50k"), augment=("spec_augment", "background"))
+    with open(folders("fsd50k") / "audio" / "chunks" / "tr.csv") as file:
+        clips = [row["ext"] for row in csv.DictReader(file)]
+    rows = torch.arange(len(loaded.train))
+    assert len(loaded.train) == len(set(clips)) == 24 < len(clips)
+    plain, first, again, next_time = (loaded.train.read(rows, seed) for seed in (None, 1, 1, 2))
+    assert torch.equal(first.x, again.x)
+    assert torch.equal(loaded.train.read(rows[5:9], 1).x, first.x[5:9])  # whatever the batch
+    assert first.extras["group"].tolist() == next_time.extras["group"].tolist() == plain.extras["group"].tolist()
+    assert torch.equal(first.y, next_time.y)
+    assert torch.equal(first.y, loaded.train.y)
+    pieces = tasks.load("fsd50k", data_dir=folders("fsd50k"))
+    drawn = [pieces.train.read(rows, seed).x for seed in range(4)]
+    changed = [(one != plain.x).flatten(1).any(1) for one in drawn]
+    several = torch.tensor([clips.count(clip) > 1 for clip in sorted(set(clips))])
+    assert torch.stack(changed).any(0).sum() > 0.5 * several.sum()
+    assert not torch.stack(changed).any(0)[~several].any()
+    assert (next_time.x != pieces.train.read(rows, 2).x).flatten(1).any(1).float().mean() > 0.7  # augmented
+    assert plain.x[..., -1].abs().max() == 0
+    assert plain.x[..., :-1].mean((1, 2, 3)).abs().max() < 0.01  # each less its mean
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "match"),
+    [
+        ("chunks/tr.csv", lambda t: t.replace(b"ext", b"clip", 1), r"tr.csv: lacks the columns ext"),
+        (
+            "chunks/val.csv",
+            lambda t: t.replace(b"Engine", b"Motor"),
+            r"val.csv, line \d+: the label 'Motor' is not in lbl_map",
+        ),
+        (
+            "chunks/eval.csv",
+            lambda t: t.replace(b"_0000.wav", b"_9000.wav", 1),
+            r"eval.csv, line 2: no file \d+_9000.wav below",
+        ),
+        ("chunks/eval.csv", lambda t: t + b"a,b", r"eval.csv, line \d+: expected 3 columns"),
+        ("chunks/lbl_map.json", lambda t: t.replace(b": 3", b": 30"), r"expected every label with a number of its own"),
+        ("chunks/dev/1001_0000.wav", lambda t: t[:1000], r"1001_0000.wav: not a WAV file, or a damaged one"),
+        ("chunks/dev/1001_0000.wav", lambda t: b"", r"1001_0000.wav: not a WAV file, or a damaged one"),
+        (
+            "chunks/dev/1001_0000.wav",
+            lambda t: wav(np.zeros(22050), 16000),
+            r"at 22050 Hz in one channel, got 22050 at 16000 Hz",
+        ),
+        ("chunks/dev/1001_0000.wav", lambda t: wav(np.zeros((22050, 2)), 22050), r"got 22050 at 22050 Hz in 2"),
+        ("chunks/dev/1001_0000.wav", lambda t: wav(np.zeros(100), 22050), r"expected 22050 samples, a second, got 100"),
+    ],
+)
+def test_fsd50k_files_that_are_wrong(folders, tmp_path, name, change, match):
+    whole = folders("fsd50k") / "audio"
+    shutil.copytree(whole, tmp_path / "audio", copy_function=os.symlink)
+    for made in (tmp_path / "audio").rglob("*.log_mel.npy*"):
+        made.unlink()
+    content = (whole / name).read_bytes()
+    (tmp_path / "audio" / name).unlink()
+    (tmp_path / "audio" / name).write_bytes(change(content))
+    refused("fsd50k", tmp_path / "audio" / "..", match)
+
+
+def wav(samples: np.ndarray, rate: int) -> bytes:
+    file = io.BytesIO()
+    wavfile.write(file, rate, samples.astype(np.int16))
+    return file.getvalue()
+
+
 # ----- configurations -------------------------------------------------------------------------------------------------------
 
 # task: (encoder, (epochs, batch x accumulated), optimizer, learning rate, weight decay, clip, tokens, first and last k)
 PAPER = {
     "satellite": ("roberta-base", (60, 64), "adamw", 3e-5, 3e-6, 0, 46, (32, 0)),
-    "ninapro": ("swin-base", (60, 32), "adam", 1e-4, 1e-5, 1, 3136, (2000, 525)),
+    "ninapro": ("swin-base", (60, 32), "adam", 1e-4, 5e-6, 0.5, 3136, (2000, 525)),
+    "fsd50k": ("swin-base", (100, 32), "adam", 3e-5, 5e-5, 0, 3136, (2000, 515)),
     "ecg": ("roberta-base", (15, 64), "adamw", 3e-5, 0.1, 0, 50, (32, 2)),
     "deepsea": ("roberta-base", (25, 16), "adam", 1e-5, 0, 1, 500, (32, 1)),
 }
