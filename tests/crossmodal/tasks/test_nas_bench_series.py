@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import os
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,21 @@ import crossmodal
 from crossmodal import cli, miniature, parsing, tasks
 from crossmodal.data import derived
 from crossmodal.errors import UserError
+from crossmodal.files import digest
 from crossmodal.miniature import fsd50k
 from crossmodal.models import encoders
 from crossmodal.scoring import metrics
 from crossmodal.tasks.nas_bench_360 import _public
 
 CHUNK = 100  # instead of 1000 samples: the sets are small here
+
+
+@contextlib.contextmanager
+def small_sets() -> Iterator[None]:
+    """Miniatures that are made here are smaller still."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fsd50k, "CLIPS", {"tr": 24, "val": 8, "eval": 16})
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +48,7 @@ def folders(tmp_path_factory) -> Callable[[str], Path]:
     def folder(task: str) -> Path:
         if task not in made:
             made[task] = tmp_path_factory.mktemp(task)
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(fsd50k, "CLIPS", {"tr": 24, "val": 8, "eval": 16})
+            with small_sets():
                 miniature.make(task, made[task])
         return made[task]
 
@@ -154,6 +163,23 @@ def test_by_default_no_test_sample_validates_and_all_files_must_be_there(task, f
     assert "released" not in loaded.description
     with pytest.raises(UserError, match=f"--download {task}"):
         tasks.load(task, data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("task", WALK)
+def test_one_seed_gives_the_same_bytes_and_another_other_ones(task, folders, tmp_path):
+    def hashes(folder: Path) -> dict[str, str]:
+        made = [
+            path
+            for path in folder.rglob("*")
+            if path.is_file() and ".rows." not in path.name and ".log_mel." not in path.name
+        ]
+        return {str(path.relative_to(folder)): digest(path) for path in made}
+
+    with small_sets():
+        miniature.make(task, tmp_path / "same")
+        miniature.make(task, tmp_path / "other", seed=1)
+    assert hashes(tmp_path / "same") == hashes(folders(task))
+    assert hashes(tmp_path / "other") != hashes(folders(task))
 
 
 def refused(task: str, folder: Path, match: str) -> None:
