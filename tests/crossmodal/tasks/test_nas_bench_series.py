@@ -341,7 +341,9 @@ def test_windows_and_parts_of_ecg(folders):
     [
         (lambda d: d.pop("label"), r"expected the keys 'data' and 'label', got 'data'"),
         (lambda d: d["label"].__setitem__(3, "X"), r"label 'X' at index 3; expected one of N, A, O, ~"),
-        (lambda d: d.update(label=d["label"][1:]), r"160 recordings in data, but label is of shape \(159,\)"),
+        (lambda d: d.update(label=d["label"][1:]), r"160 recordings in data, but 159 labels"),
+        (lambda d: d.update(data=5), r"data: expected one entry per recording, got int"),
+        (lambda d: d["data"].__setitem__(2, [[1.0], 2.0]), r"data\[2\]: expected numbers"),
         (lambda d: d["data"].__setitem__(2, np.array([1.0, np.inf])), r"data\[2\] holds inf"),
         (lambda d: d["data"].__setitem__(2, np.array(["a"])), r"data\[2\]: expected numbers of shape \(n\), got <U1"),
         (

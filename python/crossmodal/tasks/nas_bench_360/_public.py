@@ -62,7 +62,10 @@ def array(value: Any, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
     Raises:
         UserError: it is another, or empty.
     """
-    value = np.asanyarray(value)
+    try:
+        value = np.asanyarray(value)
+    except ValueError:  # lists of unequal lengths
+        value = np.empty(len(value), object)
     fits = value.ndim == len(shape) and all(e in (None, n) for e, n in zip(shape, value.shape, strict=True))
     if value.dtype.kind not in "biuf" or not fits or 0 in value.shape:
         wanted = ", ".join("n" if length is None else str(length) for length in shape)

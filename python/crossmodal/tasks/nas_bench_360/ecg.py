@@ -102,9 +102,12 @@ def _recordings(path: Path) -> tuple[list[np.ndarray], np.ndarray]:
     if not isinstance(found, dict) or not {"data", "label"} <= found.keys():
         said = ", ".join(map(repr, found)) if isinstance(found, dict) else type(found).__name__
         raise UserError(f"{path}: expected the keys 'data' and 'label', got {said or 'nothing'}")
-    series, labels = list(found["data"]), np.array(found["label"], dtype=str)
-    if labels.shape != (len(series),) or not series:
-        raise UserError(f"{path}: {len(series)} recordings in data, but label is of shape {labels.shape}")
+    for key in ("data", "label"):
+        if not isinstance(found[key], list | tuple | np.ndarray) or not len(found[key]):
+            raise UserError(f"{path}: {key}: expected one entry per recording, got {type(found[key]).__name__}")
+    series, labels = list(found["data"]), np.array([str(label) for label in found["label"]])
+    if len(labels) != len(series):
+        raise UserError(f"{path}: {len(series)} recordings in data, but {len(labels)} labels")
     unknown = ~np.isin(labels, list(STRIDES))
     if unknown.any():
         place = int(unknown.argmax())

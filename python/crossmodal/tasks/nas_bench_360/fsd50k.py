@@ -51,7 +51,8 @@ FILE = Remote(
 def fsd50k(options: Options) -> RawTask:
     """A label that is there weighs 10 times in the loss, as in the public code.
 
-    `--augment background` mixes in noise from audio/noise_22050, in decibels as the public code does it.
+    `--augment background` mixes in noise from audio/noise_22050, in decibels as the public code does it. Spectrograms to predict
+    from are those of `log_mel`, less their mean, in hundredths of a decibel.
     """
     folder = options.data_dir / "audio"
     names = _labels(folder / "chunks" / "lbl_map.json")
