@@ -1,6 +1,7 @@
 """A small DeepSEA, simulated: random DNA with planted motifs.
 
-Each feature has a motif, a matrix of base frequencies; a sample that has the feature holds the motif some times, drawn from them.
+Six proteins bind to the middle of a sample, each to a motif of its own, which lies there several times, one turn of the helix after
+the other. A feature is that one of them is found there in one of six kinds of cells.
 """
 
 from __future__ import annotations
@@ -13,25 +14,29 @@ from crossmodal.miniature.base import register
 from crossmodal.tasks.nas_bench_360.deepsea import BASES, FEATURES, LENGTH
 
 SAMPLES = {"train": 600, "val": 120, "test": 240}
-MOTIF = 12  # bases
-SHARE = 0.12  # of the samples that have a feature
-COPIES = (2, 5)
-SURE = 0.9  # frequency of a motif's own base
+PROTEINS, CELLS = 6, 6  # FEATURES in all
+BOUND, SEEN = 0.3, 0.8  # share of samples to which a protein binds, and of these in which a cell shows it
+MOTIF, PLACES = 12, 16  # bases of a motif, and places for one, in the middle of a sample
+FILLED, SURE = 0.7, 0.9  # share of the places that hold a motif, and of a motif's bases that are its own
 UNKNOWN = 0.01  # share of samples with a stretch of unknown bases
 
 
-@register("deepsea", "simulated DNA with planted motifs of 36 features")
+@register("deepsea", "simulated DNA with planted motifs of six proteins, found or not in six kinds of cells")
 def deepsea(folder: Path, rng: np.random.Generator) -> None:
     """deepsea_filtered.npz: x_PART uint8 (n, 1000, 4) and y_PART uint8 (n, 36), PART: train, val, test."""
-    motifs = rng.integers(BASES, size=(FEATURES, MOTIF))
+    motifs = rng.integers(BASES, size=(PROTEINS, MOTIF))
+    first = (LENGTH - PLACES * MOTIF) // 2
     arrays = {}
     for part, count in SAMPLES.items():
-        y = (rng.random((count, FEATURES)) < SHARE).astype(np.uint8)
+        bound = rng.random((count, PROTEINS)) < BOUND
+        y = (bound.repeat(CELLS, axis=1) & (rng.random((count, FEATURES)) < SEEN)).astype(np.uint8)
         bases = rng.integers(BASES, size=(count, LENGTH))
-        for sample, feature in np.argwhere(y):
-            for place in rng.integers(LENGTH - MOTIF, size=rng.integers(*COPIES)):
-                kept = rng.random(MOTIF) < SURE
-                bases[sample, place : place + MOTIF][kept] = motifs[feature][kept]
+        for sample, proteins in enumerate(bound):
+            if proteins.any():
+                for place in first + MOTIF * np.flatnonzero(rng.random(PLACES) < FILLED):
+                    kept = rng.random(MOTIF) < SURE
+                    motif = motifs[rng.choice(np.flatnonzero(proteins))]
+                    bases[sample, place : place + MOTIF][kept] = motif[kept]
         x = (bases[..., None] == np.arange(BASES)).astype(np.uint8)
         for sample in np.flatnonzero(rng.random(count) < UNKNOWN):
             x[sample, : rng.integers(1, 100)] = 0
