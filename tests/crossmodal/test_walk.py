@@ -132,3 +132,8 @@ def test_a_task_is_read_and_described(task, tmp_path, tiny_swin):
         assert min(len(found.train), len(found.validation), len(found.test)) > 0
         assert found.description.startswith(f"{task}: ")
         assert found.protocol == protocol
+        if equation := found.equation:
+            assert tuple(map(len, equation.points)) == found.input_shape[1:]
+            assert max(1, len(equation.known)) * len(equation.inputs) == found.input_shape[0]
+            target = found.test.read(torch.arange(1)).y
+            assert max(1, len(equation.asked)) * len(equation.outputs) == target.shape[1]

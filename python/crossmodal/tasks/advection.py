@@ -11,11 +11,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from crossmodal.tasks.base import Options, RawTask, register
+from crossmodal.tasks.base import Options, RawTask, SolvedEquation, register
 
 SPEED = 0.4  # beta; the ring has length 1
 DURATION = 2.0
 POINTS, FRAMES = 64, 11
+X, T = np.arange(POINTS) / POINTS, np.linspace(0, DURATION, FRAMES)
 TRAJECTORIES = {"train": 160, "val": 20, "test": 40}
 SEED = 0
 WAVES, HIGHEST = 2, 8  # of an initial state, and their greatest wave number
@@ -49,8 +50,7 @@ def initial_states(count: int, rng: np.random.Generator) -> Callable[[np.ndarray
 
 def trajectories(count: int, rng: np.random.Generator) -> np.ndarray:
     """Exact solutions u(t, x) = u(0, x - beta t), float32 (count, FRAMES, POINTS), from t = 0 to `DURATION`."""
-    x, t = np.arange(POINTS) / POINTS, np.linspace(0, DURATION, FRAMES)
-    return initial_states(count, rng)((x - SPEED * t[:, None])[None]).astype(np.float32)
+    return initial_states(count, rng)((X - SPEED * T[:, None])[None]).astype(np.float32)
 
 
 @register(
@@ -86,4 +86,12 @@ def advection(options: Options) -> RawTask:
         metrics=("relative_l2", "rmse"),
         protocol=options.protocol,
         steps=FRAMES - 1 if rollout else 0,
+        equation=SolvedEquation(
+            "advection",
+            {"beta": SPEED},
+            domain=((0.0, 1.0),),
+            points=(X,),
+            known=(0.0,),
+            asked=tuple(T[1 : FRAMES if rollout else 2].tolist()),
+        ),
     )

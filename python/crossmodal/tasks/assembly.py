@@ -149,6 +149,7 @@ def _assemble(
         "fingerprint": _digest(raw),
         "protocol": raw.protocol,
         "steps": raw.steps,
+        "equation": raw.equation,
     }
     scaling, vary = raw.normalize_x, {"train": raw.vary}
     del raw  # so that each array goes once its splits are made: the data may fill half the memory

@@ -30,6 +30,31 @@ DEFAULTS = {
 
 
 @dataclass(frozen=True)
+class SolvedEquation:
+    """The equation that a task's fields solve, for methods that use it.
+
+    Attributes:
+        name: one of ``crossmodal.pde.EQUATIONS``.
+        parameters: its constants, by the names that ``facts`` of the equation and its files have for them.
+        domain: lower and upper end of each axis.
+        points: positions of a field's values along each axis.
+        inputs, outputs: what the channels of one frame of a sample and of its target are, as the equation writes them:
+            ("u",), ("u", "v"), ("density", "velocity", "pressure"), ("depth",); of Darcy's ("a",) and ("u",).
+        known: times of the frames of a sample, oldest first, which lie along its channels, frame by frame; empty without time.
+        asked: likewise, of the frames of a target of the test part.
+    """
+
+    name: str
+    parameters: dict[str, float]
+    domain: tuple[tuple[float, float], ...]
+    points: tuple[np.ndarray, ...]
+    inputs: tuple[str, ...] = ("u",)
+    outputs: tuple[str, ...] = ("u",)
+    known: tuple[float, ...] = ()
+    asked: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Task:
     """A data set ready for training.
 
@@ -46,6 +71,7 @@ class Task:
         metrics: names in ``crossmodal.scoring.metrics``; the first chooses the epoch.
         protocol: how it is evaluated, one of ``crossmodal.scoring.protocols.PROTOCOLS``.
         steps: evaluation applies the model so many times to its own output (0: it does not).
+        equation: what the fields solve, where that is known.
         normalizer: what was applied to ``x`` (and to ``y``), fitted on the training split alone.
         description: what was read, inferred and done, in words.
         fingerprint: hash of the data as they were read, before any split or normalisation, and of the names and the scaling that
@@ -70,6 +96,7 @@ class Task:
     protocol: str = "default"
     steps: int = 0
     miniature: bool = False
+    equation: SolvedEquation | None = None
 
     @property
     def metric(self) -> str:
@@ -114,7 +141,7 @@ class RawTask:
         augmentations: changes of a normalised sample that this task alone has, by name, for ``--augment``.
         resample: series of another length are welcome in new data and are resampled.
         fill_missing: NaN in new data is interpolated.
-        protocol, steps: see :class:`Task`; with steps, targets of the validation and test part hold so many frames, along
+        protocol, steps, equation: see :class:`Task`; with steps, targets of the validation and test part hold so many frames, along
             the channels.
     """
 
@@ -146,6 +173,7 @@ class RawTask:
     fill_missing: bool = False
     protocol: str = "default"
     steps: int = 0
+    equation: SolvedEquation | None = None
 
 
 @dataclass(frozen=True)
