@@ -66,6 +66,21 @@ def relative_l2(output: Tensor, target: Tensor, mask: Tensor | None = None) -> T
     return (difference.flatten(1).norm(dim=1) / target.flatten(1).norm(dim=1)).float()
 
 
+def rmse(output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """|output - target| / sqrt(number of values), Euclidean norm over a sample's values; both (B, ...)."""
+    difference = _real(output) - _real(target)
+    if mask is not None:
+        difference = difference * mask
+    count = difference[0].numel() if mask is None else mask.flatten(1).sum(1).clamp_min(1)
+    return (difference.flatten(1).norm(dim=1) / count**0.5).float()
+
+
+def nrmse(output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """`relative_l2` of each channel, mean over the channels; both (B, C, ...)."""
+    flat = (None if values is None else values.flatten(0, 1) for values in (output, target, mask))
+    return relative_l2(*flat).view(output.shape[:2]).mean(1)
+
+
 def _real(values: Tensor) -> Tensor:
     """At least float32; float64 stays, in which values far from zero still differ."""
     return values if values.dtype == torch.float64 else values.float()
@@ -91,7 +106,11 @@ LOSSES: dict[str, Loss] = {
         for weight in (4, 10)
     },
     "mse": Loss(mse, ("regression", "dense"), False, "mean squared error of normalised values"),
+    "rmse": Loss(
+        rmse, ("regression", "dense"), False, "root of the mean squared error of a sample's normalised values"
+    ),
     "relative_l2": Loss(relative_l2, ("regression", "dense"), True, "norm of the error over the norm of the target"),
+    "nrmse": Loss(nrmse, ("dense",), True, "relative_l2 of each channel, mean over the channels"),
 }
 
 

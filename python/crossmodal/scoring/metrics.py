@@ -51,6 +51,7 @@ class Metric:
         grouped: whether it also looks at `extras["group"]`.
         pooled: of a metric that scores one prediction per group: the metric of these, and what makes their numbers of those of
             the samples.
+        of_fields: whether its numbers have a column for each field, (B, fields), so that each channel of each frame has a figure.
     """
 
     of_samples: Callable[[Tensor, Tensor, Tensor | None], dict[str, Tensor]]
@@ -60,6 +61,7 @@ class Metric:
     description: str
     grouped: bool = False
     pooled: tuple[Metric, Callable[[Numbers], Numbers]] | None = None
+    of_fields: bool = False
 
     def measure(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Numbers of the samples of a batch, on its device; outputs and batch.y in the data's own units."""
@@ -75,6 +77,14 @@ class Metric:
         found = self.of_samples(outputs.detach().cpu(), targets.detach().cpu(), mask)
         return {name: values.numpy() for name, values in found.items()}
 
+    def by_field(self, numbers: Numbers, channels: int) -> list[list[float]]:
+        """The figure of each channel of each frame, frames first, from the numbers of fields that lie frame after frame."""
+        fields = len(next(iter(numbers.values()))[0])
+        figures = [
+            self.figure({name: values[:, one : one + 1] for name, values in numbers.items()}) for one in range(fields)
+        ]
+        return [figures[start : start + channels] for start in range(0, fields, channels)]
+
     @property
     def unit(self) -> str:
         """What a split is a choice of, for the interval: samples, or groups of them."""
@@ -88,12 +98,12 @@ class Metric:
 
         Returns:
             Low and high; None where a bootstrap says nothing: for fewer than ten samples or groups, where all resamples
-            agree, and where the figure itself is not finite.
+            agree, of a largest error, and where the figure itself is not finite.
         """
         if self.pooled is not None:
             metric, pool = self.pooled
             return metric.interval(pool(numbers))
-        if not math.isfinite(self.figure(numbers)):
+        if self.figure is _field_largest or not math.isfinite(self.figure(numbers)):
             return None
         if self.figure is _accuracy:
             return wilson(_accuracy(numbers), len(numbers["truth"]))
@@ -337,6 +347,81 @@ def _near_residues_released(outputs: Tensor, targets: Tensor, mask: Tensor | Non
     upper = (outputs.double() + outputs.double().mT) / 2
     once = torch.where(torch.ones_like(upper[0], dtype=torch.bool).triu(), upper, outputs.double())
     return _near_residues(once.clamp_min(SHORTEST), targets, mask, 0.5)
+# ----- fields: a number for each channel of each frame ---------------------------------------------------------------------
+
+LOW, MIDDLE = 4, 12  # the highest wave numbers of the two lower bands (Takamoto et al., NeurIPS 2022)
+
+
+def _field_errors(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:
+    """Errors, float64 (B, fields, *grid), zero where a value does not count."""
+    error = outputs.double() - targets.double()
+    return error if mask is None else error * mask
+
+
+def _root_mean_square(values: Tensor) -> Tensor:
+    """Over the grid: (B, fields, ...) to (B, fields)."""
+    return values.flatten(2).square().mean(2).sqrt()
+
+
+def _field_rmse(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    return {"error": _root_mean_square(_field_errors(outputs, targets, mask))}
+
+
+def _field_nrmse(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    targets = targets.double() if mask is None else targets.double() * mask
+    return _field_rmse(outputs, targets, mask) | {"size": _root_mean_square(targets)}
+
+
+def _field_max(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    return {"error": _field_errors(outputs, targets, mask).abs().flatten(2).amax(2)}
+
+
+def _field_boundary(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    """Over the outermost cells, each once: the two ends of a series, the edges of a square."""
+    error = _field_errors(outputs, targets, mask)
+    edge = torch.ones(error.shape[2:], dtype=torch.bool, device=error.device)
+    edge[(slice(1, -1),) * edge.ndim] = False
+    return {"error": _root_mean_square(error[:, :, edge])}
+
+
+def _field_conserved(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    return {"error": _field_errors(outputs, targets, mask).flatten(2).mean(2).abs()}
+
+
+def _field_band(lowest: int, highest: float) -> Callable[[Tensor, Tensor, Tensor | None], dict[str, Tensor]]:
+    """sqrt(sum |F(error)|^2 / N^2) over the wave numbers, of either sign, whose length rounded down is in the band: the squares of
+    the three bands add up to that of the RMSE. (PDEBench divides by the number of wave numbers, too.)"""
+
+    def of_samples(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+        error = _field_errors(outputs, targets, mask)
+        axes = tuple(range(2, error.ndim))
+        numbers = [torch.fft.fftfreq(size, 1 / size, device=error.device) for size in error.shape[2:]]
+        length = sum(one.square() for one in torch.meshgrid(*numbers, indexing="ij")).sqrt().floor()
+        band = (length >= lowest) & (length <= highest)
+        spectrum = torch.fft.fftn(error, dim=axes, norm="forward")
+        return {"error": spectrum[:, :, band].abs().square().sum(2).sqrt()}
+
+    return of_samples
+
+
+def _field_mean(numbers: Numbers) -> float:
+    return float(numbers["error"].mean())
+
+
+def _field_largest(numbers: Numbers) -> float:
+    return float(numbers["error"].max())
+
+
+def _field_relative(numbers: Numbers) -> float:
+    """A field of zeros is treated as in `_relative_l2`, by what is typical of its channel and frame; one that is zero in every
+    sample is left out."""
+    size = numbers["size"]
+    typical = np.sqrt(np.square(size).mean(0))
+    some = typical > 0
+    size, typical = size[:, some], typical[some]
+    if not size.size:
+        return float("nan")
+    return float((numbers["error"][:, some] / np.where(size > ZERO_NORM * typical, size, typical)).mean())
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
@@ -406,6 +491,43 @@ METRICS: dict[str, Metric] = {
         "MAE of distances up to 8 angstrom of residues 24 or more apart along the chain, mean over proteins",
     ),
     "r2": Metric(_pairs, _r2, True, _VALUES, "coefficient of determination, mean over the values of a sample"),
+} | {
+    name: Metric(of_samples, figure, False, ("dense",), description, of_fields=True)
+    for name, of_samples, figure, description in (
+        (
+            "nrmse",
+            _field_nrmse,
+            _field_relative,
+            "RMSE of a field over the root mean square of its target, mean over samples, channels and frames",
+        ),
+        ("field_rmse", _field_rmse, _field_mean, "RMSE of a field, mean over samples, channels and frames"),
+        ("max_error", _field_max, _field_largest, "largest absolute error"),
+        (
+            "boundary_rmse",
+            _field_boundary,
+            _field_mean,
+            "RMSE over the outermost cells of a field, mean like field_rmse",
+        ),
+        (
+            "conserved_error",
+            _field_conserved,
+            _field_mean,
+            "absolute error of the mean of a field, mean like field_rmse",
+        ),
+        ("fourier_low", _field_band(0, LOW), _field_mean, f"part of field_rmse in wave numbers up to {LOW}"),
+        (
+            "fourier_mid",
+            _field_band(LOW + 1, MIDDLE),
+            _field_mean,
+            f"part of field_rmse in wave numbers {LOW + 1} to {MIDDLE}",
+        ),
+        (
+            "fourier_high",
+            _field_band(MIDDLE + 1, math.inf),
+            _field_mean,
+            f"part of field_rmse in wave numbers above {MIDDLE}",
+        ),
+    )
 }
 
 PER_GROUP, OF_GROUPS, OF_GROUP_LOGITS = "_per_group", "_of_groups", "_of_group_logits"
@@ -466,7 +588,7 @@ def _per_chunk(metric: Metric, size: int) -> Metric:
 
 def _of_groups(metric: Metric) -> Metric:
     """Classes and labels by mean probability, values by mean; the samples of a group have one target."""
-    is_value = "regression" in metric.kinds
+    is_value = not {"regression", "dense"}.isdisjoint(metric.kinds)
 
     def of_samples(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         return {"outputs": outputs if is_value else _columns(outputs, targets)[1], "targets": targets}

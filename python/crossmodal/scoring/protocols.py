@@ -2,8 +2,10 @@
 
     default    the task's samples, its metrics over whole splits
     released   as the authors' public code evaluates, to set a figure beside a published one
-    single     fields of an equation: one later frame from one frame
-    rollout    fields of an equation: a model of one step is fed its own predictions, frame after frame
+    single     fields of an equation: one later frame from the first
+    rollout    fields of an equation: a model of one step, from several frames to the next, is fed its own predictions
+    markov     like rollout, from one frame to the next
+    step       fields of an equation: each frame from the one before it
 
 A task says which it has and brings the data of the chosen one; `steps` is how often a model is applied to its own output.
 """
@@ -15,19 +17,20 @@ from torch import Tensor, nn
 
 from crossmodal.data.normalizer import Normalizer
 
-PROTOCOLS = ("default", "released", "single", "rollout")
+PROTOCOLS = ("default", "released", "single", "rollout", "markov", "step")
 
 
 def predict(model: nn.Module, x: Tensor, steps: int, normalizer: Normalizer) -> Tensor:
     """Outputs of a model for samples x (B, C, ...), all normalised.
 
     Args:
-        steps: 0: the outputs of x. T > 0: of T steps, each made from the output before it, (B, T * C, ...), frame by frame.
+        steps: 0: the outputs of x. T > 0: of T steps, (B, T * C', ...), frame by frame: each output, a frame of C' channels, takes
+            its place behind those that x holds along its channels, and the oldest is dropped.
     """
     if steps == 0:
         return model(x)
     frames = []
     for _ in range(steps):
         frames.append(model(x))
-        x = normalizer.as_input(frames[-1])
+        x = normalizer.next_input(x, frames[-1])
     return torch.cat(frames, dim=1)

@@ -16,6 +16,7 @@ from crossmodal.scoring.metrics import PER_GROUP
 from crossmodal.tasks.base import DEFAULTS, RawTask
 
 RANKED = ("auroc", "mean_average_precision")  # which need samples with a class or label, and without
+RELATIVE = {"relative_l2", "nrmse"}  # to the size of a target
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def examine(parts: dict[str, Part], raw: RawTask, loss: str, metric: str, origin
             notes.append(f"warning: no training sample has the labels {named}.")
     for part in ("validation", "test"):
         notes += [f"warning: the {part} {said}" for said in _unscored(parts[part], raw, metric)]
-    if "relative_l2" in (loss, metrics.plain_name(metric)):
+    if not RELATIVE.isdisjoint((loss, metrics.plain_name(metric))):
         notes += _zero_targets(parts, loss, metric, origin)
     return notes
 
@@ -165,10 +166,14 @@ def _zero_targets(parts: dict[str, Part], loss: str, metric: str, origin: str) -
     notes = []
     for part, content in parts.items():
         total = len(content)
-        zeros = sum(int((~chunk.reshape(len(chunk), -1).any(axis=1)).sum()) for chunk in content.targets())
-        if zeros and loss == "relative_l2":
+        axes = 2 if loss == "nrmse" else 1  # which takes each channel of a sample for itself
+        zeros = 0
+        for chunk in content.targets():
+            nothing = ~chunk.reshape(*chunk.shape[:axes], -1).any(axis=-1)
+            zeros += int(nothing.reshape(len(chunk), -1).any(axis=1).sum())
+        if zeros and loss in RELATIVE:
             raise UserError(
-                f"{origin}: loss relative_l2: {zeros} of {total} {part} targets are zero, to which no error can be "
+                f"{origin}: loss {loss}: {zeros} of {total} {part} targets are zero, to which no error can be "
                 "relative; take --loss mse"
             )
         if zeros == total:

@@ -162,7 +162,7 @@ def test_interval_of_an_accuracy_is_wilson_s():
         assert low <= right / count <= high
 
 
-@pytest.mark.parametrize("name", [name for name in OF_ANY_SHAPE if name != "accuracy"])
+@pytest.mark.parametrize("name", [name for name in OF_ANY_SHAPE if name not in ("accuracy", "max_error")])
 def test_interval_of_other_metrics_is_a_seeded_bootstrap(name):
     """Four times the samples make it half as wide; it is the same each time, and draws nothing from torch's generator."""
     metric, generator = metrics.get(name), torch.Generator().manual_seed(0)
@@ -174,6 +174,10 @@ def test_interval_of_other_metrics_is_a_seeded_bootstrap(name):
             targets = targets.argmax(1)
         elif name == "iou":  # masks of three channels and one pixel
             outputs, targets = outputs.sigmoid()[..., None], (targets > 0).float()[..., None]
+        elif metric.of_fields:  # with wave numbers in all bands
+            targets = targets + torch.randn(count, 1, generator=generator)
+            outputs, targets = (values[:, None].tile(1, 1, 10) for values in (outputs, targets))
+            outputs = outputs * torch.rand(30, generator=generator)
         before = torch.get_rng_state()
         low, high = metric.interval(metric.numbers(outputs, targets))
         assert torch.equal(before, torch.get_rng_state())
@@ -197,12 +201,16 @@ def test_no_interval_where_a_bootstrap_says_nothing():
     assert rmse.interval(rmse.numbers(torch.ones(50, 1), torch.zeros(50, 1))) is None
     one = (torch.arange(12) == 5).float()[:, None]
     assert auroc.interval(auroc.numbers(torch.randn(12, 1), torch.zeros(12, 1))) is None
+    largest = metrics.get("max_error")  # no resample has a larger one
+    assert largest.interval(largest.numbers(torch.randn(40, 1, 3), torch.zeros(40, 1, 3))) is None
     assert auroc.interval(auroc.numbers(torch.sin(torch.arange(12.0))[:, None], one)) is not None
 
 
-@pytest.mark.parametrize("name", ["auroc", "mean_average_precision", "r2", "rmse"])
+@pytest.mark.parametrize("name", ["auroc", "mean_average_precision", "r2", "rmse", "nrmse", "max_error"])
 def test_outputs_that_are_nan_have_neither_figure_nor_interval(name):
     outputs, targets = torch.randn(40, 1), (torch.arange(40) % 2).float()[:, None]
+    if metrics.get(name).of_fields:
+        outputs, targets = outputs[..., None], targets[..., None] + 1
     outputs[3] = float("nan")
     assert math.isnan(metrics.get(name)(outputs, targets))
     assert metrics.get(name).interval(metrics.get(name).numbers(outputs, targets)) is None
@@ -244,6 +252,60 @@ def toy(name: str) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.randn(23, 3, generator=generator), torch.randint(0, 3, (23,), generator=generator)
     outputs = torch.rand(23, 2, 5, generator=generator, dtype=torch.float64)
     return outputs, torch.rand(23, 2, 5, generator=generator).round() if "regression" not in kinds else outputs + 1
+
+
+def by_hand(name: str, error: np.ndarray, target: np.ndarray) -> float:
+    """A metric of one field, float64 (points,) or (rows, columns), as its definition says."""
+    rms = np.sqrt(np.mean(error**2))
+    if name.startswith("fourier"):
+        low, high = {"fourier_low": (0, 5), "fourier_mid": (5, 13), "fourier_high": (13, 1000)}[name]
+        power = np.abs(np.fft.fftn(error) / error.size) ** 2
+        total = 0.0
+        for place in np.ndindex(error.shape):
+            numbers = [min(k, size - k) for k, size in zip(place, error.shape, strict=True)]
+            total += power[place] * (low <= np.hypot(*numbers, *[0] * (2 - len(numbers))) < high)
+        return total**0.5
+    inner = error[(slice(1, -1),) * error.ndim]
+    return {
+        "field_rmse": rms,
+        "nrmse": rms / np.sqrt(np.mean(target**2)),
+        "max_error": np.abs(error).max(),
+        "conserved_error": abs(error.sum()) / error.size,
+        "boundary_rmse": np.sqrt(((error**2).sum() - (inner**2).sum()) / (error.size - inner.size)),
+    }[name]
+
+
+@pytest.mark.parametrize("grid", [(40,), (33,), (30, 34)])
+@pytest.mark.parametrize("name", [name for name, one in metrics.METRICS.items() if one.of_fields])
+def test_fields_by_hand(name, grid):
+    """Of each channel of each frame, and in total the mean of these (of the largest error, the largest)."""
+    rng = np.random.default_rng(0)
+    error = rng.standard_normal((4, 6, *grid)) * 10.0 ** np.arange(-2, 4).reshape(6, *[1] * len(grid))
+    target = rng.standard_normal(error.shape) + 3
+    expected = np.array(
+        [[by_hand(name, *pair) for pair in zip(*pairs, strict=True)] for pairs in zip(error, target, strict=True)]
+    )
+    metric = metrics.get(name)
+    numbers = metric.numbers(torch.from_numpy(target + error), torch.from_numpy(target))
+    total = np.max if name == "max_error" else np.mean
+    assert metric.figure(numbers) == pytest.approx(total(expected), rel=1e-9)
+    found = metric.by_field(numbers, channels=2)
+    np.testing.assert_allclose(found, total(expected, axis=0).reshape(3, 2), rtol=1e-9)
+
+
+def test_bands_add_up_to_the_error():
+    outputs, targets = torch.randn(5, 2, 31, 32), torch.randn(5, 2, 31, 32)
+    bands = [metrics.get(f"fourier_{name}").numbers(outputs, targets)["error"] for name in ("low", "mid", "high")]
+    np.testing.assert_allclose(
+        sum(band**2 for band in bands), metrics.get("field_rmse").numbers(outputs, targets)["error"] ** 2
+    )
+
+
+def test_nrmse_of_a_field_of_zeros_is_relative_to_what_is_typical_of_its_channel():
+    target = torch.tensor([[[100.0, 100.0], [2.0, 2.0], [0.0, 0.0]], [[100.0, 100.0], [0.0, 0.0], [0.0, 0.0]]])
+    figure = metrics.get("nrmse")(target + 1, target)  # the third channel is nowhere anything: it is left out
+    assert figure == pytest.approx((0.01 + 0.01 + 0.5 + 1 / 2**0.5) / 4)
+    assert math.isnan(metrics.get("nrmse")(torch.ones(2, 1, 3), torch.zeros(2, 1, 3)))
 
 
 @pytest.mark.parametrize("name", OF_ANY_SHAPE)
