@@ -223,6 +223,8 @@ def summarise(run: Run, test: Evaluation) -> dict[str, Any]:
         "test_loss": test.loss,
         "test_interval": test.interval,  # 95 %, over the samples
         "test_metrics": test.metrics,
+        "test_fields": test.by_field(task.num_outputs) if task.kind == "dense" else {},  # frames x channels, by metric
+        "channels": list(task.equation.outputs) if task.equation else [],
         "best_epoch": best.get("epoch"),
         "epochs": config.epochs if run.history else 0,
         "steps": run.steps,

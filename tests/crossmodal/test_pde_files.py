@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy.io import loadmat
 
-from crossmodal import generate as engine
 from crossmodal import parsers
 from crossmodal.cli import generate
 from crossmodal.pde import EQUATIONS, get
+from crossmodal.pde import files as engine
 
 
 def call(*words: object) -> int:

@@ -124,11 +124,15 @@ class Hdf5Array:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> np.ndarray:
+        return self.opened()[self.name][rows]
+
+    def opened(self) -> Any:
+        """The file."""
         if self._file is None:
             import h5py
 
             self._file = h5py.File(self.path, "r")
-        return self._file[self.name][rows]
+        return self._file
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_file": None}

@@ -100,14 +100,13 @@ class Normalizer:
         """Turn a model's outputs ``(n, ...)`` into what the targets hold, float64; logits of classes and labels stay."""
         return _wide(outputs).sigmoid() if self.logits else self.inverse_y(outputs)
 
-    def next_input(self, x: Tensor, output: Tensor) -> Tensor:
-        """The input of the next step of a roll-out: the frames of this one but the oldest, then the model's output, a frame like
-        them; all scaled, float32."""
-        frame = self.inverse_y(output)
-        mean, std = self.x_mean.to(frame), self.x_std.to(frame)
-        kept = frame.shape[1]
-        values = torch.cat([x[:, kept:] * std[kept:] + mean[kept:], frame], dim=1)
-        return ((values - mean) / std).float()
+    def following(self, x: Tensor, output: Tensor) -> Tensor:
+        """What comes after the samples ``x`` of a roll-out: of their frames, which lie along the channels, the oldest goes, and the
+        model's output is the newest; all scaled, float32."""
+        x, new = _wide(x), self.inverse_y(output)
+        mean, std = self.x_mean.to(x), self.x_std.to(x)
+        frames = torch.cat([(x * std + mean)[:, new.shape[1] :], new], dim=1)
+        return ((frames - mean) / std).float()
 
     def prepare(self, raw: np.ndarray | Tensor | Sequence[np.ndarray], name: str = "inputs") -> np.ndarray:
         """Turn raw data into an array ``(n, *input_shape)``, checked and in its own units (:meth:`apply_x` scales it).

@@ -29,9 +29,12 @@ def closing_table(results: dict[str, Any], select: str) -> str:
         "loss": [_figure(results[split]) for split in ("validation_loss", "test_loss")],
         "samples": [str(results["samples"][split]) for split in ("validation", "test")],
     }
+    if results["protocol"] != "default":
+        rows["protocol"] = ["", results["protocol"]]
     width = max(map(len, rows))
     lines = [f"{'':{width}} {'validation':>12} {'test':>12}"]
     lines += [f"{name:{width}} {validation:>12} {test:>12}" for name, (validation, test) in rows.items()]
+    lines += _by_field(results)
     if results["test_interval"]:
         low, high = results["test_interval"]
         unit = metrics.get(results["metric"]).unit
@@ -46,6 +49,22 @@ def closing_table(results: dict[str, Any], select: str) -> str:
     if results.get("miniature"):
         lines.append(f"{results['task']} is {MINIATURE}")
     return "\n".join(lines)
+
+
+def _by_field(results: dict[str, Any]) -> list[str]:
+    """Of the metric that chose the epoch: how it grows over the frames of a roll-out, and what each channel has."""
+    figures = np.array(results["test_fields"].get(results["metric"], np.zeros((0, 0))))  # (frames, channels)
+    frames, channels = figures.shape
+    lines = []
+    if frames > 1:
+        shown = sorted({0, frames // 2, frames - 1})
+        each = ", ".join(f"{_figure(figures[frame].mean())} in frame {frame + 1}" for frame in shown)
+        lines.append(f"test {results['metric']} over the {frames} frames: {each}")
+    if channels > 1:
+        names = results["channels"] or [f"channel {number}" for number in range(channels)]
+        each = ", ".join(f"{name} {_figure(value)}" for name, value in zip(names, figures.mean(axis=0), strict=True))
+        lines.append(f"test {results['metric']} by channel: {each}")
+    return lines
 
 
 def _figure(value: float | None) -> str:
@@ -90,6 +109,7 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return finite(
         {
             "task": first["task"],
+            "protocol": first["protocol"],
             "encoder": first["encoder"],
             "metric": first["metric"],
             "label": metric.as_error(0.0)[0],
@@ -109,8 +129,10 @@ def _as_errors(metric: metrics.Metric, interval: list[float] | None) -> list[flo
 def render(table: dict[str, Any]) -> str:
     """The table as Markdown, and a second one of intervals."""
     count, form = len(table["seeds"]), form_of(table)
+    protocol = "" if table["protocol"] == "default" else f", protocol {table['protocol']}"
     lines = [
-        f"{table['task']}: test {table['label']} ({table['metric']}), encoder {table['encoder']}, {count} seed{'s' * (count > 1)}",
+        f"{table['task']}{protocol}: test {table['label']} ({table['metric']}), encoder {table['encoder']}, "
+        f"{count} seed{'s' * (count > 1)}",
         "",
         f"| method | mean | std | difference to {table['baseline']}, paired | seconds per run |",
         "| --- | ---: | ---: | ---: | ---: |",

@@ -572,7 +572,9 @@ def _per_group(metric: Metric) -> Metric:
         figures = np.array([metric.figure(part) for part in parts])
         return _mean(figures[~np.isnan(figures)])
 
-    return replace(metric, figure=figure, description=f"{metric.description}; mean over groups", grouped=True)
+    return replace(
+        metric, figure=figure, description=f"{metric.description}; mean over groups", grouped=True, of_fields=False
+    )
 
 
 def _per_chunk(metric: Metric, size: int) -> Metric:
@@ -634,4 +636,5 @@ def _scored_by_group(
         description=f"{metric.description}; {said}",
         grouped=True,
         pooled=(metric, pool),
+        of_fields=False,
     )

@@ -32,5 +32,5 @@ def predict(model: nn.Module, x: Tensor, steps: int, normalizer: Normalizer) -> 
     frames = []
     for _ in range(steps):
         frames.append(model(x))
-        x = normalizer.next_input(x, frames[-1])
+        x = normalizer.following(x, frames[-1])
     return torch.cat(frames, dim=1)

@@ -39,6 +39,11 @@ class Evaluation:
         """The task's first metric."""
         return next(iter(self.metrics.values()))
 
+    def by_field(self, channels: int) -> dict[str, list[list[float]]]:
+        """Figures of each channel of each frame, frames first, for the metrics that have them; for fields of so many channels."""
+        chosen = {name: metric for name in self.metrics if (metric := metrics.get(name)).of_fields}
+        return {name: metric.by_field(self.numbers[name], channels) for name, metric in chosen.items()}
+
     @property
     def interval(self) -> tuple[float, float] | None:
         """95 % interval of the first metric, for the chance by which these samples were drawn; see `Metric.interval`."""

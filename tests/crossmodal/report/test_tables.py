@@ -12,6 +12,7 @@ def result(method: str, seed: int, test: float, metric: str = "accuracy") -> dic
     """What results.json holds of a run of a comparison."""
     return {
         "task": "digits",
+        "protocol": "default",
         "method": method,
         "encoder": "minilm",
         "seed": seed,
@@ -106,6 +107,8 @@ def test_a_metric_that_is_nan_leaves_a_blank(tmp_path):
 
 def test_closing_table():
     results = {
+        "protocol": "default",
+        "test_fields": {},
         "metric": "accuracy",
         "validation": 0.5,
         "test": 0.25,
@@ -143,3 +146,27 @@ def test_closing_table_of_a_method_without_epochs():
     results |= {"test_metrics": {"rmse": 0.25}, "test_interval": None, "best_epoch": None}
     *_, samples = closing_table(results | {"samples": {"train": 8, "validation": 2, "test": 4}}, "metric").splitlines()
     assert samples.split() == ["samples", "2", "4"]
+
+
+def test_closing_table_of_fields():
+    """The protocol, and the metric that chose the epoch over frames and channels."""
+    results = {
+        "protocol": "rollout",
+        "metric": "nrmse",
+        "validation": 0.5,
+        "test": 0.35,
+        "validation_loss": 1.0,
+        "test_loss": 1.0,
+        "test_metrics": {"nrmse": 0.35, "rmse": 2.0},
+        "test_fields": {"nrmse": [[0.1, 0.3], [0.2, 0.4], [0.5, 0.6]]},
+        "channels": ["u", "v"],
+        "test_interval": None,
+        "samples": {"train": 8, "validation": 2, "test": 4},
+        "best_epoch": None,
+    }
+    *table, frames, channels = closing_table(results, "metric").splitlines()
+    assert table[-1].split() == ["protocol", "rollout"]
+    assert frames == "test nrmse over the 3 frames: 0.2000 in frame 1, 0.3000 in frame 2, 0.5500 in frame 3"
+    assert channels == "test nrmse by channel: u 0.2667, v 0.4333"
+    table = summarise([result("pare", 0, 0.5, "rmse") | {"protocol": "single"}])
+    assert render(table).startswith("digits, protocol single: test error (rmse), ")

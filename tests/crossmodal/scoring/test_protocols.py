@@ -27,3 +27,20 @@ def test_a_roll_out_feeds_a_model_its_own_outputs_in_units_of_its_inputs(channel
     torch.testing.assert_close(normalizer.decode(frames).double(), torch.from_numpy(expected), rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(normalizer.apply_y(expected), frames, rtol=1e-4, atol=1e-4)
     assert protocols.predict(double, x, 0, normalizer).equal(double(x))
+
+
+def test_a_roll_out_from_several_frames_forgets_the_oldest():
+    """Each frame is the sum of the three before it, in the data's own units; every place of a frame has a scale of its own."""
+    rng = np.random.default_rng(0)
+    frames = [rng.standard_normal((9, 2, 6)) + 5 for _ in range(3)]
+    for _ in range(4):
+        frames.append(frames[-1] + frames[-2] + frames[-3])
+    known = np.concatenate(frames[:3], axis=1)
+    normalizer = Normalizer.fit(known, frames[3])
+
+    def add(x):
+        values = (x.double() * normalizer.x_std + normalizer.x_mean).unflatten(1, (3, 2))
+        return normalizer.apply_y(values.sum(1))
+
+    found = normalizer.decode(protocols.predict(add, normalizer.apply_x(known), 4, normalizer))
+    torch.testing.assert_close(found, torch.from_numpy(np.concatenate(frames[3:], axis=1)), rtol=1e-4, atol=1e-3)

@@ -23,16 +23,10 @@ def read_hdf5(path: Path, choose: Callable[[list[str]], list[str]]) -> dict[str,
     Raises:
         UserError: h5py is not installed, no HDF5 file, or a data set that holds anything but text or numbers in rows.
     """
-    try:
-        import h5py
-    except ImportError:
-        raise UserError(f"{path}: HDF5 files need h5py (pip install pare-kernels[hdf5])") from None
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
     found = {}
-    with file:
+    with opened(path) as file:
+        import h5py
+
         for name in choose([name for name, item in file.items() if isinstance(item, h5py.Dataset)]):
             data = file[name]
             if data.external or data.is_virtual:
@@ -44,6 +38,22 @@ def read_hdf5(path: Path, choose: Callable[[list[str]], list[str]]) -> dict[str,
             else:
                 raise UserError(f"{path}: {name}: expected text, or numbers with rows, got {data.dtype} {data.shape}")
     return found
+
+
+def opened(path: Path) -> Any:
+    """The file, `h5py.File`.
+
+    Raises:
+        UserError: h5py is not installed, or this is no HDF5 file, or a damaged one.
+    """
+    try:
+        import h5py
+    except ImportError:
+        raise UserError(f"{path}: HDF5 files need h5py (pip install pare-kernels[hdf5])") from None
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
 
 
 def _text(data: Any, name: str) -> np.ndarray:
