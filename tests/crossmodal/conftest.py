@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import string
 
 import pytest
@@ -17,6 +18,7 @@ from transformers import (
     ViTConfig,
 )
 
+from crossmodal.tasks import pdebench
 from tests.crossmodal.runs import fresh_accelerator
 
 SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]  # RoBERTa's order: its pad id is 1
@@ -29,6 +31,17 @@ def _fresh_accelerator():
     """What accelerate knows of a run, once per process, ends with the test."""
     yield
     fresh_accelerator()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _few_solutions(tmp_path_factory):
+    """What PDE tasks generate where there are no files is tiny, and goes with the session."""
+    folder = tmp_path_factory.mktemp("pde")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pdebench, "folder", lambda: folder)
+        for name, entry in pdebench.ENTRIES.items():
+            patch.setitem(pdebench.ENTRIES, name, dataclasses.replace(entry, samples=20, resolution=16))
+        yield
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:

@@ -171,7 +171,7 @@ ENTRIES = {
     ),
     "diffusion_reaction_2d": Entry(
         _file("2D_diff-react_NA_NA.h5", "2D/diffusion-reaction", 133017, "b8d0b86064193195ddc30c33be5dc949"),
-        samples=100,
+        samples=200,
         resolution=32,
         channels=("u", "v"),
         keys=(),

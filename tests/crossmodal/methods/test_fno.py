@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ import crossmodal
 from crossmodal import evaluate, parsing, run, tasks
 from crossmodal.errors import UserError
 from crossmodal.scoring import metrics
-from crossmodal.tasks import advection
+from crossmodal.tasks import pdebench
 
 pytest.importorskip("neuralop")
 
@@ -19,11 +21,7 @@ def settings(folder, *arguments: str):
     return parsing.parse([*given, "--output_dir", str(folder), *arguments])
 
 
-@pytest.fixture
-def few(monkeypatch):
-    """A handful of trajectories and a network that learns nothing of use."""
-    monkeypatch.setattr(advection, "TRAJECTORIES", {"train": 6, "val": 3, "test": 4})
-    return ("--epochs", "2", "--fno.modes", "4", "--fno.width", "6", "--fno.layers", "1")
+FEW = ("--epochs", "2", "--steps", "null", "--fno.modes", "4", "--fno.width", "6", "--fno.layers", "1")
 
 
 def in_own_units(task, split) -> tuple[torch.Tensor, torch.Tensor]:
@@ -33,46 +31,53 @@ def in_own_units(task, split) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.slow
-def test_a_roll_out_beats_the_frame_that_is_known_ten_times(tmp_path):
-    results = run.train(settings(tmp_path / "run"))
-    task = tasks.load("advection")
+def test_a_roll_out_beats_the_last_frame_that_is_known_ten_times(tmp_path, monkeypatch):
+    entry = replace(pdebench.ENTRIES["advection"], samples=300, resolution=64)
+    monkeypatch.setitem(pdebench.ENTRIES, "advection", entry)
+    results = run.train(settings(tmp_path / "run", "--protocol", "rollout"))
+    task = tasks.load("advection", protocol="rollout")
     known, later = in_own_units(task, task.test)
-    copied = metrics.get("relative_l2")(known.repeat(1, task.steps, 1), later)
+    copied = metrics.get("nrmse")(known[:, -1:].repeat(1, task.steps, 1), later)
     assert results["protocol"] == "rollout"
-    assert 1.0 < copied < 2.0
+    assert 0.5 < copied < 2.0
     assert results["test"] < copied / 10
 
 
-def test_a_run_is_repeated_from_its_folder_and_rolled_out_by_hand(tmp_path, few):
-    results = run.train(settings(tmp_path / "run", *few))
+@pytest.mark.parametrize(("protocol", "known"), [("rollout", 10), ("markov", 1)])
+def test_a_run_is_repeated_from_its_folder_and_rolled_out_by_hand(tmp_path, protocol, known):
+    results = run.train(settings(tmp_path / "run", "--protocol", protocol, *FEW))
     for split in ("test", "validation"):
         again = evaluate.evaluate(tmp_path / "run", split)
         assert again["value"] == again["stored"] == results[split]
-    assert evaluate.evaluate(tmp_path / "run", "train")["samples"] == 6 * (advection.FRAMES - 1)
+    assert evaluate.evaluate(tmp_path / "run", "train")["samples"] == 16 * (41 - known)
 
-    task, predictor = tasks.load("advection"), crossmodal.load(tmp_path / "run")
-    known, later = in_own_units(task, task.test)
-    frames = [known]
+    task, predictor = tasks.load("advection", protocol=protocol), crossmodal.load(tmp_path / "run")
+    frames, later = in_own_units(task, task.test)
+    first = frames.numpy()
     for _ in range(task.steps):
-        frames.append(predictor.predict(frames[-1].numpy(), steps=1).predictions)
-    by_hand = metrics.get("relative_l2")(torch.cat(frames[1:], dim=1), later)
+        following = predictor.predict(frames[:, -known:].numpy(), steps=1).predictions
+        frames = torch.cat([frames, following], dim=1)
+    by_hand = metrics.get("nrmse")(frames[:, known:], later)
     assert by_hand == pytest.approx(results["test"], rel=1e-5)
-    rolled = predictor.predict(known.numpy()).predictions  # as many steps as the run was evaluated by
-    torch.testing.assert_close(rolled, torch.cat(frames[1:], dim=1), rtol=1e-4, atol=1e-5)
+    rolled = predictor.predict(first).predictions  # as many steps as the run was evaluated by
+    torch.testing.assert_close(rolled, frames[:, known:], rtol=1e-4, atol=1e-5)
+    ((*_, last),) = zip(*results["test_fields"]["nrmse"], strict=True)  # of one channel
+    assert last == pytest.approx(metrics.get("nrmse")(frames[:, -1:], later[:, -1:]), rel=1e-5)
+    assert len(results["test_fields"]["nrmse"]) == 41 - known
 
 
-def test_protocols_differ_in_what_is_scored_alone(tmp_path, few):
+def test_protocols_differ_in_what_is_scored_alone(tmp_path):
     found = {
-        name: run.train(settings(tmp_path / name, "--protocol", name, *few, "--select", "last"))
-        for name in ("rollout", "single")
+        name: run.train(settings(tmp_path / name, "--protocol", name, *FEW, "--select", "last"))
+        for name in ("markov", "step")
     }
     one, other = (crossmodal.load(tmp_path / name).model.state_dict() for name in found)
     assert all(torch.equal(one[name], other[name]) for name in one)  # they learn from the same pairs
-    assert {name: results["samples"]["test"] for name, results in found.items()} == {"rollout": 4, "single": 40}
-    assert found["rollout"]["test"] != found["single"]["test"]
+    assert {name: results["samples"]["test"] for name, results in found.items()} == {"markov": 2, "step": 80}
+    assert found["markov"]["test"] != found["step"]["test"]
 
 
-def test_what_it_cannot_do_is_refused_with_the_reason(tmp_path, few):
+def test_what_it_cannot_do_is_refused_with_the_reason(tmp_path):
     with pytest.raises(UserError, match=r"method: fno cannot do digits: .* field"):
         run.train(parsing.parse(["--task", "digits", "--method", "fno", "--output_dir", str(tmp_path)]))
     with pytest.raises(UserError, match=r"fno\.modes: expected int > 0, got"):

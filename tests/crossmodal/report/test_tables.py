@@ -144,6 +144,7 @@ def test_closing_table():
 def test_closing_table_of_a_method_without_epochs():
     results = {"metric": "rmse", "validation": None, "test": 0.25, "validation_loss": None, "test_loss": 0.5}
     results |= {"test_metrics": {"rmse": 0.25}, "test_interval": None, "best_epoch": None}
+    results |= {"protocol": "default", "test_fields": {}}
     *_, samples = closing_table(results | {"samples": {"train": 8, "validation": 2, "test": 4}}, "metric").splitlines()
     assert samples.split() == ["samples", "2", "4"]
 
