@@ -58,19 +58,25 @@ METRICS = (
 class File:
     """A public file.
 
-    name, folder: as PDEBench's own download program stores it. url: of the archive DaRUS (doi:10.18419/DARUS-2986). md5: of the
-    archive's list. size: bytes, where the archive's exact number is known.
+    Attributes:
+        path: below the folder of the data, where PDEBench's own download program puts it.
+        url: in the archive DaRUS (doi:10.18419/DARUS-2986).
+        size: bytes, where the exact number is known.
+        hash: `md5:...`, of the archive's list.
     """
 
-    name: str
-    folder: str
+    path: str
     url: str
-    md5: str
-    size: int | None = None
+    size: int | None
+    hash: str
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
 
 
-def _file(name: str, folder: str, number: int, md5: str, size: int | None = None) -> File:
-    return File(name, folder, f"https://darus.uni-stuttgart.de/api/access/datafile/{number}", md5, size)
+def _file(path: str, number: int, md5: str, size: int | None = None) -> File:
+    return File(path, f"https://darus.uni-stuttgart.de/api/access/datafile/{number}", size, f"md5:{md5}")
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ class Entry:
 
 ENTRIES = {
     "advection": Entry(
-        _file("1D_Advection_Sols_beta0.4.hdf5", "1D/Advection/Train", 255674, "d595bbfd2c659df995a93cd40d6ea568"),
+        _file("1D/Advection/Train/1D_Advection_Sols_beta0.4.hdf5", 255674, "d595bbfd2c659df995a93cd40d6ea568"),
         samples=500,
         resolution=64,
         frames=5,
@@ -116,7 +122,7 @@ ENTRIES = {
         rollout_points=4,
     ),
     "burgers": Entry(
-        _file("1D_Burgers_Sols_Nu1.0.hdf5", "1D/Burgers/Train", 281365, "9021eba35332d127306f11ef84c1a60f"),
+        _file("1D/Burgers/Train/1D_Burgers_Sols_Nu1.0.hdf5", 281365, "9021eba35332d127306f11ef84c1a60f"),
         samples=500,
         resolution=64,
         frames=5,
@@ -124,7 +130,7 @@ ENTRIES = {
         loss="rmse",
     ),
     "diffusion_reaction_1d": Entry(
-        _file("ReacDiff_Nu0.5_Rho1.0.hdf5", "1D/ReactionDiffusion/Train", 133177, "69a429239778d529cd419ed5888ea835"),
+        _file("1D/ReactionDiffusion/Train/ReacDiff_Nu0.5_Rho1.0.hdf5", 133177, "69a429239778d529cd419ed5888ea835"),
         samples=500,
         resolution=64,
         rollout_points=4,
@@ -134,7 +140,7 @@ ENTRIES = {
         until=30,
     ),
     "diffusion_sorption": Entry(
-        _file("1D_diff-sorp_NA_NA.h5", "1D/diffusion-sorption", 133020, "9d466d1213065619d087319e16d9a938"),
+        _file("1D/diffusion-sorption/1D_diff-sorp_NA_NA.h5", 133020, "9d466d1213065619d087319e16d9a938"),
         samples=500,
         resolution=64,
         keys=(),
@@ -142,8 +148,7 @@ ENTRIES = {
     ),
     "navier_stokes_1d": Entry(
         _file(
-            "1D_CFD_Rand_Eta0.1_Zeta0.1_periodic_Train.hdf5",
-            "1D/CFD/Train",
+            "1D/CFD/Train/1D_CFD_Rand_Eta0.1_Zeta0.1_periodic_Train.hdf5",
             164668,
             "45655bd77d006ab539c52b7fbcf099b9",
         ),
@@ -156,13 +161,13 @@ ENTRIES = {
         loss="rmse",
     ),
     "darcy": Entry(
-        _file("2D_DarcyFlow_beta0.1_Train.hdf5", "2D/DarcyFlow", 133218, "294f9a03a4aa16b0e386469ca8b471be"),
+        _file("2D/DarcyFlow/2D_DarcyFlow_beta0.1_Train.hdf5", 133218, "294f9a03a4aa16b0e386469ca8b471be"),
         samples=500,
         resolution=32,
         points=2,
     ),
     "shallow_water": Entry(
-        _file("2D_rdb_NA_NA.h5", "2D/shallow-water", 133021, "75d838c47aa410694bdc912ea7f22282", 6_626_098_972),
+        _file("2D/shallow-water/2D_rdb_NA_NA.h5", 133021, "75d838c47aa410694bdc912ea7f22282", 6_626_098_972),
         samples=200,
         resolution=32,
         channels=("depth",),
@@ -170,7 +175,7 @@ ENTRIES = {
         released=99,
     ),
     "diffusion_reaction_2d": Entry(
-        _file("2D_diff-react_NA_NA.h5", "2D/diffusion-reaction", 133017, "b8d0b86064193195ddc30c33be5dc949"),
+        _file("2D/diffusion-reaction/2D_diff-react_NA_NA.h5", 133017, "b8d0b86064193195ddc30c33be5dc949"),
         samples=200,
         resolution=32,
         channels=("u", "v"),
@@ -211,9 +216,12 @@ class Windows:
         return found.reshape(len(found), *self.shape[1:])
 
     def _windows(self, sample: int, start: np.ndarray) -> np.ndarray:
-        """Windows of one sample, `(starts, count, channels, *grid)`, with one reading of all their frames."""
-        start = start + self.starts[0]
-        (frames,) = self._read(np.array([sample]), start[0], start[-1] - start[0] + self.count)
+        """Windows of one sample, `(starts, count, channels, *grid)`; those that lie close are cut from one reading."""
+        sample, start = np.array([sample]), start + self.starts[0]
+        span = int(start[-1] - start[0]) + self.count
+        if span > len(start) * self.count:
+            return np.concatenate([self._read(sample, first, self.count) for first in start])
+        (frames,) = self._read(sample, start[0], span)
         return np.stack([frames[first : first + self.count] for first in start - start[0]])
 
     def _read(self, samples: np.ndarray, first: int, count: int) -> np.ndarray:
@@ -378,15 +386,14 @@ def find(name: str, data_dir: Path) -> Path:
         UserError: there is none; the message says what was looked for, and where to get it.
     """
     file = ENTRIES[name].file
-    stem = file.name.rpartition(".")[0]
-    for folder in (data_dir, data_dir / file.folder):
-        for candidate in (stem, name):
-            for suffix in (".hdf5", ".h5"):
-                if (path := folder / f"{candidate}{suffix}").is_file():
-                    return path
+    published = data_dir / file.path
+    for stem in (published.with_suffix(""), data_dir / published.stem, data_dir / name):
+        for suffix in (".hdf5", ".h5"):
+            if (path := stem.with_name(stem.name + suffix)).is_file():
+                return path
     raise UserError(
-        f"data_dir: neither {file.name} nor {name}.hdf5 is in {data_dir} or {data_dir / file.folder}; the first is at "
-        f"{file.url}, the second is made by generate.py {name} --samples N -o {data_dir / name}.hdf5"
+        f"data_dir: neither {file.name} nor {name}.hdf5 is in {data_dir} or {published.parent}; the first is at {file.url}, the "
+        f"second is made by generate.py {name} --samples N -o {data_dir / name}.hdf5"
     )
 
 

@@ -21,7 +21,7 @@ def settings(folder, *arguments: str):
     return parsing.parse([*given, "--output_dir", str(folder), *arguments])
 
 
-FEW = ("--epochs", "2", "--steps", "null", "--fno.modes", "4", "--fno.width", "6", "--fno.layers", "1")
+FEW = ("--epochs", "2", "--fno.modes", "4", "--fno.width", "6", "--fno.layers", "1")
 
 
 def in_own_units(task, split) -> tuple[torch.Tensor, torch.Tensor]:
