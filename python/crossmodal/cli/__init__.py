@@ -91,8 +91,12 @@ def listing() -> str:
     from crossmodal.models import encoders
     from crossmodal.scoring import losses, metrics
 
+    protocols = {name: found for name in tasks.available() if len(found := tasks.protocols(name)) > 1}
     groups = {
-        "tasks": tasks.available(),
+        "tasks": {
+            name: summary + (f"; protocols: {', '.join(protocols[name])}" if name in protocols else "")
+            for name, summary in tasks.available().items()
+        },
         "methods": {name: method.description for name, method in METHODS.items()},
         "encoders": encoders.available(),
         "sources": sources.available(),

@@ -466,7 +466,7 @@ def _register(name: str) -> None:
 
     @register(
         name,
-        f"{pde.get(name).description} (PDEBench; without --data_dir a small set is generated)",
+        f"{pde.get(name).description} (PDEBench, or generated)",
         protocols=protocols,
     )
     def loader(options: Options) -> RawTask:
