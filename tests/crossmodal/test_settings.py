@@ -52,7 +52,8 @@ def test_shipped_task_files_are_valid(path, monkeypatch):
     arguments = ["--task", path.stem] + (["--data", "x.npz"] if path.stem == "arrays" else [])
     found = parsing.parse(arguments)
     assert found.task == path.stem
-    assert found.epochs == yaml.safe_load(path.read_text())["epochs"]
+    said = yaml.safe_load(path.read_text())
+    assert (found.epochs, found.steps) == (said.get("epochs"), said.get("steps"))
 
 
 @pytest.mark.parametrize(
