@@ -86,11 +86,9 @@ def assemble(plan: Plan, runs_dir: Path) -> tuple[list[Job], dict[tuple[str, str
         data = run.load_task(first)
         yardstick = Entry(YARDSTICK, YARDSTICK)
         if all(method.name != YARDSTICK for method in plan.methods):
-            own[YARDSTICK] = (
-                [] if methods.reason_against(YARDSTICK, data.kind, data.ndim) else plan.jobs(task, yardstick, runs_dir)
-            )
+            own[YARDSTICK] = [] if methods.reason_against(YARDSTICK, data) else plan.jobs(task, yardstick, runs_dir)
         for method in plan.methods:
-            if reason := methods.reason_against(method.name, data.kind, data.ndim):
+            if reason := methods.reason_against(method.name, data):
                 unsuited[task.label, method.label] = reason
                 own[method.label] = []
         jobs += [job for found in own.values() for job in found]

@@ -134,6 +134,8 @@ def _read(
     # What a task's file says for an encoder that it names stands with that encoder.
     chosen_for = from_task.get("encoder") == encoder
     told = {name for _, layer, _ in layers if layer is not from_task or chosen_for for name in layer}
+    if told & {"epochs", "steps"}:
+        told |= {"epochs", "steps"}
     values |= {name: value for name, value in suited.items() if name not in told}
     if asked == "print_config":
         print(yaml.safe_dump(_build(values, learner).to_dict(), sort_keys=False), end="")

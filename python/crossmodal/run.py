@@ -185,9 +185,10 @@ def build(config: Config) -> tuple[tasks.Task, Model, Objective]:
     method = methods.get(config.method)
     set_seed(seeds.derive(config.seed, "initialisation") % 2**32)
     task = load_task(config)
-    reason = methods.reason_against(config.method, task.kind, task.ndim)
+    reason = methods.reason_against(config.method, task)
     if reason:
         raise UserError(f"method: {config.method} cannot do {task.name}: {reason}")
+    task = method.arranged(task, config)
     model = method.build(task, config)
     objective = method.objective(task, model, config)
     if config.compile:

@@ -163,6 +163,11 @@ class ArrayDataset:
         """All targets at once."""
         return self._y if isinstance(self._y, Tensor) else self._take(self._y, torch.arange(len(self)), self._scale_y)
 
+    def extra(self, name: str) -> Tensor | None:
+        """All of what `Batch.extras` holds under that name; None where it holds nothing."""
+        values = self._extras.get(name)
+        return None if values is None else self._take(values, torch.arange(len(self)), torch.as_tensor)
+
 
 def take(values: ArrayLike, rows: np.ndarray) -> np.ndarray:
     """Rows of an array, in any order and also twice.

@@ -55,6 +55,14 @@ class Method:
     pretrained: ClassVar[bool] = True
     defaults: ClassVar[dict[str, Any]] = {}
 
+    def refuses(self, task: Any) -> str | None:
+        """Why it cannot do this task, beside what `unsuited` says of tasks of a kind."""
+        return None
+
+    def arranged(self, task: Any, config: Any) -> Any:
+        """The task as the method learns it: another training part, say. The usual one is what its files hold."""
+        return task
+
     def build(self, task: Any, config: Any) -> Any:
         """The model, `models.base.Model`, with the weights that training starts from.
 
@@ -108,7 +116,7 @@ def get(name: str) -> Method:
     return METHODS[name]
 
 
-def reason_against(name: str, kind: str, ndim: int) -> str | None:
-    """Why a method cannot do tasks of a kind of target and number of axes; None where it can."""
-    unsuited = get(name).unsuited
-    return unsuited.get(kind) or unsuited.get(f"{ndim}d")
+def reason_against(name: str, task: Any) -> str | None:
+    """Why a method cannot do a task; None where it can."""
+    method = get(name)
+    return method.unsuited.get(task.kind) or method.unsuited.get(f"{task.ndim}d") or method.refuses(task)

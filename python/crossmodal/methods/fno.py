@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from crossmodal.methods._unrolled import UnrolledObjective, Unrolling, arranged
 from crossmodal.methods.base import Method, register
 from crossmodal.values import Count
 
@@ -15,8 +16,8 @@ _NO_FIELD = "its output is a field on the grid of the input; take nft, or linear
 
 
 @dataclass
-class Options:
-    """The network.
+class Options(Unrolling):
+    """The network, and how it learns a roll-out.
 
     Args:
         modes: Fourier modes kept along each axis (all of them where the grid has no more).
@@ -39,8 +40,14 @@ class FourierNeuralOperator(Method):
     Options = Options
     unsuited: ClassVar = dict.fromkeys(("classification", "multilabel", "regression"), _NO_FIELD)
 
+    def arranged(self, task, config) -> Any:
+        return arranged(task, config.options)
+
     def build(self, task, config) -> FNO:
         from crossmodal.models.fno import FNO
 
         options = config.options
         return FNO(task.input_shape, task.num_outputs, options.modes, options.width, options.layers)
+
+    def objective(self, task, model, config) -> UnrolledObjective:
+        return UnrolledObjective(task, config.options)

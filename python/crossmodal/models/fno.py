@@ -24,12 +24,15 @@ class FNO(Model, name="fno"):
         modes: Fourier modes kept along each axis, counted from the mean; all of them where the grid has no more.
         width: channels of the hidden fields.
         layers: Fourier layers.
+        padding: cells of zeros around the hidden fields, on either side, for fields that are not periodic.
 
     Raises:
         MissingPackage: neuraloperator is not installed.
     """
 
-    def __init__(self, input_shape: tuple[int, ...], out_channels: int, modes: int, width: int, layers: int) -> None:
+    def __init__(
+        self, input_shape: tuple[int, ...], out_channels: int, modes: int, width: int, layers: int, padding: int = 0
+    ) -> None:
         try:
             from neuralop.models import FNO as Network
         except ImportError as error:
@@ -42,10 +45,12 @@ class FNO(Model, name="fno"):
             "modes": modes,
             "width": width,
             "layers": layers,
+            "padding": padding,
         }
+        padded = [size + 2 * padding for size in grid]
         self.network = Network(
             # Frequencies of both signs, but along the last axis, where those of a real field are conjugate.
-            n_modes=(*(min(2 * modes, size) for size in grid[:-1]), min(modes, grid[-1] // 2 + 1)),
+            n_modes=(*(min(2 * modes, size) for size in padded[:-1]), min(modes, padded[-1] // 2 + 1)),
             in_channels=channels + len(grid),
             out_channels=out_channels,
             hidden_channels=width,
@@ -53,6 +58,7 @@ class FNO(Model, name="fno"):
             lifting_channel_ratio=0,
             projection_channel_ratio=(PROJECTION + 0.5) / width,  # the product is rounded down
             positional_embedding=None,  # its own stays on the device that it met first
+            domain_padding=[padding / size for size in grid] if padding else None,
             use_channel_mlp=False,
             channel_mlp_skip=None,
             conv_module=SpectralConvolution,

@@ -65,6 +65,19 @@ def test_without_positions_a_shifted_field_gives_the_shifted_output():
     torch.testing.assert_close(model(x.roll((2, 5), (2, 3))), model(x).roll((2, 5), (2, 3)), atol=1e-5, rtol=1e-4)
 
 
+def test_padding_is_cut_off_again():
+    torch.manual_seed(0)
+    model = FNO((1, 12), 1, 99, 4, 2, padding=1)
+    plain = FNO((1, 14), 1, 99, 4, 2)
+    plain.load_state_dict(model.state_dict())
+    assert plain.network.fno_blocks.convs[0].n_modes == model.network.fno_blocks.convs[0].n_modes == (8,)
+    x = torch.randn(3, 1, 12)
+    hidden = torch.nn.functional.pad(model.network.lifting(torch.cat([x, model.positions.expand(3, 1, 12)], 1)), (1, 1))
+    for layer in range(2):
+        hidden = plain.network.fno_blocks(hidden, layer)
+    torch.testing.assert_close(model(x), plain.network.projection(hidden[..., 1:-1]))
+
+
 def test_saved_and_loaded(tmp_path):
     model = FNO((2, 16), 1, 4, 8, 2).eval()
     model.save(tmp_path)

@@ -1,0 +1,61 @@
+"""PDEBench's U-Net, trained from scratch: a convolutional network that a pretrained encoder is measured against on fields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from crossmodal.errors import UserError
+from crossmodal.methods._unrolled import UnrolledObjective, Unrolling, arranged
+from crossmodal.methods.base import Method, register
+from crossmodal.values import Count
+
+if TYPE_CHECKING:
+    from crossmodal.models.unet import UNet
+
+
+@dataclass
+class Options(Unrolling):
+    """The network, and how it learns a roll-out: PDEBench's push-forward through 20 steps.
+
+    Args:
+        width: channels of the first of five levels.
+        norm: `batch` norm is PDEBench's; `group` norm does not look at the other samples of a batch, as several processes need.
+    """
+
+    learn: Literal["steps", "rollout"] = "rollout"
+    unroll: Count | None = 20
+    width: Count = 32
+    norm: Literal["batch", "group"] = "batch"
+
+
+@register
+class UNetFromScratch(Method):
+    """All its weights are new: `optimizer.new_lr` is their learning rate. The settings of the encoder are not used."""
+
+    name = "unet"
+    description = "PDEBench's U-Net, from scratch; roll-outs by push-forward (fields)"
+    uses_encoder = False
+    Options = Options
+    unsuited: ClassVar = dict.fromkeys(
+        ("classification", "multilabel", "regression"), "its output is a field on the grid of the input; take tuned_cnn"
+    )
+
+    def arranged(self, task, config) -> Any:
+        return arranged(task, config.options)
+
+    def build(self, task, config) -> UNet:
+        from crossmodal.models.unet import GROUPS, UNet
+
+        options = config.options
+        if options.norm == "group" and options.width % GROUPS:
+            raise UserError(f"unet.width: expected a multiple of {GROUPS} for group norm, got {options.width}")
+        return UNet(task.input_shape, task.num_outputs, options.width, options.norm)
+
+    def objective(self, task, model, config) -> UnrolledObjective:
+        return UnrolledObjective(task, config.options)
+
+    def fit(self, run) -> UNet:
+        if run.config.options.norm == "batch" and run.accelerator.num_processes > 1:
+            raise UserError("unet.norm: batch norm sees the samples of its own process only; with several take `group`")
+        return run.train(run.model, run.objective)
