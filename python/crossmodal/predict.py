@@ -73,6 +73,7 @@ class Predictor(nn.Module):
         self.class_names: tuple[str, ...] = tuple(results["class_names"])
         self.class_values: tuple[int | str, ...] = tuple(results["class_values"])
         self.steps: int = results.get("rollout_steps", 0)
+        self.gives_every_frame = model.gives_every_frame
         self._dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(results["precision"])
         self.eval()
 
@@ -109,6 +110,10 @@ class Predictor(nn.Module):
         """
         if steps is not None and not (self.steps and steps > 0):
             raise UserError(f"steps: expected a positive number, and a run that was evaluated by roll-out, got {steps}")
+        if steps is not None and self.gives_every_frame and steps != self.steps:
+            raise UserError(
+                f"steps: this model gives all of its {self.steps} frames at once, got {steps}; leave it out"
+            )
         x = self.normalizer.apply_x(self.normalizer.prepare(raw, name))
         require_finite(x.numpy(), f"{name}, normalised")
         outputs = self.outputs(x, batch_size, steps or self.steps)

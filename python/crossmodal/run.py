@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator, DistributedType
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
@@ -15,6 +16,7 @@ from accelerate.utils import set_seed
 from safetensors.torch import save_file
 
 from crossmodal import methods, seeds, tasks
+from crossmodal.data.splitting import plain_sample
 from crossmodal.errors import UserError
 from crossmodal.files import replacing, writing
 from crossmodal.models.base import Model
@@ -165,7 +167,7 @@ def check_machine(config: Config, accelerator: Accelerator) -> None:
 
 def load_task(config: Config) -> tasks.Task:
     """The task with the data the settings name."""
-    return tasks.load(
+    task = tasks.load(
         config.task,
         data=config.data,
         data_dir=config.data_dir,
@@ -178,6 +180,12 @@ def load_task(config: Config) -> tasks.Task:
         split_seed=config.split.seed,
         train_size=config.split.train_size,
     )
+    count, limit = len(task.test), config.split.test_limit
+    if limit is None or limit >= count:
+        return task
+    rows = plain_sample(count, limit, np.random.default_rng((config.split.seed, 2)))
+    said = f"{task.description}\ntest: only {limit} of {count} samples (seed {config.split.seed})."
+    return dataclasses.replace(task, test=task.test.subset(rows), description=said)
 
 
 def build(config: Config) -> tuple[tasks.Task, Model, Objective]:

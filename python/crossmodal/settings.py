@@ -31,14 +31,16 @@ class SplitConfig:
     Args:
         validation_fraction: part of the training samples held out to choose the epoch; not used where the data bring a
             validation split of their own.
-        seed: seed of that hold-out, of `split.train_size` and of `source.limit`; kept apart from the run's seed, so that runs
-            differ in training alone.
+        seed: seed of that hold-out, of `split.train_size`, `split.test_limit` and `source.limit`; kept apart from the run's
+            seed, so that runs differ in training alone.
         train_size: learn from a subset of this many samples (drawn with `split.seed`) instead of all.
+        test_limit: test on at most so many samples (drawn with `split.seed`; null: all, for pinn 10).
     """
 
     validation_fraction: Share = 0.2
     seed: Whole = 0
     train_size: Count | None = None
+    test_limit: Count | None = None
 
 
 @dataclass
@@ -180,8 +182,8 @@ class Config:
         task: what is learned (`--list` names them), or `arrays` with `--data` for data of your own.
         method: how (`--list` explains); some methods have settings of their own, as `--METHOD.KEY`.
         encoder: pretrained encoder: a short name, a model hub name, or a local folder.
-        seed: of everything random in the run, except which samples it sees: hold-out, `split.train_size` and `source.limit`
-            go by `split.seed`.
+        seed: of everything random in the run, except which samples it sees: hold-out, `split.train_size`,
+            `split.test_limit` and `source.limit` go by `split.seed`.
         epochs: passes over the training samples, over all of which k and the learning rate are scheduled (null: 30, and of few
             samples as many as make 500 optimizer steps).
         steps: optimizer steps as the length of the run, instead of `epochs`; the last epoch is made whole.

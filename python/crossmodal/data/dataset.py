@@ -153,6 +153,18 @@ class ArrayDataset:
         other.augmentations = tuple(augmentations)
         return other
 
+    def subset(self, rows: np.ndarray) -> ArrayDataset:
+        """Those of its samples, int64 `(m,)`, with their extras."""
+
+        def chosen(values: Tensor | ArrayLike) -> Tensor | ArrayLike:
+            return values[torch.from_numpy(rows)] if isinstance(values, Tensor) else values
+
+        other = copy.copy(self)
+        other._x, other._y = chosen(self._x), chosen(self._y)
+        other._extras = {name: chosen(values) for name, values in self._extras.items()}
+        other._rows = rows if self._rows is None else self._rows[rows]
+        return other
+
     @property
     def x(self) -> Tensor:
         """All samples at once, for data that fit in memory."""

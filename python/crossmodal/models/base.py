@@ -41,11 +41,13 @@ class Model(nn.Module):
 
     Attributes:
         unsaved: prefixes of tensors that are not needed to predict and stay out of the file.
+        gives_every_frame: whether the outputs of a roll-out are all its frames, instead of the next one.
     """
 
     registry: ClassVar[dict[str, type[Model]]] = {}
     name: ClassVar[str]
     unsaved: ClassVar[tuple[str, ...]] = ()
+    gives_every_frame: ClassVar[bool] = False
 
     def __init_subclass__(cls, name: str, **options: Any) -> None:
         super().__init_subclass__(**options)

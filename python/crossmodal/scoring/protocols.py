@@ -25,9 +25,10 @@ def predict(model: nn.Module, x: Tensor, steps: int, normalizer: Normalizer) -> 
 
     Args:
         steps: 0: the outputs of x. T > 0: of T steps, (B, T * C', ...), frame by frame: each output, a frame of C' channels, takes
-            its place behind those that x holds along its channels, and the oldest is dropped.
+            its place behind those that x holds along its channels, and the oldest is dropped. A model that gives every frame at
+            once (`models.base.Model`) is asked once.
     """
-    if steps == 0:
+    if steps == 0 or getattr(model, "gives_every_frame", False):
         return model(x)
     frames = []
     for _ in range(steps):
