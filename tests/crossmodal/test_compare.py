@@ -184,7 +184,7 @@ def test_a_failed_run_is_told_and_stops_no_other(tmp_path, plan, capsys):
 def test_where_no_run_ends_there_is_no_table(tmp_path, plan, capsys):
     (tmp_path / "runs" / "break").touch()
     file = tmp_path / "one.yaml"
-    file.write_text("methods: [pare]\ntasks: [advection]")  # which linear cannot do
+    file.write_text("methods: [pare]\ntasks: [{task: advection, protocol: rollout}]")
     assert compare.main(["--plan", str(file), *plan[2:]]) == 1
     out, err = capsys.readouterr()
     assert "|" not in out

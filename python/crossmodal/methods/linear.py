@@ -2,41 +2,50 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from crossmodal.methods.base import Method, register
 
 if TYPE_CHECKING:
-    from crossmodal.models.linear import Linear
+    from crossmodal.models.linear import Linear, LinearField
+
+STRENGTHS = tuple(10.0**power for power in range(-8, 1))  # of the ridge of fields
 
 
 @register
 class LinearModel(Method):
-    """Logistic regression for classes and labels, ridge regression for values, by scikit-learn.
+    """Logistic regression for classes and labels, ridge regression for values, by scikit-learn; for fields a convolution as wide as
+    the grid and a constant field, by ridge regression of Fourier modes.
 
-    It is fitted on training and validation samples together: it chooses no epoch, so these are free to be learned from. The
-    settings of training and encoder are not used.
+    It is fitted on training and validation samples together: it chooses no epoch, so these are free to be learned from. Only of
+    fields is the strength of the ridge chosen on validation. The settings of training and encoder are not used.
     """
 
     name = "linear"
-    description = "logistic or ridge regression on the raw values (scikit-learn)"
+    description = "logistic or ridge regression on the raw values (scikit-learn); of fields a linear convolution"
     uses_encoder = False
-    unsuited: ClassVar = {"dense": "it has one output per sample, not a field; take fno or nft"}
     seeded = False
 
-    def build(self, task, config) -> Linear:
-        from crossmodal.models.linear import Linear
+    def refuses(self, task) -> str | None:
+        return "its fields are values, not masks; take tuned_cnn or nft" if task.normalizer.logits else None
 
+    def build(self, task, config) -> Linear | LinearField:
+        from crossmodal.models.linear import Linear, LinearField
+
+        if task.kind == "dense":
+            return LinearField(task.input_shape, task.num_outputs)
         called = "ridge regression" if task.kind == "regression" else "logistic regression"
         return Linear(task.input_shape, task.num_outputs, f"{called}, raw values")
 
-    def fit(self, run) -> Linear:
+    def fit(self, run) -> Linear | LinearField:
         import numpy as np
         import torch
 
         from crossmodal.models.linear import solve
 
         task, model = run.task, run.model
+        if task.kind == "dense":
+            return _fit_field(run)
         x = np.concatenate([split.x.flatten(1).numpy() for split in (task.train, task.validation)])
         y = np.concatenate([split.y.numpy() for split in (task.train, task.validation)])
         weight, bias = solve(task.kind, x, y, task.num_outputs)
@@ -44,3 +53,24 @@ class LinearModel(Method):
             model.linear.weight.copy_(torch.from_numpy(weight))
             model.linear.bias.copy_(torch.from_numpy(bias))
         return model
+
+
+def _fit_field(run) -> LinearField:
+    import math
+
+    import torch
+
+    from crossmodal.models.linear import solve_field
+    from crossmodal.scoring import metrics
+
+    metric, best, kept = metrics.get(run.task.metric), math.nan, None
+    for weight, constant in solve_field(run.task.train, run.config.loader.eval_batch_size, STRENGTHS):
+        with torch.no_grad():
+            run.model.weight.copy_(weight)
+            run.model.constant.copy_(constant)
+        found = run.evaluate(run.task.validation).metric
+        if kept is None or metric.better(found, best):
+            best, kept = found, run.model.state_dict()
+            kept = {name: values.clone() for name, values in kept.items()}
+    run.model.load_state_dict(kept)
+    return run.model
