@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from crossmodal.files import replacing
-from crossmodal.report import statistics
+from crossmodal.report import fields, statistics
 from crossmodal.scoring import metrics
 from crossmodal.training.evaluation import Evaluation
 from crossmodal.training.run import Run
@@ -43,9 +43,11 @@ def draw_run(run: Run, test: Evaluation) -> None:
     elif task.kind == "regression":
         drawn["scatter.png"] = scatter(outputs, targets)
     elif task.kind == "dense":
-        last = slice(-task.num_outputs, None)  # frame of a roll-out
-        drawn["examples.png"] = examples(outputs[:, last], targets[:, last])
+        drawn |= fields.draw(task, outputs, targets)
     save_all(drawn, run.folder.path)
+    if task.kind == "dense" and task.steps and task.ndim == 2:
+        frames = (values.unflatten(1, (task.steps, -1)) for values in (outputs, targets))
+        fields.save_animation(*frames, task, run.folder.path / "rollout.gif")
 
 
 def save_all(figures: dict[str, Figure], folder: Path) -> None:
@@ -156,29 +158,6 @@ def scatter(outputs: Tensor, targets: Tensor) -> Figure:
         axis.set(xlabel="true", ylabel="predicted", title=f"value {value}" if targets.shape[1] > 1 else "")
         limits = [np.nanmin((axis.get_xlim(), axis.get_ylim())), np.nanmax((axis.get_xlim(), axis.get_ylim()))]
         axis.set(xlim=limits, ylim=limits, aspect="equal")
-    return figure
-
-
-def examples(outputs: Tensor, targets: Tensor) -> Figure:
-    """The first test samples, true and predicted; both (n, Cout, L) or (n, Cout, H, W); first channel."""
-    count = min(4, len(targets))
-    outputs, targets = outputs[:count].numpy(), targets[:count].numpy()
-    if targets.ndim == 3:
-        figure, axes = plt.subplots(1, count, figsize=(3.2 * count, 2.6), squeeze=False, layout="constrained")
-        for i in range(count):
-            axes[0][i].plot(targets[i, 0], label="true", linewidth=0.9)
-            axes[0][i].plot(outputs[i, 0], label="predicted", linewidth=0.9)
-            axes[0][i].set_title(f"test sample {i}", fontsize="small")
-        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize="small")
-        return figure
-    figure, axes = plt.subplots(2, count, figsize=(2.4 * count, 4.8), squeeze=False, layout="constrained")
-    for i in range(count):
-        low, high = targets[i, 0].min(), targets[i, 0].max()
-        for row, (name, field) in enumerate((("true", targets), ("predicted", outputs))):
-            image = axes[row][i].imshow(field[i, 0], vmin=low, vmax=high)
-            axes[row][i].set_title(f"test sample {i}, {name}", fontsize="small")
-            axes[row][i].set_axis_off()
-        figure.colorbar(image, ax=axes[:, i], orientation="horizontal", shrink=0.8, pad=0.02)  # one scale for both
     return figure
 
 

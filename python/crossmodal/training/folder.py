@@ -22,7 +22,15 @@ from crossmodal.settings import Config, differences
 from crossmodal.training.checkpoint import Checkpoints
 
 PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scipy", "scikit-learn", "safetensors")
-PICTURES = ("curves.png", "confusion.png", "labels.png", "scatter.png", "examples.png")  # beside those of the method
+PICTURES = (  # beside those of the method
+    "curves.png",
+    "confusion.png",
+    "labels.png",
+    "scatter.png",
+    "examples.png",
+    "errors_over_time.png",
+    "rollout.gif",
+)
 
 LOCK = ".lock"  # held while a run is at work
 WRITER = "crossmodal"  # what data.json names, and trackers call the project
