@@ -25,9 +25,10 @@ class PINN(Model, name="pinn"):
     """Fields (B, T * Cout, *grid) of samples (B, K * C, *grid), frame by frame at the T times asked for. `forward` fits a network
     to each sample, which takes minutes. What is saved are the weights from which they all start.
 
-    A network is a perceptron with tanh. Each step of Adam sees new random points. The loss adds up mean squares: of each residual,
-    of what the known frames are missed by, and of what the boundary is. The learning rate falls to zero by half a cosine.
-    Which samples are fitted side by side makes no difference but rounding.
+    A network is a perceptron with tanh; a place on a ring goes in as cosine and sine of its angle, so that the boundary is kept
+    to. Each step of Adam sees new random points. The loss adds up mean squares: of each residual, of what the known frames are
+    missed by, and of what the boundary is. The learning rate falls to zero by half a cosine. Which samples are fitted side by
+    side makes no difference but rounding.
 
     Args:
         equation: what the fields solve, as JSON values; see `tasks.base.SolvedEquation`.
@@ -79,7 +80,8 @@ class PINN(Model, name="pinn"):
         grid = torch.stack(torch.meshgrid(*map(torch.from_numpy, told.points), indexing="ij"), dim=-1)
         self.register_buffer("grid", grid.flatten(0, -2).float(), persistent=False)
         self.scales = self._scales()
-        sizes = [len(ends), *[width] * depth, len(self.physics.fields)]
+        self.on_ring = self.physics.boundary == "ring"
+        sizes = [len(ends) + self.on_ring, *[width] * depth, len(self.physics.fields)]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for before, after in itertools.pairwise(sizes):
             self.weights.append(nn.init.xavier_normal_(torch.empty(before, after)))
@@ -144,7 +146,12 @@ class PINN(Model, name="pinn"):
 
     def _fields(self, parameters: list[Tensor], points: Tensor) -> Fields:
         """What the networks say at points (B or 1, P, axes)."""
-        hidden = (2 * (points - self.low) / self.size - 1).expand(len(parameters[0]), -1, -1)
+        shares = (points - self.low) / self.size
+        hidden = 2 * shares - 1
+        if self.on_ring:
+            angle = 2 * math.pi * shares[..., 1:]
+            hidden = torch.cat([hidden[..., :1], angle.cos(), angle.sin()], dim=-1)
+        hidden = hidden.expand(len(parameters[0]), -1, -1)
         for layer in range(0, len(parameters), 2):
             weight, bias = parameters[layer : layer + 2]
             hidden = torch.baddbmm(bias[:, None], hidden if layer == 0 else hidden.tanh(), weight)
@@ -181,7 +188,7 @@ class PINN(Model, name="pinn"):
             mean_square(residual * (duration / size))
             for residual, size in physics.residuals(fields, derivatives, told.parameters, self.scales)
         )
-        for axis in range(self.first_axis, len(self.low)):
+        for axis in () if self.on_ring else range(self.first_axis, len(self.low)):
             ends = []
             points = drawn()
             for end in (self.low[axis], self.low[axis] + self.size[axis]):

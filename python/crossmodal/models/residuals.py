@@ -27,7 +27,8 @@ class Physics:
         fields: what the network gives.
         residuals: (fields, derivatives, parameters, scales) to pairs of a residual (B, P) and its size; sizes of what changes in
             time count per duration.
-        boundary: "periodic", "no flux" (the normal derivative is 0), "zero" (all of `held` is 0) or "column" (diffusion-sorption).
+        boundary: "ring" (which a network of places on a circle keeps to by itself), "no flux" (the normal derivative is 0), "zero"
+            (all of `held` is 0) or "column" (diffusion-sorption).
         held: fields that are 0 on a boundary "zero".
         sizes: scales of fields that no data tell.
         at_rest: fields that are 0 where time begins.
@@ -36,7 +37,7 @@ class Physics:
 
     fields: tuple[str, ...]
     residuals: Callable[[Fields, Derivatives, dict[str, float], Scales], Iterable[tuple[Tensor, float]]]
-    boundary: str = "periodic"
+    boundary: str = "ring"
     held: tuple[str, ...] = ()
     sizes: Scales = field(default_factory=dict)
     at_rest: tuple[str, ...] = ()
@@ -170,12 +171,7 @@ def boundary_errors(
         size = scales["u"][1]
         yield (below["u"] - 1) / size
         yield (above["u"] + parameters["D"] * d_above(above["u"])[axis]) / size
-    else:
+    elif physics.boundary == "no flux":
         for name in physics.fields:
             size = scales[name][1]
-            slopes = d_below(below[name])[axis] * length / size, d_above(above[name])[axis] * length / size
-            if physics.boundary == "periodic":
-                yield (below[name] - above[name]) / size
-                yield slopes[0] - slopes[1]
-            else:
-                yield from slopes
+            yield from (d_below(below[name])[axis] * length / size, d_above(above[name])[axis] * length / size)
