@@ -50,7 +50,7 @@ class Trajectories:
         whole = group is not None and bool((counts == self.length).all()) and len(groups.unique()) == len(groups)
         if whole:
             first = steps.read(torch.arange(self.length))
-            follows = task.normalizer.next_input(first.x[:-1], first.y[:-1])
+            follows = task.normalizer.following(first.x[:-1], first.y[:-1])
             whole = torch.allclose(follows, first.x[1:], atol=1e-3)
         if not whole:
             raise UserError(f"learn: {task.name} has no whole trajectories to learn from here; take `steps`")
@@ -84,7 +84,7 @@ class UnrolledObjective(Objective):
             with torch.set_grad_enabled(step >= steps - scored):
                 frames.append(model(x))
             if step < steps - 1:
-                x = self.normalizer.next_input(x, frames[-1])
+                x = self.normalizer.following(x, frames[-1])
         target = batch.y[:, -scored * self.channels :]
         asked = Batch(batch.x, target, batch.index, batch.weight)
         return {"loss": self.task_loss(torch.cat(frames[-scored:], dim=1), asked)}

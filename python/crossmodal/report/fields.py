@@ -16,6 +16,7 @@ from crossmodal.scoring import metrics
 MOST_ROWS = 6  # samples times channels
 MOST_SAMPLES = 4
 MOST_FRAMES = 40  # of what moves
+MOST_MARKED = 60  # frames up to which each has a dot of its own
 PAUSE = 100  # milliseconds from frame to frame
 
 
@@ -114,14 +115,16 @@ def errors_over_time(outputs: Tensor, targets: Tensor, task) -> Figure:
         task: gives metric, protocol and times.
     """
     metric = metrics.get(metrics.plain_name(task.metric))
-    frames = [(outputs[:, frame], targets[:, frame]) for frame in range(outputs.shape[1])]
     called, times = _times(task)
+    numbers = [metric.numbers(outputs[:, frame], targets[:, frame]) for frame in range(outputs.shape[1])]
     figure, axis = plt.subplots(figsize=(5.2, 3.2), layout="constrained")
-    axis.plot(times, [metric(*frame) for frame in frames], marker="." if len(times) < 60 else "", label="all samples")
+    marker = "." if len(times) <= MOST_MARKED else ""
+    axis.plot(times, [metric.figure(of_frame) for of_frame in numbers], marker=marker, label="all samples")
     if len(outputs) > 1:
-        alone = np.array(
-            [[metric(one[None], other[None]) for one, other in zip(*frame, strict=True)] for frame in frames]
-        )
+        alone = [
+            [metric.figure({name: values[[row]] for name, values in of_frame.items()}) for row in range(len(outputs))]
+            for of_frame in numbers
+        ]
         low, high = np.nanquantile(alone, (0.1, 0.9), axis=1)
         axis.fill_between(times, low, high, alpha=0.2, linewidth=0, label="80 % of the samples")
     axis.set(xlabel=called, ylabel=task.metric, title=f"{task.name}, {task.protocol}: {len(outputs)} test samples")
@@ -161,6 +164,7 @@ def save_animation(outputs: Tensor, targets: Tensor, task, path: Path) -> None:
                 for image, values in zip(row, (there, found, found - there), strict=True):
                     image.set_data(values)
             figure.canvas.draw()
+            figure.set_layout_engine("none")  # which the first one has settled
             shot = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
             shots.append(shot.convert("P", palette=Image.Palette.ADAPTIVE))
         with replacing(path) as aside:

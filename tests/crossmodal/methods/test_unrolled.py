@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,33 +10,32 @@ from crossmodal import evaluate, parsing, run, tasks
 from crossmodal.data.dataset import ArrayDataset, Batch
 from crossmodal.errors import UserError
 from crossmodal.methods._unrolled import Trajectories, UnrolledObjective, Unrolling
-from crossmodal.tasks import advection
 from tests.crossmodal.runs import toy_task
 
 
-@pytest.fixture
-def few(monkeypatch):
-    monkeypatch.setattr(advection, "TRAJECTORIES", {"train": 6, "val": 3, "test": 4})
-
-
-def test_trajectories_are_what_roll_outs_are_scored_on(few):
-    task = tasks.load("advection")
+@pytest.mark.parametrize(("protocol", "known"), [("rollout", 10), ("markov", 1)])
+def test_trajectories_hold_the_frames_of_their_steps_in_the_order_of_time(protocol, known):
+    task = tasks.load("advection", protocol=protocol)
     found = Trajectories(task.train, task)
-    assert len(found) == 6
+    assert len(found) == 16
     batch = found.read(torch.tensor([4, 1]))
-    frames = advection.trajectories(6, np.random.default_rng(advection.SEED))[[4, 1]]
-    expected = task.normalizer.apply_x(frames[:, :1]), task.normalizer.apply_y(frames[:, 1:])
-    torch.testing.assert_close((batch.x, batch.y), expected)
+    assert batch.y.shape == (2, task.steps, 16) == (2, 41 - known, 16)
+    normalizer = task.normalizer
+    for row, sample in enumerate((4, 1)):
+        windows = task.train.read(sample * task.steps + torch.arange(task.steps))
+        frames = windows.x.double() * normalizer.x_std + normalizer.x_mean
+        torch.testing.assert_close(batch.x[row], windows.x[0])
+        torch.testing.assert_close(normalizer.inverse_y(batch.y)[row, :-1], frames[1:, -1], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("damage", ["no groups", "unequal", "in another order"])
-def test_what_are_no_trajectories_is_refused(few, damage):
-    task = tasks.load("advection")
+def test_what_are_no_trajectories_is_refused(damage):
+    task = tasks.load("advection", protocol="rollout")
     x, y, group = task.train.x, task.train.y, task.train.extra("group")
-    rows = {"no groups": slice(None), "unequal": slice(3, None), "in another order": torch.arange(59, -1, -1)}[damage]
-    extras = {} if damage == "no groups" else {"group": group[rows]}
+    rows = {"no groups": slice(None), "unequal": slice(3, None), "in another order": torch.arange(len(x) - 1, -1, -1)}
+    extras = {} if damage == "no groups" else {"group": group[rows[damage]]}
     with pytest.raises(UserError, match=r"learn: advection has no whole trajectories .* take `steps`"):
-        Trajectories(ArrayDataset(x[rows], y[rows], extras=extras), task)
+        Trajectories(ArrayDataset(x[rows[damage]], y[rows[damage]], extras=extras), task)
 
 
 class Factor(nn.Module):
@@ -60,29 +58,23 @@ def test_the_last_frames_are_scored_and_learned_from(unroll, loss, slope):
     assert (found.item(), model.factor.grad.item()) == (loss, slope)
 
 
-@pytest.mark.parametrize("method", ["unet", "fno_pdebench"])
-def test_a_run_is_repeated_from_its_folder(tmp_path, few, method):
-    given = [
-        "--task",
-        "advection",
-        "--method",
-        method,
-        "--epochs",
-        "2",
-        "--threads",
-        "1",
-        "--output_dir",
-        str(tmp_path),
-    ]
+@pytest.mark.parametrize(
+    ("method", "task"), [("unet", "advection"), ("fno_pdebench", "diffusion_reaction_1d"), ("copy", "shallow_water")]
+)
+def test_a_run_is_repeated_from_its_folder(tmp_path, method, task):
+    given = ["--task", task, "--protocol", "rollout", "--method", method, "--steps", "2", "--threads", "1"]
     if method == "unet":
-        given += ["--unet.width", "4", "--unet.unroll", "3"]
-    results = run.train(parsing.parse(given))
-    assert results["samples"] == {"train": 6, "validation": 3, "test": 4}
-    assert results["steps"] == 2
+        given += ["--unet.width", "4", "--unet.learn", "rollout", "--unet.unroll", "3"]
+    results = run.train(parsing.parse([*given, "--output_dir", str(tmp_path)]))
+    trajectories = 16 if method != "copy" else 16 * 91
+    assert results["samples"] == {"train": trajectories, "validation": 2, "test": 2}
+    assert results["steps"] == (2 if method != "copy" else 0)
     assert evaluate.evaluate(tmp_path)["value"] == results["test"]
+    assert (tmp_path / "errors_over_time.png").exists()
+    assert (tmp_path / "rollout.gif").exists() == (task == "shallow_water")
 
 
-def test_single_steps_are_learned_as_they_are(few):
-    config = parsing.parse(["--task", "advection", "--method", "unet", "--protocol", "single"])
+def test_single_steps_are_learned_as_they_are():
+    config = parsing.parse(["--task", "advection", "--method", "fno_pdebench", "--protocol", "step"])
     task, _, _ = run.build(config)
-    assert len(task.train) == 6 * 10
+    assert len(task.train) == 16 * 40

@@ -67,8 +67,9 @@ def test_maps_are_those_of_the_last_frame_and_channels_are_named():
     np.testing.assert_allclose(axes[3].images[0].get_array(), targets[0, -1])
 
 
-@pytest.mark.parametrize("frames", [4, fields.MOST_FRAMES + 9])
-def test_what_moves_shows_every_frame_or_forty(tmp_path, frames):
+@pytest.mark.parametrize("frames", [3, 9])
+def test_what_moves_shows_every_frame_or_as_many_as_it_may(tmp_path, monkeypatch, frames):
+    monkeypatch.setattr(fields, "MOST_FRAMES", 4)
     task, outputs, targets = rollout(2, equation=False)
     task = replace(task, steps=frames)
     outputs, targets = (values.unflatten(1, (4, 2))[:, torch.arange(frames) % 4] for values in (outputs, targets))
