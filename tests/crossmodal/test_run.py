@@ -371,3 +371,18 @@ def test_devices_and_ways_of_spreading_a_model():
     machine.distributed_type = DistributedType.DEEPSPEED
     with pytest.raises(UserError, match=r"DEEPSPEED: runs are data-parallel; .* --shard true"):
         run.check_machine(Config(), machine)
+
+
+def test_few_test_samples_are_the_same_for_every_run(tmp_path, tiny_bert):
+    """Drawn by the seed of the split; no more than there are."""
+    values = runs.settings(tmp_path, tiny_bert, method="linear", split={"test_limit": 4})
+    found = run.load_task(parsing.from_dict(values))
+    whole = run.load_task(parsing.from_dict(values | {"split": {"test_limit": 99}}))
+    assert (len(found.test), len(whole.test)) == (4, 10)
+    rows = [(whole.test.x == one).flatten(1).all(1).nonzero().item() for one in found.test.x]
+    assert rows == sorted(set(rows)) != [0, 1, 2, 3]
+    assert found.test.y.equal(whole.test.y[rows])
+    assert found.fingerprint == whole.fingerprint
+    assert "test: only 4 of 10 samples (seed 0)." in found.description
+    results = run.train(parsing.from_dict(values))
+    assert evaluate.evaluate(tmp_path / "run")["value"] == results["test"]

@@ -110,10 +110,15 @@ class Grid:
         return lines + self.gaps()
 
     def gaps(self) -> list[str]:
-        """Why figures are missing, a sentence each."""
+        """Which figures are missing or rest on fewer samples, and why, a sentence each."""
         lines = [f"{method} cannot do {task}: {reason}." for (task, method), reason in self.unsuited.items()]
         for (task, method), count in self.failed.items():
             lines.append(f"{count} run{'s' * (count > 1)} of {method} on {task} failed.")
+        for task, table in self.tasks.items():
+            fewer = [row for row in table["methods"].values() if row["samples"] < table["samples"]]
+            lines += [
+                f"{row['label']} on {task}: {row['samples']} of the {table['samples']} test samples." for row in fewer
+            ]
         return lines
 
 

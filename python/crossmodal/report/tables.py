@@ -98,6 +98,7 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
             "errors": errors,
             "mean": float(np.mean(errors)),
             "std": float(np.std(errors, ddof=1)) if len(errors) > 1 else None,
+            "samples": found[0]["samples"]["test"],
             "interval": None if None in intervals else np.mean(intervals, axis=0).tolist(),
             "seconds": float(np.mean([results["seconds"] for results in found])),
         }
@@ -115,7 +116,7 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
             "label": metric.as_error(0.0)[0],
             "baseline": BASELINE,
             "seeds": sorted(seeds or {first["seed"]}),
-            "samples": first["samples"]["test"],
+            "samples": max(row["samples"] for row in rows.values()),
             "miniature": first.get("miniature", False),
             "methods": rows,
         }

@@ -19,7 +19,7 @@ def grid() -> Grid:
     one += [result("b|c", s, t) for s, t in enumerate((0.8, 0.82))]
     one += [result("linear", 0, 0.5) | {"called": "logistic regression", "seeded": False}]
     two = [result("a_1", s, t, "rmse") for s, t in enumerate((0.5, 0.7, 0.9))]
-    two += [result("linear", 0, 0.8, "rmse") | {"called": "ridge regression", "seeded": False}]
+    two += [result("linear", 0, 0.8, "rmse") | {"called": "ridge", "seeded": False, "samples": {"test": 4}}]
     return Grid(
         {"one": summarise(one), "two": summarise(two)},
         ["a_1", "b|c", "linear"],
@@ -38,7 +38,7 @@ def test_markdown(grid):
     assert r"| b\|c | 19.00 ± 1.41 (2 of 3) |  |  |" in text
     assert "| linear | 50.00 | 0.800 | 2.00 |" in text
     assert "over 2 tasks (1: lowest error); without b|c, not in all of them." in text
-    assert "b|c cannot do two: why.\n1 run of b|c on one failed.\n" in text
+    assert "b|c cannot do two: why.\n1 run of b|c on one failed.\nridge on two: 4 of the 40 test samples.\n" in text
 
 
 def test_best_is_bold_in_every_form():
