@@ -58,6 +58,8 @@ class PhysicsInformed(Method):
             return "it needs the equation of the fields, which this task does not name; take fno"
         if task.equation.name not in PHYSICS:
             return f"it knows the equations {', '.join(PHYSICS)}; take fno"
+        if task.protocol == "step":
+            return "its samples start where their equation does, not at any frame; take another protocol"
         return None
 
     def build(self, task, config) -> PINN:

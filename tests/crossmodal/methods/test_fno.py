@@ -8,10 +8,11 @@ import pytest
 import torch
 
 import crossmodal
-from crossmodal import evaluate, parsing, run, tasks
+from crossmodal import evaluate, methods, parsing, run, tasks
 from crossmodal.errors import UserError
 from crossmodal.scoring import metrics
-from crossmodal.tasks import pdebench
+from crossmodal.tasks import SolvedEquation, pdebench
+from tests.crossmodal.runs import toy_task
 
 pytest.importorskip("neuralop")
 
@@ -82,3 +83,27 @@ def test_what_it_cannot_do_is_refused_with_the_reason(tmp_path):
         run.train(parsing.parse(["--task", "digits", "--method", "fno", "--output_dir", str(tmp_path)]))
     with pytest.raises(UserError, match=r"fno\.modes: expected int > 0, got"):
         settings(tmp_path, "--fno.modes", "0")
+
+
+@pytest.mark.parametrize(
+    ("equation", "network", "shape", "out_channels", "parameters"),
+    [
+        ("advection", None, (10, 64), 1, 43_137),
+        ("diffusion_sorption", None, (10, 64), 1, 550_145),
+        ("advection", "wide", (10, 64), 1, 550_145),
+        ("diffusion_reaction_2d", None, (20, 32, 32), 2, 926_686),
+    ],
+)
+def test_networks_of_pdebench_have_its_sizes(equation, network, shape, out_channels, parameters):
+    given = ["--method", "fno_pdebench"] + (["--fno_pdebench.network", network] if network else [])
+    told = SolvedEquation(equation, {}, (), ())
+    task = replace(toy_task("dense", out_channels), input_shape=shape, equation=told)
+    assert methods.get("fno_pdebench").build(task, parsing.parse(given)).count_parameters() == parameters
+
+
+def test_pdebenchs_settings_stand_in_the_place_of_the_tasks():
+    config = parsing.parse(["--task", "advection", "--method", "fno_pdebench", "--optimizer.new_lr", "0.01"])
+    assert (config.epochs, config.steps, config.batch_size, config.loss) == (500, None, 50, "mse")
+    assert (config.optimizer.name, config.optimizer.new_lr, config.lr_schedule.kind) == ("adam", 0.01, "step")
+    config = parsing.parse(["--task", "advection", "--method", "fno_pdebench", "--steps", "7"])
+    assert (config.epochs, config.steps) == (None, 7)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import crossmodal
 from crossmodal import evaluate, parsing, pde, run, tasks
 from crossmodal.data.normalizer import Normalizer
 from crossmodal.errors import UserError
@@ -167,7 +168,23 @@ def test_a_run_tests_few_samples_and_is_repeated_from_its_folder(tmp_path):
     assert parsing.parse(given).split.test_limit == 10
 
 
-def test_a_task_without_an_equation_is_refused(tmp_path):
-    given = ["--task", "navier_stokes_1d", "--protocol", "released", "--method", "pinn", "--output_dir", str(tmp_path)]
-    with pytest.raises(UserError, match=r"^method: pinn cannot do navier_stokes_1d: it needs the equation"):
+@pytest.mark.parametrize(
+    ("task", "protocol", "reason"),
+    [
+        ("navier_stokes_1d", "released", "it needs the equation"),
+        ("shallow_water", "step", "its samples start where"),
+    ],
+)
+def test_what_it_cannot_do_is_refused_with_the_reason(tmp_path, task, protocol, reason):
+    given = ["--task", task, "--protocol", protocol, "--method", "pinn", "--output_dir", str(tmp_path)]
+    with pytest.raises(UserError, match=rf"^method: pinn cannot do {task}: {reason}"):
         run.train(parsing.parse(given))
+
+
+def test_all_frames_come_at_once(tmp_path):
+    given = ["--task", "advection", "--protocol", "markov", "--method", "pinn", "--pinn.steps", "1"]
+    run.train(parsing.parse([*given, "--output_dir", str(tmp_path)]))
+    predictor, x = crossmodal.load(tmp_path), np.zeros((1, 16), np.float32)
+    assert predictor.predict(x).predictions.shape == (1, 40, 16)
+    with pytest.raises(UserError, match=r"^steps: this model gives all of its 40 frames at once, got 3"):
+        predictor.predict(x, steps=3)
