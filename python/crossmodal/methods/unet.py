@@ -45,16 +45,14 @@ class UNetFromScratch(Method):
 
     def build(self, task, config) -> UNet:
         from crossmodal.models.unet import GROUPS, UNet
+        from crossmodal.training import sharding
 
         options = config.options
+        if options.norm == "batch" and sharding.started() > 1:
+            raise UserError("unet.norm: batch norm sees the samples of its own process only; with several take `group`")
         if options.norm == "group" and options.width % GROUPS:
             raise UserError(f"unet.width: expected a multiple of {GROUPS} for group norm, got {options.width}")
         return UNet(task.input_shape, task.num_outputs, options.width, options.norm)
 
     def objective(self, task, model, config) -> UnrolledObjective:
         return UnrolledObjective(task, config.options)
-
-    def fit(self, run) -> UNet:
-        if run.config.options.norm == "batch" and run.accelerator.num_processes > 1:
-            raise UserError("unet.norm: batch norm sees the samples of its own process only; with several take `group`")
-        return run.train(run.model, run.objective)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from crossmodal import evaluate, parsing, run, tasks
+from crossmodal import evaluate, methods, parsing, run, tasks
 from crossmodal.data.dataset import ArrayDataset, Batch
 from crossmodal.errors import UserError
 from crossmodal.methods._unrolled import Trajectories, UnrolledObjective, Unrolling
@@ -78,3 +78,13 @@ def test_single_steps_are_learned_as_they_are():
     config = parsing.parse(["--task", "advection", "--method", "fno_pdebench", "--protocol", "step"])
     task, _, _ = run.build(config)
     assert len(task.train) == 16 * 40
+
+
+def test_batch_norm_is_for_one_process(monkeypatch):
+    task, given = toy_task("dense", 1), ["--task", "advection", "--method", "unet"]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"^unet\.norm: batch norm .* take `group`"):
+        methods.get("unet").build(task, parsing.parse(given))
+    assert methods.get("unet").build(task, parsing.parse([*given, "--unet.norm", "group"]))
+    with pytest.raises(UserError, match=r"^unet\.width: expected a multiple of 8 for group norm, got 12"):
+        methods.get("unet").build(task, parsing.parse([*given, "--unet.norm", "group", "--unet.width", "12"]))
