@@ -12,7 +12,8 @@ A method is a class in a file of this package:
         def objective(self, task, model, config): ... # what one step minimises (default: the task's loss)
         def fit(self, run): ...                       # the stages of training (default: one)
 
-It says what it can do with which task (`unsuited`, `refuses`), draws pictures of its own if it wants to, and nothing else knows its name.
+It says what it can do with which task (`unsuited`, `refuses`), draws pictures of its own if it wants to, and nothing else knows
+its name.
 """
 
 from __future__ import annotations
