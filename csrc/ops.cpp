@@ -22,6 +22,10 @@
 
 #include "core/kernels.h"
 
+#ifndef PARE_NAMESPACE  // builds for the kernel hub have their own
+#define PARE_NAMESPACE pare_kernels
+#endif
+
 namespace {
 
 using torch::headeronly::ScalarType;
@@ -545,15 +549,15 @@ std::string cpu_capability() { return pare::kernels().name; }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(pare_kernels, m) {
+STABLE_TORCH_LIBRARY_FRAGMENT(PARE_NAMESPACE, m) {
   m.def("cpu_capability() -> str");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(pare_kernels, CompositeExplicitAutograd, m) {
+STABLE_TORCH_LIBRARY_IMPL(PARE_NAMESPACE, CompositeExplicitAutograd, m) {
   m.impl("cpu_capability", TORCH_BOX(&cpu_capability));
 }
 
-STABLE_TORCH_LIBRARY_IMPL(pare_kernels, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(PARE_NAMESPACE, CPU, m) {
   m.impl("gate_scores", TORCH_BOX(&gate_scores));
   m.impl("gate_scores_backward", TORCH_BOX(&gate_scores_backward));
   m.impl("gumbel_topk", TORCH_BOX(&gumbel_topk));

@@ -10,13 +10,13 @@
 `pare_kernels.reference` is the definition in plain PyTorch; `python -m pare_kernels.report` says which kernels serve this machine.
 """
 
-from pare_kernels import reference
-from pare_kernels._checks import draw_seed
-from pare_kernels._types import PatchReplaceResult, TopKResult
-from pare_kernels._version import __version__
-from pare_kernels.functional import gate_scores, gumbel_topk, patch_replace, patch_swap_
-from pare_kernels.nn import PatchGate, PatchReplace
-from pare_kernels.schedule import ReplaceSchedule
+from . import reference
+from ._checks import draw_seed
+from ._types import PatchReplaceResult, TopKResult
+from ._version import __version__
+from .functional import gate_scores, gumbel_topk, patch_replace, patch_swap_
+from .nn import PatchGate, PatchReplace
+from .schedule import ReplaceSchedule
 
 __all__ = [
     "PatchGate",

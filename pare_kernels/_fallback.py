@@ -9,9 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pare_kernels import reference
-from pare_kernels._checks import ALL_EXACT, ReplaceArguments, accumulation_dtype
-from pare_kernels._types import ChoiceScores
+from . import reference
+from ._checks import ALL_EXACT, ReplaceArguments, accumulation_dtype
+from ._ops import ops
+from ._types import ChoiceScores
 
 
 def _rows(index: Tensor, tokens: Tensor) -> Tensor:
@@ -95,7 +96,7 @@ def patch_swap_(target: Tensor, source: Tensor, *arguments) -> tuple[Tensor, ...
 
 def patch_swap(target: Tensor, source: Tensor, *arguments) -> tuple[Tensor, ...]:
     mixed, displaced = (tokens.clone(memory_format=torch.contiguous_format) for tokens in (target, source))
-    return mixed, displaced, *torch.ops.pare_kernels.patch_swap_(mixed, displaced, *arguments)
+    return mixed, displaced, *ops.patch_swap_(mixed, displaced, *arguments)
 
 
 def patch_replace_backward(

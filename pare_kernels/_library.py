@@ -1,4 +1,4 @@
-"""Every raw operator of the namespace `pare_kernels`: schema, fake kernel, autograd formula and fallback, once.
+"""Every raw operator of the namespace that `_ops.py` names: schema, fake kernel, autograd formula and fallback, once.
 
 Kernels live elsewhere and register themselves for their device: C++ for the CPU (`csrc/`, the extension module
 `pare_kernels._C`), Triton for CUDA (`pare_kernels/_triton/`). On other devices, and without the extension, `_fallback.py` serves;
@@ -12,13 +12,14 @@ tensors. dweight has the shape of the gate's weight, dbias is (1,), both acc. Au
 
 from __future__ import annotations
 
+import importlib
 import os
 import warnings
 
 import torch
 
-from pare_kernels import _fallback, _triton
-from pare_kernels._checks import (
+from . import _fallback, _triton
+from ._checks import (
     RANDOM,
     ReplaceArguments,
     accumulation_dtype,
@@ -26,10 +27,10 @@ from pare_kernels._checks import (
     first_derivative_only,
     second_derivative_refused,
 )
-from pare_kernels._types import ChoiceScores
+from ._ops import add_op_namespace_prefix, ops
+from ._types import ChoiceScores
 
-NAMESPACE = "pare_kernels"
-_library = torch.library.Library(NAMESPACE, "DEF")
+_library = torch.library.Library(ops.name, "DEF")
 
 _FORWARD_ARGUMENTS = (
     "Tensor gate_weight, Tensor? gate_bias, Tensor? seed, Tensor? noise_target, Tensor? noise_source, SymInt k, float tau, "
@@ -88,7 +89,7 @@ for _name, _schema in SCHEMAS.items():
 
 
 def _fake(name: str):
-    return torch.library.register_fake(f"{NAMESPACE}::{name}", lib=_library)
+    return torch.library.register_fake(add_op_namespace_prefix(name), lib=_library)
 
 
 @_fake("gate_scores")
@@ -160,8 +161,6 @@ def _(grad_target, grad_source, target, source, gate_weight, *rest):
 # Autograd.
 # ---------------------------------------------------------------------------------------------------------------------
 
-_ops = torch.ops.pare_kernels
-
 # The same formulas as autograd functions, by operator. EAGER: they cost a quarter of what registered formulas do per call, which
 # only traced graphs need. TRANSFORMABLE: for torch.func (grad, vmap), at a further cost per call.
 EAGER: dict[str, type[torch.autograd.Function]] = {}
@@ -199,12 +198,12 @@ def _once_differentiable(name, formula):
 
 def _differentiate(name: str, save, formula) -> None:
     """Gives an operator its autograd formula: `save(ctx, inputs, output)` after the forward pass, `formula(ctx, *grads)`."""
-    operator = getattr(_ops, name).default
-    once = _once_differentiable(f"{NAMESPACE}::{name}", formula)
+    operator, qualified = getattr(ops, name).default, add_op_namespace_prefix(name)
+    once = _once_differentiable(qualified, formula)
 
     def no_forward_mode(ctx, *tangents):
         raise NotImplementedError(
-            f"pare_kernels::{name} has no forward-mode derivative (jvp, jacfwd, hessian): use backward, torch.func.grad or jacrev"
+            f"{qualified} has no forward-mode derivative (jvp, jacfwd, hessian): use backward, torch.func.grad or jacrev"
         )
 
     class Eager(torch.autograd.Function):
@@ -232,16 +231,14 @@ def _differentiate(name: str, save, formula) -> None:
         def backward(ctx, *grads):
             tensors = [tensor for tensor in (*grads, *ctx.saved_tensors) if tensor is not None]
             return tuple(
-                gradient
-                if gradient is None
-                else RefuseSecondDerivative.apply(f"{NAMESPACE}::{name}", gradient, *tensors)
+                gradient if gradient is None else RefuseSecondDerivative.apply(qualified, gradient, *tensors)
                 for gradient in formula(ctx, *grads)
             )
 
     for functions, function in ((EAGER, Eager), (TRANSFORMABLE, Transformable)):
         function.__name__ = function.__qualname__ = name
         functions[name] = function
-    torch.library.register_autograd(f"{NAMESPACE}::{name}", once, setup_context=save, lib=_library)
+    torch.library.register_autograd(qualified, once, setup_context=save, lib=_library)
 
 
 def _gate_scores_context(ctx, inputs, output):
@@ -252,7 +249,7 @@ def _gate_scores_context(ctx, inputs, output):
 def _gate_scores_backward(ctx, grad):
     scores, tokens, weight, bias = ctx.saved_tensors
     need_tokens, need_weight, need_bias = ctx.needs_input_grad
-    dtokens, dweight, dbias = _ops.gate_scores_backward.default(
+    dtokens, dweight, dbias = ops.gate_scores_backward.default(
         grad.contiguous(), scores, tokens, weight, need_tokens, need_weight or need_bias
     )
     return (
@@ -287,7 +284,7 @@ def _gumbel_topk_backward(ctx, grad_mask, grad_relaxed, _noisy, _indices):
     given = [grad for grad in (grad_mask, grad_relaxed) if grad is not None]
     dscores = None
     if given:
-        dscores = _ops.gumbel_topk_backward.default(
+        dscores = ops.gumbel_topk_backward.default(
             sum(given[1:], given[0]).contiguous(), noisy, ctx.k, ctx.tau, ctx.exact_steps
         )
     return dscores, *(None,) * 8
@@ -337,7 +334,7 @@ def _patch_replace_context(ctx, inputs, output):
 def _patch_replace_backward(ctx, grad, *_):
     if grad is None:
         return None, None, None, None, *_NO_GRADIENT
-    return _run_backward(ctx, _ops.patch_replace_backward.default, grad)
+    return _run_backward(ctx, ops.patch_replace_backward.default, grad)
 
 
 _differentiate("patch_replace", _patch_replace_context, _patch_replace_backward)
@@ -352,7 +349,7 @@ def _patch_swap_backward(ctx, grad_target, grad_source, *_):
         return None, None, None, None, *_NO_GRADIENT
     if grad_target is None:
         grad_target = torch.zeros_like(ctx.saved_tensors[0])
-    return _run_backward(ctx, _ops.patch_swap_backward.default, grad_target, grad_source)
+    return _run_backward(ctx, ops.patch_swap_backward.default, grad_target, grad_source)
 
 
 _differentiate("patch_swap", _patch_swap_context, _patch_swap_backward)
@@ -365,12 +362,12 @@ class PatchSwap(torch.autograd.Function):
     def forward(ctx, *inputs):
         target, source = inputs[:2]
         with torch._C._AutoDispatchBelowAutograd():
-            output = _ops.patch_swap_.default(*inputs)
+            output = ops.patch_swap_.default(*inputs)
         ctx.mark_dirty(target, source)
         _save_choice(ctx, inputs, output, target, source)
         return target, source, *output
 
-    backward = staticmethod(_once_differentiable(f"{NAMESPACE}::patch_swap_", _patch_swap_backward))
+    backward = staticmethod(_once_differentiable(add_op_namespace_prefix("patch_swap_"), _patch_swap_backward))
     jvp = EAGER["patch_swap"].jvp
 
 
@@ -380,7 +377,7 @@ def _count_versions(keyset, target, source, *arguments):
     check_changeable("source", source)
     torch.autograd.graph.increment_version((target, source))
     with torch._C._AutoDispatchBelowADInplaceOrView():
-        return _ops.patch_swap_.default.redispatch(
+        return ops.patch_swap_.default.redispatch(
             keyset & torch._C._after_ADInplaceOrView_keyset, target, source, *arguments
         )
 
@@ -396,15 +393,19 @@ _triton.register(_library)
 
 
 def _load_extension() -> str | None:
-    """Imports the C++ kernels. Returns why they are not used, or None when they are."""
+    """Imports the C++ kernels, which registers them. Returns why they are not used, or None when they are."""
+    if hasattr(ops, "cpu_capability"):  # loaded by the `_ops.py` of a build for the kernel hub
+        _check_instruction_set()
+        return None
+    if __package__ != "pare_kernels":
+        return "not part of this build for the kernel hub"
     if os.environ.get("PARE_KERNELS_NO_EXT") == "1":
         return "switched off by PARE_KERNELS_NO_EXT=1"
     try:
-        import pare_kernels._C  # noqa: F401  (importing it registers the kernels)
-
+        importlib.import_module("._C", __package__)
         _check_instruction_set()
     except ImportError as error:
-        if error.name == "pare_kernels._C":
+        if error.name == f"{__package__}._C":
             reason = "not built: install with a C++ compiler at hand (pip install --no-build-isolation .)"
         else:
             reason = f"could not be loaded: {error}"
@@ -414,7 +415,7 @@ def _load_extension() -> str | None:
 
 
 def _check_instruction_set() -> None:
-    wanted, used = os.environ.get("PARE_KERNELS_CPU"), _ops.cpu_capability()
+    wanted, used = os.environ.get("PARE_KERNELS_CPU"), ops.cpu_capability()
     if wanted and wanted != used:
         warnings.warn(
             f"pare_kernels: PARE_KERNELS_CPU={wanted} is none of the instruction sets that this CPU has kernels for "

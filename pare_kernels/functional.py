@@ -11,8 +11,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.autograd import forward_ad
 
-from pare_kernels import _library
-from pare_kernels._checks import (
+from . import _library
+from ._checks import (
     LEAST_TAU,
     ReplaceOptions,
     accumulation_dtype,
@@ -29,12 +29,11 @@ from pare_kernels._checks import (
     replace_options,
     settle_seed,
 )
-from pare_kernels._types import PatchReplaceResult, TopKResult, replaced_share
+from ._ops import ops
+from ._types import PatchReplaceResult, TopKResult, replaced_share
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
-
-_ops = torch.ops.pare_kernels
 
 
 def _call(name: str, arguments: tuple, differentiable: int):
@@ -43,7 +42,7 @@ def _call(name: str, arguments: tuple, differentiable: int):
     Its registered autograd formula costs more than a tiny call itself: the same formula as an autograd function serves where
     nothing is traced, and none where no gradient is needed.
     """
-    operator = getattr(_ops, name).default
+    operator = getattr(ops, name).default
     if torch.compiler.is_compiling():
         return operator(*arguments)
     if torch._C._are_functorch_transforms_active():
@@ -293,11 +292,11 @@ def patch_swap_(
     elif needs_gradient:
         _, _, target_index, source_index, _ = _library.PatchSwap.apply(*arguments)
     elif torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
-        target_index, source_index, _ = _ops.patch_swap_.default(*arguments)
+        target_index, source_index, _ = ops.patch_swap_.default(*arguments)
     else:  # the same by a shorter way: `_library._count_versions` costs more than a tiny exchange itself
         torch.autograd.graph.increment_version((target, source))
         with torch._C._AutoDispatchBelowADInplaceOrView():
-            target_index, source_index, _ = _ops.patch_swap_.default(*arguments)
+            target_index, source_index, _ = ops.patch_swap_.default(*arguments)
     return PatchReplaceResult(target, replaced_share(arguments.k, target.shape[1]), target_index, source_index)
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 import torch
 from torch import Tensor, nn
 
-from pare_kernels._checks import ReplaceOptions, check_int
-from pare_kernels._types import PatchReplaceResult
-from pare_kernels.functional import gate_scores, replace_with
+from ._checks import ReplaceOptions, check_int
+from ._types import PatchReplaceResult
+from .functional import gate_scores, replace_with
 
 
 class PatchGate(nn.Module):

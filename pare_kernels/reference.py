@@ -25,14 +25,14 @@ from typing import Any, SupportsIndex
 import torch
 from torch import Tensor
 
-from pare_kernels._checks import (
+from ._checks import (
     ReplaceArguments,
     accumulation_dtype,
     check_replace,
     first_derivative_only,
     replace_options,
 )
-from pare_kernels._types import ChoiceScores, PatchReplaceResult, replaced_share
+from ._types import ChoiceScores, PatchReplaceResult, replaced_share
 
 TARGET_STREAM, SOURCE_STREAM = 0, 1
 FARTHEST = 700  # how many tau a score that counts may lie below the largest of its row: e^-700 is still a normal double

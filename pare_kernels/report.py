@@ -11,8 +11,9 @@ import sys
 
 import torch
 
-from pare_kernels import _library, _triton
-from pare_kernels._version import __version__
+from . import _library, _triton
+from ._ops import ops
+from ._version import __version__
 
 PACKAGES = ("torch", "triton", "transformers", "numpy", "scipy", "scikit-learn", "accelerate", "ninja", "pybind11")
 
@@ -46,7 +47,7 @@ def devices() -> dict[str, str]:
 
 def backends() -> dict[str, dict[str, str]]:
     """Per operator and device, which implementation serves it, and why nothing faster or nothing at all does."""
-    instructions = torch.ops.pare_kernels.cpu_capability() if _library.EXTENSION_PROBLEM is None else ""
+    instructions = ops.cpu_capability() if _library.EXTENSION_PROBLEM is None else ""
     on_cpu = (
         f"reference ({_library.EXTENSION_PROBLEM})" if _library.EXTENSION_PROBLEM else f"C++ kernels ({instructions})"
     )

@@ -7,7 +7,7 @@ import numbers
 from dataclasses import dataclass
 from typing import SupportsIndex
 
-from pare_kernels._checks import as_int, check_int, check_word
+from ._checks import as_int, check_int, check_word
 
 KINDS = ("constant", "linear", "exponential", "piecewise")
 

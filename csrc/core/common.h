@@ -16,6 +16,17 @@
 #include <immintrin.h>
 #endif
 
+// glibc 2.29 gave these functions new versions, which differ in how errors reach errno: with the old ones, one file serves 2.28 too.
+#if defined(__GLIBC__) && defined(__x86_64__)
+__asm__(".symver exp, exp@GLIBC_2.2.5");
+__asm__(".symver log, log@GLIBC_2.2.5");
+__asm__(".symver pow, pow@GLIBC_2.2.5");
+#elif defined(__GLIBC__) && defined(__aarch64__)
+__asm__(".symver exp, exp@GLIBC_2.17");
+__asm__(".symver log, log@GLIBC_2.17");
+__asm__(".symver pow, pow@GLIBC_2.17");
+#endif
+
 #define PARE_STRING_(x) #x
 #define PARE_STRING(x) PARE_STRING_(x)
 

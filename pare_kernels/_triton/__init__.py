@@ -38,7 +38,7 @@ def _call(name: str, *arguments):
 @functools.cache
 def _operators():
     try:
-        return importlib.import_module("pare_kernels._triton.operators")
+        return importlib.import_module(".operators", __package__)
     except ImportError as error:
         raise RuntimeError(
             f"pare_kernels needs triton for CUDA tensors, but it cannot be imported ({error}): {_REMEDY}"

@@ -16,9 +16,9 @@ import torch
 import triton
 from torch import Tensor
 
-from pare_kernels._checks import ALL_EXACT, ReplaceOptions
-from pare_kernels._triton import long_rows, row_kernels, selection, tokens
-from pare_kernels._triton._launch import alignment, launch, split_number
+from .._checks import ALL_EXACT, ReplaceOptions
+from . import long_rows, row_kernels, selection, tokens
+from ._launch import alignment, launch, split_number
 
 MOST_SAVED_STEPS = 32  # of the relaxation; of more, the first of each segment is kept, the others are made again
 ROW_LIMIT = {torch.float32: 4096, torch.float64: 2048}  # longest row that stays in registers

@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from pare_kernels._triton.relaxation import (
+from .relaxation import (
     DOMINANT,
     STEP_LIMIT,
     adjoint_step,

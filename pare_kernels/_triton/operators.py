@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pare_kernels._checks import ReplaceArguments, accumulation_dtype
-from pare_kernels._triton import launchers, tokens
-from pare_kernels._types import ChoiceScores
+from .._checks import ReplaceArguments, accumulation_dtype
+from .._types import ChoiceScores
+from . import launchers, tokens
 
 REPLACE, SWAP, GATE = tokens.REPLACE.value, tokens.SWAP.value, tokens.GATE.value
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from pare_kernels._triton._math import log1p
+from ._math import log1p
 
 STEP_LIMIT = tl.constexpr(100)  # of the tail; it takes about four, more only where one patch dominates a long row
 FARTHEST = tl.constexpr(700.0)  # as in `pare_kernels.reference`

@@ -9,10 +9,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from pare_kernels._triton._launch import kernel
-from pare_kernels._triton._math import accurate, either
-from pare_kernels._triton.long_rows import long_adjoint, long_relaxed, spread_of
-from pare_kernels._triton.relaxation import counted, first_step, row_adjoint, row_relaxed
+from ._launch import kernel
+from ._math import accurate, either
+from .long_rows import long_adjoint, long_relaxed, spread_of
+from .relaxation import counted, first_step, row_adjoint, row_relaxed
 
 # Of single scores, shorter rows are computed in doubles: h of a few patches may hardly depend on the scores, the terms of the
 # gradient then cancel. So do the C++ kernels.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from pare_kernels._triton._launch import kernel
-from pare_kernels._triton._math import accurate, either, gumbel, order_key, philox_bits
+from ._launch import kernel
+from ._math import accurate, either, gumbel, order_key, philox_bits
 
 NO_NOISE, GIVEN, PHILOX = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 DIGIT_BITS, DIGITS = tl.constexpr(2), tl.constexpr(4)  # of the radix sort; four 16-bit counters fit into one int64

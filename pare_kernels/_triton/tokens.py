@@ -13,8 +13,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from pare_kernels._triton._launch import kernel
-from pare_kernels._triton._math import lower_bound, sigmoid
+from ._launch import kernel
+from ._math import lower_bound, sigmoid
 
 REPLACE, SWAP, GATE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)  # what `gradient_kernel` differentiates
 

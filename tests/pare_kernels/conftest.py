@@ -10,9 +10,9 @@ DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() and not INTERPRETED el
 
 if INTERPRETED:
     # CPU tensors go to the Triton operators, which run in Triton's interpreter (`tests/triton/test_interpreted.py`).
-    from pare_kernels import _library, _triton
+    from pare_kernels import _triton
 
-    _route = torch.library.Library(_library.NAMESPACE, "IMPL")
+    _route = torch.library.Library("pare_kernels", "IMPL")
     _triton.register(_route, "CPU")
 
     # The interpreter cuts bfloat16 off where compiled kernels round to the nearest.
