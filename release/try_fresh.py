@@ -67,7 +67,7 @@ def main(wheel: Path) -> None:
         run("pare-train", *data, "--epochs", "1", "--output_dir", "run")
         run("pare-predict", "run", "new.npz", "-o", "out.npz")
         run("pare-evaluate", "run")
-        run("pare-compare", *data, "--methods", "nft", "--seeds", "0", "--epochs", "1", "--output_dir", "runs")
+        run("pare-compare", *data, "--methods", "nft", "--seeds", "0", "--epochs", "1", "--runs_dir", "runs")
         run("pare-generate", "--help")
         assert "pip install 'pare-kernels[fno]'" in run("pare-train", *data, "--method", "fno", fails=True)
         print("with the extra 'train' its programs run, in an empty folder")

@@ -85,15 +85,15 @@ def _download(arguments: list[str]) -> None:
     download.fetch(told.download, tasks.base.entry(told.download).files, told.data_dir)
 
 
-def listing() -> str:
-    """Tasks, methods, encoders, sources, losses and metrics with one line each."""
+def registries() -> dict[str, dict[str, str]]:
+    """Tasks, methods, encoders, sources, losses and metrics: what each is, by name."""
     from crossmodal import sources, tasks
     from crossmodal.methods import METHODS
     from crossmodal.models import encoders
     from crossmodal.scoring import losses, metrics
 
     protocols = {name: found for name in tasks.available() if len(found := tasks.protocols(name)) > 1}
-    groups = {
+    return {
         "tasks": {
             name: summary + (f"; protocols: {', '.join(protocols[name])}" if name in protocols else "")
             for name, summary in tasks.available().items()
@@ -104,8 +104,12 @@ def listing() -> str:
         "losses": {name: f"{loss.description} ({', '.join(loss.kinds)})" for name, loss in losses.LOSSES.items()},
         "metrics": {name: f"{one.description} ({', '.join(one.kinds)})" for name, one in metrics.METRICS.items()},
     }
+
+
+def listing() -> str:
+    """All of them, with one line each."""
     lines = []
-    for title, entries in groups.items():
+    for title, entries in registries().items():
         lines.append(f"{title}:")
         lines += [f"  {name:<22} {description}" for name, description in entries.items()]
     return "\n".join(lines)

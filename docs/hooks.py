@@ -1,0 +1,102 @@
+"""What the site takes from the rest of the repository when it is built: parts of README, the registries, pictures.
+
+In a page, `<!-- include: FILE -->` stands for what FILE says before its first section, or all of a file without a title above sections of
+the second level; `<!-- include: FILE # Section -->` for that section, its subsections one level up; `<!-- registry: NAME -->` for what
+is registered.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "python"), str(ROOT / "docs")]
+
+import pictures  # noqa: E402
+
+from crossmodal import cli, methods, parsing  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results"
+LINKS = {  # from files that are included to pages of the site
+    "CONTRIBUTING.md": "contributing.md",
+    "benchmarks/evidence/recipe.md": "recipe.md",
+    "benchmarks/results/": "results/",
+}
+
+
+def outside_code(change, text: str) -> str:
+    """`change` applied to all of a Markdown text but its code blocks."""
+    parts = re.split(r"(^```.*?^```$)", text, flags=re.M | re.S)
+    return "".join(part if index % 2 else change(part) for index, part in enumerate(parts))
+
+
+def include(name: str, section: str | None) -> str:
+    text = (ROOT / name).read_text()
+    if section is None:
+        if name != "README.md":
+            return text
+        return re.search(r"^# .*?\n(.*?)^## ", text, re.M | re.S).group(1)
+    found = re.search(rf"^## {re.escape(section)}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    if not found:
+        raise ValueError(f"{name} has no section {section!r}")
+    return outside_code(lambda part: re.sub(r"^#(#+ )", r"\1", part, flags=re.M), found.group(1))
+
+
+def cell(text: object) -> str:
+    return str(text).replace("|", "\\|").replace("<", "&lt;")
+
+
+def registry(name: str) -> str:
+    if name != "methods":
+        rows = [f"| `{one}` | {cell(what)} |" for one, what in cli.registries()[name].items()]
+        return "\n".join(["| name | |", "| --- | --- |", *rows])
+    lines = []
+    for method in methods.METHODS.values():
+        lines += [
+            f"## `{method.name}` {{ #{method.name} }}",
+            "",
+            f"{method.description[0].upper()}{method.description[1:]}.",
+            "",
+        ]
+        lines += [f"Not for {what}: {reason}.\n" for what, reason in method.unsuited.items()]
+        options = parsing.keys(method.Options, f"{method.name}.")
+        if options:
+            lines += ["| option | default | |", "| --- | --- | --- |"]
+            lines += [f"| `--{key}` | `{one.default}` | {cell(one.help)} |" for key, one in options.items()] + [""]
+    return "\n".join(lines)
+
+
+def expand(markdown: str) -> str:
+    """A page with what its comments stand for."""
+    markdown = re.sub(r"<!-- include: (\S+)(?: # (.+?))? -->", lambda found: include(*found.groups()), markdown)
+    markdown = re.sub(r"<!-- registry: (\w+) -->", lambda found: registry(found.group(1)), markdown)
+
+    def link(found: re.Match) -> str:
+        for start, page in LINKS.items():
+            if found.group(1).startswith(start):
+                return f"]({page}{found.group(1).removeprefix(start)})"
+        return found.group(0)
+
+    return outside_code(lambda part: re.sub(r"\]\(([^)]+)\)", link, part), markdown)
+
+
+def on_page_markdown(markdown: str, **_) -> str:
+    return expand(markdown)
+
+
+def on_page_content(html: str, **_) -> str:
+    """Roles of other documentation systems in docstrings."""
+    return re.sub(r":(?:class|func|mod|data|meth):(?=<code>)", "", html)
+
+
+def on_files(files, config):
+    from mkdocs.structure.files import File
+
+    for name, draw in pictures.PICTURES.items():
+        files.append(File.generated(config, f"pictures/{name}.svg", content=pictures.svg(draw)))
+    for path in RESULTS.glob("*.png"):
+        files.append(File.generated(config, f"results/{path.name}", abs_src_path=str(path)))
+    files.append(File.generated(config, "recipe.yaml", abs_src_path=str(ROOT / "benchmarks/evidence/recipe.yaml")))
+    return files
