@@ -53,8 +53,8 @@ PROGRAM = re.compile(
 
 
 def run_command(line: str) -> None:
-    """A command of the site: done with one epoch on arrays of its own, or with one small sample; what would take minutes, install or
-    build is held against what it names: settings, targets, extras."""
+    """A command of the site: done with one epoch on arrays of its own, or with one small sample; what would take minutes, install
+    or build is held against what it names: settings, targets, extras."""
     words = shlex.split(line.partition("  #")[0])
     if words[0] == "make":
         named = {word for word in words[1:] if "=" not in word}
