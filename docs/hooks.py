@@ -1,7 +1,7 @@
 """What the site takes from the rest of the repository when it is built: parts of README, the registries, pictures.
 
 In a page, `<!-- include: FILE -->` stands for all of FILE (of README: what it says before its first section),
-`<!-- include: FILE # Section -->` for that section, its subsections one level up, and `<!-- registry: NAME -->` for what is registered.
+`<!-- include: FILE # Section -->` for that section, its subsections one level up, and `<!-- registry: NAME -->` for a registry.
 """
 
 from __future__ import annotations
