@@ -47,11 +47,18 @@ class ChoiceScores(NamedTuple):
     @classmethod
     def split(cls, flat: Tensor, target: Tensor, source: Tensor) -> ChoiceScores:
         """Views of a flat tensor, for tokens (B, Nt, D) and (B, Ns, D)."""
-        shapes = [target.shape[:2], source.shape[:2]]
-        if flat.numel() >= cls.numel(target.shape[0], target.shape[1], source.shape[1], gated=True):
-            shapes *= 2
-        parts = flat.split([shape.numel() for shape in shapes])
-        return cls(*(part.view(shape) for part, shape in zip(parts, shapes, strict=True)))
+        (batch, num_target, _), num_source = target.shape, source.shape[1]
+        begin, step = flat.storage_offset(), flat.stride(0)
+        of_target, of_source = batch * num_target * step, batch * num_source * step
+        both = of_target + of_source
+        target_rows, source_rows = (num_target * step, step), (num_source * step, step)
+        noisy_target = flat.as_strided((batch, num_target), target_rows, begin)
+        noisy_source = flat.as_strided((batch, num_source), source_rows, begin + of_target)
+        if flat.numel() * step < 2 * both:
+            return cls(noisy_target, noisy_source)
+        gate_target = flat.as_strided((batch, num_target), target_rows, begin + both)
+        gate_source = flat.as_strided((batch, num_source), source_rows, begin + both + of_target)
+        return cls(noisy_target, noisy_source, gate_target, gate_source)
 
     def flat(self) -> Tensor:
         return torch.cat([part.flatten() for part in self if part is not None])

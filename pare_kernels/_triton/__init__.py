@@ -32,7 +32,10 @@ def register(library: torch.library.Library, key: str = "CUDA") -> None:
 
 
 def _call(name: str, *arguments):
-    return getattr(_operators(), name)(*arguments)
+    with (
+        torch._C._AutoDispatchBelowAutograd()
+    ):  # views of parameters, which the kernels take, are not tracked: a third of the time
+        return getattr(_operators(), name)(*arguments)
 
 
 @functools.cache

@@ -8,12 +8,12 @@ the row dots need before the rest can begin), and a few per cent for scores and 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from .._checks import ALL_EXACT, ReplaceOptions
@@ -28,10 +28,16 @@ SUM_TILE = 2048  # elements per tile where products are summed as well: eight pe
 GRADIENT_PROGRAMS = 2048  # of the pass that sums dweight: enough to fill a device, few enough partial sums
 
 
+def _cdiv(number: int, size: int) -> int:
+    """Rounded up. `triton.cdiv` is for kernels as well and wraps what it is given: a microsecond or two, several times a launch."""
+    return -(-number // size)
+
+
 def _block(size: int, limit: int) -> int:
-    return min(max(16, triton.next_power_of_2(size)), limit)
+    return min(max(16, 1 << (size - 1).bit_length()), limit)
 
 
+@functools.lru_cache
 def _row_block(length: int, dtype: torch.dtype) -> tuple[int, bool]:
     """Block size for rows of a length, and whether a row fits into one."""
     single = length <= ROW_LIMIT[dtype]
@@ -49,6 +55,7 @@ def _sweep_options(dtype: torch.dtype) -> dict[str, int]:
     return {"BLOCK": LONG_BLOCK // 2, "num_warps": 8 if dtype == torch.float64 else 16}
 
 
+@functools.lru_cache
 def _tile(features: int, rows: int, elements: int, most: int = 32) -> tuple[int, int]:
     """(rows, columns) of the tiles of about so many elements, and at most so many rows, that a program of eight warps moves."""
     columns = _block(features, 256)
@@ -63,7 +70,7 @@ def _two_loads(like: Tensor) -> int:
 def _strides(tensor: Tensor, align: int) -> tuple[int, int, int]:
     """Steps between samples and rows, in units of `align` elements, and between columns."""
     sample, row, column = tensor.stride()
-    return sample // align, row // align, column
+    return (sample, row, column) if align == 1 else (sample // align, row // align, column)
 
 
 def _as_one_sample(tensor: Tensor) -> Tensor:
@@ -76,9 +83,11 @@ def _as_one_sample(tensor: Tensor) -> Tensor:
 
 def _launch_tokens(kernel, programs: int, *arguments, buffers, align: int, tile: tuple[int, int], **constants) -> None:
     """Of a kernel of `tokens`, whose last numbers are the strides of two buffers (B, N, D); eight warps a (rows, columns) tile."""
-    strides = [step for buffer in buffers for step in _strides(buffer, align)]
-    constants |= {"ALIGN": align, "BLOCK_ROWS": tile[0], "BLOCK_COLUMNS": tile[1]}
-    launch(kernel, programs, *arguments, *strides, device=buffers[0].device, num_warps=8, **constants)
+    first, second = buffers
+    steps = *_strides(first, align), *_strides(second, align)
+    rows, columns = tile
+    constants |= {"ALIGN": align, "BLOCK_ROWS": rows, "BLOCK_COLUMNS": columns}
+    launch(kernel, programs, *arguments, *steps, device=first.device, num_warps=8, **constants)
 
 
 def gate_scores(both: Sequence[Tensor], weight: Tensor, bias: Tensor | None, scores: Sequence[Tensor]) -> None:
@@ -88,7 +97,7 @@ def gate_scores(both: Sequence[Tensor], weight: Tensor, bias: Tensor | None, sco
     block_rows, block_columns = _tile(
         target.shape[2], max(tensor.shape[1] for tensor in both), 2 * _two_loads(target), most=64
     )
-    programs = [tensor.shape[0] * triton.cdiv(tensor.shape[1], block_rows) for tensor in both]
+    programs = [tensor.shape[0] * _cdiv(tensor.shape[1], block_rows) for tensor in both]
     align = alignment(*both)
     _launch_tokens(
         tokens.gate_scores_kernel,
@@ -222,7 +231,7 @@ def replace(target: Tensor, source: Tensor, target_index: Tensor, source_index: 
     align = alignment(target, source)
     _launch_tokens(
         tokens.replace_kernel,
-        batch * triton.cdiv(num_target, block_rows),
+        batch * _cdiv(num_target, block_rows),
         target,
         source,
         mixed,
@@ -246,7 +255,7 @@ def swap(target: Tensor, source: Tensor, target_index: Tensor, source_index: Ten
     align = alignment(target, source)
     _launch_tokens(
         tokens.swap_kernel,
-        batch * triton.cdiv(k, block_rows),
+        batch * _cdiv(k, block_rows),
         target,
         source,
         target_index,
@@ -267,7 +276,7 @@ def dots(grad: Tensor, target: Tensor, source: Tensor, index: tuple[Tensor, Tens
     align = alignment(grad, target, source)
     _launch_tokens(
         tokens.dots_kernel,
-        batch * triton.cdiv(num_target, block_rows),
+        batch * _cdiv(num_target, block_rows),
         grad,
         target,
         source,
@@ -293,12 +302,14 @@ class Steps(NamedTuple):
     saved: int  # steps that are in memory at a time
 
 
+@functools.lru_cache
 def plan_steps(total: int, exact_steps: int, most_saved: int = MOST_SAVED_STEPS) -> Steps:
     exact = total if exact_steps == ALL_EXACT else min(exact_steps, total)
     segment = max(exact, 1) if exact <= most_saved else math.isqrt(exact - 1) + 1
     return Steps(exact, total - exact, segment, segment + max(-(-exact // segment) - 1, 0))
 
 
+@functools.lru_cache
 def series_limit(tau: float, dtype: torch.dtype) -> float:
     """The largest p where the third-degree series of (1 - p)^(1/tau) is exact to rounding.
 
@@ -319,7 +330,7 @@ def widest_single(tau: float) -> float:
 
 def _row_space(num: int) -> int:
     """Elements between saved steps: the row, rounded up to whole groups of four, and three numbers about it."""
-    return triton.cdiv(triton.cdiv(num, 4) * 4 + 3, 4) * 4
+    return _cdiv(_cdiv(num, 4) * 4 + 3, 4) * 4
 
 
 def _row_launches(num: int, dtype: torch.dtype) -> Iterator[tuple[torch.dtype, dict[str, int]]]:
@@ -452,6 +463,20 @@ def relaxed(noisy: Tensor, k: int, tau: float, exact_steps: int) -> Tensor:
     return h
 
 
+@functools.lru_cache
+def _gradient_programs(
+    batch: int, num_target: int, num_source: int, features: int, tile: tuple[int, int], shares: bool
+) -> tuple[tuple[int, int], int, int]:
+    """Groups of blocks of rows for each modality, blocks of columns, and how many blocks a program takes, which has `shares` of
+    dweight to write."""
+    rows, columns = tile
+    column_blocks = max(_cdiv(features, columns), 1)
+    blocks = _cdiv(num_target, rows), _cdiv(num_source, rows)
+    per_program = max(1, batch * sum(blocks) * column_blocks // GRADIENT_PROGRAMS) if shares else 1
+    of_target, of_source = (batch * _cdiv(count, per_program) for count in blocks)
+    return (of_target, of_source), column_blocks, per_program
+
+
 class TokenGradients(NamedTuple):
     target: Tensor
     source: Tensor
@@ -480,21 +505,15 @@ def gradients(
     need_target, need_source, need_weight = need
     (batch, num_target, features), num_source = target.shape, source.shape[1]
     # Not `empty_like`: gradients are contiguous whatever the strides of the tokens.
-    dtarget, dsource = (
-        tensor.new_empty(tensor.shape if needed else 0)
-        for tensor, needed in ((target, need_target), (source, need_source))
+    dtarget = target.new_empty(target.shape if need_target else 0)
+    dsource = source.new_empty(source.shape if need_source else 0)
+    rows_target = num_target if need_target or need_weight else 0
+    rows_source = num_source if (need_source or need_weight) and not one else 0
+    tile = _tile(features, max(num_target, num_source), SUM_TILE)
+    groups, column_blocks, per_program = _gradient_programs(
+        batch, rows_target, rows_source, features, tile, need_weight
     )
-    block_rows, block_columns = _tile(features, max(num_target, num_source), SUM_TILE)
-    column_blocks = max(triton.cdiv(features, block_columns), 1)
-
-    runs_target, runs_source = need_target or need_weight, (need_source or need_weight) and not one
-    blocks = [
-        triton.cdiv(num, block_rows) if runs else 0
-        for num, runs in ((num_target, runs_target), (num_source, runs_source))
-    ]
-    per_program = max(1, batch * sum(blocks) * column_blocks // GRADIENT_PROGRAMS) if need_weight else 1
-    groups = [batch * triton.cdiv(count, per_program) for count in blocks]
-    partial_row = triton.cdiv(features + 1, 16) * 16
+    partial_row = _cdiv(features + 1, 16) * 16
     partial = torch.empty((sum(groups) if need_weight else 1, partial_row), dtype=dtype, device=target.device)
 
     rows = dscores or (partial, partial)
@@ -528,7 +547,7 @@ def gradients(
         NEED_WEIGHT=need_weight,
         buffers=(target, source),
         align=align,
-        tile=(block_rows, block_columns),
+        tile=tile,
     )
     return TokenGradients(dtarget, dsource, partial if need_weight else None)
 
@@ -541,7 +560,7 @@ def reduce(partial: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     block_columns, block_rows = 8, 1024  # three sweeps over the shares of `GRADIENT_PROGRAMS`
     launch(
         tokens.reduce_kernel,
-        triton.cdiv(features + 1, block_columns),
+        _cdiv(features + 1, block_columns),
         partial,
         dweight,
         dbias,

@@ -33,7 +33,7 @@ def test_every_operator_has_a_kernel_for_cuda():
 
 
 def test_a_cuda_tensor_without_triton_gets_the_reason_and_the_remedy(monkeypatch):
-    def refuse(name):
+    def refuse(*name):
         raise ImportError("No module named 'triton'")
 
     monkeypatch.setattr(_triton.importlib, "import_module", refuse)
@@ -94,6 +94,7 @@ def test_the_tensors_device_is_current_while_a_kernel_is_launched(monkeypatch):
 
     launched = []
     monkeypatch.setattr(torch.cuda, "device", make_current)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     launch(Kernel(), 3, 1, 2, device=torch.device("cuda:1"), num_warps=4, BLOCK=8)
     assert launched == [("cuda:1", (1, 2), {"num_warps": 4, "BLOCK": 8})]
     assert current == ["cuda:0"]
