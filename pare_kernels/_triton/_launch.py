@@ -62,8 +62,9 @@ def _launch(kernel, programs: int, arguments: tuple, num_warps: int, constants: 
     The key has all that a compilation hangs on: on NVIDIA GPUs types, the alignment of pointers where it is asked for, and how many
     bits an integer needs. Profilers hook into Triton's own launches.
     """
-    launchable, hook = getattr(kernel, "launchable", None), knobs.runtime.launch_enter_hook
-    if launchable is None or getattr(hook, "calls", hook) or torch.version.hip:
+    launchable = getattr(kernel, "launchable", None)
+    hooks = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
+    if launchable is None or torch.version.hip or any(getattr(hook, "calls", hook) for hook in hooks):
         kernel[(programs,)](*arguments, num_warps=num_warps, **constants)
         return
     active = driver.active
