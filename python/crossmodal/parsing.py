@@ -105,6 +105,10 @@ def _read(
     encoder = Config.encoder
     for values in (from_task, former, *files.values(), told):
         encoder = str(values.get("encoder", encoder))
+    # What a task's file says for an encoder that it names stands with that encoder, and says nothing of another.
+    chosen_for = from_task.get("encoder") == encoder
+    if "encoder" in from_task and not chosen_for:
+        from_task = {name: value for name, value in from_task.items() if not name.startswith("model.")}
     learner = methods.get(method or chosen["method"])
     known = _known(learner)
     if asked == "help":
@@ -131,8 +135,6 @@ def _read(
         if encoders.modality(encoder) == "image":
             images = settings.PRETRAINED_IMAGE_ENCODERS if learner.pretrained else settings.IMAGE_ENCODERS
             suited = images | suited
-    # What a task's file says for an encoder that it names stands with that encoder.
-    chosen_for = from_task.get("encoder") == encoder
     told = {name for _, layer, _ in layers if layer is not from_task or chosen_for for name in layer}
     if told & {"epochs", "steps"}:
         told |= {"epochs", "steps"}

@@ -347,6 +347,8 @@ def _near_residues_released(outputs: Tensor, targets: Tensor, mask: Tensor | Non
     upper = (outputs.double() + outputs.double().mT) / 2
     once = torch.where(torch.ones_like(upper[0], dtype=torch.bool).triu(), upper, outputs.double())
     return _near_residues(once.clamp_min(SHORTEST), targets, mask, 0.5)
+
+
 # ----- fields: a number for each channel of each frame ---------------------------------------------------------------------
 
 LOW, MIDDLE = 4, 12  # the highest wave numbers of the two lower bands (Takamoto et al., NeurIPS 2022)
