@@ -29,7 +29,7 @@ def test_list_names_everything_with_a_line_each(capsys):
         assert any(line.split()[0] == name and len(line.split()) > 3 for line in out.splitlines() if line.strip()), name
 
 
-@pytest.mark.parametrize("command", [cli.train, cli.predict, cli.evaluate, cli.compare])
+@pytest.mark.parametrize("command", [cli.train, cli.predict, cli.evaluate, cli.compare, cli.miniature])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as ended:
         command(["--help"])

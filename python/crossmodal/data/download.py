@@ -34,7 +34,7 @@ class Remote:
     Attributes:
         path: where it lies below the folder of the data; of an archive, something that it holds.
         url: address that has been stable; None where there is none.
-        size: bytes of the download, as far as known.
+        size: bytes of the download, more or less, as far as known.
         hash: `md5:...` or `sha256:...` of the download, where one is known.
         unpack: for an archive (.zip, .tar, .tar.gz): folder below that of the data to unpack it to ("" for that itself).
         how: what to fetch where, for a person: without `url`, or when it fails.

@@ -175,6 +175,22 @@ def test_a_miniature_is_made_of_its_seed_whole_or_not_at_all(task, folders, tmp_
         cli._download(["--download", task, "--data_dir", str(tmp_path)])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["cifar100", "spherical"])
+def test_a_miniature_is_learned(task, folders, tmp_path):
+    """By its nearest neighbours: the 95 % interval of the test accuracy lies above the share of a class."""
+    settings = {
+        "task": task,
+        "method": "knn",
+        "data_dir": folders(task),
+        "output_dir": tmp_path / "run",
+        "device": "cpu",
+    }
+    assert cli.train([word for key, value in settings.items() for word in (f"--{key}", str(value))]) == 0
+    low, _ = json.loads((tmp_path / "run/results.json").read_text())["test_interval"]
+    assert low > 0.01
+
+
 @pytest.mark.parametrize("task", WALK)
 def test_the_settings_of_the_paper_are_whole(task):
     """Every key is known, and k is what it was at the first epoch and the last."""

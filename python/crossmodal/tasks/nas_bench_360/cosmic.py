@@ -30,10 +30,11 @@ FILES = tuple(
     Remote(
         f"cosmic/npy_{part}/f435w",
         f"https://pde-xd.s3.amazonaws.com/cosmic/deepCR.ACS-WFC.{part}.tar",
+        size,
         unpack="cosmic",
         how=f"deepCR.ACS-WFC.{part}.tar of the authors of deepCR",
     )
-    for part in ("train", "test")
+    for part, size in (("train", 6_500_000_000), ("test", 2_000_000_000))
 )
 # Visits of the telescope, by proposal, that look at galaxies, not at clusters of stars or at empty fields.
 GALAXIES = {

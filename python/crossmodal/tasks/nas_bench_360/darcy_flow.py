@@ -20,6 +20,7 @@ FILES = tuple(
     Remote(
         f"piececonst_r421_N1024_smooth{number}.mat",
         f"https://pde-xd.s3.amazonaws.com/piececonst_r421_N1024_smooth{number}.mat",
+        1_600_000_000,
         how="the authors of the Fourier neural operator have it in Darcy_421.zip",
     )
     for number in (1, 2)

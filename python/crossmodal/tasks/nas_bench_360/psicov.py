@@ -36,6 +36,7 @@ FILES = tuple(
     Remote(
         f"protein/{path}",
         "https://pde-xd.s3.amazonaws.com/protein.zip",
+        1_100_000_000,
         unpack="protein",
         how="NAS-Bench-360 links its data sets in its README",
     )

@@ -20,6 +20,7 @@ BATCH = 16
 FILE = Remote(
     "s2_cifar100.gz",
     "https://pde-xd.s3.amazonaws.com/spherical/s2_cifar100.gz",
+    272_000_000,
     how="NAS-Bench-360 links its data sets in its README",
 )
 
