@@ -41,6 +41,7 @@ if (folder.parent / "break").exists() and config["method"] == "pare":
     sys.exit("error: broken pipe")
 error = {"pare": 0.1, "nft": 0.2, "linear": 0.3}[config["method"]] + 0.01 * config["seed"] ** 2
 results = {"task": config["task"], "method": config["method"], "encoder": None, "seed": config["seed"], "metric": "accuracy"}
+results["protocol"] = config["protocol"] or "default"
 results |= {"test": 1 - error, "test_interval": None, "samples": {"test": 9}, "seconds": 1.0}
 (folder / "metrics.jsonl").write_text(json.dumps({"validation": 0.5, "resumed": config["resume"]}) + chr(10))
 (folder / "results.json").write_text(json.dumps(results))
