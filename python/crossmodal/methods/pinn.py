@@ -30,7 +30,7 @@ class Options:
 
     steps: Count = 3000
     points: Count = 256
-    lr: Positive = 1e-3
+    lr: Positive = 3e-3
     depth: Count = 6
     width: Count = 40
 
