@@ -15,7 +15,7 @@ from tqdm import tqdm
 from crossmodal.data.normalizer import Normalizer
 from crossmodal.models.base import Model
 from crossmodal.models.residuals import PHYSICS, Derivatives, Fields, boundary_errors
-from crossmodal.tasks.base import SolvedEquation
+from crossmodal.pde.base import SolvedEquation
 
 TOGETHER = 16  # samples that are fitted side by side
 KNOWN = 10.0  # weight of the known frames: without them residuals are met by a constant
@@ -32,7 +32,7 @@ class PINN(Model, name="pinn"):
     samples are fitted side by side makes no difference but rounding.
 
     Args:
-        equation: what the fields solve, as JSON values; see `tasks.base.SolvedEquation`.
+        equation: what the fields solve, as JSON values; see `pde.base.SolvedEquation`.
         scaling: what samples and targets are scaled by, `Normalizer.state`, as JSON values.
         depth, width: hidden layers, and values of each.
         steps: of Adam, for each sample.

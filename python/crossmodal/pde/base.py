@@ -10,6 +10,7 @@ An equation draws random initial states, one generator per sample, and solves a 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +20,31 @@ from crossmodal.errors import UserError
 from crossmodal.naming import unknown
 
 Generators = list[np.random.Generator]  # one per sample: what a sample is does not depend on which others are drawn
+
+
+@dataclass(frozen=True)
+class SolvedEquation:
+    """The equation that the fields of a task solve, for methods that use it.
+
+    Attributes:
+        name: one of ``crossmodal.pde.EQUATIONS``.
+        parameters: its constants, by the names that ``facts`` of the equation and its files have for them.
+        domain: lower and upper end of each axis.
+        points: positions of a field's values along each axis.
+        inputs, outputs: what the channels of one frame of a sample and of its target are, as the equation writes them:
+            ("u",), ("u", "v"), ("density", "velocity", "pressure"), ("depth",); of Darcy's ("a",) and ("u",).
+        known: times of the frames of a sample, oldest first, which lie along its channels, frame by frame; empty without time.
+        asked: likewise, of the frames of a target of the test part.
+    """
+
+    name: str
+    parameters: dict[str, float]
+    domain: tuple[tuple[float, float], ...]
+    points: tuple[np.ndarray, ...]
+    inputs: tuple[str, ...] = ("u",)
+    outputs: tuple[str, ...] = ("u",)
+    known: tuple[float, ...] = ()
+    asked: tuple[float, ...] = ()
 
 
 class Equation:

@@ -13,6 +13,7 @@ from crossmodal.data.download import Remote, marker, missing
 from crossmodal.data.normalizer import Normalizer, Scaling
 from crossmodal.errors import UserError
 from crossmodal.naming import unknown
+from crossmodal.pde.base import SolvedEquation
 from crossmodal.scoring.protocols import PROTOCOLS
 
 KINDS = ("classification", "multilabel", "regression", "dense")
@@ -27,31 +28,6 @@ DEFAULTS = {
     "dense": ("mse", ("relative_l2", "rmse")),
     "mask": ("bce_with_logits", ("auroc", "iou", "macro_f1")),
 }
-
-
-@dataclass(frozen=True)
-class SolvedEquation:
-    """The equation that a task's fields solve, for methods that use it.
-
-    Attributes:
-        name: one of ``crossmodal.pde.EQUATIONS``.
-        parameters: its constants, by the names that ``facts`` of the equation and its files have for them.
-        domain: lower and upper end of each axis.
-        points: positions of a field's values along each axis.
-        inputs, outputs: what the channels of one frame of a sample and of its target are, as the equation writes them:
-            ("u",), ("u", "v"), ("density", "velocity", "pressure"), ("depth",); of Darcy's ("a",) and ("u",).
-        known: times of the frames of a sample, oldest first, which lie along its channels, frame by frame; empty without time.
-        asked: likewise, of the frames of a target of the test part.
-    """
-
-    name: str
-    parameters: dict[str, float]
-    domain: tuple[tuple[float, float], ...]
-    points: tuple[np.ndarray, ...]
-    inputs: tuple[str, ...] = ("u",)
-    outputs: tuple[str, ...] = ("u",)
-    known: tuple[float, ...] = ()
-    asked: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -205,6 +181,7 @@ class Entry:
     own_data: bool
     protocols: tuple[str, ...]
     files: tuple[Remote, ...]
+    needs_files: bool = True
 
 
 REGISTRY: dict[str, Entry] = {}
@@ -217,6 +194,7 @@ def register(
     own_data: bool = False,
     protocols: tuple[str, ...] = ("default",),
     files: tuple[Remote, ...] = (),
+    needs_files: bool = True,
 ) -> Callable[[Loader], Loader]:
     """Decorator that makes a loader known as task ``name``.
 
@@ -225,6 +203,7 @@ def register(
         own_data: the task reads the user's own ``data`` and ``kind``; the others refuse these options.
         protocols: ways in which it can be evaluated, the usual one first.
         files: public files that it reads, below `data_dir`; the loader is called when all of them are there.
+        needs_files: False: the loader looks for them itself, and can do without.
 
     Raises:
         ValueError: the name is taken, or there is no such protocol.
@@ -235,7 +214,7 @@ def register(
     def decorate(loader: Loader) -> Loader:
         if name in REGISTRY:
             raise ValueError(f"task {name!r} is registered already")
-        REGISTRY[name] = Entry(loader, summary, own_data, protocols, files)
+        REGISTRY[name] = Entry(loader, summary, own_data, protocols, files, needs_files)
         return loader
 
     return decorate
@@ -268,7 +247,7 @@ def check_files(name: str, data_dir: Path | None) -> bool:
     Raises:
         UserError: they are not there; the message says how to get them.
     """
-    files = entry(name).files
+    files = entry(name).files if entry(name).needs_files else ()
     absent = missing(files, data_dir) if data_dir else files
     if absent:
         shown = ", ".join(file.path for file in absent[:4]) + (", ..." if len(absent) > 4 else "")

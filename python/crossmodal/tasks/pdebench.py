@@ -27,6 +27,7 @@ from filelock import FileLock
 
 from crossmodal import cache, pde
 from crossmodal.data.dataset import ArrayLike
+from crossmodal.data.download import Remote
 from crossmodal.data.readers.pdebench import Solutions, read_arrays, read_groups
 from crossmodal.errors import UserError
 from crossmodal.pde.files import Settings, generate
@@ -54,29 +55,9 @@ METRICS = (
 )
 
 
-@dataclass(frozen=True)
-class File:
-    """A public file.
-
-    Attributes:
-        path: below the folder of the data, where PDEBench's own download program puts it.
-        url: in the archive DaRUS (doi:10.18419/DARUS-2986).
-        size: bytes, where the exact number is known.
-        hash: `md5:...`, of the archive's list.
-    """
-
-    path: str
-    url: str
-    size: int | None
-    hash: str
-
-    @property
-    def name(self) -> str:
-        return self.path.rpartition("/")[2]
-
-
-def _file(path: str, number: int, md5: str, size: int | None = None) -> File:
-    return File(path, f"https://darus.uni-stuttgart.de/api/access/datafile/{number}", size, f"md5:{md5}")
+def _file(path: str, number: int, md5: str, size: int | None = None) -> Remote:
+    """A file of the archive DaRUS (doi:10.18419/DARUS-2986), where PDEBench's own download program puts it."""
+    return Remote(path, f"https://darus.uni-stuttgart.de/api/access/datafile/{number}", size, f"md5:{md5}")
 
 
 @dataclass(frozen=True)
@@ -87,8 +68,8 @@ class Entry:
         file: the public one.
         channels: names of the channels, as the equation writes them.
         keys: data sets of the channels; empty where each sample has a group.
-        frames: every so manyth is kept.
-        points, rollout_points: every so manyth along each axis of the published grid, as ORCA and PaRe, and as PDEBench take them.
+        frames: every n-th is kept; this n.
+        points, rollout_points: likewise along each axis of the published grid, as ORCA and PaRe, and as PDEBench take them.
         target: of `single`: index among the frames kept; None: the last.
         released: index of the frame that the released code tests with, where it is another.
         known: frames that a roll-out starts from.
@@ -97,7 +78,7 @@ class Entry:
         samples, resolution: of the small set that is generated where there is no file.
     """
 
-    file: File
+    file: Remote
     samples: int
     resolution: int
     channels: tuple[str, ...] = ("u",)
@@ -193,7 +174,7 @@ class Windows:
         samples: which of them.
         starts: frames at which a window begins, of those that are kept.
         count: frames of a window.
-        every: every so manyth frame is kept.
+        every: of the file's frames every n-th is kept; this n.
     """
 
     def __init__(self, solutions: Solutions, samples: range, starts: range, count: int, every: int) -> None:
@@ -257,7 +238,7 @@ def load(name: str, options: Options) -> RawTask:
         notes.insert(
             0,
             f"data: {len(solutions)} samples at a resolution of {entry.resolution}, generated here (seed {SEED}); --data_dir takes "
-            f"a folder with PDEBench's {entry.file.name}, or with what generate.py wrote as {name}.hdf5.",
+            f"a folder with PDEBench's {Path(entry.file.path).name}, or with what generate.py wrote as {name}.hdf5.",
         )
     times = equation.times[:: entry.frames]
     frames = max(len(times), 1)
@@ -392,8 +373,8 @@ def find(name: str, data_dir: Path) -> Path:
             if (path := stem.with_name(stem.name + suffix)).is_file():
                 return path
     raise UserError(
-        f"data_dir: neither {file.name} nor {name}.hdf5 is in {data_dir} or {published.parent}; the first is at {file.url}, the "
-        f"second is made by generate.py {name} --samples N -o {data_dir / name}.hdf5"
+        f"data_dir: neither {published.name} nor {name}.hdf5 is in {data_dir} or {published.parent}; train.py --download {name} "
+        f"--data_dir {data_dir} fetches the first, generate.py {name} --samples N -o {data_dir / name}.hdf5 makes the second"
     )
 
 
@@ -430,7 +411,7 @@ def read(name: str, path: Path, points: int) -> tuple[Solutions, Solutions, tupl
     """Inputs and targets in a file, of all frames; positions along each axis; notes.
 
     Args:
-        points: every so manyth of the published grid is kept, and of a coarser one as many as there are up to that.
+        points: every n-th of the published grid is kept; this n. Of a coarser grid as many are kept, as far as it has them.
 
     Raises:
         UserError: the file is not as PDEBench's.
@@ -468,6 +449,8 @@ def _register(name: str) -> None:
         name,
         f"{pde.get(name).description} (PDEBench, or generated)",
         protocols=protocols,
+        files=(ENTRIES[name].file,),
+        needs_files=False,
     )
     def loader(options: Options) -> RawTask:
         return load(name, options)

@@ -36,7 +36,7 @@ def coded(samples: int, frames: int, *grid: int) -> np.ndarray:
 def write(folder: Path, name: str, samples: int = SAMPLES, size: int = 8) -> Path:
     """A file as PDEBench publishes it, but for the numbers in it."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / pdebench.ENTRIES[name].file.name
+    path = folder / Path(pdebench.ENTRIES[name].file.path).name
     with h5py.File(path, "w") as file:
         if name in GROUPED:
             grid, channels = GROUPED[name]
@@ -298,7 +298,7 @@ def test_where_files_are_looked_for(tmp_path, place):
     )
     there.unlink()
     with pytest.raises(
-        UserError, match=r"^data_dir: neither 1D_Burgers_Sols_Nu1\.0\.hdf5 nor burgers\.hdf5 is in .*281365"
+        UserError, match=r"^data_dir: neither 1D_Burgers_Sols_Nu1\.0\.hdf5 nor burgers\.hdf5 is in .*--download burgers"
     ):
         tasks.load("burgers", data_dir=tmp_path)
 
@@ -313,6 +313,7 @@ def test_public_files_are_all_different():
         == 8
     )
     assert all(len(file.hash) == len("md5:") + 32 for file in files)
+    assert all(tasks.base.entry(name).files == (entry.file,) for name, entry in pdebench.ENTRIES.items())
 
 
 def test_one_process_generates_and_the_others_wait(tmp_path, capsys, monkeypatch):

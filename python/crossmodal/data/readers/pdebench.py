@@ -23,7 +23,8 @@ class Solutions:
 
     Args:
         arrays: one for each channel, `(n, frames, *grid)`, or `(n, *grid)` where there is one frame; or one `Groups`.
-        every: only every so manyth point along each axis.
+        every: along each axis every n-th point is read; this n.
+        timed: whether the arrays have an axis of frames.
 
     Attributes:
         shape: `(n, frames, channels, *grid)` of what is read.
