@@ -20,8 +20,8 @@ BUILD := setup.py pyproject.toml pare_kernels/_version.py $(wildcard csrc/*.* cs
 .PHONY: help train test test-all oldest wheel wheel-test hub docs lint bench gpu-check gpu fuzz report clean
 
 help:
-	@echo "make train   fine-tune a pretrained text encoder on daily load curves by PaRe, by naive fine-tuning and from scratch,"
-	@echo "             three seeds each; one table and pictures at the end (runs/)"
+	@echo "make train   fine-tune a pretrained image encoder on 36 outlines of arrowheads by PaRe, by naive fine-tuning and from scratch,"
+	@echo "             three seeds each, beside what needs no fine-tuning; one table and pictures at the end (runs/)"
 	@echo "make test    the test suite without its slow tests;  make test-all  all of them"
 	@echo "make oldest  the operator built and tested with the oldest Python, torch and Triton that are promised, in .venv-oldest;"
 	@echo "             then that build under the newest ones"
@@ -58,7 +58,7 @@ $(VENV)/test: $(VENV)/train
 	@touch $@
 
 train: $(VENV)/train
-	@$(BIN)/python python/compare.py --task italy_power_demand --methods pare,nft,scratch --seeds 0,1,2
+	@$(BIN)/python python/compare.py --task arrow_head --methods pare,nft,scratch,linear_probe,rocket --seeds 0,1,2
 
 # The slowest tests (GPU kernels in the interpreter and compiled ahead of time) go first, so that no core waits for them at the end.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/triton tests -n $(JOBS)

@@ -178,10 +178,10 @@ def comparison(found: dict[str, dict[str, Any]]) -> Figure:
             axis.bar(place, height, width=0.6, color=colors[name], alpha=0.35)
             errors = [np.nan if error is None else error for error in row["errors"]]
             axis.plot([place] * len(errors), errors, "o", color=colors[name])
-        for name, row in table["methods"].items():
-            if name not in seeded and row["mean"] is not None:
-                axis.axhline(row["mean"], color="0.4", linestyle="--", linewidth=0.9, label=row["label"])
-                axis.legend(fontsize="small")
+        unseeded = [row for name, row in table["methods"].items() if name not in seeded and row["mean"] is not None]
+        for row, style in zip(unseeded, itertools.cycle(("--", ":", "-.")), strict=False):
+            axis.axhline(row["mean"], color="0.4", linestyle=style, linewidth=0.9, label=row["label"])
+            axis.legend(fontsize="small")
         names = {} if few else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
         axis.set_xticks(range(len(seeded)), list(map(_short, seeded)), **names)
         axis.set(ylabel=f"test {table['label']}", title=task, ylim=(0, None))

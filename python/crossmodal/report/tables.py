@@ -111,7 +111,7 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
         {
             "task": first["task"],
             "protocol": first["protocol"],
-            "encoder": first["encoder"],
+            "encoder": ", ".join(dict.fromkeys(results["encoder"] for results in runs if results["encoder"])),
             "metric": first["metric"],
             "label": metric.as_error(0.0)[0],
             "baseline": BASELINE,
@@ -131,8 +131,9 @@ def render(table: dict[str, Any]) -> str:
     """The table as Markdown, and a second one of intervals."""
     count, form = len(table["seeds"]), form_of(table)
     protocol = "" if table["protocol"] == "default" else f", protocol {table['protocol']}"
+    encoder = f", encoder {table['encoder']}" if table["encoder"] else ""
     lines = [
-        f"{table['task']}{protocol}: test {table['label']} ({table['metric']}), encoder {table['encoder']}, "
+        f"{table['task']}{protocol}: test {table['label']} ({table['metric']}){encoder}, "
         f"{count} seed{'s' * (count > 1)}",
         "",
         f"| method | mean | std | difference to {table['baseline']}, paired | seconds per run |",

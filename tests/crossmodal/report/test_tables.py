@@ -25,9 +25,9 @@ def result(method: str, seed: int, test: float, metric: str = "accuracy") -> dic
 
 
 def test_table_by_hand():
-    jobs = [result("pare", s, t) for s, t in enumerate((0.9, 0.8, 0.7))]
+    jobs = [result("linear", 0, 0.96) | {"called": "logistic regression, raw values", "encoder": None}]
+    jobs += [result("pare", s, t) for s, t in enumerate((0.9, 0.8, 0.7))]
     jobs += [result("nft", s, t) for s, t in enumerate((0.8, 0.8, 0.6))]
-    jobs += [result("linear", 0, 0.96) | {"called": "logistic regression, raw values"}]
     table = summarise(jobs)
     pare = table["methods"]["pare"]
     assert pare["errors"] == pytest.approx([10, 20, 30])
@@ -35,6 +35,7 @@ def test_table_by_hand():
     # differences -10, 0, -10: mean -20/3, standard deviation 10/sqrt(3), standard error 10/3
     assert (pare["difference"], pare["standard_error"]) == pytest.approx((-20 / 3, 10 / 3))
     text = render(table)
+    assert text.startswith("digits: test error % (accuracy), encoder minilm, 3 seeds\n")
     assert "| pare | 20.00 | 10.00 | -6.67 ± 3.33 | 3 |" in text
     assert "| nft | 26.67 | 11.55 |  | 3 |" in text
     assert "| logistic regression, raw values | 4.00 |  |  |  |" in text
