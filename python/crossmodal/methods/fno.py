@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from crossmodal.methods._unrolled import UnrolledObjective, Unrolling, arranged
-from crossmodal.methods.base import Method, register
+from crossmodal.methods._unrolled import UnrolledMethod, Unrolling
+from crossmodal.methods.base import register
 from crossmodal.values import Count
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Options(Unrolling):
 
 
 @register
-class FourierNeuralOperator(Method):
+class FourierNeuralOperator(UnrolledMethod):
     """All its weights are new: `optimizer.new_lr` is their learning rate. The settings of the encoder are not used."""
 
     name = "fno"
@@ -40,14 +40,8 @@ class FourierNeuralOperator(Method):
     Options = Options
     unsuited: ClassVar = dict.fromkeys(("classification", "multilabel", "regression"), _NO_FIELD)
 
-    def arranged(self, task, config) -> Any:
-        return arranged(task, config.options)
-
     def build(self, task, config) -> FNO:
         from crossmodal.models.fno import FNO
 
         options = config.options
         return FNO(task.input_shape, task.num_outputs, options.modes, options.width, options.layers)
-
-    def objective(self, task, model, config) -> UnrolledObjective:
-        return UnrolledObjective(task, config.options)

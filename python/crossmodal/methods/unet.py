@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from crossmodal.errors import UserError
-from crossmodal.methods._unrolled import UnrolledObjective, Unrolling, arranged
-from crossmodal.methods.base import Method, register
+from crossmodal.methods._unrolled import UnrolledMethod, Unrolling
+from crossmodal.methods.base import register
 from crossmodal.values import Count
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Options(Unrolling):
 
 
 @register
-class UNetFromScratch(Method):
+class UNetFromScratch(UnrolledMethod):
     """All its weights are new: `optimizer.new_lr` is their learning rate. The settings of the encoder are not used."""
 
     name = "unet"
@@ -39,9 +39,6 @@ class UNetFromScratch(Method):
     unsuited: ClassVar = dict.fromkeys(
         ("classification", "multilabel", "regression"), "its output is a field on the grid of the input; take tuned_cnn"
     )
-
-    def arranged(self, task, config) -> Any:
-        return arranged(task, config.options)
 
     def build(self, task, config) -> UNet:
         from crossmodal.models.unet import GROUPS, UNet
@@ -53,6 +50,3 @@ class UNetFromScratch(Method):
         if options.norm == "group" and options.width % GROUPS:
             raise UserError(f"unet.width: expected a multiple of {GROUPS} for group norm, got {options.width}")
         return UNet(task.input_shape, task.num_outputs, options.width, options.norm)
-
-    def objective(self, task, model, config) -> UnrolledObjective:
-        return UnrolledObjective(task, config.options)

@@ -30,8 +30,9 @@ from crossmodal.data.dataset import ArrayLike
 from crossmodal.data.download import Remote
 from crossmodal.data.readers.pdebench import Solutions, read_arrays, read_groups
 from crossmodal.errors import UserError
+from crossmodal.pde.base import SolvedEquation
 from crossmodal.pde.files import Settings, generate
-from crossmodal.tasks.base import Options, RawTask, SolvedEquation, register
+from crossmodal.tasks.base import Options, RawTask, register
 
 PROTOCOLS = {  # the usual one first; what notes say of each
     "single": "",

@@ -10,8 +10,9 @@ import torch
 import crossmodal
 from crossmodal import evaluate, methods, parsing, run, tasks
 from crossmodal.errors import UserError
+from crossmodal.pde.base import SolvedEquation
 from crossmodal.scoring import metrics
-from crossmodal.tasks import SolvedEquation, pdebench
+from crossmodal.tasks import pdebench
 from tests.crossmodal.runs import toy_task
 
 pytest.importorskip("neuralop")

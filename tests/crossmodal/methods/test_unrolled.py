@@ -9,7 +9,8 @@ from torch import nn
 from crossmodal import evaluate, methods, parsing, run, tasks
 from crossmodal.data.dataset import ArrayDataset, Batch
 from crossmodal.errors import UserError
-from crossmodal.methods._unrolled import Trajectories, UnrolledObjective, Unrolling
+from crossmodal.methods._unrolled import Unrolling
+from crossmodal.methods._unrolled_objective import Trajectories, UnrolledObjective
 from tests.crossmodal.runs import toy_task
 
 

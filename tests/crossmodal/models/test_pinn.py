@@ -15,7 +15,7 @@ from crossmodal.errors import UserError
 from crossmodal.models.pinn import PINN
 from crossmodal.models.residuals import PHYSICS
 from crossmodal.pde import darcy, diffusion_reaction, diffusion_sorption, navier_stokes, shallow_water
-from crossmodal.tasks import SolvedEquation
+from crossmodal.pde.base import SolvedEquation
 
 SCALES = {name: (1.0, 1.0) for physics in PHYSICS.values() for name in physics.fields}
 

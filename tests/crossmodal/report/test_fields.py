@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from crossmodal.pde.base import SolvedEquation
 from crossmodal.report import fields
-from crossmodal.tasks import SolvedEquation
 from tests.crossmodal.runs import toy_task
 
 
