@@ -75,7 +75,7 @@ def fetch(task: str, files: Sequence[Remote], folder: Path) -> None:
     if marker(task, folder).exists():
         raise UserError(f"{folder} holds a miniature of {task}; fetch the real files into another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    by_hand = []
+    by_hand, tried = [], set()
     for file in files:
         if (folder / file.path).exists():
             print(f"{folder / file.path} is there already")
@@ -83,6 +83,9 @@ def fetch(task: str, files: Sequence[Remote], folder: Path) -> None:
         if file.url is None:
             by_hand.append(f"{file.path} has no stable address: {file.advice(folder)}")
             continue
+        if file.url in tried:  # an archive that holds several of them, and did not come
+            continue
+        tried.add(file.url)
         try:
             _fetch(file, folder)
         except _Failed as error:

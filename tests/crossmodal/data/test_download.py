@@ -106,10 +106,12 @@ def test_what_cannot_be_fetched_is_told_after_the_rest_came(tmp_path, server):
         Remote("gone.bin", server.url("gone.bin"), how="fetch it from the authors"),
         Remote("hand.pkl", how="challenge2017.pkl of the folder of the benchmark"),
         Remote("b.bin", server.url("b.bin")),
+        *(Remote(f"inside/{part}", server.url("gone.zip"), unpack="") for part in ("train", "test")),
     ]
     with pytest.raises(UserError) as refused:
         fetch("toy", files, tmp_path)
     said = str(refused.value)
+    assert said.count("gone.zip: ") == 1  # an archive that holds two of them
     assert "404" in said
     assert f"fetch it from the authors; it belongs at {tmp_path / 'gone.bin'}" in said
     assert "hand.pkl has no stable address: challenge2017.pkl of the folder" in said
