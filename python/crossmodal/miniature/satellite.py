@@ -37,4 +37,5 @@ def satellite(folder: Path, rng: np.random.Generator) -> None:
         series += twice[kind] * _season(time, end + 3, end + 3 + length[kind] / 2, second[kind] * high)
         series += NOISE * rng.standard_normal(series.shape)
         series[rng.random(series.shape) < CLOUDED] *= 0.3
+        # A pickled dictionary, as the public files are; it is only written here, and read by readers/pickles.py.
         np.save(folder / f"satellite_{part}.npy", {"data": series, "label": label + 1}, allow_pickle=True)

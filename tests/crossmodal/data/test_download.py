@@ -159,7 +159,7 @@ def test_an_archive_is_fetched_and_unpacked(tmp_path, server, name):
 
 BAD = [
     ([("ok", b"1"), ("../out", b"2")], "leads out"),
-    ([("ok", b"1"), ("/tmp/out", b"2")], "leads out"),
+    ([("ok", b"1"), ("/out", b"2")], "leads out"),
     ([("ok", b"1"), ("a\\..\\..\\out", b"2")], "leads out"),
     ([("ok", b"1"), ("link", "/etc")], "neither a file nor a folder"),
     ([("ok", b"1"), ("zeros", bytes(10**6))], "unpack to more than 20 times"),

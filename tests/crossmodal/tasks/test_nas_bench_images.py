@@ -219,7 +219,7 @@ def refused(task: str, folder: Path, match: str) -> None:
 
 class Malicious:
     def __reduce__(self):
-        return os.system, ("touch /tmp/should-not-be",)
+        return os.system, ("true",)
 
 
 # ----- CIFAR-100 and its projection -----------------------------------------------------------------------------------------
