@@ -137,13 +137,13 @@ class Trainer:
             Interrupted: a signal came; a checkpoint was written.
         """
         torch.manual_seed(seeds.derive(self.seed, "training", self.accelerator.process_index))
-        self._restore()
-        total = self.plan.steps * self.epochs
-        self.progress = Progress(
-            total, self.epochs, self.task.metric, self.state.step, self.accelerator.is_main_process
-        )
-        try:
-            with self._signals():
+        with self._signals():  # first of all: who sees the folder may send one
+            self._restore()
+            total = self.plan.steps * self.epochs
+            self.progress = Progress(
+                total, self.epochs, self.task.metric, self.state.step, self.accelerator.is_main_process
+            )
+            try:
                 for epoch in range(self.state.epoch, self.epochs):
                     if self._patience_ends():
                         break
@@ -155,8 +155,8 @@ class Trainer:
                 _, stop, _ = self._agree(self._zeros())
                 if stop:
                     raise self._interrupted(stop, path)
-        finally:
-            self.progress.close()
+            finally:
+                self.progress.close()
         self.mean = []
         self._load_weights(self.best_weights)
 
