@@ -51,7 +51,10 @@ def predict() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="predict.py", description="Predict with a finished run.")
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument(
-        "input", type=Path, help=".npz, .h5, .npy, .csv or .ts with samples in the units the run was trained on"
+        "input",
+        type=Path,
+        help=".npz, .h5, .npy, .csv or .ts with samples in the units the run was trained on; or a table (.csv, .tsv, .parquet) with the "
+        "columns, a recording or an image, if the run learned from such",
     )
     parser.add_argument(
         "-o",

@@ -97,7 +97,8 @@ def _read(
     """Values by key, and the method, from the command line and the files it names, after those of a run that is gone on with."""
     files, told, asked = _read_arguments(argv)
     former = flatten({key: value for key, value in (stored or {}).items() if key not in ("output_dir", "overwrite")})
-    chosen = {"task": Config.task, "method": Config.method}
+    own = any("data" in values for values in (*files.values(), told))
+    chosen = {"task": "arrays" if own else Config.task, "method": Config.method}
     for values in (former, *files.values(), told):
         chosen |= {name: str(values[name]) for name in chosen if name in values}
     defaults = TASK_CONFIGS / f"{chosen['task']}.yaml"
@@ -127,7 +128,7 @@ def _read(
             if pass_over and owner in methods.METHODS and owner != learner.name:
                 continue
             values[name] = _checked(name, value, known, learner.name, where)
-    values["method"] = learner.name
+    values |= {"task": chosen["task"], "method": learner.name}
     suited = learner.defaults
     if learner.uses_encoder:  # which is looked at when all else is known to be good: it takes seconds
         from crossmodal.models import encoders

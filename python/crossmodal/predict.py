@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from crossmodal.errors import UserError
 from crossmodal.files import replacing
 from crossmodal.models import base
 from crossmodal.scoring import protocols
+from crossmodal.tasks import own
 from crossmodal.training.folder import RunFolder
 
 # What predictions and figures are made with, of all that results.json holds.
@@ -73,6 +75,8 @@ class Predictor(nn.Module):
         self.class_names: tuple[str, ...] = tuple(results["class_names"])
         self.class_values: tuple[int | str, ...] = tuple(results["class_values"])
         self.steps: int = results.get("rollout_steps", 0)
+        self.target_names: tuple[str, ...] = tuple(results.get("target_names", ()))
+        self._reading: dict = results.get("reading", {})
         self.gives_every_frame = model.gives_every_frame
         self._dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(results["precision"])
         self.eval()
@@ -119,6 +123,30 @@ class Predictor(nn.Module):
         outputs = self.outputs(x, batch_size, steps or self.steps)
         require_finite(outputs.numpy(), f"{name}: outputs of the model")
         return self.interpret(outputs)
+
+    def read(self, path: Path | str, key: str | None = None, header: bool | None = None) -> np.ndarray | Sequence[np.ndarray]:
+        """Samples from a file, for `predict`; prints what was taken for them.
+
+        Args:
+            path: a table with the columns of the run's, in any order, a recording or an image, where the run learned from such;
+                else, or too, what `crossmodal.data.readers.read_samples` takes.
+            key, header: see there.
+
+        Raises:
+            UserError: see there; or a column or channel is missing, or holds what training did not meet.
+        """
+        path = Path(path)
+        if path.suffix.lower() in own.suffixes(self._reading):
+            samples, said = own.read_new(path, self._reading)
+            print(said)
+            return samples
+        shape, any_length = self.normalizer.input_shape, self.normalizer.resample
+        samples = read_samples(path, key, shape[-1] if len(shape) == 2 and not any_length else None, header)
+        lengths = sorted({one.shape[-1] for one in samples} - {shape[-1]})
+        if any_length and lengths:
+            shown = f"{lengths[0]} to {lengths[-1]}" if len(lengths) > 1 else str(lengths[0])
+            print(f"{path}: samples of length {shown} are resampled to {shape[-1]}")
+        return samples
 
     def interpret(self, outputs: Tensor) -> Prediction:
         """Outputs of the model as predictions."""
@@ -212,7 +240,10 @@ def write_prediction(
                 arrays |= {"probabilities": probabilities, "class_names": np.array(class_names, dtype=str)}
             np.savez(aside, **arrays)
         else:
-            names = class_names or tuple(map(str, range(0 if probabilities is None else probabilities.shape[1])))
+            flat = predictions.reshape(len(predictions), -1)
+            names = class_names or tuple(map(str, range(flat.shape[1] if probabilities is None else probabilities.shape[1])))
+            if probabilities is None and len(names) != flat.shape[1]:  # a field has its channels' names, not its values'
+                names = tuple(map(str, range(flat.shape[1])))
             _write_csv(aside, predictions, probabilities, names, class_values)
 
 
@@ -223,7 +254,7 @@ def _write_csv(
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         if probabilities is None:
-            writer.writerow([f"value_{i}" for i in range(flat.shape[1])])
+            writer.writerow([f"value_{name}" for name in names])
             writer.writerows(flat.tolist())
             return
         columns = [f"probability_{name}" for name in names]
@@ -245,14 +276,9 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"argument --batch_size: must be at least 1, got {arguments.batch_size}")
     check_output(arguments.output, arguments.input)
     predictor = load(arguments.run, arguments.device)
-    shape, any_length = predictor.normalizer.input_shape, predictor.normalizer.resample
-    length = shape[-1] if len(shape) == 2 and not any_length else None
     header = None if arguments.header is None else arguments.header == "yes"
-    inputs = read_samples(arguments.input, arguments.key, length, header)
-    lengths = sorted({one.shape[-1] for one in inputs} - {shape[-1]})
-    if any_length and lengths:
-        shown = f"{lengths[0]} to {lengths[-1]}" if len(lengths) > 1 else str(lengths[0])
-        print(f"{arguments.input}: samples of length {shown} are resampled to {shape[-1]}")
+    inputs = predictor.read(arguments.input, arguments.key, header)
     prediction = predictor.predict(inputs, arguments.batch_size, str(arguments.input), arguments.steps)
-    write_prediction(arguments.output, prediction, predictor.class_names, predictor.class_values)
+    names = predictor.class_names or predictor.target_names
+    write_prediction(arguments.output, prediction, names, predictor.class_values)
     print(f"{len(prediction.predictions)} predictions in {arguments.output}")

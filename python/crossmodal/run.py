@@ -33,7 +33,7 @@ from crossmodal.training.run import Run
 
 
 def train(config: Config) -> dict[str, Any]:
-    """Does one run and returns what `results.json` holds.
+    """Does one run and returns what `results.json` holds (with `check_only` nothing: the data are looked at, no more).
 
     Raises:
         UserError: settings or data that cannot be used, before anything is written.
@@ -54,6 +54,9 @@ def train(config: Config) -> dict[str, Any]:
         project_dir=str(folder.path / "trackers"),
     )
     check_machine(config, accelerator)
+    if config.check_only:
+        accelerator.print(suited_task(config).description)
+        return {}
     if accelerator.is_main_process:
         folder.check(config)
     with accelerator.main_process_first():  # Caches of data and texts are filled by one process.
@@ -179,6 +182,9 @@ def load_task(config: Config) -> tasks.Task:
         validation_fraction=config.split.validation_fraction,
         split_seed=config.split.seed,
         train_size=config.split.train_size,
+        table=config.table,
+        recordings=config.recordings,
+        images=config.images,
     )
     count, limit = len(task.test), config.split.test_limit
     if limit is None or limit >= count:
@@ -188,15 +194,24 @@ def load_task(config: Config) -> tasks.Task:
     return dataclasses.replace(task, test=task.test.subset(rows), description=said)
 
 
-def build(config: Config) -> tuple[tasks.Task, Model, Objective]:
-    """Task, model and objective of a run, checked against one another; the model has the weights that training starts from."""
-    method = methods.get(config.method)
-    set_seed(seeds.derive(config.seed, "initialisation") % 2**32)
+def suited_task(config: Config) -> tasks.Task:
+    """The same, for the method of the settings.
+
+    Raises:
+        UserError: it cannot do the task.
+    """
     task = load_task(config)
     reason = methods.reason_against(config.method, task)
     if reason:
         raise UserError(f"method: {config.method} cannot do {task.name}: {reason}")
-    task = method.arranged(task, config)
+    return task
+
+
+def build(config: Config) -> tuple[tasks.Task, Model, Objective]:
+    """Task, model and objective of a run, checked against one another; the model has the weights that training starts from."""
+    method = methods.get(config.method)
+    set_seed(seeds.derive(config.seed, "initialisation") % 2**32)
+    task = method.arranged(suited_task(config), config)
     model = method.build(task, config)
     objective = method.objective(task, model, config)
     if config.compile:
@@ -246,6 +261,8 @@ def summarise(run: Run, test: Evaluation) -> dict[str, Any]:
         "input_shape": list(task.input_shape),
         "class_names": list(task.class_names),
         "class_values": list(task.class_values),
+        "target_names": list(task.about.targets),
+        "reading": dict(task.about.reading),
         "precision": config.precision,
         "processes": run.accelerator.num_processes,
         "sharded": sharding.in_force(run.accelerator),

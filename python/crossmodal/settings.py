@@ -94,6 +94,63 @@ class SourceConfig:
 
 
 @dataclass
+class TableConfig:
+    """What the columns are of a table of your own (.csv, .tsv, .parquet), or of the table `index` in a folder of recordings or images.
+
+    Args:
+        target: what is to be predicted, one column or several separated by commas (null: of an index the only column that is
+            left over).
+        group: the patient, subject or site of each row, which no split divides (null: of an index `group`, where there is one).
+        split: the part of each row: train, validation or test (null: of an index `split`, where there is one).
+        ignore: columns, separated by commas, that are not learned from; of recordings channels, too.
+        missing: empty cells of numbers become the median of the training samples; `indicator` adds a column that says
+            where they were.
+    """
+
+    target: str | None = None
+    group: str | None = None
+    split: str | None = None
+    ignore: str | None = None
+    missing: Literal["median", "indicator"] = "median"
+
+
+@dataclass
+class RecordingsConfig:
+    """How samples are made of a folder of recordings (.csv, .npy, .wav, .edf, .hea).
+
+    Args:
+        window: length of a sample, in seconds (`2s`) or values (`400`) (null: a recording is one sample).
+        hop: from the start of one window to that of the next, likewise (null: the window, so that none overlap).
+        rate: values per second of recordings that do not say (null: they have none, and windows are counted in values).
+        resample: values per second that all recordings are brought to (null: they must have one rate).
+        labels: column of the recordings (.csv), or `annotations` (.edf, .hea), with a label for each moment, instead of one
+            for each file.
+        rule: label of a window: that of most of its values, of its last value, or any that occurs in it (several labels, or
+            of zeros and ones whether there is a one) (null: majority, of real numbers last).
+    """
+
+    window: str | None = None
+    hop: str | None = None
+    rate: Positive | None = None
+    resample: Positive | None = None
+    labels: str | None = None
+    rule: Literal["majority", "last", "any"] | None = None
+
+
+@dataclass
+class ImagesConfig:
+    """How samples are made of a folder of images.
+
+    Args:
+        size: common size in pixels, a side or [height,width], to which images are resized (null: they must have one size).
+        colour: channels of a sample (null: grey where all images are).
+    """
+
+    size: Count | tuple[Count, Count] | None = None
+    colour: Literal["grey", "rgb"] | None = None
+
+
+@dataclass
 class OptimizerConfig:
     """The optimizer.
 
@@ -189,7 +246,7 @@ class Config:
         steps: optimizer steps as the length of the run, instead of `epochs`; the last epoch is made whole.
         batch_size: samples per batch, over all processes together: their number does not change the result.
         accumulate: batches per optimizer step.
-        data: for `arrays`: file or folder with the data.
+        data: for `arrays`: file or folder with the data; without `task` it means `arrays`.
         data_dir: where the files of a task lie (null: where the package that brings them put them).
         kind: kind of target (null: inferred, and printed).
         loss: what is minimised; `--list` names them, each with its kinds of target (null: cross_entropy for classification,
@@ -203,6 +260,7 @@ class Config:
         augment: changes of training samples, drawn anew in every epoch: `flip` (images), `shift` and `crop` (what
             is uncovered repeats the edge, or is zero), `noise`, `spec_augment` (spectrograms: bands and frames are blotted out),
             and those that a task brings, separated by commas.
+        check_only: print what was understood of the data, and end: nothing is learned or written.
         output_dir: folder of the run (null: `runs/<task>-<method>-<seed>`).
         overwrite: delete what a former run left in `output_dir`.
         resume: go on from the last checkpoint in `output_dir`, with the same data and settings: those that are not given are
@@ -222,6 +280,9 @@ class Config:
         track: experiment trackers, by the names accelerate knows (tensorboard, wandb, mlflow, ...), separated by
             commas; `metrics.jsonl` is always written.
         split: which samples are learned from.
+        table: columns of your own table or index.
+        recordings: samples out of your own recordings.
+        images: samples out of your own images.
         model: how the encoder is used.
         source: data of the pretraining modality.
         optimizer: the optimizer.
@@ -245,6 +306,7 @@ class Config:
     metric: str | None = None
     protocol: str | None = None
     augment: str | None = None
+    check_only: bool = False
     output_dir: str | None = None
     overwrite: bool = False
     resume: bool = False
@@ -259,6 +321,9 @@ class Config:
     on_nan: Literal["stop", "skip"] = "stop"
     track: str | None = None
     split: SplitConfig = field(default_factory=SplitConfig)
+    table: TableConfig = field(default_factory=TableConfig)
+    recordings: RecordingsConfig = field(default_factory=RecordingsConfig)
+    images: ImagesConfig = field(default_factory=ImagesConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     source: SourceConfig = field(default_factory=SourceConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -317,6 +382,7 @@ def run_dir(
 BOOKKEEPING = (
     "data",
     "data_dir",
+    "check_only",
     "output_dir",
     "overwrite",
     "resume",

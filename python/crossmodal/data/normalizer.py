@@ -32,6 +32,7 @@ class Normalizer:
         y_mean, y_std: float64, broadcastable to one target; None where targets are not scaled.
         resample: series of another length are resampled to ``L`` (else refused).
         fill_missing: NaN is interpolated along a series (else refused).
+        x_fill: float64, broadcastable to ``input_shape``: what stands in for NaN (else it is refused); None where there is none.
         logits: the model's outputs are logits of targets from 0 to 1, which are not scaled.
     """
 
@@ -43,6 +44,7 @@ class Normalizer:
     resample: bool = False
     fill_missing: bool = False
     logits: bool = False
+    x_fill: Tensor | None = None
 
     @classmethod
     def fit(
@@ -56,6 +58,7 @@ class Normalizer:
         resample: bool = False,
         fill_missing: bool = False,
         logits: bool = False,
+        impute: bool = False,
     ) -> Normalizer:
         """Take the statistics of training data.
 
@@ -65,16 +68,22 @@ class Normalizer:
             rows: indices of the samples that count (None: all).
             per_x, per_y: "channel", "position" or "none", of inputs also one of these, or a mean and a deviation, for each
                 channel; see :class:`crossmodal.tasks.RawTask`.
+            impute: NaN in ``x``, which lies in memory, becomes the median of its position.
 
         Entries that are constant in ``x`` or ``y`` become zero: their deviation counts as one.
         """
+        x_fill = None
+        if impute:
+            known = np.ma.masked_invalid(x if rows is None else x[rows])
+            x_fill = torch.from_numpy(np.ma.median(known, axis=0).filled(0).astype(np.float64))
+            x = _filled(x, x_fill)
         x_mean, x_std = _statistics(x, per_x, rows)
         y_mean, y_std = (None, None) if y is None or per_y == "none" else _statistics(y, per_y, rows)
-        return cls(tuple(x.shape[1:]), x_mean, x_std, y_mean, y_std, resample, fill_missing, logits)
+        return cls(tuple(x.shape[1:]), x_mean, x_std, y_mean, y_std, resample, fill_missing, logits, x_fill)
 
     def apply_x(self, x: np.ndarray | Tensor, rows: np.ndarray | None = None) -> Tensor:
         """Scale inputs ``(n, *input_shape)`` of any real dtype, or those that ``rows`` names; the result is float32."""
-        return _scaled(x, rows, self.x_mean, self.x_std)
+        return _scaled(x, rows, self.x_mean, self.x_std, self.x_fill)
 
     def apply_y(self, y: np.ndarray | Tensor, rows: np.ndarray | None = None) -> Tensor:
         """The same for targets ``(n, ...)``, which keep their values where targets are not scaled; of a roll-out, frame after
@@ -138,7 +147,7 @@ class Normalizer:
         if x.ndim != len(self.input_shape) + 1 or not fits or 0 in x.shape[1:]:
             anyhow = " (of any length)" if self.resample else ""
             raise UserError(f"{name}: expected samples of shape {self.input_shape}{anyhow}, got {given}")
-        require_numbers(x, name, missing=self.fill_missing)
+        require_numbers(x, name, missing=self.fill_missing or self.x_fill is not None)
         if not self.fill_missing and x.shape[1:] == self.input_shape:
             return x
         return stack_series(x, self.input_shape[-1], name)
@@ -168,15 +177,26 @@ def _wide(values: Tensor) -> Tensor:
     return values.float() if values.device.type == "mps" else values.double()
 
 
-def _scaled(values: np.ndarray | Tensor, rows: np.ndarray | None, mean: Tensor | None, std: Tensor | None) -> Tensor:
-    """``(values - mean) / std`` of values ``(n, ...)`` in float64, rounded to float32; a piece at a time, for the data may fill
-    half the memory."""
+def _filled(values: np.ndarray, fill: Tensor | None) -> np.ndarray:
+    return values if fill is None else np.where(np.isnan(values), fill.numpy(), values)
+
+
+def _scaled(
+    values: np.ndarray | Tensor,
+    rows: np.ndarray | None,
+    mean: Tensor | None,
+    std: Tensor | None,
+    fill: Tensor | None = None,
+) -> Tensor:
+    """``(values - mean) / std`` of values ``(n, ...)`` in float64, NaN filled, rounded to float32; a piece at a time, for the data
+    may fill half the memory."""
     values = values.numpy() if isinstance(values, Tensor) else values
     out = np.empty((len(values) if rows is None else len(rows), *values.shape[1:]), np.float32)
     done = 0
     unscaled = mean is None or not (mean.any() or (std != 1).any())
     with np.errstate(over="ignore"):  # infinity is refused where the task is checked
         for chunk in chunks(values, rows):
+            chunk = _filled(chunk, fill)
             if not unscaled:
                 chunk = (chunk - mean.numpy()) / std.numpy()
             out[done : done + len(chunk)] = chunk

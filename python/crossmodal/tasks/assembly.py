@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +17,11 @@ from crossmodal.data.augment import augmentations
 from crossmodal.data.dataset import ArrayDataset, Augmentation, Variation, take
 from crossmodal.data.normalizer import Normalizer, Scaling
 from crossmodal.data.numeric import chunks, float_dtype, require_finite
+from crossmodal.data.readers.tables import shown
 from crossmodal.errors import UserError
+from crossmodal.settings import ImagesConfig, RecordingsConfig, TableConfig
 from crossmodal.tasks import base
-from crossmodal.tasks.base import KINDS, REAL_KINDS, Options, RawTask, Task
+from crossmodal.tasks.base import About, KINDS, REAL_KINDS, Options, RawTask, Task
 from crossmodal.tasks.checking import checked
 from crossmodal.tasks.holding_out import hold_out
 from crossmodal.tasks.scoring import Part, examine, loss_and_metrics, scored_as
@@ -44,12 +46,16 @@ def load(
     validation_fraction: float = 0.2,
     split_seed: int = 0,
     train_size: int | None = None,
+    table: TableConfig | None = None,
+    recordings: RecordingsConfig | None = None,
+    images: ImagesConfig | None = None,
 ) -> Task:
     """Load a task, set validation samples aside, and normalise.
 
     Args:
         name: a key of :func:`available`.
-        data: for task "arrays": an .npz or HDF5 file, a folder of .npy or .csv files, or NAME_TRAIN.ts.
+        data: for task "arrays": a table, a folder of recordings or images, an .npz or HDF5 file, a folder of .npy or .csv files,
+            or NAME_TRAIN.ts.
         data_dir: a folder with data files, searched before the places where packages keep theirs.
         kind: for task "arrays": one of :data:`KINDS` instead of the inferred one.
         protocol: how to evaluate, where a task has several ways.
@@ -62,6 +68,7 @@ def load(
         split_seed: seed of that choice and of ``train_size``.
         train_size: keep only so many samples of the training part (validation share included); drawn at random,
             stratified for classification, with at least one sample per class, and for multilabel.
+        table, recordings, images: for task "arrays": how its files are read (None: as by default).
 
     Raises:
         UserError: unknown task, or an option or data that cannot be used, or data that are not where they should be.
@@ -72,6 +79,11 @@ def load(
     if not entry.own_data and (data is not None or kind is not None):
         option = "data" if data is not None else "kind"
         raise UserError(f"{option}: task {name!r} has its own; data= and kind= belong to the task 'arrays'")
+    forms = {"table": table, "recordings": recordings, "images": images}
+    forms = {form: section for form, section in forms.items() if section is not None}
+    for form, section in forms.items():
+        if not entry.own_data and section != type(section)():
+            raise UserError(f"{form}: settings of your own data, which task {name!r} does not read; take --task arrays")
     if kind is not None and kind not in KINDS:
         raise UserError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
     if protocol is not None and protocol not in entry.protocols:
@@ -83,6 +95,7 @@ def load(
         data_dir=None if data_dir is None else Path(data_dir),
         kind=kind,
         protocol=protocol or entry.protocols[0],
+        **forms,
     )
     miniature = base.check_files(name, options.data_dir)
 
@@ -133,6 +146,7 @@ def _assemble(
             resample=raw.resample,
             fill_missing=raw.fill_missing,
             logits=logits,
+            impute=raw.impute,
         )
     except UserError as error:
         raise UserError(f"{origin}: {error}") from None
@@ -150,6 +164,7 @@ def _assemble(
         "protocol": raw.protocol,
         "steps": raw.steps,
         "equation": raw.equation,
+        "about": raw.about,
     }
     scaling, vary = raw.normalize_x, {"train": raw.vary}
     del raw  # so that each array goes once its splits are made: the data may fill half the memory
@@ -237,12 +252,53 @@ def _described(task: Task, origin: str, scaling: Scaling, notes: list[str]) -> T
         )
     )
     fitted = "z-scored" in scaled
+    splits = {"train": task.train, "validation": task.validation, "test": task.test}
+    rows = {
+        "samples": f"{_counts(splits)}, each of shape {task.input_shape}, {scaled}"
+        f"{' with the statistics of the train split' * fitted}.",
+        **_features(task.about, task.input_shape),
+        "target": _target(task, splits),
+    }
+    groups = {part: split.extra("group") for part, split in splits.items()}
+    if groups["train"] is not None:
+        rows["groups"] = _counts({part: values.unique() for part, values in groups.items()})
+    rows |= task.about.rows
     lines = [
         f"{task.name}: {what}, from {origin}.",
-        f"samples: {len(task.train)} train, {len(task.validation)} validation, {len(task.test)} test, "
-        f"each of shape {task.input_shape}, {scaled}{' with the statistics of the train split' * fitted}.",
+        *(f"  {heading:<14}  {line}" for heading, line in rows.items() if line),
         *notes,
         f"loss: {task.loss}; metrics: {', '.join(task.metrics)}."
         + (f" Protocol: {task.protocol}." if task.protocol != "default" else ""),
     ]
     return replace(task, description="\n".join(lines))
+
+
+def _counts(parts: Mapping[str, Sized]) -> str:
+    return ", ".join(f"{len(content)} {part}" for part, content in parts.items())
+
+
+def _features(about: About, shape: tuple[int, ...]) -> dict[str, str]:
+    """Lines about what the values of a sample are."""
+    if not about.features:
+        return {}
+    units = about.units or ("",) * len(about.features)
+    named = [f"{name} [{unit}]" if unit else name for name, unit in zip(about.features, units, strict=True)]
+    rows = {"channels" if len(named) == shape[0] else "features": f"{len(named)}: {shown(named)}"}
+    if about.rate is not None:
+        rows["rate"] = f"{about.rate:g} values per second; a sample is {shape[-1] / about.rate:g} s"
+    return rows
+
+
+def _target(task: Task, splits: Mapping[str, ArrayDataset]) -> str:
+    """What is predicted: names, and how often each class or label occurs, or in which range values lie."""
+    if task.kind == "dense":
+        return ""
+    called = f"{shown(task.about.targets)}: " if task.about.targets and task.kind != "multilabel" else ""
+    if task.kind == "regression":
+        y = task.normalizer.inverse_y(task.train.y)
+        middle, spread = y.mean(0).tolist(), y.std(0, correction=0).tolist()
+        return called + ", ".join(f"{m:.4g} ± {s:.4g}" for m, s in zip(middle[:6], spread[:6], strict=True)) + " (train)"
+    y = torch.cat([split.y for split in splits.values()])
+    counts = torch.bincount(y, minlength=task.num_outputs) if task.kind == "classification" else y.sum(0)
+    names = task.class_names or tuple(map(str, range(task.num_outputs)))
+    return called + shown([f"{name} {int(count)}" for name, count in zip(names, counts, strict=True)])

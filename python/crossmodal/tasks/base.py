@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from crossmodal.errors import UserError
 from crossmodal.naming import unknown
 from crossmodal.pde.base import SolvedEquation
 from crossmodal.scoring.protocols import PROTOCOLS
+from crossmodal.settings import ImagesConfig, RecordingsConfig, TableConfig
 
 KINDS = ("classification", "multilabel", "regression", "dense")
 REAL_KINDS = ("regression", "dense")  # whose targets are real numbers, which are normalised
@@ -28,6 +30,27 @@ DEFAULTS = {
     "dense": ("mse", ("relative_l2", "rmse")),
     "mask": ("bce_with_logits", ("auroc", "iou", "macro_f1")),
 }
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of data beside their numbers.
+
+    Attributes:
+        features: names of the channels, or where samples are rows of a table, of its columns.
+        units: of each of these, "" where unknown.
+        rate: values per second of a series.
+        targets: names of what is predicted.
+        rows: more lines of the table that is printed before training, by their headings.
+        reading: how files of new samples are read, for :mod:`crossmodal.predict`, as JSON takes it.
+    """
+
+    features: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+    rate: float | None = None
+    targets: tuple[str, ...] = ()
+    rows: Mapping[str, str] = field(default_factory=dict)
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,6 +75,7 @@ class Task:
         description: what was read, inferred and done, in words.
         fingerprint: hash of the data as they were read, before any split or normalisation, and of the names and the scaling that
             came with them.
+        about: names, units, and how new data are read.
         miniature: whether the data are a small set made here, on which no result stands for the real task.
     """
 
@@ -73,6 +97,7 @@ class Task:
     steps: int = 0
     miniature: bool = False
     equation: SolvedEquation | None = None
+    about: About = field(default_factory=About)
 
     @property
     def metric(self) -> str:
@@ -117,6 +142,8 @@ class RawTask:
         augmentations: changes of a normalised sample that this task alone has, by name, for ``--augment``.
         resample: series of another length are welcome in new data and are resampled.
         fill_missing: NaN in new data is interpolated.
+        impute: NaN in inputs, here and in new data, becomes the median of the training samples.
+        about: names, units, and how new data are read.
         protocol, steps, equation: see :class:`Task`; with steps, targets of the validation and test part hold so many frames, along
             the channels.
     """
@@ -124,8 +151,8 @@ class RawTask:
     kind: str | None
     x_train: ArrayLike
     y_train: ArrayLike
-    x_test: ArrayLike
-    y_test: ArrayLike
+    x_test: ArrayLike | None = None
+    y_test: ArrayLike | None = None
     x_val: ArrayLike | None = None
     y_val: ArrayLike | None = None
     group_train: np.ndarray | None = None
@@ -147,6 +174,8 @@ class RawTask:
     augmentations: Mapping[str, Augmentation] = field(default_factory=dict)
     resample: bool = False
     fill_missing: bool = False
+    impute: bool = False
+    about: About = field(default_factory=About)
     protocol: str = "default"
     steps: int = 0
     equation: SolvedEquation | None = None
@@ -161,12 +190,16 @@ class Options:
         data_dir: folder of downloaded data sets, searched first.
         kind: one of :data:`KINDS`, or None to infer it.
         protocol: one of ``crossmodal.scoring.protocols.PROTOCOLS``, or None for the task's own.
+        table, recordings, images: how the user's own files are read.
     """
 
     data: Path | None = None
     data_dir: Path | None = None
     kind: str | None = None
     protocol: str | None = None
+    table: TableConfig = field(default_factory=TableConfig)
+    recordings: RecordingsConfig = field(default_factory=RecordingsConfig)
+    images: ImagesConfig = field(default_factory=ImagesConfig)
 
 
 Loader = Callable[[Options], RawTask]

@@ -31,7 +31,7 @@ def checked(raw: RawTask, origin: str) -> RawTask:
         raise UserError(f"{origin}: missing {'x' if part in y else 'y'}_{part}: x_{part} and y_{part} come together")
     for part in sorted(x.keys() ^ group.keys()) if group else ():
         raise UserError(f"{origin}: {'missing ' if part in x else ''}group_{part}: every part has groups, or none has")
-    x = {part: _inputs(values, f"{origin}: x_{part}") for part, values in x.items()}
+    x = {part: _inputs(values, f"{origin}: x_{part}", raw.impute) for part, values in x.items()}
     spatial = x["train"].shape[2:]
     for part in x:
         if y[part].shape[:1] != x[part].shape[:1]:
@@ -67,7 +67,7 @@ def checked(raw: RawTask, origin: str) -> RawTask:
     return replace(raw, **arrays, notes=tuple(notes))
 
 
-def _inputs(values: ArrayLike, name: str) -> ArrayLike:
+def _inputs(values: ArrayLike, name: str, missing: bool) -> ArrayLike:
     """Real, finite inputs ``(n, L)``, ``(n, C, L)`` or ``(n, C, H, W)``, the first with a channel axis."""
     if values.ndim not in (2, 3, 4) or 0 in values.shape:
         raise UserError(
@@ -80,7 +80,7 @@ def _inputs(values: ArrayLike, name: str) -> ArrayLike:
             f"transpose(0, 3, 1, 2) makes {(len(values), channels, high, wide)} of them; if these really are {high} channels "
             f"of {wide} x {channels}, swapaxes(2, 3) makes that plain"
         )
-    require_numbers(values, name)
+    require_numbers(values, name, missing=missing)
     return with_channel(values) if values.ndim == 2 else values
 
 

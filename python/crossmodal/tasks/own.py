@@ -17,21 +17,32 @@ format of the UCR/UEA archive. Nothing is ever unpickled.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from crossmodal.data.arrays import RowFiles
+from crossmodal.data.arrays import RowFiles, in_memory
 from crossmodal.data.dataset import ArrayLike
 from crossmodal.data.normalizer import SCALINGS
 from crossmodal.data.readers import ARCHIVES, read_archive
 from crossmodal.data.readers.csv import read_csv, read_labels
 from crossmodal.data.readers.npy import normalised_bytes, read_npy
+from crossmodal.data.readers.tables import SUFFIXES as TABLES
 from crossmodal.errors import UserError
 from crossmodal.naming import nearest
+from crossmodal.tasks import oddities
 from crossmodal.tasks.base import Options, RawTask, register
+from crossmodal.tasks.tables import load_table, read_rows
 from crossmodal.tasks.ucr import load_ts_pair
 
+NO_SUCH = {
+    "table": "no table (.csv, .tsv, .parquet), nor a folder with a table `index`",
+    "recordings": "no folder of recordings",
+    "images": "no folder of images",
+}
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 OPTIONAL = ("x_val", "y_val", "group_train", "group_test", "group_val", "class_names", "normalize")
 
@@ -42,9 +53,23 @@ OPTIONAL = ("x_val", "y_val", "group_train", "group_test", "group_val", "class_n
     own_data=True,
 )
 def arrays(options: Options) -> RawTask:
-    if options.data.suffix == ".ts":
-        return load_ts_pair(options.data, kind=options.kind)
-    return from_arrays(read_arrays(options.data), options.kind, str(options.data))
+    path = options.data
+    if path.is_file() and path.suffix.lower() in TABLES:
+        _refuse(options, "recordings", "images")
+        return load_table(path, options)
+    _refuse(options, "table", "recordings", "images")
+    if path.suffix == ".ts":
+        return load_ts_pair(path, kind=options.kind)
+    return from_arrays(read_arrays(path), options.kind, str(path))
+
+
+def _refuse(options: Options, *sections: str) -> None:
+    """Raises UserError where settings are given for another form of data than this."""
+    for name in sections:
+        section = getattr(options, name)
+        given = [item.name for item in dataclasses.fields(section) if getattr(section, item.name) != item.default]
+        if given:
+            raise UserError(f"{name}.{given[0]}: {options.data} is {NO_SUCH[name]}")
 
 
 def read_arrays(path: Path) -> dict[str, ArrayLike]:
@@ -114,6 +139,14 @@ def from_arrays(data: dict[str, ArrayLike], kind: str | None = None, origin: str
         notes.append("warning: the first column of x_train counts the samples: if these are row numbers, take it out.")
     if x.ndim == 3:
         notes.append(f"x_train {x.shape} is read as (samples, channels, length); images have shape (n, C, H, W).")
+        if x.shape[1] >= 4 * x.shape[2]:
+            notes.append(
+                f"warning: x_train has {x.shape[1]} channels of {x.shape[2]} values: if these are {x.shape[2]} channels of "
+                f"{x.shape[1]} values, swapaxes(1, 2) puts them right."
+            )
+    y = data["y_train"]
+    if in_memory(x) and in_memory(y) and x.ndim > 1 and 0 not in x.shape and len(x) == len(y):
+        notes += oddities.said(x, y, "x_train[{}]".format, kind=kind)
     return RawTask(
         kind=kind,
         **data,
@@ -122,3 +155,24 @@ def from_arrays(data: dict[str, ArrayLike], kind: str | None = None, origin: str
         notes=tuple(notes),
         normalize_x=str(normalize.item()),
     )
+
+
+def suffixes(reading: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of the files that `read_new` reads for a run whose own were read so."""
+    return {"table": TABLES}.get(reading.get("form"), ())
+
+
+def read_new(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, str]:
+    """New samples (n, ...) from a file like those that a run learned from, and a sentence that says what was taken.
+
+    Args:
+        path: the file.
+        reading: of the run's data, `About.reading`.
+
+    Raises:
+        UserError: a column or channel is missing, or holds what training did not meet; or the run's record of them is damaged.
+    """
+    try:
+        return {"table": read_rows}[reading["form"]](path, reading)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"results.json: reading: damaged ({type(error).__name__}: {error})") from None
