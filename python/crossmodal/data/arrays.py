@@ -148,6 +148,7 @@ class Chosen:
 
     def __init__(self, values: ArrayLike, rows: np.ndarray) -> None:
         self.values, self.rows = values, rows
+        self.checked = getattr(values, "checked", False)
         self.shape, self.dtype, self.ndim = (len(rows), *values.shape[1:]), values.dtype, values.ndim
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from crossmodal.data.arrays import Chosen
 from crossmodal.data.dataset import ArrayLike
 from crossmodal.data.readers.tables import Table, shown
 from crossmodal.data.tables import PARTS
@@ -84,7 +85,7 @@ def divide(samples: dict[str, ArrayLike | None], part: np.ndarray | None) -> dic
         return {f"{name}_train": values for name, values in present.items()}
     rows = {one: np.flatnonzero(part == one) for one in ("train", "val", "test")}
     return {
-        f"{name}_{one}": values[these] if isinstance(values, np.ndarray) else values.chosen(these)
+        f"{name}_{one}": values[these] if isinstance(values, np.ndarray) else Chosen(values, these)
         for one, these in rows.items()
         if len(these)
         for name, values in present.items()

@@ -19,6 +19,8 @@ def said(
     features: Sequence[str] = (),
     targets: Sequence[str] = (),
     kind: str | None = None,
+    *,
+    constant: bool = True,
 ) -> list[str]:
     """Warnings about samples and targets.
 
@@ -29,8 +31,9 @@ def said(
         features: names of the columns or channels (else they are numbered).
         targets: names of what is predicted.
         kind: of target, where it is known.
+        constant: whether to look for columns and channels that are.
     """
-    return [*_constant(x, features), *_doubled(x, y, place), *_targets(y, place, targets, kind)]
+    return [*(_constant(x, features) if constant else ()), *_doubled(x, y, place), *_targets(y, place, targets, kind)]
 
 
 def _constant(x: np.ndarray, features: Sequence[str]) -> list[str]:

@@ -31,10 +31,13 @@ from crossmodal.data.readers import ARCHIVES, read_archive
 from crossmodal.data.readers.csv import read_csv, read_labels
 from crossmodal.data.readers.npy import normalised_bytes, read_npy
 from crossmodal.data.readers.tables import SUFFIXES as TABLES
+from crossmodal.data.readers.recordings import SUFFIXES as RECORDINGS
 from crossmodal.errors import UserError
 from crossmodal.naming import nearest
 from crossmodal.tasks import oddities
 from crossmodal.tasks.base import Options, RawTask, register
+from crossmodal.tasks.folders import first_file, index_of
+from crossmodal.tasks.recordings import load_recordings, read_recording
 from crossmodal.tasks.tables import load_table, read_rows
 from crossmodal.tasks.ucr import load_ts_pair
 
@@ -43,6 +46,7 @@ NO_SUCH = {
     "recordings": "no folder of recordings",
     "images": "no folder of images",
 }
+FORMS = {"recordings": RECORDINGS}
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 OPTIONAL = ("x_val", "y_val", "group_train", "group_test", "group_val", "class_names", "normalize")
 
@@ -57,10 +61,25 @@ def arrays(options: Options) -> RawTask:
     if path.is_file() and path.suffix.lower() in TABLES:
         _refuse(options, "recordings", "images")
         return load_table(path, options)
+    form = _folder_form(path) if path.is_dir() else None
+    if form == "recordings":
+        _refuse(options, "images")
+        return load_recordings(options)
     _refuse(options, "table", "recordings", "images")
     if path.suffix == ".ts":
         return load_ts_pair(path, kind=options.kind)
     return from_arrays(read_arrays(path), options.kind, str(path))
+
+
+def _folder_form(folder: Path) -> str | None:
+    """What a folder holds: recordings or images that a table lists or that lie in folders of classes; None: arrays."""
+    named = {entry.stem for entry in folder.iterdir()}
+    if named & {*REQUIRED, "x", "y"} and index_of(folder) is None:
+        return None
+    first = first_file(folder)
+    if first is None:
+        return None
+    return next((form for form, known in FORMS.items() if first.suffix.lower() in known), None)
 
 
 def _refuse(options: Options, *sections: str) -> None:
@@ -145,7 +164,7 @@ def from_arrays(data: dict[str, ArrayLike], kind: str | None = None, origin: str
                 f"{x.shape[1]} values, swapaxes(1, 2) puts them right."
             )
     y = data["y_train"]
-    if in_memory(x) and in_memory(y) and x.ndim > 1 and 0 not in x.shape and len(x) == len(y):
+    if in_memory(x) and in_memory(y) and x.ndim > 1 and 0 not in x.shape and y.shape[:1] == x.shape[:1]:
         notes += oddities.said(x, y, "x_train[{}]".format, kind=kind)
     return RawTask(
         kind=kind,
@@ -159,7 +178,7 @@ def from_arrays(data: dict[str, ArrayLike], kind: str | None = None, origin: str
 
 def suffixes(reading: Mapping[str, Any]) -> tuple[str, ...]:
     """Of the files that `read_new` reads for a run whose own were read so."""
-    return {"table": TABLES}.get(reading.get("form"), ())
+    return ({"table": TABLES} | FORMS).get(reading.get("form"), ())
 
 
 def read_new(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, str]:
@@ -173,6 +192,6 @@ def read_new(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, str]:
         UserError: a column or channel is missing, or holds what training did not meet; or the run's record of them is damaged.
     """
     try:
-        return {"table": read_rows}[reading["form"]](path, reading)
+        return {"table": read_rows, "recordings": read_recording}[reading["form"]](path, reading)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"results.json: reading: damaged ({type(error).__name__}: {error})") from None

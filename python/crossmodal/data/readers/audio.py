@@ -22,10 +22,24 @@ def read_wav(path: Path, rate: int) -> np.ndarray:
     Raises:
         UserError: no WAV file, a damaged one, or one of another rate (per second) or with more channels.
     """
+    found, samples = open_wav(path)
+    if samples.shape[1] != 1 or found != rate:
+        raise UserError(
+            f"{path}: expected samples at {rate} Hz in one channel, got {len(samples)} at {found} Hz in {samples.shape[1]}"
+        )
+    return scaled(samples[:, 0], path)
+
+
+def open_wav(path: Path) -> tuple[int, np.ndarray]:
+    """Rate (per second) and samples (n, channels) of a WAV file, at least one, as they are stored.
+
+    Raises:
+        UserError: no WAV file, or a damaged or empty one.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # scipy only warns of a truncated file
-            found, samples = wavfile.read(path)
+            rate, samples = wavfile.read(path)
     except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None
     except OSError as error:
@@ -34,11 +48,17 @@ def read_wav(path: Path, rate: int) -> np.ndarray:
         raise UserError(f"{path}: cannot be read: {error}") from None
     except Exception as error:  # a damaged file raises whatever its bytes happen to say
         raise UserError(f"{path}: not a WAV file, or a damaged one: {error or type(error).__name__}") from None
-    if samples.ndim != 1 or found != rate or not len(samples):
-        channels = 1 if samples.ndim == 1 else samples.shape[1]
-        raise UserError(
-            f"{path}: expected samples at {rate} Hz in one channel, got {len(samples)} at {found} Hz in {channels}"
-        )
+    if not samples.size or rate < 1:
+        raise UserError(f"{path}: holds no sound: {samples.size} samples at {rate} Hz")
+    return rate, samples.reshape(len(samples), -1)
+
+
+def scaled(samples: np.ndarray, path: Path) -> np.ndarray:
+    """Samples as they are stored in a WAV file, from -1 to 1, float32.
+
+    Raises:
+        UserError: they are not finite.
+    """
     if samples.dtype.kind == "f":
         if not np.isfinite(samples).all():
             raise UserError(f"{path}: holds {samples[~np.isfinite(samples)][0]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,6 +73,9 @@ class Table:
         return column
 
     def _parsed(self, name: str, cells: list[str]) -> np.ndarray | None:
+        if not any("_" in cell or (len(cell) > 15 and cell.isdecimal()) for cell in cells):  # which `parse_number` refuses
+            with contextlib.suppress(ValueError):
+                return np.array(list(map(float, cells)))
         values, wrong = np.full(len(cells), np.nan), []
         for row, cell in enumerate(cells):
             if cell.lower() in MISSING:

@@ -1,0 +1,179 @@
+"""A user's folder of files that are samples, or hold some: listed by a table `index`, or in a folder for each class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from crossmodal.data.readers.tables import SUFFIXES as TABLES
+from crossmodal.data.readers.tables import Table, read_table, shown
+from crossmodal.data.tables import PARTS
+from crossmodal.errors import UserError
+from crossmodal.tasks import columns
+from crossmodal.tasks.base import Options
+from crossmodal.tasks.columns import Roles
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The entries of a folder.
+
+    Attributes:
+        folder: where they lie.
+        paths: the file of each entry.
+        places: words that find it.
+        y: the target of each, see `columns.targets`; None where an index names none.
+        kind: of target, where that is plain.
+        targets: names of what is predicted.
+        group, part: of each, str (n,); None where there are none.
+        index: the table that lists them; None where folders do.
+        ignored: names that are not learned from.
+    """
+
+    folder: Path
+    paths: list[Path]
+    places: list[str]
+    y: np.ndarray | None
+    kind: str | None
+    targets: tuple[str, ...]
+    group: np.ndarray | None
+    part: np.ndarray | None
+    index: Table | None
+    ignored: tuple[str, ...]
+
+    def name(self, entry: int) -> str:
+        """The file of an entry, from the folder on."""
+        return self.paths[entry].relative_to(self.folder).as_posix()
+
+
+def index_of(folder: Path) -> Path | None:
+    """The table that lists the files of a folder."""
+    found = [folder / f"index{suffix}" for suffix in TABLES if (folder / f"index{suffix}").is_file()]
+    if len(found) > 1:
+        raise UserError(f"{folder}: {found[0].name} and {found[1].name}: which one lists the files? Take the other away")
+    return found[0] if found else None
+
+
+def first_file(folder: Path) -> Path | None:
+    """A file of the folder by which its form is known; None where it is neither listed nor in folders."""
+    index = index_of(folder)
+    if index is not None:
+        return _listed(read_table(index), folder)[0]
+    entries = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    for entry in entries:
+        for place, inner, files in os.walk(entry):
+            inner[:] = sorted(name for name in inner if not name.startswith("."))
+            shown_files = sorted(name for name in files if not name.startswith("."))
+            headers = [name for name in shown_files if name.lower().endswith(".hea")]
+            if shown_files:
+                return Path(place, (headers or shown_files)[0])
+    return None
+
+
+def list_folder(options: Options, suffixes: Sequence[str], reserved: Sequence[str], needs_target: bool = True) -> Listing:
+    """The entries of a folder of recordings or images.
+
+    Args:
+        options: `data` is the folder.
+        suffixes: of files that are taken.
+        reserved: columns of an index that say how files are read, and are no targets.
+        needs_target: False where targets may be elsewhere.
+
+    Raises:
+        UserError: a file is not there, is none of these, or lies outside of the folder; a target is missing, or there is no
+            telling which column it is. Names the line.
+    """
+    folder = options.data
+    index = index_of(folder)
+    found = _by_folders(options, suffixes) if index is None else _by_index(options, read_table(index), reserved, needs_target)
+    for path, place in zip(found.paths, found.places, strict=True):
+        if path.suffix.lower() not in suffixes:
+            raise UserError(f"{place}: {path.name}: expected one of {', '.join(suffixes)}, as the others are")
+    return found
+
+
+def _listed(index: Table, folder: Path) -> list[Path]:
+    """The files that an index names."""
+    index.require(["file"], f"{index.path}")
+    paths = []
+    for name, place in zip(index.full_text("file", "a file"), index.places, strict=True):
+        inside = os.path.normpath(name.replace("\\", "/"))
+        if os.path.isabs(inside) or inside.split("/")[0] == "..":
+            raise UserError(f"{index.path}, {place}: the file {name!r} lies outside of {folder}; name files from that folder on")
+        if not (folder / inside).is_file():
+            raise UserError(f"{index.path}, {place}: no such file: {folder / inside}")
+        paths.append(folder / inside)
+    return paths
+
+
+def _by_index(options: Options, index: Table, reserved: Sequence[str], needs_target: bool) -> Listing:
+    roles = Roles.of(options.table, index)
+    group = roles.group or ("group" if "group" in index.names and "group" not in roles.used else None)
+    split = roles.split or ("split" if "split" in index.names and "split" not in roles.used else None)
+    names = roles.targets
+    if not names:
+        left = [n for n in index.names if n not in ("file", *reserved, group, split, *roles.ignored)]
+        if len(left) > 1 or (needs_target and not left):
+            raise UserError(
+                f"table.target: which column of {index.path} is to be predicted? Name it with --table.target (columns: "
+                f"{shown(index.names)})"
+            )
+        names = left
+    y, kind = columns.targets(index, names, options.kind) if names else (None, options.kind)
+    return Listing(
+        options.data,
+        _listed(index, options.data),
+        [f"{index.path}, {place}" for place in index.places],
+        y,
+        kind,
+        tuple(names),
+        None if group is None else np.array(index.full_text(group, "the group")),
+        None if split is None else columns.parts(index, split),
+        index,
+        tuple(name for name in roles.ignored),
+    )
+
+
+def _by_folders(options: Options, suffixes: Sequence[str]) -> Listing:
+    folder = options.data
+    for key in ("target", "group", "split"):
+        if getattr(options.table, key) is not None:
+            raise UserError(f"table.{key}: {folder} has no table `index` ({', '.join('index' + s for s in TABLES)}) with columns")
+    paths = []
+    for place, inner, files in os.walk(folder):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        visible = sorted(name for name in files if not name.startswith("."))
+        if any(name.lower().endswith(".hea") for name in visible):  # whose values and annotations lie beside it
+            visible = [name for name in visible if name.lower().endswith(".hea")]
+        paths += [Path(place, name) for name in visible]
+    levels = [path.relative_to(folder).parts[:-1] for path in paths]
+    is_split = bool(levels) and all(level and level[0].lower() in PARTS for level in levels)
+    part = np.array([PARTS[level[0].lower()] for level in levels]) if is_split else None
+    levels = [level[1:] for level in levels] if is_split else levels
+    for path, level in zip(paths, levels, strict=True):
+        if not 1 <= len(level) <= 2:
+            above = f"{folder}/PART" if is_split else f"{folder}"
+            raise UserError(f"{path}: expected files in {above}/CLASS, or {above}/CLASS/GROUP; move it, or list files in index.csv")
+        if path.suffix.lower() not in suffixes:
+            raise UserError(f"{path}: expected one of {', '.join(suffixes)}; move it away, or list files in index.csv")
+    if part is not None and set(part) >= {"val"} and "test" not in part or part is not None and "train" not in part:
+        raise UserError(f"{folder}: has the parts {shown(sorted(set(part)))}, expected train and test at least")
+    deep = {len(level) for level in levels}
+    if len(deep) == 2:
+        raise UserError(f"{folder}: some classes have folders of groups within, others have not")
+    return Listing(
+        folder,
+        paths,
+        [str(path) for path in paths],
+        np.array([level[0] for level in levels]),
+        options.kind,
+        ("folder",),
+        np.array([level[1] for level in levels]) if deep == {2} else None,
+        part,
+        None,
+        tuple(columns.listed(options.table.ignore)),
+    )
