@@ -124,7 +124,9 @@ class Predictor(nn.Module):
         require_finite(outputs.numpy(), f"{name}: outputs of the model")
         return self.interpret(outputs)
 
-    def read(self, path: Path | str, key: str | None = None, header: bool | None = None) -> np.ndarray | Sequence[np.ndarray]:
+    def read(
+        self, path: Path | str, key: str | None = None, header: bool | None = None
+    ) -> np.ndarray | Sequence[np.ndarray]:
         """Samples from a file, for `predict`; prints what was taken for them.
 
         Args:
@@ -241,8 +243,12 @@ def write_prediction(
             np.savez(aside, **arrays)
         else:
             flat = predictions.reshape(len(predictions), -1)
-            names = class_names or tuple(map(str, range(flat.shape[1] if probabilities is None else probabilities.shape[1])))
-            if probabilities is None and len(names) != flat.shape[1]:  # a field has its channels' names, not its values'
+            names = class_names or tuple(
+                map(str, range(flat.shape[1] if probabilities is None else probabilities.shape[1]))
+            )
+            if (
+                probabilities is None and len(names) != flat.shape[1]
+            ):  # a field has its channels' names, not its values'
                 names = tuple(map(str, range(flat.shape[1])))
             _write_csv(aside, predictions, probabilities, names, class_values)
 

@@ -35,7 +35,9 @@ def at_rate(values: np.ndarray, grow: Fraction) -> np.ndarray:
     """
     if grow == 1:
         return values
-    return resample_poly(values.astype(float_dtype(values.dtype)), grow.numerator, grow.denominator, axis=1, padtype="line")
+    return resample_poly(
+        values.astype(float_dtype(values.dtype)), grow.numerator, grow.denominator, axis=1, padtype="line"
+    )
 
 
 def loaded(recording: Recording, grow: Fraction) -> np.ndarray:

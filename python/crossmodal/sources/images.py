@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from crossmodal.data.readers.images import FORMATS, read_image
 from crossmodal.data.readers.pickles import read_pickle, text_keys
 from crossmodal.errors import UserError
 from crossmodal.sources.labelled import Labelled
-
-# Raster formats alone: the others Pillow knows start programs (EPS) or have parsers that few people look at.
-FORMATS = {
-    ".bmp": "BMP",
-    ".gif": "GIF",
-    ".jpeg": "JPEG",
-    ".jpg": "JPEG",
-    ".png": "PNG",
-    ".ppm": "PPM",
-    ".pgm": "PPM",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".webp": "WEBP",
-}
-OPAQUE_MODES = ("1", "L", "P", "RGB", "YCbCr")  # which RGB holds
 
 
 @dataclass(frozen=True)
@@ -109,57 +93,6 @@ def list_images(path: Path) -> LabelledImages:
         items += found
         labels += [folder.name] * len(found)
     return LabelledImages(tuple(items), tuple(labels), tuple(folder.name for folder in folders), str(path))
-
-
-def read_image(path: Path) -> np.ndarray:
-    """Decode an image file to RGB, ``(H, W, 3)`` uint8, turned as its EXIF data say; 16 bits are scaled to 8.
-
-    Colour profiles are not applied. Of a photo that brings further pictures along (MPO: previews, depth) it is the photo.
-
-    Raises:
-        UserError: the file is damaged, of another format, or claims more pixels than Pillow deems safe; or it holds what
-            Pillow would clip, drop or guess on the way to RGB: floats, 32 bits, CMYK or LAB, transparency, many frames.
-    """
-    try:
-        with warnings.catch_warnings():
-            # Pillow only warns up to twice its limit.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=sorted(set(FORMATS.values()))) as image:
-                frames = getattr(image, "n_frames", 1)
-                if frames > 1 and image.format != "MPO":
-                    raise UserError(f"it has {frames} frames; save those that are meant as files of their own")
-                return np.asarray(ImageOps.exif_transpose(_eight_bits(image)).convert("RGB"))
-    except UnidentifiedImageError:
-        raise UserError(f"{path}: not an image, or damaged") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"{path}: refused: {error}") from None
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
-        raise UserError(f"{path}: cannot be read as RGB: {error}") from None
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """The image in a mode that becomes RGB without a loss.
-
-    Raises:
-        UserError: there is none; says why, and the remedy.
-    """
-    # Grey in 16 bits; the "I" of a PGM is that too, scaled from its own range.
-    is_grey16 = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG"))
-    if is_grey16 and image.format == "TIFF":
-        bits, photometric = image.tag_v2.get(258), image.tag_v2.get(262)
-        if bits != (16,) or photometric == 0:
-            raise UserError(
-                f"grey TIFF of {bits} bits, photometric {photometric}; save it in 8 or 16 bits, 0 for black"
-            )
-    if not is_grey16 and image.mode not in OPAQUE_MODES and not image.has_transparency_data:
-        raise UserError(f"its pixels (mode {image.mode}) are not grey or RGB in 8 or 16 bits; save it as such")
-    if image.has_transparency_data and (is_grey16 or image.convert("RGBA").getchannel("A").getextrema()[0] < 255):
-        raise UserError("parts of it are transparent; save it without transparency, on the background that is meant")
-    if not is_grey16:
-        return image
-    grey = Image.fromarray((np.asarray(image, dtype=np.uint16) // 257).astype(np.uint8))
-    grey.info = image.info
-    return grey
 
 
 def to_inputs(

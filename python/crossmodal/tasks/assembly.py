@@ -297,7 +297,9 @@ def _target(task: Task, splits: Mapping[str, ArrayDataset]) -> str:
     if task.kind == "regression":
         y = task.normalizer.inverse_y(task.train.y)
         middle, spread = y.mean(0).tolist(), y.std(0, correction=0).tolist()
-        return called + ", ".join(f"{m:.4g} ± {s:.4g}" for m, s in zip(middle[:6], spread[:6], strict=True)) + " (train)"
+        return (
+            called + ", ".join(f"{m:.4g} ± {s:.4g}" for m, s in zip(middle[:6], spread[:6], strict=True)) + " (train)"
+        )
     y = torch.cat([split.y for split in splits.values()])
     counts = torch.bincount(y, minlength=task.num_outputs) if task.kind == "classification" else y.sum(0)
     names = task.class_names or tuple(map(str, range(task.num_outputs)))

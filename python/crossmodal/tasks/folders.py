@@ -54,7 +54,9 @@ def index_of(folder: Path) -> Path | None:
     """The table that lists the files of a folder."""
     found = [folder / f"index{suffix}" for suffix in TABLES if (folder / f"index{suffix}").is_file()]
     if len(found) > 1:
-        raise UserError(f"{folder}: {found[0].name} and {found[1].name}: which one lists the files? Take the other away")
+        raise UserError(
+            f"{folder}: {found[0].name} and {found[1].name}: which one lists the files? Take the other away"
+        )
     return found[0] if found else None
 
 
@@ -62,7 +64,7 @@ def first_file(folder: Path) -> Path | None:
     """A file of the folder by which its form is known; None where it is neither listed nor in folders."""
     index = index_of(folder)
     if index is not None:
-        return _listed(read_table(index), folder)[0]
+        return named_files(read_table(index), "file", folder)[0]
     entries = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     for entry in entries:
         for place, inner, files in os.walk(entry):
@@ -74,7 +76,9 @@ def first_file(folder: Path) -> Path | None:
     return None
 
 
-def list_folder(options: Options, suffixes: Sequence[str], reserved: Sequence[str], needs_target: bool = True) -> Listing:
+def list_folder(
+    options: Options, suffixes: Sequence[str], reserved: Sequence[str], needs_target: bool = True
+) -> Listing:
     """The entries of a folder of recordings or images.
 
     Args:
@@ -89,21 +93,31 @@ def list_folder(options: Options, suffixes: Sequence[str], reserved: Sequence[st
     """
     folder = options.data
     index = index_of(folder)
-    found = _by_folders(options, suffixes) if index is None else _by_index(options, read_table(index), reserved, needs_target)
+    found = (
+        _by_folders(options, suffixes)
+        if index is None
+        else _by_index(options, read_table(index), reserved, needs_target)
+    )
     for path, place in zip(found.paths, found.places, strict=True):
         if path.suffix.lower() not in suffixes:
             raise UserError(f"{place}: {path.name}: expected one of {', '.join(suffixes)}, as the others are")
     return found
 
 
-def _listed(index: Table, folder: Path) -> list[Path]:
-    """The files that an index names."""
-    index.require(["file"], f"{index.path}")
+def named_files(index: Table, column: str, folder: Path) -> list[Path]:
+    """The files that a column of an index names, from the folder on.
+
+    Raises:
+        UserError: no such column or file, or one outside of the folder; names the line.
+    """
+    index.require([column], f"{index.path}")
     paths = []
-    for name, place in zip(index.full_text("file", "a file"), index.places, strict=True):
+    for name, place in zip(index.full_text(column, "a file"), index.places, strict=True):
         inside = os.path.normpath(name.replace("\\", "/"))
         if os.path.isabs(inside) or inside.split("/")[0] == "..":
-            raise UserError(f"{index.path}, {place}: the file {name!r} lies outside of {folder}; name files from that folder on")
+            raise UserError(
+                f"{index.path}, {place}: the file {name!r} lies outside of {folder}; name files from that folder on"
+            )
         if not (folder / inside).is_file():
             raise UserError(f"{index.path}, {place}: no such file: {folder / inside}")
         paths.append(folder / inside)
@@ -126,7 +140,7 @@ def _by_index(options: Options, index: Table, reserved: Sequence[str], needs_tar
     y, kind = columns.targets(index, names, options.kind) if names else (None, options.kind)
     return Listing(
         options.data,
-        _listed(index, options.data),
+        named_files(index, "file", options.data),
         [f"{index.path}, {place}" for place in index.places],
         y,
         kind,
@@ -142,7 +156,9 @@ def _by_folders(options: Options, suffixes: Sequence[str]) -> Listing:
     folder = options.data
     for key in ("target", "group", "split"):
         if getattr(options.table, key) is not None:
-            raise UserError(f"table.{key}: {folder} has no table `index` ({', '.join('index' + s for s in TABLES)}) with columns")
+            raise UserError(
+                f"table.{key}: {folder} has no table `index` ({', '.join('index' + s for s in TABLES)}) with columns"
+            )
     paths = []
     for place, inner, files in os.walk(folder):
         inner[:] = sorted(name for name in inner if not name.startswith("."))
@@ -157,7 +173,9 @@ def _by_folders(options: Options, suffixes: Sequence[str]) -> Listing:
     for path, level in zip(paths, levels, strict=True):
         if not 1 <= len(level) <= 2:
             above = f"{folder}/PART" if is_split else f"{folder}"
-            raise UserError(f"{path}: expected files in {above}/CLASS, or {above}/CLASS/GROUP; move it, or list files in index.csv")
+            raise UserError(
+                f"{path}: expected files in {above}/CLASS, or {above}/CLASS/GROUP; move it, or list files in index.csv"
+            )
         if path.suffix.lower() not in suffixes:
             raise UserError(f"{path}: expected one of {', '.join(suffixes)}; move it away, or list files in index.csv")
     if part is not None and set(part) >= {"val"} and "test" not in part or part is not None and "train" not in part:

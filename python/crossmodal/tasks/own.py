@@ -37,6 +37,8 @@ from crossmodal.naming import nearest
 from crossmodal.tasks import oddities
 from crossmodal.tasks.base import Options, RawTask, register
 from crossmodal.tasks.folders import first_file, index_of
+from crossmodal.tasks.pictures import SUFFIXES as IMAGES
+from crossmodal.tasks.pictures import load_images, read_pictures
 from crossmodal.tasks.recordings import load_recordings, read_recording
 from crossmodal.tasks.tables import load_table, read_rows
 from crossmodal.tasks.ucr import load_ts_pair
@@ -46,7 +48,7 @@ NO_SUCH = {
     "recordings": "no folder of recordings",
     "images": "no folder of images",
 }
-FORMS = {"recordings": RECORDINGS}
+FORMS = {"recordings": RECORDINGS, "images": IMAGES}
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 OPTIONAL = ("x_val", "y_val", "group_train", "group_test", "group_val", "class_names", "normalize")
 
@@ -65,6 +67,9 @@ def arrays(options: Options) -> RawTask:
     if form == "recordings":
         _refuse(options, "images")
         return load_recordings(options)
+    if form == "images":
+        _refuse(options, "recordings")
+        return load_images(options)
     _refuse(options, "table", "recordings", "images")
     if path.suffix == ".ts":
         return load_ts_pair(path, kind=options.kind)
@@ -102,7 +107,10 @@ def read_arrays(path: Path) -> dict[str, ArrayLike]:
         return _read_folder(path)
     if path.suffix not in ARCHIVES or not path.exists():
         what = "got" if path.exists() else "no such file or folder:"
-        raise UserError(f"data: expected an .npz or .h5 file, a folder of .npy files or NAME_TRAIN.ts, {what} {path}")
+        raise UserError(
+            f"data: expected a table ({', '.join(TABLES)}), a folder of recordings or images, an .npz or .h5 file, a folder of .npy "
+            f"files or NAME_TRAIN.ts, {what} {path}"
+        )
     return read_archive(path, lambda names: _wanted(names, path))
 
 
@@ -129,7 +137,11 @@ def _wanted(present: list[str], path: Path) -> list[str]:
     """The keys to read; an error where a required one is missing, or one is there that nobody would read."""
     missing = [key for key in REQUIRED if key not in present]
     if missing:
-        raise UserError(f"{path}: missing {', '.join(missing)}; found: {', '.join(present) or 'nothing'}")
+        raise UserError(
+            f"{path}: missing {', '.join(missing)}; found: {', '.join(present)}"
+            if present
+            else f"{path}: no arrays ({', '.join(REQUIRED)}), nor recordings or images in a folder for each class or listed in index.csv"
+        )
     valid = (*REQUIRED, *OPTIONAL)
     unknown = [key for key in present if key not in valid]
     if unknown:
@@ -192,6 +204,8 @@ def read_new(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, str]:
         UserError: a column or channel is missing, or holds what training did not meet; or the run's record of them is damaged.
     """
     try:
-        return {"table": read_rows, "recordings": read_recording}[reading["form"]](path, reading)
+        return {"table": read_rows, "recordings": read_recording, "images": read_pictures}[reading["form"]](
+            path, reading
+        )
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"results.json: reading: damaged ({type(error).__name__}: {error})") from None

@@ -79,7 +79,9 @@ def load_recordings(options: Options) -> RawTask:
     rows = {
         "recordings": f"{len(paths)} files, {_range([one.length for one in found], rates)}",
         "window": f"{_measure(window, rate)}, one every {_measure(hop, rate)}" if several or told.window else "",
-        "resampled": f"{', '.join(f'{n} files of {r} Hz' for r, n in resampled.items())} to {rate:g} Hz" if resampled else "",
+        "resampled": f"{', '.join(f'{n} files of {r} Hz' for r, n in resampled.items())} to {rate:g} Hz"
+        if resampled
+        else "",
         "labels": f"{told.labels}: {_rule(options, y)} of a window" if told.labels else "",
         "ignored": shown(listing.ignored),
     }
@@ -116,7 +118,9 @@ def _given(listing: Listing, path: Path) -> float | None:
     values = listing.index.numbers("rate")
     value = float("nan") if values is None else float(values[row])
     if not np.isnan(value) and value <= 0 or values is None and listing.index.text("rate")[row]:
-        raise UserError(f"{listing.places[row]}: rate: expected values per second, got {listing.index.text('rate')[row]!r}")
+        raise UserError(
+            f"{listing.places[row]}: rate: expected values per second, got {listing.index.text('rate')[row]!r}"
+        )
     return None if np.isnan(value) else value
 
 
@@ -129,7 +133,9 @@ def _common(found: Sequence[Recording], rates: Sequence[float | None], resample:
     known = sorted({rate for rate in rates if rate is not None})
     if (resample or known) and None in rates:
         path = found[rates.index(None)].path
-        raise UserError(f"{path}: does not say how many values a second has; --recordings.rate, or a column `rate` of an index, does")
+        raise UserError(
+            f"{path}: does not say how many values a second has; --recordings.rate, or a column `rate` of an index, does"
+        )
     if resample is None and len(known) > 1:
         examples = ", ".join(f"{found[rates.index(rate)].path.name} {rate:g} Hz" for rate in known[:6])
         raise UserError(
@@ -161,15 +167,23 @@ def _span(
             if values is None:
                 raise UserError(f"{where}: expected a number, got {cell!r}")
             if scale is None:
-                raise UserError(f"{where}: in seconds, but {found[number].path.name} has no rate; --recordings.rate says it")
+                raise UserError(
+                    f"{where}: in seconds, but {found[number].path.name} has no rate; --recordings.rate says it"
+                )
             if column == name and values[entry] != round(values[entry]):
-                raise UserError(f"{where}: expected a whole number of values, got {cell}; seconds go into the column {name}_s")
+                raise UserError(
+                    f"{where}: expected a whole number of values, got {cell}; seconds go into the column {name}_s"
+                )
             end = round(values[entry] * scale)
         if not 0 <= end <= length:
-            raise UserError(f"{listing.places[entry]}: {name}: {end} lies outside of {found[number].path.name}, of {length} values")
+            raise UserError(
+                f"{listing.places[entry]}: {name}: {end} lies outside of {found[number].path.name}, of {length} values"
+            )
         ends.append(end)
     if ends[0] >= ends[1]:
-        raise UserError(f"{listing.places[entry]}: starts at value {ends[0]} and stops at {ends[1]}: nothing lies between")
+        raise UserError(
+            f"{listing.places[entry]}: starts at value {ends[0]} and stops at {ends[1]}: nothing lies between"
+        )
     start, stop = (round(end * grows[number]) for end in ends)
     return number, start, stop
 
@@ -184,7 +198,9 @@ def _length(key: str, text: str, rate: float | None) -> int:
         raise UserError(f"{key}: {text} needs to know how many values a second has: --recordings.rate says it")
     values = number * {"s": 1.0, "ms": 1e-3}[unit] * rate if unit else number
     if round(values) < 1 or (not unit and values != round(values)):
-        raise UserError(f"{key}: expected at least one value, got {text}" if unit else f"{key}: expected a whole number, got {text}")
+        raise UserError(
+            f"{key}: expected at least one value, got {text}" if unit else f"{key}: expected a whole number, got {text}"
+        )
     return round(values)
 
 
@@ -227,7 +243,9 @@ def _left_out(spans: Sequence[Span], window: int, hop: int, listing: Listing) ->
     notes = []
     if len(short):
         named = shown([listing.name(entry) for entry in short], 4)
-        notes.append(f"warning: {len(short)} of {len(spans)} recordings are shorter than a window and left out: {named}.")
+        notes.append(
+            f"warning: {len(short)} of {len(spans)} recordings are shorter than a window and left out: {named}."
+        )
     covered = np.where(lengths >= window, (lengths - window) // hop * hop + window, 0)
     lost = 1 - covered.sum() / lengths.sum()
     if lost > 0.05 and hop <= window:
@@ -247,7 +265,9 @@ def _labels_of_windows(
     rule, kind = options.recordings.rule, options.kind
     numbers = all(recording.labels.dtype.kind == "f" for recording in found)
     if numbers and rule in ("majority", "any"):
-        raise UserError(f"recordings.rule: {options.recordings.labels!r} holds real numbers, of which a window takes the last; got {rule!r}")
+        raise UserError(
+            f"recordings.rule: {options.recordings.labels!r} holds real numbers, of which a window takes the last; got {rule!r}"
+        )
     rule = rule or ("last" if numbers else "majority")
     pieces = []
     for number, start in zip(of, starts, strict=True):

@@ -9,7 +9,8 @@ from PIL import Image
 
 from crossmodal import sources
 from crossmodal.errors import UserError
-from crossmodal.sources.images import LabelledImages, cifar10, digits, list_images, read_image, to_inputs
+from crossmodal.data.readers.images import read_image
+from crossmodal.sources.images import LabelledImages, cifar10, digits, list_images, to_inputs
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 

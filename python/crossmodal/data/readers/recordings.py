@@ -60,7 +60,10 @@ class Recording:
                 )
         rows = [self.channels.index(name) for name in names]
         return replace(
-            self, channels=tuple(names), units=tuple(self.units[row] for row in rows), load=partial(_rows, self.load, rows)
+            self,
+            channels=tuple(names),
+            units=tuple(self.units[row] for row in rows),
+            load=partial(_rows, self.load, rows),
         )
 
 
@@ -94,9 +97,7 @@ def open_recording(path: Path, ignore: Sequence[str] = (), labels: str | None = 
     elif suffix == ".wav":
         rate, samples = open_wav(path)
         channels = samples.shape[1]
-        found = Recording(
-            path, _numbered(channels), ("",) * channels, float(rate), len(samples), partial(_wav, path)
-        )
+        found = Recording(path, _numbered(channels), ("",) * channels, float(rate), len(samples), partial(_wav, path))
     else:
         found = {".edf": _edf, ".hea": _wfdb}[suffix](path, ignore, labels)
     kept = [name for name in found.channels if name not in ignore]
@@ -112,11 +113,15 @@ def _numbered(count: int) -> tuple[str, ...]:
 def _npy(path: Path) -> np.ndarray:
     values = read_npy(path, reserved=2**62)  # which has it mapped
     if values.ndim not in (1, 2) or values.dtype.kind not in "biuf" or 0 in values.shape:
-        raise UserError(f"{path}: expected numbers (time,) or (channels, time), got {values.dtype} of shape {values.shape}")
+        raise UserError(
+            f"{path}: expected numbers (time,) or (channels, time), got {values.dtype} of shape {values.shape}"
+        )
     if values.ndim == 1:
         return values[None]
     if values.shape[0] == values.shape[1]:
-        raise UserError(f"{path}: of shape {values.shape}, of which either axis may be time; save it as .csv, a row for each moment")
+        raise UserError(
+            f"{path}: of shape {values.shape}, of which either axis may be time; save it as .csv, a row for each moment"
+        )
     return values if values.shape[0] < values.shape[1] else values.T
 
 
@@ -235,12 +240,16 @@ def _edf(path: Path, ignore: Sequence[str], labels: str | None) -> Recording:
         raise UserError(f"{path}: two channels have one name: {shown(channels)}")
     if len(set(rates.values())) > 1:
         listing = ", ".join(f"{name} {rate:g} Hz" for name, rate in rates.items())
-        raise UserError(f"{path}: its channels differ in rate ({listing}); leave those out that do not fit with --table.ignore")
+        raise UserError(
+            f"{path}: its channels differ in rate ({listing}); leave those out that do not fit with --table.ignore"
+        )
     rate = next(iter(rates.values()), None)
     label = None
     if labels is not None:
         _require_annotations(path, labels)
-        label = _marked([(round(at * rate), round((at + (span or 0)) * rate), text) for at, span, text in marks], length)
+        label = _marked(
+            [(round(at * rate), round((at + (span or 0)) * rate), text) for at, span, text in marks], length
+        )
     return Recording(path, channels, units, rate, length, partial(_edf_values, path, channels), label)
 
 
@@ -271,7 +280,9 @@ def _wfdb(path: Path, ignore: Sequence[str], labels: str | None) -> Recording:
             spans = [(int(at), int(at) + 1, text) for at, text in zip(marks.sample, marks.symbol, strict=True)]
             label = _marked(spans, int(header.sig_len))
         wfdb.rdrecord(record, sampto=1)
-        found = Recording(path, names, units, float(header.fs), int(header.sig_len), partial(_wfdb_values, record), label)
+        found = Recording(
+            path, names, units, float(header.fs), int(header.sig_len), partial(_wfdb_values, record), label
+        )
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except Exception as error:  # as above
@@ -299,4 +310,3 @@ def _marked(spans: Sequence[tuple[int, int, str]], length: int) -> np.ndarray:
     for start, stop, text in spans:
         codes[max(start, 0) : max(stop, start + 1)] = 1 + names.index(text)
     return np.array(["", *names])[codes]
-

@@ -73,7 +73,9 @@ class Table:
         return column
 
     def _parsed(self, name: str, cells: list[str]) -> np.ndarray | None:
-        if not any("_" in cell or (len(cell) > 15 and cell.isdecimal()) for cell in cells):  # which `parse_number` refuses
+        if not any(
+            "_" in cell or (len(cell) > 15 and cell.isdecimal()) for cell in cells
+        ):  # which `parse_number` refuses
             with contextlib.suppress(ValueError):
                 return np.array(list(map(float, cells)))
         values, wrong = np.full(len(cells), np.nan), []
@@ -111,7 +113,9 @@ def read_table(path: Path) -> Table:
 def _read_text(path: Path) -> Table:
     size, free = path.stat().st_size, free_memory()
     if size * MEMORY > free:
-        raise UserError(f"{path}: {size / 2**30:.1f} GiB of text do not fit into the memory that is free; save it as .parquet")
+        raise UserError(
+            f"{path}: {size / 2**30:.1f} GiB of text do not fit into the memory that is free; save it as .parquet"
+        )
     delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(path)
     rows, places = read_cells(path, delimiter)
     names = [name.strip() for name in rows.pop(0)]
@@ -183,7 +187,9 @@ def _read_parquet(path: Path) -> Table:
             raise UserError(f"{path}: column {name!r} is of type {column.type}, expected numbers or text")
         else:
             truth = {True: "true", False: "false", None: ""}
-            columns.append([truth[v] if v is None or v is True or v is False else str(v).strip() for v in column.to_pylist()])
+            columns.append(
+                [truth[v] if v is None or v is True or v is False else str(v).strip() for v in column.to_pylist()]
+            )
     names = list(table.column_names)
     if "__index_level_0__" in names:  # which pandas writes last
         names.insert(0, names.pop())
