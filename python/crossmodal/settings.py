@@ -95,7 +95,7 @@ class SourceConfig:
 
 @dataclass
 class TableConfig:
-    """What the columns are of a table of your own (.csv, .tsv, .parquet), or of the table `index` in a folder of recordings or images.
+    """What the columns are of a table of your own (.csv, .tsv, .parquet), or of the table `index` in a folder of files.
 
     Args:
         target: what is to be predicted, one column or several separated by commas (null: of an index the only column that is

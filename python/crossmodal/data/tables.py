@@ -148,8 +148,8 @@ def understand(table: Table, names: Sequence[str], indicators: bool) -> tuple[Sc
         categories.append(f"{name} ({shown([level or '(empty)' for level in levels], 6)})")
         if set(map(str.lower, levels)) <= PARTS.keys() and len(levels) > 1:
             notes.append(
-                f"warning: column {name!r} names parts of the data ({', '.join(levels)}), and is learned from; --table.split {name} "
-                "splits by it."
+                f"warning: column {name!r} names parts of the data ({', '.join(levels)}), and is learned from; "
+                f"--table.split {name} splits by it."
             )
     if not features:
         raise UserError(f"{table.path}: no column is left to learn from (columns: {shown(table.names)})")

@@ -50,8 +50,8 @@ def loaded(recording: Recording, grow: Fraction) -> np.ndarray:
     if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
         channel, place = (int(i) for i in np.argwhere(~finite)[0])
         raise UserError(
-            f"{recording.path}: channel {recording.channels[channel]!r} holds {values[channel, place]} at place {place}; start and stop "
-            "in an index cut a piece without it out, --table.ignore leaves the channel out"
+            f"{recording.path}: channel {recording.channels[channel]!r} holds {values[channel, place]} at place {place}; "
+            "start and stop in an index cut a piece without it out, --table.ignore leaves the channel out"
         )
     return at_rate(values, grow)
 

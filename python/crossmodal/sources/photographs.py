@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from crossmodal.files import package_file
 from crossmodal.data.readers.images import read_image
+from crossmodal.files import package_file
 from crossmodal.sources.images import LabelledImages
 
 FILES = (

@@ -21,7 +21,7 @@ from crossmodal.data.readers.tables import shown
 from crossmodal.errors import UserError
 from crossmodal.settings import ImagesConfig, RecordingsConfig, TableConfig
 from crossmodal.tasks import base
-from crossmodal.tasks.base import About, KINDS, REAL_KINDS, Options, RawTask, Task
+from crossmodal.tasks.base import KINDS, REAL_KINDS, About, Options, RawTask, Task
 from crossmodal.tasks.checking import checked
 from crossmodal.tasks.holding_out import hold_out
 from crossmodal.tasks.scoring import Part, examine, loss_and_metrics, scored_as

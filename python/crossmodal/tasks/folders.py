@@ -125,6 +125,7 @@ def named_files(index: Table, column: str, folder: Path) -> list[Path]:
 
 
 def _by_index(options: Options, index: Table, reserved: Sequence[str], needs_target: bool) -> Listing:
+    paths = named_files(index, "file", options.data)
     roles = Roles.of(options.table, index)
     group = roles.group or ("group" if "group" in index.names and "group" not in roles.used else None)
     split = roles.split or ("split" if "split" in index.names and "split" not in roles.used else None)
@@ -140,7 +141,7 @@ def _by_index(options: Options, index: Table, reserved: Sequence[str], needs_tar
     y, kind = columns.targets(index, names, options.kind) if names else (None, options.kind)
     return Listing(
         options.data,
-        named_files(index, "file", options.data),
+        paths,
         [f"{index.path}, {place}" for place in index.places],
         y,
         kind,
@@ -178,7 +179,7 @@ def _by_folders(options: Options, suffixes: Sequence[str]) -> Listing:
             )
         if path.suffix.lower() not in suffixes:
             raise UserError(f"{path}: expected one of {', '.join(suffixes)}; move it away, or list files in index.csv")
-    if part is not None and set(part) >= {"val"} and "test" not in part or part is not None and "train" not in part:
+    if (part is not None and set(part) >= {"val"} and "test" not in part) or (part is not None and "train" not in part):
         raise UserError(f"{folder}: has the parts {shown(sorted(set(part)))}, expected train and test at least")
     deep = {len(level) for level in levels}
     if len(deep) == 2:

@@ -30,8 +30,8 @@ from crossmodal.data.normalizer import SCALINGS
 from crossmodal.data.readers import ARCHIVES, read_archive
 from crossmodal.data.readers.csv import read_csv, read_labels
 from crossmodal.data.readers.npy import normalised_bytes, read_npy
-from crossmodal.data.readers.tables import SUFFIXES as TABLES
 from crossmodal.data.readers.recordings import SUFFIXES as RECORDINGS
+from crossmodal.data.readers.tables import SUFFIXES as TABLES
 from crossmodal.errors import UserError
 from crossmodal.naming import nearest
 from crossmodal.tasks import oddities
@@ -108,8 +108,8 @@ def read_arrays(path: Path) -> dict[str, ArrayLike]:
     if path.suffix not in ARCHIVES or not path.exists():
         what = "got" if path.exists() else "no such file or folder:"
         raise UserError(
-            f"data: expected a table ({', '.join(TABLES)}), a folder of recordings or images, an .npz or .h5 file, a folder of .npy "
-            f"files or NAME_TRAIN.ts, {what} {path}"
+            f"data: expected a table ({', '.join(TABLES)}), a folder of recordings or images, an .npz or .h5 file, a folder of "
+            f".npy files or NAME_TRAIN.ts, {what} {path}"
         )
     return read_archive(path, lambda names: _wanted(names, path))
 
@@ -140,7 +140,7 @@ def _wanted(present: list[str], path: Path) -> list[str]:
         raise UserError(
             f"{path}: missing {', '.join(missing)}; found: {', '.join(present)}"
             if present
-            else f"{path}: no arrays ({', '.join(REQUIRED)}), nor recordings or images in a folder for each class or listed in index.csv"
+            else f"{path}: no arrays ({', '.join(REQUIRED)}), nor recordings or images in folders of classes or listed in index.csv"
         )
     valid = (*REQUIRED, *OPTIONAL)
     unknown = [key for key in present if key not in valid]

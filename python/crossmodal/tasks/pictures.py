@@ -132,8 +132,8 @@ def _levels(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 
 def _stacked(paths: Sequence[Path], read, shape: tuple[int, ...]) -> ArrayLike:
-    """All images, in memory where they and their normalised copy fit, else decoded as they are needed. Each is decoded once here, so
-    that a damaged one is known before anything else is done."""
+    """All images, in memory where they and their normalised copy fit, else decoded as they are needed; each is decoded once
+    here, so that a damaged one is known before anything else is done."""
     fits = 5 * len(paths) * int(np.prod(shape)) <= free_memory() // 2
     found = np.empty((len(paths) if fits else 1, *shape), np.uint8)
     sha = hashlib.sha256()

@@ -44,7 +44,7 @@ def load_recordings(options: Options) -> RawTask:
     spans = [_span(listing, entry, paths, found, rates, grows) for entry in range(len(listing.paths))]
     window = _window(told.window, rate, spans, found)
     hop = window if told.hop is None else _length("recordings.hop", told.hop, rate)
-    of, starts, entry = _cut(spans, window, hop, listing)
+    of, starts, entry = _cut(spans, window, hop)
     notes = _left_out(spans, window, hop, listing)
     if told.labels is None:
         y, kind, targets, names = listing.y[entry], listing.kind, listing.targets, listing.targets
@@ -117,7 +117,7 @@ def _given(listing: Listing, path: Path) -> float | None:
     row = listing.paths.index(path)
     values = listing.index.numbers("rate")
     value = float("nan") if values is None else float(values[row])
-    if not np.isnan(value) and value <= 0 or values is None and listing.index.text("rate")[row]:
+    if (not np.isnan(value) and value <= 0) or (values is None and listing.index.text("rate")[row]):
         raise UserError(
             f"{listing.places[row]}: rate: expected values per second, got {listing.index.text('rate')[row]!r}"
         )
@@ -212,23 +212,22 @@ def _window(text: str | None, rate: float | None, spans: Sequence[Span], found: 
     """
     lengths = [stop - start for _, start, stop in spans]
     short, long = min(lengths), max(lengths)
+    shortest, longest = (
+        f"{_measure(one, rate)} ({found[spans[lengths.index(one)][0]].path.name})" for one in (short, long)
+    )
     if text is None and short != long:
         example = f"{short / rate:.3g}s" if rate else f"{short}"
         raise UserError(
-            f"recordings.window: recordings differ in length, from {_measure(short, rate)} ({found[spans[lengths.index(short)][0]].path.name}) to "
-            f"{_measure(long, rate)} ({found[spans[lengths.index(long)][0]].path.name}); cut them into windows, for example with "
-            f"--recordings.window {example}"
+            f"recordings.window: recordings differ in length, from {shortest} to {longest}; cut them into windows, for example "
+            f"with --recordings.window {example}"
         )
     window = short if text is None else _length("recordings.window", text, rate)
     if window > long:
-        raise UserError(
-            f"recordings.window: {_measure(window, rate)}, but the longest recording has {_measure(long, rate)} "
-            f"({found[spans[lengths.index(long)][0]].path.name})"
-        )
+        raise UserError(f"recordings.window: {_measure(window, rate)}, but the longest recording has {longest}")
     return window
 
 
-def _cut(spans: Sequence[Span], window: int, hop: int, listing: Listing) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _cut(spans: Sequence[Span], window: int, hop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Recording, first value and entry of each window, int64 (n,)."""
     starts = [np.arange(start, stop - window + 1, hop) for _, start, stop in spans]
     counts = [len(one) for one in starts]
@@ -303,8 +302,8 @@ def _rule(options: Options, y: np.ndarray) -> str:
 def _orientation(found: Sequence[Recording]) -> list[str]:
     wide = [one for one in found if len(one.channels) > one.length]
     return [
-        f"warning: {one.path.name} has {len(one.channels)} channels of {one.length} values: if these are {one.length} channels, turn "
-        "the table round, so that a row is a moment."
+        f"warning: {one.path.name} has {len(one.channels)} channels of {one.length} values: if these are {one.length} channels, "
+        "turn the table round, so that a row is a moment."
         for one in wide[:1]
     ]
 

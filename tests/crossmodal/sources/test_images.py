@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from crossmodal import sources
-from crossmodal.errors import UserError
 from crossmodal.data.readers.images import read_image
+from crossmodal.errors import UserError
 from crossmodal.sources.images import LabelledImages, cifar10, digits, list_images, to_inputs
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)

@@ -60,8 +60,8 @@ def look_at(path: Path) -> tuple[tuple[int, int], bool]:
 
 
 def read_levels(path: Path) -> np.ndarray:
-    """The levels of a grey image, or the numbers of the colours of one with a palette, ``(H, W)``, uint8 or uint16: a mask as it was
-    drawn. Colours are welcome where each pixel is grey.
+    """The levels of a grey image, or the numbers of the colours of one with a palette, ``(H, W)``, uint8 or uint16: a mask as it
+    was drawn. Colours are welcome where each pixel is grey.
 
     Raises:
         UserError: see `read_image`; or it is coloured.

@@ -215,7 +215,7 @@ def _rate(table: Table, head: str, unit: float) -> float | None:
         row = int(off.argmax())
         raise UserError(
             f"{table.path}, {table.places[row]}: column {head!r}: times are not evenly spaced ({times[row]:g} is "
-            f"{off.max() / abs(step) if step else np.inf:.1f} steps off); resample the recording, or cut it where values are missing"
+            f"{off.max() / abs(step) if step else np.inf:.1f} steps off); resample the recording, or cut it at the gap"
         )
     rate = 1 / (step * unit)
     return float(round(rate)) if abs(rate - round(rate)) < 1e-3 * rate else rate
