@@ -40,6 +40,7 @@ KEYS = ("tasks", "methods", "seeds", "options")
 OWN = {
     "task": "take tasks",
     "method": "take methods",
+    "check_only": "take train.py",
     "seed": "take seeds",
     "output_dir": "take --runs_dir",
     "overwrite": "take --overwrite",

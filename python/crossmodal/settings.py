@@ -103,15 +103,15 @@ class TableConfig:
         group: the patient, subject or site of each row, which no split divides (null: of an index `group`, where there is one).
         split: the part of each row: train, validation or test (null: of an index `split`, where there is one).
         ignore: columns, separated by commas, that are not learned from; of recordings channels, too.
-        missing: empty cells of numbers become the median of the training samples; `indicator` adds a column that says
-            where they were.
+        missing: empty cells of numbers become the median of the training samples; `indicator` adds a column that says where
+            they were (null: no such column).
     """
 
     target: str | None = None
     group: str | None = None
     split: str | None = None
     ignore: str | None = None
-    missing: Literal["median", "indicator"] = "median"
+    missing: Literal["indicator"] | None = None
 
 
 @dataclass

@@ -1,7 +1,8 @@
-"""Bring your own modality: task "arrays" reads the user's arrays.
+"""Bring your own modality: task "arrays" reads the user's table, recordings, images or arrays.
 
-``data`` is an ``.npz`` or HDF5 file, or a folder of ``.npy`` and ``.csv`` files (or of folders with one ``.npy`` file per sample),
-with
+Tables are read by :mod:`crossmodal.tasks.tables`, folders of recordings and images, which a table ``index`` lists or which lie in
+folders of classes, by :mod:`crossmodal.tasks.recordings` and :mod:`crossmodal.tasks.pictures`. Arrays are an ``.npz`` or HDF5 file,
+or a folder of ``.npy`` and ``.csv`` files (or of folders with one ``.npy`` file per sample), with
 
 - ``x_train``, ``x_test`` and optionally ``x_val``: real numbers ``(n, L)``, ``(n, C, L)`` or ``(n, C, H, W)``;
 - ``y_train``, ``y_test`` and optionally ``y_val``: see :func:`crossmodal.tasks.targets.infer_kind`;
@@ -55,7 +56,8 @@ OPTIONAL = ("x_val", "y_val", "group_train", "group_test", "group_val", "class_n
 
 @register(
     "arrays",
-    "your own data: --data my.npz, an .h5 file, a folder of .npy or .csv files, or NAME_TRAIN.ts",
+    "your own data: --data with a table (.csv, .tsv, .parquet), a folder of recordings or images, arrays (.npz, .h5, a folder of "
+    ".npy or .csv files), or NAME_TRAIN.ts",
     own_data=True,
 )
 def arrays(options: Options) -> RawTask:
