@@ -122,7 +122,7 @@ def targets(table: Table, names: Sequence[str], kind: str | None) -> tuple[np.nd
         columns.append(values)
     found = np.stack(columns, axis=1)
     whole = bool((found == np.round(found)).all() and (np.abs(found) < 2**53).all())
-    if len(names) == 1:
+    if len(names) == 1 and kind != "multilabel":
         return (found[:, 0].astype(np.int64) if whole and _without_point(table, names[0]) else found[:, 0]), kind
     labels = kind in (None, "multilabel") and whole and bool(np.isin(found, (0, 1)).all())
     return (found.astype(np.int64) if labels else found), kind or ("multilabel" if labels else "regression")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,20 +60,21 @@ def index_of(folder: Path) -> Path | None:
     return found[0] if found else None
 
 
-def first_file(folder: Path) -> Path | None:
-    """A file of the folder by which its form is known; None where it is neither listed nor in folders."""
+def first_file(folder: Path, suffixes: Sequence[str]) -> Path | None:
+    """The first file with one of these suffixes that a folder lists or holds in folders; None where there is none."""
     index = index_of(folder)
-    if index is not None:
-        return named_files(read_table(index), "file", folder)[0]
-    entries = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    for entry in entries:
-        for place, inner, files in os.walk(entry):
-            inner[:] = sorted(name for name in inner if not name.startswith("."))
-            shown_files = sorted(name for name in files if not name.startswith("."))
-            headers = [name for name in shown_files if name.lower().endswith(".hea")]
-            if shown_files:
-                return Path(place, (headers or shown_files)[0])
-    return None
+    files = _below(folder, whole=False) if index is None else named_files(read_table(index), "file", folder)
+    return next((file for file in files if file.suffix.lower() in suffixes), None)
+
+
+def _below(folder: Path, whole: bool) -> Iterator[Path]:
+    """Files in the folders of a folder, or in all of it; of those of WFDB the heads, beside which values and labels lie."""
+    for place, inner, files in os.walk(folder):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        visible = sorted(name for name in files if not name.startswith("."))
+        heads = [name for name in visible if name.lower().endswith(".hea")]
+        if whole or Path(place) != folder:
+            yield from (Path(place, name) for name in heads or visible)
 
 
 def list_folder(
@@ -160,13 +161,7 @@ def _by_folders(options: Options, suffixes: Sequence[str]) -> Listing:
             raise UserError(
                 f"table.{key}: {folder} has no table `index` ({', '.join('index' + s for s in TABLES)}) with columns"
             )
-    paths = []
-    for place, inner, files in os.walk(folder):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        visible = sorted(name for name in files if not name.startswith("."))
-        if any(name.lower().endswith(".hea") for name in visible):  # whose values and annotations lie beside it
-            visible = [name for name in visible if name.lower().endswith(".hea")]
-        paths += [Path(place, name) for name in visible]
+    paths = list(_below(folder, whole=True))
     levels = [path.relative_to(folder).parts[:-1] for path in paths]
     is_split = bool(levels) and all(level and level[0].lower() in PARTS for level in levels)
     part = np.array([PARTS[level[0].lower()] for level in levels]) if is_split else None

@@ -83,10 +83,8 @@ def _folder_form(folder: Path) -> str | None:
     named = {entry.stem for entry in folder.iterdir()}
     if named & {*REQUIRED, "x", "y"} and index_of(folder) is None:
         return None
-    first = first_file(folder)
-    if first is None:
-        return None
-    return next((form for form, known in FORMS.items() if first.suffix.lower() in known), None)
+    first = first_file(folder, [suffix for known in FORMS.values() for suffix in known])
+    return None if first is None else next(form for form, known in FORMS.items() if first.suffix.lower() in known)
 
 
 def _refuse(options: Options, *sections: str) -> None:

@@ -262,7 +262,15 @@ def _labels_of_windows(
 ) -> tuple[np.ndarray, str | None, list[str], np.ndarray]:
     """Targets by the labels of each moment, their kind, names of labels, and which windows have one."""
     rule, kind = options.recordings.rule, options.kind
-    numbers = all(recording.labels.dtype.kind == "f" for recording in found)
+    of_files = [recording.labels for recording in found]
+    numbers = any(labels.dtype.kind == "f" for labels in of_files)
+    if numbers:  # of some files all may be whole, which are read as text
+        try:
+            of_files = [np.where(labels == "", "nan", labels).astype(float) for labels in of_files]
+        except ValueError:
+            raise UserError(
+                f"recordings.labels: {options.recordings.labels!r} holds real numbers in some files and text in others"
+            ) from None
     if numbers and rule in ("majority", "any"):
         raise UserError(
             f"recordings.rule: {options.recordings.labels!r} holds real numbers, of which a window takes the last; got {rule!r}"
@@ -270,7 +278,7 @@ def _labels_of_windows(
     rule = rule or ("last" if numbers else "majority")
     pieces = []
     for number, start in zip(of, starts, strict=True):
-        labels, grow = found[number].labels, grows[number]
+        labels, grow = of_files[number], grows[number]
         first = int(start / grow)
         pieces.append(labels[first : max(first + 1, min(len(labels), round((start + window) / grow)))])
     if rule == "last":

@@ -55,7 +55,7 @@ def load_table(path: Path, options: Options) -> RawTask:
         origin=str(path),
         notes=tuple(notes),
         normalize_x="position",
-        impute=bool(np.isnan(x).any()),
+        impute=True,
         about=About(
             features=schema.names,
             targets=tuple(roles.targets),
@@ -84,4 +84,8 @@ def read_rows(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, str]:
     used = {feature.name for feature in schema.features}
     unused = [name for name in table.names if name not in used]
     said = f"{table.path}: {len(table)} rows; columns by name: {shown([one.name for one in schema.features])}"
-    return schema.encode(table), said + (f"; not used: {shown(unused)}" if unused else "")
+    x = schema.encode(table)
+    holes = np.isnan(x).sum(axis=0)
+    missing = [f"{name} {count}" for name, count in zip(schema.names, holes, strict=True) if count]
+    said += f"; not used: {shown(unused)}" if unused else ""
+    return x, said + (f"; empty cells, for which the training median stands in: {shown(missing)}" if missing else "")

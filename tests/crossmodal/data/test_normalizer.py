@@ -164,6 +164,17 @@ class TestPrepare:
             self.one_channel.prepare(np.full((2, 4), "a"))
 
 
+def test_what_is_missing_becomes_the_median_of_the_rows_that_count():
+    x = np.array([[[1.0, np.nan]], [[np.nan, np.nan]], [[3.0, np.nan]], [[8.0, np.nan]], [[1e9, 7.0]]])
+    fitted = Normalizer.fit(x, rows=np.arange(4), per_x="position", impute=True)
+    assert fitted.x_fill.tolist() == [[3.0, 0.0]]  # nothing is known of the other
+    assert fitted.x_mean.tolist() == [[3.75, 0.0]]
+    scaled = fitted.apply_x(fitted.prepare(x))
+    assert torch.equal(scaled[1], scaled[2])
+    again = Normalizer.from_state(fitted.state())
+    assert torch.equal(again.apply_x(x), scaled)
+
+
 def test_channels_can_be_scaled_each_in_its_own_way():
     x = np.random.default_rng(0).normal(3, 2, (50, 3, 4, 4))
     z = Normalizer.fit(x, per_x=("position", "none", (1.0, 4.0))).apply_x(x).double().numpy()

@@ -94,6 +94,16 @@ def test_notes(save):
     task = load(save(arrays((3, 8), lambda n: np.tile([0, 1, 1], (n, 1)) * (np.arange(n) % 2)[:, None])))
     assert "no training sample has the labels [0]." in task.description
     assert "x_train (20, 3, 8) is read as (samples, channels, length)" in task.description
+    odd = arrays((40, 8))
+    odd["x_train"][:, 3] = 5
+    odd["x_train"][7] = odd["x_train"][2]
+    description = load(save(odd)).description
+    assert "x_train has 40 channels of 8 values: if these are 8 channels of 40 values, swapaxes(1, 2)" in description
+    assert "constant channels, which say nothing: 3 (always 5)" in description
+    assert (
+        "1 of 20 samples are copies of others, 1 of them with another target (first: x_train[7] of x_train[2])"
+        in description
+    )
     table = arrays((4,))
     assert "warning" not in load(save(table)).description
     table["x_train"][:, 0] = np.arange(1, 21)

@@ -167,7 +167,7 @@ def test_what_looks_wrong_is_said(tmp_path):
 @pytest.mark.parametrize(
     ("change", "told", "message"),
     [
-        (lambda lines: lines[2].pop(), {}, r"line 4: 6 cells, but the first line names 7 columns"),
+        (lambda lines: lines[2].pop(), {}, r"line 4: 6 cells, but 7 in the first line"),
         (lambda lines: lines[4].__setitem__(6, ""), {}, r"line 6: column 'kind' is empty; the target"),
         (lambda lines: lines[4].__setitem__(4, ""), {}, r"line 6: column 'who' is empty; the group"),
         (lambda lines: lines[4].__setitem__(5, "tset"), {}, r"line 6: column 'part' holds 'tset', expected train, validation"),
@@ -230,7 +230,9 @@ def test_from_the_command_line_to_new_rows(table, tmp_path, capsys, monkeypatch)
     order = [3, 2, 0, 1]
     new = write(tmp_path / "new.csv", [[line[i] for i in order] for line in rows()], [HEAD[i] for i in order])
     predict.main(["run", str(new), "-o", "out.csv"])
-    assert "40 rows; columns by name: size (cm), dose, colour; not used: id" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "40 rows; columns by name: size (cm), dose, colour" in said
+    assert "empty cells, for which the training median stands in: dose 4" in said
     predicted = [line["prediction"] for line in csv.DictReader(open("out.csv"))]  # noqa: SIM115
     assert np.mean([one == line[-1] for one, line in zip(predicted, rows(), strict=True)]) > 0.85
 

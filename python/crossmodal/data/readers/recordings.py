@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from crossmodal.data.readers.audio import open_wav, scaled
-from crossmodal.data.readers.csv import read_cells
 from crossmodal.data.readers.npy import read_npy
-from crossmodal.data.readers.tables import Table, shown
+from crossmodal.data.readers.tables import Table, read_rows, shown, table_of
 from crossmodal.errors import MissingPackage, UserError
 from crossmodal.naming import nearest
 
@@ -130,20 +129,13 @@ def _wav(path: Path) -> np.ndarray:
 
 
 def _text(path: Path, labels: str | None) -> Recording:
-    rows, places = read_cells(path, "\t" if path.suffix.lower() == ".tsv" else ",")
-    places = [place.removeprefix(f"{path}, ") for place in places]
+    rows, places = read_rows(path)
     numbers = [_is_number(cell) for cell in rows[0]]
     if any(numbers) and not all(numbers):
         raise UserError(f"{path}, {places[0]}: neither names of channels nor numbers: {shown(rows[0])}")
-    heads = [f"{i}" for i in range(len(rows[0]))] if all(numbers) else [name.strip() for name in rows.pop(0)]
-    places = places[len(places) - len(rows) :]
-    if len(set(heads)) != len(heads) or "" in heads:
-        raise UserError(f"{path}: the first line must name the channels, each by a name of its own, got {shown(heads)}")
-    for cells, place in zip(rows, places, strict=True):
-        if len(cells) != len(heads):
-            raise UserError(f"{path}, {place}: {len(cells)} cells, but {len(heads)} in the first line")
-    columns = [[cell.strip() for cell in column] for column in zip(*rows, strict=True)] or [[] for _ in heads]
-    table = Table(path, dict(zip(heads, columns, strict=True)), places)
+    names = list(map(str, range(len(rows[0])))) if all(numbers) else rows.pop(0)
+    table = table_of(path, names, rows, places[-len(rows) :] if rows else [])
+    heads = table.names
     if labels is not None:
         table.require([labels], "recordings.labels")
     split = {head: _unit(head) for head in heads}
@@ -159,7 +151,7 @@ def _text(path: Path, labels: str | None) -> Recording:
     label = None
     if labels is not None:
         values = table.numbers(labels)
-        whole = values is None or np.isnan(values).any() or (values == np.round(values)).all()
+        whole = values is None or ((values == np.round(values)) | np.isnan(values)).all()
         label = np.array(table.text(labels)) if whole else values
     values = [_channel(table, head) for head in wanted]
     return Recording(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,7 @@ class Table:
 
     def __init__(self, path: Path, columns: dict[str, list[str] | np.ndarray], places: Sequence[str]) -> None:
         self.path, self._columns, self.places = path, columns, list(places)
+        self._numbers: dict[str, np.ndarray | None] = {}
         self.names = tuple(columns)
 
     def __len__(self) -> int:
@@ -64,9 +66,12 @@ class Table:
         Raises:
             UserError: a cell among numbers is none, or infinite; names line and column.
         """
+        if name in self._numbers:
+            return self._numbers[name]
         column = self._columns[name]
         if isinstance(column, list):
             column = self._parsed(name, column)
+        self._numbers[name] = column
         if column is not None and np.isinf(column).any():
             row = int(np.isinf(column).argmax())
             raise UserError(f"{self.path}, {self.places[row]}: column {name!r} holds {column[row]}, expected a number")
@@ -116,20 +121,40 @@ def _read_text(path: Path) -> Table:
         raise UserError(
             f"{path}: {size / 2**30:.1f} GiB of text do not fit into the memory that is free; save it as .parquet"
         )
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(path)
-    rows, places = read_cells(path, delimiter)
-    names = [name.strip() for name in rows.pop(0)]
-    places = [place.removeprefix(f"{path}, ") for place in places[1:]]
+    rows, places = read_rows(path)
+    names = rows.pop(0)
     if all(_is_number(name) for name in names):
         raise UserError(f"{path}: the first line must name the columns, got numbers: {shown(names)}")
+    return table_of(path, names, rows, places[1:])
+
+
+def read_rows(path: Path) -> tuple[list[list[str]], list[str]]:
+    """The cells of a text file, without blanks around them, and where each row stands, in words.
+
+    Tabs separate them in .tsv; else what the first line has most of: commas, semicolons, tabs. With semicolons, decimal commas
+    become points.
+
+    Raises:
+        UserError: not a table in UTF-8, or an empty one; names the line.
+    """
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(path)
+    rows, places = read_cells(path, delimiter)
+    clean = _decimal if delimiter == ";" else str
+    return [[clean(cell.strip()) for cell in cells] for cells in rows], [
+        place.removeprefix(f"{path}, ") for place in places
+    ]
+
+
+def table_of(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]], places: Sequence[str]) -> Table:
+    """The table of rows of cells.
+
+    Raises:
+        UserError: a row has more or fewer cells than there are names, or names are missing or given twice.
+    """
     for cells, place in zip(rows, places, strict=True):
         if len(cells) != len(names):
-            raise UserError(f"{path}, {place}: {len(cells)} cells, but the first line names {len(names)} columns")
-    decimal = {",": "."} if delimiter == ";" else {}
-    columns = (
-        [_decimal(cell.strip()) if decimal else cell.strip() for cell in column]
-        for column in (zip(*rows, strict=True) if rows else ([] for _ in names))
-    )
+            raise UserError(f"{path}, {place}: {len(cells)} cells, but {len(names)} in the first line")
+    columns = map(list, zip(*rows, strict=True)) if rows else ([] for _ in names)
     return Table(path, _named(path, names, columns), places)
 
 
@@ -153,9 +178,9 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _named(path: Path, names: Sequence[str], columns) -> dict:
+def _named(path: Path, names: Sequence[str], columns: Iterable[Any]) -> dict[str, Any]:
     """Columns by name; the first one without a name holds the names of the rows, as pandas writes it, and is left out."""
-    found: dict = {}
+    found: dict[str, Any] = {}
     for number, (name, column) in enumerate(zip(names, columns, strict=True)):
         if number == 0 and (not name or name.startswith("Unnamed: 0") or name == "__index_level_0__"):
             continue
