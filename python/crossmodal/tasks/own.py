@@ -62,6 +62,8 @@ OPTIONAL = ("x_val", "y_val", "group_train", "group_test", "group_val", "class_n
 )
 def arrays(options: Options) -> RawTask:
     path = options.data
+    if not path.exists():
+        raise UserError(f"data: no such file or folder: {path}")
     if path.is_file() and path.suffix.lower() in TABLES:
         _refuse(options, "recordings", "images")
         return load_table(path, options)
@@ -105,11 +107,10 @@ def read_arrays(path: Path) -> dict[str, ArrayLike]:
     """
     if path.is_dir():
         return _read_folder(path)
-    if path.suffix not in ARCHIVES or not path.exists():
-        what = "got" if path.exists() else "no such file or folder:"
+    if path.suffix not in ARCHIVES:
         raise UserError(
             f"data: expected a table ({', '.join(TABLES)}), a folder of recordings or images, an .npz or .h5 file, a folder of "
-            f".npy files or NAME_TRAIN.ts, {what} {path}"
+            f".npy files or NAME_TRAIN.ts, got {path}"
         )
     return read_archive(path, lambda names: _wanted(names, path))
 
