@@ -54,7 +54,7 @@ def predict() -> argparse.ArgumentParser:
         "input",
         type=Path,
         help=".npz, .h5, .npy, .csv or .ts with samples in the units the run was trained on; or a table (.csv, .tsv, .parquet) "
-        "with the columns, a recording or an image, if the run learned from such",
+        "with the columns, a recording, an image or a folder of these, if the run learned from such",
     )
     parser.add_argument(
         "-o",

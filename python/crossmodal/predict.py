@@ -130,25 +130,31 @@ class Predictor(nn.Module):
         """Samples from a file, for `predict`; prints what was taken for them.
 
         Args:
-            path: a table with the columns of the run's, in any order, a recording or an image, where the run learned from such;
-                else, or too, what `crossmodal.data.readers.read_samples` takes.
+            path: a table with the columns of the run's, in any order, a recording, an image, or a folder of these, where the run
+                learned from such; else what `crossmodal.data.readers.read_samples` takes.
             key, header: see there.
 
         Raises:
             UserError: see there; or a column or channel is missing, or holds what training did not meet.
         """
-        path = Path(path)
-        if path.suffix.lower() in own.suffixes(self._reading):
-            samples, said = own.read_new(path, self._reading)
-            print(said)
-            return samples
+        return self.read_with_places(Path(path), key, header)[0]
+
+    def read_with_places(
+        self, path: Path, key: str | None = None, header: bool | None = None
+    ) -> tuple[np.ndarray | Sequence[np.ndarray], list[str]]:
+        """The same, and where each sample is from; nothing where that is the order in the file."""
+        suffixes = own.suffixes(self._reading)
+        if path.suffix.lower() in suffixes or (suffixes and path.is_dir()):
+            samples, places, said = own.read_new(path, self._reading)
+            print(*said, sep="\n")
+            return samples, places
         shape, any_length = self.normalizer.input_shape, self.normalizer.resample
         samples = read_samples(path, key, shape[-1] if len(shape) == 2 and not any_length else None, header)
         lengths = sorted({one.shape[-1] for one in samples} - {shape[-1]})
         if any_length and lengths:
             shown = f"{lengths[0]} to {lengths[-1]}" if len(lengths) > 1 else str(lengths[0])
             print(f"{path}: samples of length {shown} are resampled to {shape[-1]}")
-        return samples
+        return samples, []
 
     def interpret(self, outputs: Tensor) -> Prediction:
         """Outputs of the model as predictions."""
@@ -219,12 +225,17 @@ def check_output(path: Path, source: Path | None = None) -> None:
 
 
 def write_prediction(
-    path: Path, prediction: Prediction, class_names: tuple[str, ...], class_values: tuple[int | str, ...] = ()
+    path: Path,
+    prediction: Prediction,
+    class_names: tuple[str, ...],
+    class_values: tuple[int | str, ...] = (),
+    places: Sequence[str] = (),
 ) -> None:
     """Writes predictions, whole.
 
     .npz: `predictions`, and for classes and labels `probabilities` and `class_names`. .npy: the predictions alone. In both,
     classes are as they were in the data. .csv: a row per sample; classes by name, with the probability of each.
+    With `places`, words that say where each sample is from, .npz has `samples` and .csv a first column `sample`.
 
     Raises:
         UserError: see `check_output`; or the file cannot be written.
@@ -240,38 +251,36 @@ def write_prediction(
             arrays = {"predictions": predictions}
             if probabilities is not None:
                 arrays |= {"probabilities": probabilities, "class_names": np.array(class_names, dtype=str)}
-            np.savez(aside, **arrays)
+            np.savez(aside, **arrays, **({"samples": np.array(places)} if places else {}))
         else:
-            flat = predictions.reshape(len(predictions), -1)
-            names = class_names or tuple(
-                map(str, range(flat.shape[1] if probabilities is None else probabilities.shape[1]))
-            )
-            if (
-                probabilities is None and len(names) != flat.shape[1]
-            ):  # a field has its channels' names, not its values'
-                names = tuple(map(str, range(flat.shape[1])))
-            _write_csv(aside, predictions, probabilities, names, class_values)
+            _write_csv(aside, predictions, probabilities, class_names, class_values, places)
 
 
 def _write_csv(
-    path: Path, predictions: np.ndarray, probabilities: np.ndarray | None, names: tuple[str, ...], values: tuple
+    path: Path,
+    predictions: np.ndarray,
+    probabilities: np.ndarray | None,
+    names: tuple[str, ...],
+    values: tuple,
+    places: Sequence[str],
 ) -> None:
     flat = predictions.reshape(len(predictions), -1)
+    columns = flat.shape[1] if probabilities is None else probabilities.shape[1]
+    if len(names) != columns:  # none, or those of channels, of which a field has several values
+        names = tuple(map(str, range(columns)))
+    if probabilities is None:
+        head, rows = [f"value_{name}" for name in names], flat.tolist()
+    elif predictions.ndim == 1:
+        name = dict(zip(values, names, strict=True))
+        head = ["prediction", *(f"probability_{name}" for name in names)]
+        rows = [[name[value], *row] for value, row in zip(predictions.tolist(), probabilities.tolist(), strict=True)]
+    else:
+        head = [*names, *(f"probability_{name}" for name in names)]
+        rows = np.concatenate([flat.astype(float), probabilities], axis=1).tolist()
+    if places:
+        head, rows = ["sample", *head], [[place, *row] for place, row in zip(places, rows, strict=True)]
     with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        if probabilities is None:
-            writer.writerow([f"value_{name}" for name in names])
-            writer.writerows(flat.tolist())
-            return
-        columns = [f"probability_{name}" for name in names]
-        if predictions.ndim == 1:
-            writer.writerow(["prediction", *columns])
-            name = dict(zip(values, names, strict=True))
-            rows = zip(predictions.tolist(), probabilities.tolist(), strict=True)
-            writer.writerows([name[value], *row] for value, row in rows)
-        else:
-            writer.writerow([*names, *columns])
-            writer.writerows(np.concatenate([flat.astype(float), probabilities], axis=1).tolist())
+        csv.writer(file).writerows([head, *rows])
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -283,8 +292,8 @@ def main(argv: list[str] | None = None) -> None:
     check_output(arguments.output, arguments.input)
     predictor = load(arguments.run, arguments.device)
     header = None if arguments.header is None else arguments.header == "yes"
-    inputs = predictor.read(arguments.input, arguments.key, header)
+    inputs, places = predictor.read_with_places(arguments.input, arguments.key, header)
     prediction = predictor.predict(inputs, arguments.batch_size, str(arguments.input), arguments.steps)
     names = predictor.class_names or predictor.target_names
-    write_prediction(arguments.output, prediction, names, predictor.class_values)
+    write_prediction(arguments.output, prediction, names, predictor.class_values, places)
     print(f"{len(prediction.predictions)} predictions in {arguments.output}")

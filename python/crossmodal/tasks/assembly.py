@@ -126,7 +126,9 @@ def _assemble(
     origin = raw.origin or f"task {name!r}"
     raw = checked(raw, origin)
     if raw.x_test is None:
-        raise UserError(f"{origin}: no test samples: a column or a level of folders must name the parts, train and test")
+        raise UserError(
+            f"{origin}: no test samples: a column or a level of folders must name the parts, train and test"
+        )
     loss, metrics = loss_and_metrics(raw, origin)
     rows, held_out, said = hold_out(raw, origin, validation_fraction, split_seed, train_size)
     parts = {

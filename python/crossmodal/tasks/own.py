@@ -194,19 +194,31 @@ def suffixes(reading: Mapping[str, Any]) -> tuple[str, ...]:
     return ({"table": TABLES} | FORMS).get(reading.get("form"), ())
 
 
-def read_new(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, str]:
-    """New samples (n, ...) from a file like those that a run learned from, and a sentence that says what was taken.
+def read_new(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, list[str], list[str]]:
+    """New samples from a file like those that a run learned from, or from all of a folder.
 
     Args:
-        path: the file.
+        path: the file or folder.
         reading: of the run's data, `About.reading`.
 
+    Returns:
+        Samples (n, ...), where each is from (nothing for the rows of a table), and sentences that say what was taken.
+
     Raises:
-        UserError: a column or channel is missing, or holds what training did not meet; or the run's record of them is damaged.
+        UserError: a column or channel is missing, or holds what training did not meet; or the folder holds no such file; or the
+            run's record of them is damaged.
     """
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes(reading) and file.is_file())
+        if not files:
+            raise UserError(f"{path}: holds no {', '.join(suffixes(reading))} files")
     try:
-        return {"table": read_rows, "recordings": read_recording, "images": read_pictures}[reading["form"]](
-            path, reading
-        )
+        read = {"table": read_rows, "recordings": read_recording, "images": read_pictures}[reading["form"]]
+        found = [read(file, reading) for file in files]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"results.json: reading: damaged ({type(error).__name__}: {error})") from None
+    samples = [x for x, _, _ in found]
+    names = [file.relative_to(path).as_posix() if path.is_dir() else file.name for file in files]
+    places = [f"{name}{place}" for name, (_, inside, _) in zip(names, found, strict=True) for place in inside]
+    return np.concatenate(samples), places, [said for *_, said in found]

@@ -339,8 +339,8 @@ def _range(lengths: Sequence[int], rates: Sequence[float | None]) -> str:
     return f"{low} {unit} each" if low == high else f"{low} to {high} {unit}"
 
 
-def read_recording(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, str]:
-    """Windows (n, C, L) of a new recording, cut as the run's were, and a sentence that says so.
+def read_recording(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, list[str], str]:
+    """Windows (n, C, L) of a new recording, cut as the run's were, where each begins, and a sentence that says so.
 
     Raises:
         UserError: it lacks a channel, or is shorter than a window, or there is no telling its rate.
@@ -355,4 +355,5 @@ def read_recording(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, 
     starts = range(0, values.shape[1] - window + 1, hop)
     x = np.stack([values[:, start : start + window] for start in starts])
     said = f"{path}: {len(x)} windows of {_measure(window, rate)}, one every {_measure(hop, rate)}"
-    return x, said + ("" if grow == 1 else f"; resampled from {own:g} to {rate:g} Hz")
+    places = [f" from {start / rate:g} s" if rate else f" from value {start}" for start in starts]
+    return x, places, said + ("" if grow == 1 else f"; resampled from {own:g} to {rate:g} Hz")

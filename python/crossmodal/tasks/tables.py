@@ -74,8 +74,8 @@ def _unlearned(schema: Schema, x: np.ndarray, part: np.ndarray | None) -> list[s
     return [f"warning: no training sample has {shown(unmet)}: nothing is learned of it."] if unmet else []
 
 
-def read_rows(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, str]:
-    """Samples (n, values) of a table as the run's own was read, and a sentence that says what was taken.
+def read_rows(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, list[str], str]:
+    """Samples (n, values) of a table as the run's own was read, nothing, and a sentence that says what was taken.
 
     Raises:
         UserError: a column is missing, or holds what training did not meet.
@@ -88,4 +88,8 @@ def read_rows(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, str]:
     holes = np.isnan(x).sum(axis=0)
     missing = [f"{name} {count}" for name, count in zip(schema.names, holes, strict=True) if count]
     said += f"; not used: {shown(unused)}" if unused else ""
-    return x, said + (f"; empty cells, for which the training median stands in: {shown(missing)}" if missing else "")
+    return (
+        x,
+        [],
+        said + (f"; empty cells, for which the training median stands in: {shown(missing)}" if missing else ""),
+    )
