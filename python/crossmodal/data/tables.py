@@ -94,7 +94,8 @@ class Schema:
         Raises:
             UserError: a column is missing; and see `Feature.encode`.
         """
-        missing = [feature.name for feature in self.features if feature.name not in table.names]
+        present = set(table.names)
+        missing = [feature.name for feature in self.features if feature.name not in present]
         if missing:
             free = [name for name in table.names if name not in {feature.name for feature in self.features}]
             hints = "; ".join(f"{name!r}{nearest(name, free)}" for name in missing)

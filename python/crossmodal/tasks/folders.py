@@ -17,6 +17,8 @@ from crossmodal.tasks import columns
 from crossmodal.tasks.base import Options
 from crossmodal.tasks.columns import Roles
 
+DEEPEST = 3  # folders within one another: part, class, group
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -69,8 +71,10 @@ def first_file(folder: Path, suffixes: Sequence[str]) -> Path | None:
 
 def _below(folder: Path, whole: bool) -> Iterator[Path]:
     """Files in the folders of a folder, or in all of it; of those of WFDB the heads, beside which values and labels lie."""
-    for place, inner, files in os.walk(folder):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
+    for place, inner, files in os.walk(folder, followlinks=True):
+        # No deeper than what is refused as too deep: links may go in circles.
+        deep = len(Path(place).relative_to(folder).parts) > DEEPEST
+        inner[:] = [] if deep else sorted(name for name in inner if not name.startswith("."))
         visible = sorted(name for name in files if not name.startswith("."))
         heads = [name for name in visible if name.lower().endswith(".hea")]
         if whole or Path(place) != folder:

@@ -37,7 +37,10 @@ def load_recordings(options: Options) -> RawTask:
     listing = list_folder(options, SUFFIXES, RESERVED, needs_target=told.labels is None)
     paths = list(dict.fromkeys(listing.paths))
     found = [open_recording(path, listing.ignored, told.labels) for path in paths]
+    notes = _differences(found)
     found = [one.with_channels(found[0].channels) for one in found]
+    if told.rate is not None and all(one.rate for one in found):
+        notes.append("warning: --recordings.rate is for files that do not say their rate, and all of these do.")
     rates = [one.rate or _given(listing, one.path) or told.rate for one in found]
     rate = _common(found, rates, told.resample)
     grows = [Fraction(1) if own == rate else windows.ratio(rate, own) for own in rates]
@@ -45,7 +48,7 @@ def load_recordings(options: Options) -> RawTask:
     window = _window(told.window, rate, spans, found)
     hop = window if told.hop is None else _length("recordings.hop", told.hop, rate)
     of, starts, entry = _cut(spans, window, hop)
-    notes = _left_out(spans, window, hop, listing)
+    notes += _left_out(spans, window, hop, listing)
     if told.labels is None:
         y, kind, targets, names = listing.y[entry], listing.kind, listing.targets, listing.targets
     else:
@@ -64,7 +67,6 @@ def load_recordings(options: Options) -> RawTask:
     x = windows.cut(found, grows, of, starts, window, look)
     flat = [found[0].channels[i] for i in np.flatnonzero(low == high)]
     notes += [f"warning: constant channels, which say nothing: {shown(flat)}."] if flat else []
-    notes += [*_orientation(found), *_units(found)]
     files = np.array([path.relative_to(listing.folder).as_posix() for path in paths])
     several = len(of) > len(paths)
 
@@ -307,24 +309,33 @@ def _rule(options: Options, y: np.ndarray) -> str:
     return {"majority": "that of most values", "last": "that of the last value", "any": "any that occurs"}[rule]
 
 
-def _orientation(found: Sequence[Recording]) -> list[str]:
-    wide = [one for one in found if len(one.channels) > one.length]
-    return [
-        f"warning: {one.path.name} has {len(one.channels)} channels of {one.length} values: if these are {one.length} channels, "
-        "turn the table round, so that a row is a moment."
-        for one in wide[:1]
-    ]
-
-
-def _units(found: Sequence[Recording]) -> list[str]:
-    for one in found[1:]:
-        for name, unit, first in zip(one.channels, one.units, found[0].units, strict=True):
-            if unit != first:
-                return [
-                    f"warning: channel {name!r} is in {first or 'no unit'} in {found[0].path.name}, in {unit or 'no unit'} in "
-                    f"{one.path.name}: bring them to one scale."
-                ]
-    return []
+def _differences(found: Sequence[Recording]) -> list[str]:
+    """What is odd about the channels of recordings: more of them than moments, other ones than in the first file, other units."""
+    first, notes = found[0], []
+    units = dict(zip(first.channels, first.units, strict=True))
+    for one in found:
+        if len(one.channels) > one.length:
+            notes.append(
+                f"warning: {one.path.name} has {len(one.channels)} channels of {one.length} values: if these are {one.length} "
+                "channels, turn the table round, so that a row is a moment."
+            )
+            break
+    for one in found:
+        if others := [name for name in one.channels if name not in units]:
+            notes.append(
+                f"warning: {one.path.name} has channels that {first.path.name} lacks, left out: {shown(others)}."
+            )
+            break
+    for one in found:
+        mixed = [name for name, unit in zip(one.channels, one.units, strict=True) if units.get(name, unit) != unit]
+        if mixed:
+            unit = one.units[one.channels.index(mixed[0])]
+            notes.append(
+                f"warning: channel {mixed[0]!r} is in {units[mixed[0]] or 'no unit'} in {first.path.name}, in "
+                f"{unit or 'no unit'} in {one.path.name}: bring them to one scale."
+            )
+            break
+    return notes
 
 
 def _measure(values: int, rate: float | None) -> str:

@@ -40,7 +40,8 @@ def load_table(path: Path, options: Options) -> RawTask:
     part = None if roles.split is None else columns.parts(table, roles.split)
     notes += oddities.said(x, y, table.places.__getitem__, schema.names, roles.targets, kind)
     notes += _unlearned(schema, x, part)
-    spread = np.nanstd(x, axis=0)[[name in wanted for name in schema.names]]
+    numbers = set(wanted)
+    spread = np.nanstd(x, axis=0)[[name in numbers for name in schema.names]]
     spread = spread[spread > 0]
     if len(spread) and spread.max() > SCALES * spread.min():
         rows["scales"] = f"deviations from {spread.min():.2g} to {spread.max():.2g}: each column is scaled by its own"

@@ -112,7 +112,10 @@ def test_parquet(table):
     columns = {name: found.text(name) if (v := found.numbers(name)) is None else v for name in found.names}
     columns["colour"] = pa.array(columns["colour"]).dictionary_encode()
     columns["dose"] = pa.array(columns["dose"], from_pandas=True)
+    columns["id"] = np.arange(len(found))
     parquet.write_table(pa.table(columns), table.with_suffix(".parquet"))
+    assert raw(table.with_suffix(".parquet"), target="id").y_train.dtype == np.int64
+    assert raw(table.with_suffix(".parquet"), target="size (cm)").y_train.dtype == np.float64
     one, other = load(table.with_suffix(".parquet")), load(table)
     assert torch.equal(one.train.x, other.train.x)
     table.with_suffix(".parquet").write_bytes(b"PAR1 nonsense")

@@ -50,7 +50,7 @@ class Table:
         column = self._columns[name]
         if isinstance(column, list):
             return column
-        return ["" if np.isnan(value) else f"{value:.17g}" for value in column.tolist()]
+        return ["" if value != value else str(value) for value in column.tolist()]
 
     def full_text(self, name: str, what: str) -> list[str]:
         """The same, of a column in which no cell may be empty; `what` says what it is for."""
@@ -69,8 +69,7 @@ class Table:
         if name in self._numbers:
             return self._numbers[name]
         column = self._columns[name]
-        if isinstance(column, list):
-            column = self._parsed(name, column)
+        column = self._parsed(name, column) if isinstance(column, list) else column.astype(np.float64)
         self._numbers[name] = column
         if column is not None and np.isinf(column).any():
             row = int(np.isinf(column).argmax())
@@ -207,7 +206,7 @@ def _read_parquet(path: Path) -> Table:
         if kinds.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         if kinds.is_integer(column.type) or kinds.is_floating(column.type):
-            columns.append(column.to_numpy(zero_copy_only=False).astype(np.float64))
+            columns.append(column.to_numpy(zero_copy_only=False))
         elif kinds.is_nested(column.type) or kinds.is_binary(column.type):
             raise UserError(f"{path}: column {name!r} is of type {column.type}, expected numbers or text")
         else:
