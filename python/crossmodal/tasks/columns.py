@@ -30,8 +30,12 @@ class Roles:
     ignored: list[str]
 
     @classmethod
-    def of(cls, told: TableConfig, table: Table) -> Roles:
+    def of(cls, told: TableConfig, table: Table, ignored_elsewhere: bool = False) -> Roles:
         """Those that the settings name.
+
+        Args:
+            told, table: the settings, and the table that has the columns.
+            ignored_elsewhere: what is to be ignored may lie in other files, too.
 
         Raises:
             UserError: a column is not there, or named twice.
@@ -41,7 +45,7 @@ class Roles:
             ("target", found.targets),
             ("group", [found.group]),
             ("split", [found.split]),
-            ("ignore", found.ignored),
+            ("ignore", [] if ignored_elsewhere else found.ignored),
         ):
             table.require([name for name in names if name is not None], f"table.{what}")
         used = found.used

@@ -131,7 +131,7 @@ def named_files(index: Table, column: str, folder: Path) -> list[Path]:
 
 def _by_index(options: Options, index: Table, reserved: Sequence[str], needs_target: bool) -> Listing:
     paths = named_files(index, "file", options.data)
-    roles = Roles.of(options.table, index)
+    roles = Roles.of(options.table, index, ignored_elsewhere=True)
     group = roles.group or ("group" if "group" in index.names and "group" not in roles.used else None)
     split = roles.split or ("split" if "split" in index.names and "split" not in roles.used else None)
     names = roles.targets

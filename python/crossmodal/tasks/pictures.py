@@ -36,6 +36,8 @@ def load_images(options: Options) -> RawTask:
     """
     told = options.images
     listing = list_folder(options, SUFFIXES, RESERVED, needs_target=False)
+    if listing.index:
+        listing.index.require(listing.ignored, "table.ignore")
     masks = _masks(listing)
     if masks is None and listing.y is None:
         raise UserError(

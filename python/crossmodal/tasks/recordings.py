@@ -15,6 +15,7 @@ from crossmodal.data import windows
 from crossmodal.data.readers.recordings import SUFFIXES, Recording, open_recording
 from crossmodal.data.readers.tables import shown
 from crossmodal.errors import UserError
+from crossmodal.naming import nearest
 from crossmodal.tasks import columns, oddities
 from crossmodal.tasks.base import About, Options, RawTask
 from crossmodal.tasks.folders import Listing, list_folder
@@ -37,6 +38,13 @@ def load_recordings(options: Options) -> RawTask:
     listing = list_folder(options, SUFFIXES, RESERVED, needs_target=told.labels is None)
     paths = list(dict.fromkeys(listing.paths))
     found = [open_recording(path, listing.ignored, told.labels) for path in paths]
+    known = {*(listing.index.names if listing.index else ()), *(name for one in found for name in one.ignored)}
+    for name in listing.ignored:
+        if name not in known:
+            here = shown(found[0].channels)
+            raise UserError(
+                f"table.ignore: no recording has a channel {name!r}{nearest(name, found[0].channels)} (channels: {here})"
+            )
     notes = _differences(found)
     found = [one.with_channels(found[0].channels) for one in found]
     if told.rate is not None and all(one.rate for one in found):

@@ -90,6 +90,22 @@ def test_windows_of_a_recording_are_one_group(folder):
     assert one.group_train is None  # a sample each
 
 
+def test_channels_are_left_out(folder):
+    """Under their name, with their unit or without; what is in them does not matter."""
+    for i in range(8):
+        path = folder / f"r{i}.csv"
+        first, *lines = path.read_text().splitlines()
+        path.write_text("\n".join([f"{first},comment", *(f"{line},good" for line in lines)]))
+    for name in ("b", "b (mV)"):
+        found = raw(folder, window="1s", table={"ignore": f"comment,{name}"})
+        assert (found.about.features, found.x_train.shape[1]) == (("a",), 1)
+        assert found.about.rows["ignored"] == f"comment, {name}"
+    with pytest.raises(
+        UserError, match=r"r0\.csv, line 2: channel 'comment' holds 'good', expected a number; --table\.ignore comment"
+    ):
+        raw(folder, window="1s")
+
+
 def test_pieces_of_recordings(folder):
     relist(folder, lambda i, line: f"r0.csv,{i % 2},{i * 30},,{(i + 1) * 0.3}", "file,y,start,stop,stop_s")
     found = raw(folder)
@@ -202,6 +218,7 @@ def test_labels_of_each_moment(tmp_path, labels, told, expected, kind):
         (None, {"window": "0s"}, r"recordings\.window: expected at least one value"),
         (None, {"window": "1 h"}, r"recordings\.window: expected seconds \(2s, 500ms\) or values \(400\), got '1 h'"),
         (None, {"hop": "1.5"}, r"recordings\.hop: expected a whole number, got 1\.5"),
+        (None, {"table": {"ignore": "bb"}}, r"table\.ignore: no recording has a channel 'bb', did you mean"),
         (None, {"rule": "any"}, r"recordings\.rule: is for labels of each moment"),
         (None, {"labels": "stat"}, r"recordings\.labels: .*r0\.csv has no column 'stat'"),
     ],

@@ -34,6 +34,7 @@ class Recording:
         length: values of a channel.
         load: gives all values, (C, length), real numbers; of .npy mapped.
         labels: a label for each value, str, "" where there is none, or float64; None where they were not asked for.
+        ignored: what was left out of what is in the file.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class Recording:
     length: int
     load: Callable[[], np.ndarray]
     labels: np.ndarray | None = None
+    ignored: tuple[str, ...] = ()
 
     def with_channels(self, names: Sequence[str]) -> Recording:
         """The same with these channels in this order.
@@ -89,7 +91,7 @@ def open_recording(path: Path, ignore: Sequence[str] = (), labels: str | None = 
     if labels is not None and suffix in (".npy", ".wav"):
         raise UserError(f"recordings.labels: {path}: a {suffix} file has no labels of its own; name them in an index")
     if suffix in TEXT:
-        found = _text(path, labels)
+        found = _text(path, ignore, labels)
     elif suffix == ".npy":
         values = _npy(path)
         found = Recording(path, _numbered(len(values)), ("",) * len(values), None, values.shape[1], partial(_npy, path))
@@ -100,6 +102,7 @@ def open_recording(path: Path, ignore: Sequence[str] = (), labels: str | None = 
     else:
         found = {".edf": _edf, ".hea": _wfdb}[suffix](path, ignore, labels)
     kept = [name for name in found.channels if name not in ignore]
+    found = replace(found, ignored=found.ignored + tuple(name for name in found.channels if name in ignore))
     if not kept or not found.length:
         raise UserError(f"{path}: holds {found.length} values of {len(kept)} channels, expected at least one of each")
     return found.with_channels(kept)
@@ -128,7 +131,7 @@ def _wav(path: Path) -> np.ndarray:
     return scaled(open_wav(path)[1], path).T
 
 
-def _text(path: Path, labels: str | None) -> Recording:
+def _text(path: Path, ignore: Sequence[str], labels: str | None) -> Recording:
     rows, places = read_rows(path)
     numbers = [_is_number(cell) for cell in rows[0]]
     if any(numbers) and not all(numbers):
@@ -139,10 +142,13 @@ def _text(path: Path, labels: str | None) -> Recording:
     if labels is not None:
         table.require([labels], "recordings.labels")
     split = {head: _unit(head) for head in heads}
-    rate, wanted = None, []
+    rate, wanted, ignored = None, [], []
     for head in heads:
         name, unit = split[head]
         if head == labels:
+            continue
+        if head in ignore or name in ignore:
+            ignored.append(head if head in ignore else name)
             continue
         if name.lower() in TIMES and unit in SECONDS and not all(numbers):
             rate = _rate(table, head, SECONDS[unit])
@@ -162,6 +168,7 @@ def _text(path: Path, labels: str | None) -> Recording:
         len(table),
         partial(np.stack, values) if values else partial(np.zeros, (0, 0)),
         label,
+        tuple(ignored),
     )
 
 
@@ -221,6 +228,7 @@ def _edf(path: Path, ignore: Sequence[str], labels: str | None) -> Recording:
     try:
         found = edfio.read_edf(path)
         signals = [signal for signal in found.signals if signal.label not in ignore]
+        ignored = tuple(signal.label for signal in found.signals if signal.label in ignore)
         channels = tuple(signal.label for signal in signals)
         rates = {signal.label: float(signal.sampling_frequency) for signal in signals}
         units = tuple(signal.physical_dimension for signal in signals)
@@ -242,7 +250,7 @@ def _edf(path: Path, ignore: Sequence[str], labels: str | None) -> Recording:
         label = _marked(
             [(round(at * rate), round((at + (span or 0)) * rate), text) for at, span, text in marks], length
         )
-    return Recording(path, channels, units, rate, length, partial(_edf_values, path, channels), label)
+    return Recording(path, channels, units, rate, length, partial(_edf_values, path, channels), label, ignored)
 
 
 def _edf_values(path: Path, channels: Sequence[str]) -> np.ndarray:

@@ -199,6 +199,7 @@ def _read_parquet(path: Path) -> Table:
         raise MissingPackage(f"{path}", "pyarrow", "parquet") from None
     try:
         table = pyarrow.parquet.read_table(path)
+        table.validate(full=True)  # text in UTF-8, too
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path}: not a Parquet file, or a damaged one: {error}") from None
     columns = []
