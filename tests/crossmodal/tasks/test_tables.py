@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from crossmodal import cli, predict, tasks
+from crossmodal.data.readers import tables as readers
 from crossmodal.data.readers.tables import read_table
 from crossmodal.errors import UserError
 from crossmodal.settings import TableConfig
@@ -104,7 +105,7 @@ def test_delimiters(tmp_path, delimiter, suffix, number):
     assert found.numbers("k") is None
 
 
-def test_parquet(table):
+def test_parquet(table, monkeypatch):
     pa = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
@@ -118,6 +119,11 @@ def test_parquet(table):
     assert raw(table.with_suffix(".parquet"), target="size (cm)").y_train.dtype == np.float64
     one, other = load(table.with_suffix(".parquet")), load(table)
     assert torch.equal(one.train.x, other.train.x)
+    monkeypatch.setattr(readers, "free_memory", lambda: 1000)
+    for path in (table, table.with_suffix(".parquet")):
+        with pytest.raises(UserError, match="do not fit into the memory that is free"):
+            load(path)
+    monkeypatch.undo()
     table.with_suffix(".parquet").write_bytes(b"PAR1 nonsense")
     with pytest.raises(UserError, match=r"animals\.parquet: not a Parquet file, or a damaged one"):
         load(table.with_suffix(".parquet"))

@@ -115,11 +115,6 @@ def read_table(path: Path) -> Table:
 
 
 def _read_text(path: Path) -> Table:
-    size, free = path.stat().st_size, free_memory()
-    if size * MEMORY > free:
-        raise UserError(
-            f"{path}: {size / 2**30:.1f} GiB of text do not fit into the memory that is free; save it as .parquet"
-        )
     rows, places = read_rows(path)
     names = rows.pop(0)
     if all(_is_number(name) for name in names):
@@ -136,6 +131,11 @@ def read_rows(path: Path) -> tuple[list[list[str]], list[str]]:
     Raises:
         UserError: not a table in UTF-8, or an empty one; names the line.
     """
+    size, free = path.stat().st_size, free_memory()
+    if size * MEMORY > free:
+        raise UserError(
+            f"{path}: {size / 2**30:.1f} GiB of text do not fit into the memory that is free; save it as .parquet or .npy"
+        )
     delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(path)
     rows, places = read_cells(path, delimiter)
     clean = _decimal if delimiter == ";" else str
@@ -198,10 +198,17 @@ def _read_parquet(path: Path) -> Table:
     except ImportError:
         raise MissingPackage(f"{path}", "pyarrow", "parquet") from None
     try:
-        table = pyarrow.parquet.read_table(path)
-        table.validate(full=True)  # text in UTF-8, too
+        head = pyarrow.parquet.read_metadata(path)
+        fits = 8 * head.num_rows * head.num_columns <= free_memory()
+        table = pyarrow.parquet.read_table(path) if fits else None
+        if table is not None:
+            table.validate(full=True)  # text in UTF-8, too
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path}: not a Parquet file, or a damaged one: {error}") from None
+    if table is None:
+        raise UserError(
+            f"{path}: {head.num_rows} rows of {head.num_columns} columns do not fit into the memory that is free"
+        )
     columns = []
     for name, column in zip(table.column_names, table.columns, strict=True):
         if kinds.is_dictionary(column.type):
