@@ -39,6 +39,7 @@ POINTERS = {
     "partner_target_ptr": "*i32",
     "partner_source_ptr": "*i32",
     "orders_ptr": "*i32",
+    "left_ptr": "*i32",
 }
 TOKENS = (
     "target_ptr",
@@ -119,13 +120,18 @@ def variants() -> Iterator[Variant]:
     yield _variant("select-by-score", "selection.select_kernel", choose | rows | {"BY_SCORE": True}, **row_of)
     yield _variant("select-long", "selection.select_kernel", choose | long | {"SINGLE": False}, **row_of)
     yield _variant("partners", "row_kernels.partners_kernel", rows, **row_of)
-    both, alone = {"GIVEN": False}, {"GIVEN": True}
+    both, alone = {"GIVEN": False, "LEFT": False}, {"GIVEN": True, "LEFT": False}
     adjoint, relaxed = "row_kernels.adjoint_kernel", "row_kernels.relaxed_kernel"
     inside = {"SINGLE": True, "WIDE": False}
+    nodes, forth, back = {"memory": "fp64"}, {"GIVEN": True, "BACK": False}, {"GIVEN": False, "BACK": True}
+    yield _variant("compress", "nodes.compress_kernel", back | {"BLOCK": 2048}, **nodes, **row_of)
+    yield _variant("flow", "nodes.flow_kernel", back, num_warps=1, **nodes)
+    yield _variant("flow-forward", "nodes.flow_kernel", forth, num_warps=1, **nodes)
+    yield _variant("spread", "nodes.spread_kernel", back | {"BLOCK": 1024}, **nodes)
     yield _variant("adjoint", adjoint, both | inside | rows, **row_of)
     yield _variant("adjoint-short", adjoint, both | inside | {"BLOCK": 64}, num_warps=1)
     yield _variant("topk-adjoint", adjoint, alone | inside | rows, **row_of)
-    yield _variant("relaxed", relaxed, inside | rows, **row_of)
+    yield _variant("relaxed", relaxed, inside | rows | alone, **row_of)
     # The bar of the series step: 150 instructions per warp with eight warps and 64 registers.
     yield _variant("relaxed-64", relaxed, inside | rows, num_warps=8, max_registers=64, targets=("sm_80", "sm_90"))
     swept = {"SINGLE": False, "WIDE": False, "BLOCK": 1024}
@@ -165,7 +171,7 @@ def compile_variant(variant: Variant, target: str) -> Result:
             signature[parameter.name] = "constexpr"
         elif parameter.name.endswith("_ptr"):
             kind = variant.tokens if parameter.name in TOKENS else variant.scores
-            if parameter.name in ("saved_ptr", "state_ptr"):
+            if parameter.name in ("saved_ptr", "state_ptr", "work_ptr"):
                 kind = variant.memory or variant.scores
             signature[parameter.name] = POINTERS.get(parameter.name, f"*{kind}")
             if parameter.name == "index_ptr":

@@ -34,6 +34,7 @@ rng = np.random.default_rng(0)
 x, y = rng.standard_normal((60, 1, 32)).astype("float32"), np.arange(60) % 2
 np.savez("my.npz", x_train=x[:40], y_train=y[:40], x_test=x[40:], y_test=y[40:])
 np.savez("new.npz", x=x[:5])
+np.savez("fields.npz", x_train=x[:40], y_train=x[:40], x_test=x[40:], y_test=x[40:])
 """
 
 
@@ -69,7 +70,8 @@ def main(wheel: Path) -> None:
         run("pare-evaluate", "run")
         run("pare-compare", *data, "--methods", "nft", "--seeds", "0", "--epochs", "1", "--runs_dir", "runs")
         run("pare-generate", "--help")
-        assert "pip install 'pare-kernels[fno]'" in run("pare-train", *data, "--method", "fno", fails=True)
+        fields = "--task", "arrays", "--data", "fields.npz"
+        assert "pip install 'pare-kernels[fno]'" in run("pare-train", *fields, "--method", "fno", fails=True)
         print("with the extra 'train' its programs run, in an empty folder")
 
 

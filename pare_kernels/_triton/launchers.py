@@ -17,12 +17,16 @@ import torch
 from torch import Tensor
 
 from .._checks import ALL_EXACT, ReplaceOptions
-from . import long_rows, row_kernels, selection, tokens
+from . import long_rows, nodes, row_kernels, selection, tokens
 from ._launch import alignment, launch, split_number
 
 MOST_SAVED_STEPS = 32  # of the relaxation; of more, the first of each segment is kept, the others are made again
 ROW_LIMIT = {torch.float32: 4096, torch.float64: 2048}  # longest row that stays in registers
 LONG_BLOCK = 2048  # longer rows are read in blocks of this size, and swept in blocks of half of it
+NODES_FROM = (
+    512,
+    64,
+)  # longer rows of more exact steps are carried by nodes; shorter ones fit into the lanes of a warp or two
 WORK_ROWS, SHORTEST_SINGLE = long_rows.WORK_ROWS.value, row_kernels.SHORTEST_SINGLE.value
 SUM_TILE = 2048  # elements per tile where products are summed as well: eight per thread in float32
 GRADIENT_PROGRAMS = 2048  # of the pass that sums dweight: enough to fill a device, few enough partial sums
@@ -346,6 +350,47 @@ def _row_launches(num: int, dtype: torch.dtype) -> Iterator[tuple[torch.dtype, d
         yield torch.float64, {"SINGLE": False, "WIDE": True, **_sweep_options(torch.float64)}
 
 
+def _by_nodes(
+    upstream: Tensor,
+    noisy: Sequence[Tensor],
+    index: Sequence[Tensor],
+    partners: Sequence[Tensor],
+    result: Sequence[Tensor],
+    k: int,
+    tau: float,
+    steps: tuple[int, int],
+    highest: bool,
+    *,
+    given: bool,
+    back: bool,
+) -> Tensor | None:
+    """h, or J(h)^T c, of rows of single scores with so many steps and no tail, three launches. Returns int32 (programs,): which rows
+    it left, or None where it served none."""
+    nums, device = [rows.shape[1] for rows in noisy], noisy[1].device
+    if noisy[1].dtype != torch.float32 or max(nums) <= NODES_FROM[0] or max(steps) <= NODES_FROM[1]:
+        return None
+    batch = 0 if given else noisy[0].shape[0]
+    programs = batch + noisy[1].shape[0]
+    work = torch.empty(programs * nodes.WORK.value, dtype=torch.float64, device=device)
+    saved = torch.empty(programs * max(steps) * nodes.SLOTS.value if back else 0, dtype=torch.float64, device=device)
+    left = torch.empty(programs, dtype=torch.int32, device=device)
+    form = {"GIVEN": given, "BACK": back, "device": device}
+    block, _ = _row_block(max(nums), torch.float32)
+    launch(
+        nodes.compress_kernel, programs, upstream, *noisy, *index, *partners, work, left, batch, *nums, k, int(highest),
+        *split_number(tau), **form, BLOCK=min(block, LONG_BLOCK), num_warps=16,
+    )  # fmt: skip
+    launch(
+        nodes.flow_kernel, programs, work, saved, left, batch, *steps, max(steps), *split_number(tau),
+        series_limit(tau, torch.float32), **form, num_warps=1,
+    )  # fmt: skip
+    launch(
+        nodes.spread_kernel, programs, upstream, *noisy, *partners, *result, work, left, batch, *nums, int(highest),
+        *split_number(tau), **form, BLOCK=1024, num_warps=8,
+    )  # fmt: skip
+    return left
+
+
 class ScoreGradients(NamedTuple):
     target: Tensor
     source: Tensor
@@ -388,6 +433,10 @@ def _launch_adjoint(upstream, noisy, index, partners, dscores, k, tau, exact_ste
     programs = batch + noisy[1].shape[0]
     plans = [plan_steps(nums[0] - k, exact_steps), plan_steps(k, exact_steps)]
     largest = plans[1] if given else max(plans)
+    left = None
+    if exact_steps == ALL_EXACT:
+        steps = plans[0].exact * (not given), plans[1].exact
+        left = _by_nodes(upstream, noisy, index, partners, dscores, k, tau, steps, highest, given=given, back=True)
     for acc, options in _row_launches(max(nums), dtype):
         # Steps in doubles are kept sparingly: hardly a row needs them.
         plan = plan_steps(largest.exact, ALL_EXACT, most_saved=0) if options["WIDE"] else largest
@@ -401,6 +450,7 @@ def _launch_adjoint(upstream, noisy, index, partners, dscores, k, tau, exact_ste
             *partners,
             *dscores,
             torch.empty(programs * slots * space, dtype=acc, device=device),
+            index[0] if left is None else left,
             batch,
             *nums,
             k,
@@ -413,6 +463,7 @@ def _launch_adjoint(upstream, noisy, index, partners, dscores, k, tau, exact_ste
             slots,
             plan.segment,
             GIVEN=given,
+            LEFT=left is not None,
             device=device,
             **options,
         )
@@ -441,7 +492,10 @@ def relaxed(noisy: Tensor, k: int, tau: float, exact_steps: int) -> Tensor:
     """The relaxed indicator h of (B, N) scores, one launch, in float32 two (see `adjoint`). Bytes: read and write a row."""
     batch, num = noisy.shape
     plan = plan_steps(k, exact_steps)
-    h = torch.empty_like(noisy)
+    h, left = torch.empty_like(noisy), None
+    if exact_steps == ALL_EXACT:
+        both = noisy, noisy  # the only modality stands in for the source, and for what is not read
+        left = _by_nodes(noisy, both, both, both, (h, h), k, tau, (0, k), False, given=True, back=False)
     for acc, options in _row_launches(num, noisy.dtype):
         if options["WIDE"]:
             options["num_warps"] = 4  # with more it spills
@@ -451,12 +505,14 @@ def relaxed(noisy: Tensor, k: int, tau: float, exact_steps: int) -> Tensor:
             noisy,
             h,
             torch.empty(0 if options["SINGLE"] else noisy.shape, dtype=acc, device=noisy.device),
+            noisy if left is None else left,
             num,
             plan.exact,
             plan.remaining,
             *split_number(tau),
             series_limit(tau, acc),
             widest_single(tau),
+            LEFT=left is not None,
             device=noisy.device,
             **options,
         )

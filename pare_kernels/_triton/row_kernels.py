@@ -1,7 +1,8 @@
 """The kernels of the relaxation, one program per row: h, and J(h)^T c of both modalities or of rows alone.
 
 A row is worked on in registers (SINGLE, see `relaxation`) or swept in memory (`long_rows`). Singles hold most rows of single
-scores; a second launch (WIDE) does again, in doubles, those that they do not hold (`beyond_singles`).
+scores; a second launch (WIDE) does again, in doubles, those that they do not hold (`beyond_singles`). Of all steps of long rows
+these are the rows that `nodes` left (LEFT).
 """
 
 from __future__ import annotations
@@ -111,6 +112,7 @@ def adjoint_kernel(
     dscores_target_ptr,  # (B, Nt), written
     dscores_source_ptr,  # (B, Ns), written
     saved_ptr,  # (programs, slots, 4 row_units), to work in, of the type to compute in
+    left_ptr,  # int32 (programs,), read with LEFT
     batch,
     num_target,
     num_source,
@@ -126,6 +128,7 @@ def adjoint_kernel(
     slots,
     segment,
     GIVEN: tl.constexpr,
+    LEFT: tl.constexpr,
     SINGLE: tl.constexpr,
     WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -143,9 +146,9 @@ def adjoint_kernel(
     sign = tl.where(is_target & (highest != 0), -1.0, 1.0).to(dots_ptr.dtype.element_ty)
     row_stride = row_units.to(tl.int64) * 4
     saved_ptr += program * (slots * row_stride)
-    chosen = True
+    chosen = tl.load(left_ptr + program) != 0 if LEFT else True
     if WIDE:
-        chosen = beyond_singles(scores_ptr, sign, num, narrow, BLOCK)
+        chosen = beyond_singles(scores_ptr, sign, num, narrow, BLOCK) & chosen
     if chosen:
         if SINGLE:
             patches = tl.arange(0, BLOCK)
@@ -181,6 +184,7 @@ def relaxed_kernel(
     noisy_ptr,  # (B, N), read
     relaxed_ptr,  # (B, N), written
     state_ptr,  # (B, N), for the sweeps to work in, of the type to compute in
+    left_ptr,  # int32 (B,), read with LEFT
     num,
     steps,
     remaining,
@@ -188,6 +192,7 @@ def relaxed_kernel(
     tau_low,
     series_limit,
     narrow,
+    LEFT: tl.constexpr,
     SINGLE: tl.constexpr,
     WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -199,9 +204,9 @@ def relaxed_kernel(
     noisy_ptr += row * num
     relaxed_ptr += row * num
     state_ptr += row * num
-    chosen = True
+    chosen = tl.load(left_ptr + row) != 0 if LEFT else True
     if WIDE:
-        chosen = beyond_singles(noisy_ptr, 1, num, narrow, BLOCK)
+        chosen = beyond_singles(noisy_ptr, 1, num, narrow, BLOCK) & chosen
     if chosen:
         if SINGLE:
             patches = tl.arange(0, BLOCK)

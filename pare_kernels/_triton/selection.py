@@ -140,6 +140,29 @@ def choose_row(
 
 
 @triton.jit
+def sort_in_registers(noisy_ptr, index_ptr, order_ptr, length, BLOCK: tl.constexpr):
+    """`sort_list` for single scores and lists that fit into one block: key and position in one number."""
+    places = tl.arange(0, BLOCK)
+    inside = places < length
+    patches = tl.load(index_ptr + places, mask=inside, other=0)
+    key = order_key(tl.load(noisy_ptr + patches, mask=inside, other=0.0))
+    both = ((-1 - key).to(tl.int64) << 32) | places
+    both = tl.where(inside, both, 0x7FFFFFFFFFFFFFFF)
+    # Bitonic: runs of 2, 4, 8 ... entries, in turn ascending and descending, as far as the list goes.
+    run = length * 0 + 2
+    while run < 2 * length:
+        step = run // 2
+        while step > 0:
+            other = tl.gather(both, places ^ step, 0)
+            keep_lower = ((places & step) == 0) == ((places & run) == 0)
+            both = tl.where((both < other) == keep_lower, both, other)
+            step = step // 2
+        run *= 2
+    tl.store(order_ptr + places, (both & 0x7FFFFFFF).to(tl.int32), mask=inside)
+    tl.debug_barrier()
+
+
+@triton.jit
 def sort_list(noisy_ptr, index_ptr, order_ptr, spare_ptr, length, BLOCK: tl.constexpr):
     """order = positions in an index list from the best noisy score to the worst, equal scores in list order.
 
@@ -268,7 +291,10 @@ def select_kernel(
             index_ptr = either(is_target, target_index_ptr, source_index_ptr)
             num = either(is_target, num_target, num_source)
             order_ptr = orders_ptr + (row * 4 + 2 * modality) * k
-            sort_list(noisy_ptr + row * num, index_ptr + row * k, order_ptr, order_ptr + k, k, BLOCK // 2)
+            if SINGLE and acc == tl.float32:
+                sort_in_registers(noisy_ptr + row * num, index_ptr + row * k, order_ptr, k, BLOCK)
+            else:
+                sort_list(noisy_ptr + row * num, index_ptr + row * k, order_ptr, order_ptr + k, k, BLOCK // 2)
         # The slot of rank r from the top takes the patch of rank r from the bottom.
         order_ptr = orders_ptr + row * 4 * k
         source_index_ptr += row * k

@@ -116,6 +116,14 @@ def test_programs_that_take_several_blocks_of_rows(device, monkeypatch):
     assert_backward("patch_replace_backward", upstream(inputs)[:1], inputs, 20, steps=0)
 
 
+@pytest.mark.parametrize("highest", [False, True])
+def test_all_steps_by_nodes(highest, device, monkeypatch):
+    """Both modalities, of which the second is too short for nodes alone."""
+    monkeypatch.setattr(launchers, "NODES_FROM", (40, 10))
+    inputs = make_inputs(2, 52, 38, 4, torch.float32, device=device)
+    assert_backward("patch_replace_backward", upstream(inputs)[:1], inputs, 26, steps=-1, highest=highest)
+
+
 @pytest.mark.parametrize("need", [(True, True), (True, False), (False, True), (False, False)])
 def test_gate_scores_backward(need, device):
     tokens, _, weight, bias = make_inputs(2, 5, 1, 20, torch.float32, device=device)
@@ -201,7 +209,8 @@ def test_launches_of_top_k(dtype, times, steps, launches):
     seed = torch.empty((), dtype=torch.int64, device="meta")
     _, _, noisy, _ = operators.gumbel_topk(scores, None, seed, 0, 2000, 0.9, 1.0, steps)
     operators.gumbel_topk_backward(scores, noisy, 2000, 0.9, steps)
-    names = ["select_kernel", *["relaxed_kernel"] * times, *["adjoint_kernel"] * times]
+    nodes = ["compress_kernel", "flow_kernel", "spread_kernel"] * (steps == -1 and dtype == torch.float32)
+    names = ["select_kernel", *nodes, *["relaxed_kernel"] * times, *nodes, *["adjoint_kernel"] * times]
     assert [name for name, _ in launches] == names
 
 

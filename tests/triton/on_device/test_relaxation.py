@@ -157,3 +157,70 @@ def test_steps_by_logarithms_and_by_the_long_series_are_exact(tau, device):
     assert (largest > 0.6).any()
     assert ((largest > short) & (largest < 0.2)).any()
     assert_adjoint(scores, 40, tau, 20)
+
+
+@pytest.fixture
+def by_nodes(monkeypatch):
+    """Rows of more than 40 patches and 10 steps are carried by nodes; which rows these left, launch by launch."""
+    monkeypatch.setattr(launchers, "NODES_FROM", (40, 10))
+    left, run = [], launchers._by_nodes
+
+    def note(*arguments, **options):
+        result = run(*arguments, **options)
+        left.append(None if result is None else result.tolist())
+        return result
+
+    monkeypatch.setattr(launchers, "_by_nodes", note)
+    return left
+
+
+@pytest.mark.parametrize(("num", "k", "tau"), [(60, 25, 0.9), (70, 60, 0.5), (60, 20, 3.0)])
+def test_by_nodes(num, k, tau, by_nodes, device, monkeypatch):
+    monkeypatch.setattr(launchers, "LONG_BLOCK", 16 if tau == 0.9 else 2048)
+    scores = noisy_rows(torch.float32, num, device)
+    assert_relaxed(scores, k, tau, -1)
+    assert_adjoint(scores, k, tau, -1)
+    assert by_nodes == [[0, 0], [0, 0]]
+    assert_adjoint(scores, k, tau, 3)  # with a tail
+    assert_adjoint(scores.double(), k, tau, -1)
+    assert by_nodes[2:] == [None]
+
+
+def test_corners_by_nodes(by_nodes, device):
+    """What nodes serve, and what they leave to the full width; no row touches another."""
+    usual = noisy_rows(torch.float64, 50, device, batch=1)[0]
+    rows = {name: usual.clone() for name in ("usual", "ties", "few", "NaN", "ahead", "far ahead", "+inf")}
+    rows["ties"] = (4 * usual).round() / 4
+    rows["equal"] = torch.full_like(usual, 0.5)
+    rows["saturated"] = (usual > usual.median()).double()
+    rows["ahead"][7], rows["far ahead"][7], rows["+inf"][7] = usual.max() + 10, usual.max() + 30, INF
+    rows["NaN"][::9], rows["NaN"][4] = NAN, -INF
+    rows["few"][10:] = -INF
+    rows["none"] = torch.full_like(usual, NAN)
+    assert_rows(rows, {"few", "far ahead", "+inf", "none"}, 12, by_nodes)
+
+
+def test_a_head_that_is_used_up(by_nodes, device):
+    """At small tau the 16 best scores fall so far in a step that the next one has 0.4 of the row for once: no node can carry that."""
+    scores = (
+        torch.cat([torch.linspace(0, 26, 16), torch.tensor([-3.0]), -torch.linspace(8, 15, 33)]).double().to(device)
+    )
+    assert_rows({"used up": 0.02 * scores}, {"used up"}, 20, by_nodes, tau=0.02)
+
+
+def assert_rows(rows, left, k, by_nodes, tau=0.9):
+    scores = torch.stack(list(rows.values())).float()
+    c = torch.randn(scores.shape, generator=torch.Generator().manual_seed(1)).to(scores)
+    h, ds = launchers.relaxed(scores, k, tau, -1), operators.gumbel_topk_backward(c, scores, k, tau, -1)
+    expected_h = reference.relaxed_topk(scores.double(), k, tau, None)
+    expected_ds = reference.relaxed_topk_adjoint(c.double(), scores.double(), k, tau, None)
+    assert by_nodes == [[int(name in left) for name in rows]] * 2
+    for row, name in enumerate(rows):
+        if name in left:
+            assert_row(f"h, {name}", h[row], expected_h[row], torch.float32)
+            assert_row(f"ds, {name}", ds[row], expected_ds[row], torch.float32)
+        else:
+            rtol, atol = RELAXED[torch.float32]
+            torch.testing.assert_close(h[row].double(), expected_h[row], rtol=rtol, atol=atol)
+            error = (ds[row].double() - expected_ds[row]).abs().max()
+            assert error <= GRADIENTS[torch.float32] * expected_ds[row].abs().max(), name

@@ -107,7 +107,11 @@ def test_long_rows_are_read_in_blocks(negated, short_blocks, device):
     assert torch.equal(patches, expected[1])
 
 
-def test_pairing_by_score_sorts_ties_and_nan_as_the_definition(short_blocks, device):
+@pytest.mark.parametrize("long", [False, True])
+def test_pairing_by_score_sorts_ties_and_nan_as_the_definition(long, device, request):
+    """In registers, and digit by digit where a list does not fit into a block."""
+    if long:
+        request.getfixturevalue("short_blocks")
     noisy_target = torch.randint(-3, 3, (2, 37), device=device).float()
     noisy_source = torch.randint(-3, 3, (2, 29), device=device).float()
     noisy_target[0, 3:9], noisy_source[1, 5:25], noisy_source[1, 1] = NAN, NAN, -INF
