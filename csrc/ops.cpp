@@ -547,23 +547,55 @@ Gradients patch_replace_backward(Tensor grad, Tensor target, Tensor source, Tens
 
 std::string cpu_capability() { return pare::kernels().name; }
 
+// Every operator with its function, and what types of arguments that takes: a letter for each, as _library.py writes its schemas.
+#define PARE_OPERATORS(each)                             \
+  each(gate_scores, gate_scores)                         \
+  each(gate_scores_backward, gate_scores_backward)       \
+  each(gumbel_topk, gumbel_topk)                         \
+  each(gumbel_topk_backward, gumbel_topk_backward)       \
+  each(patch_replace, replace<false>)                    \
+  each(patch_replace_backward, patch_replace_backward)   \
+  each(patch_swap_, replace<true>)                       \
+  each(patch_swap_backward, replace_backward<true>)
+
+template <class T>
+constexpr char letter = '?';
+template <>
+constexpr char letter<Tensor> = 't';
+template <>
+constexpr char letter<std::optional<Tensor>> = 'o';
+template <>
+constexpr char letter<std::int64_t> = 'i';
+template <>
+constexpr char letter<double> = 'f';
+template <>
+constexpr char letter<bool> = 'b';
+
+template <class Result, class... Arguments>
+std::string letters(Result (*)(Arguments...)) {
+  return {letter<Arguments>...};
+}
+
+std::string signatures() {
+  std::string lines;
+#define PARE_SIGNATURE(name, function) lines += #name " " + letters(&function) + "\n";
+  PARE_OPERATORS(PARE_SIGNATURE)
+  return lines;
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(PARE_NAMESPACE, m) {
   m.def("cpu_capability() -> str");
+  m.def("signatures() -> str");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(PARE_NAMESPACE, CompositeExplicitAutograd, m) {
   m.impl("cpu_capability", TORCH_BOX(&cpu_capability));
+  m.impl("signatures", TORCH_BOX(&signatures));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(PARE_NAMESPACE, CPU, m) {
-  m.impl("gate_scores", TORCH_BOX(&gate_scores));
-  m.impl("gate_scores_backward", TORCH_BOX(&gate_scores_backward));
-  m.impl("gumbel_topk", TORCH_BOX(&gumbel_topk));
-  m.impl("gumbel_topk_backward", TORCH_BOX(&gumbel_topk_backward));
-  m.impl("patch_replace", TORCH_BOX(&replace<false>));
-  m.impl("patch_replace_backward", TORCH_BOX(&patch_replace_backward));
-  m.impl("patch_swap_", TORCH_BOX(&replace<true>));
-  m.impl("patch_swap_backward", TORCH_BOX(&replace_backward<true>));
+#define PARE_IMPLEMENTATION(name, function) m.impl(#name, TORCH_BOX(&function));
+  PARE_OPERATORS(PARE_IMPLEMENTATION)
 }

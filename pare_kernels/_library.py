@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import warnings
 
 import torch
@@ -395,6 +396,7 @@ _triton.register(_library)
 def _load_extension() -> str | None:
     """Imports the C++ kernels, which registers them. Returns why they are not used, or None when they are."""
     if hasattr(ops, "cpu_capability"):  # loaded by the `_ops.py` of a build for the kernel hub
+        _check_signatures()
         _check_instruction_set()
         return None
     if __package__ != "pare_kernels":
@@ -403,7 +405,6 @@ def _load_extension() -> str | None:
         return "switched off by PARE_KERNELS_NO_EXT=1"
     try:
         importlib.import_module("._C", __package__)
-        _check_instruction_set()
     except ImportError as error:
         if error.name == f"{__package__}._C":
             reason = "not built: install with a C++ compiler at hand (pip install --no-build-isolation .)"
@@ -411,7 +412,26 @@ def _load_extension() -> str | None:
             reason = f"could not be loaded: {error}"
         warnings.warn(f"pare_kernels: the C++ kernels are {reason}; the slower reference serves the CPU", stacklevel=2)
         return reason
+    _check_signatures()
+    _check_instruction_set()
     return None
+
+
+def _check_signatures() -> None:
+    """Refuses kernels that were built from other sources: what is registered stays, and its calls would fail one by one."""
+    letters = {"Tensor": "t", "Optional[Tensor]": "o", "int": "i", "SymInt": "i", "float": "f", "bool": "b"}
+    built = dict(line.split() for line in ops.signatures().splitlines()) if hasattr(ops, "signatures") else {}
+    expected = {
+        name: "".join(letters[str(argument.type)] for argument in getattr(ops, name).default._schema.arguments)
+        for name in _triton.OPERATORS
+    }
+    if built != expected:
+        path = getattr(sys.modules.get(f"{__package__}._C"), "__file__", "of this build")
+        differ = ", ".join(sorted(name for name in expected if built.get(name) != expected[name]))
+        raise ImportError(
+            f"pare_kernels: the C++ kernels ({path}) were built from other sources than the Python beside them: {differ} differ. Build "
+            "them again, with `pip install --no-build-isolation .` in the sources, or delete the file"
+        )
 
 
 def _check_instruction_set() -> None:

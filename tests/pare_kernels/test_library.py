@@ -5,6 +5,7 @@ import inspect
 import os
 import subprocess
 import sys
+import types
 
 import pytest
 import torch
@@ -240,3 +241,21 @@ print(pare_kernels.patch_replace(torch.randn(1, 4, 2), torch.randn(1, 4, 2), tor
         result.stderr
     )
     assert "UserWarning" not in result.stderr
+
+
+@pytest.mark.skipif(_library.EXTENSION_PROBLEM is not None, reason="the C++ kernels are not in use")
+@pytest.mark.parametrize("change", ["another type", "one argument less", "an operator less", "no signatures"])
+def test_kernels_built_from_other_sources_are_refused(change, monkeypatch):
+    built = torch.ops.pare_kernels.signatures()
+    assert "gumbel_topk_backward ttifi\n" in built
+    other = {
+        "another type": built.replace("topk_backward ttifi", "topk_backward ttiff"),
+        "one argument less": built.replace("topk_backward ttifi", "topk_backward ttif"),
+        "an operator less": built.replace("gumbel_topk_backward ttifi\n", ""),
+    }
+    known = {name: getattr(torch.ops.pare_kernels, name) for name in _library._triton.OPERATORS}
+    if change in other:
+        known["signatures"] = lambda: other[change]
+    monkeypatch.setattr(_library, "ops", types.SimpleNamespace(**known))
+    with pytest.raises(ImportError, match="other sources .*gumbel_topk_backward.* differ. Build them again, with `pip install"):
+        _library._check_signatures()
