@@ -107,6 +107,7 @@ _EVERY_REPLACE = (
 )
 _SHORT_LIST = (*_OURS, "paper", "eager-closed-manual")
 _PARTS = {
+    "forward": ("pare", "topk-gather", "compile-topk-gather"),
     "swap": ("pare", "pare-inplace", "index_copy", "index_copy-inplace", "scatter", "where"),
     "select": ("pare", "topk", "topk-sorted"),
     "sampler": ("pare", "pare-exact", "paper", "batched", "closed", "closed-manual", "sigmoid", "lapsum"),

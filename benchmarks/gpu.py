@@ -35,16 +35,23 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BUDGET, CHECK_BUDGET = 530.0, 115.0  # seconds for everything
 COMPILE_LIMIT, CASE_LIMIT = 55.0, 45.0
-TEST_LIMIT = 150.0  # of each test process; they run side by side
+TEST_LIMIT = 135.0  # of each test process; they run side by side
 HEADLINE = "swin-2000-B32"
 OURS = "pare", "pare-inplace", "pare-exact"
 RIVALS, COMPILED = ("paper", "eager-closed-manual"), ("compile-closed", "compile-closed-manual")
+# What a part of the operator costs by itself, beside others' way to do that part.
+OPERATIONS_ALONE = "forward", "select", "sampler"
+ALONE = "pare", "pare-exact", "topk-gather", "compile-topk-gather", "topk", "topk-sorted", "closed-manual", "lapsum"
+RIVALS_ALONE = {
+    "forward": ("forward alone", "topk-gather", ""),
+    "select": ("selecting alone", "topk-sorted", ""),
+}
 # Of these files the tests that are marked `gpu`; of tests/triton/on_device all.
 OPERATOR_TESTS = ("functional", "library", "properties", "backends", "errors", "nn", "transforms")
 MODEL_TESTS = ("finetuned",)
 CASES = (  # of tests.triton.device_check
     *("replace", "replace-bf16", "replace-fp64", "replace-by-score", "replace-odd", "replace-topk", "replace-swin"),
-    *("replace-long", "swap", "scores", "topk", "topk-long", "graph"),
+    *("replace-long", "replace-exact", "swap", "scores", "topk", "topk-long", "topk-exact", "graph"),
 )
 MODEL_PACKAGES = ("transformers", "accelerate", "sklearn", "yaml")
 REHEARSAL = {"TRITON_INTERPRET": "1", "PARE_KERNELS_NO_EXT": "1", "TORCH_COMPILE_DISABLE": "1", "OMP_NUM_THREADS": "1"}
@@ -124,13 +131,14 @@ def parts(out: Path, rehearse: bool = False) -> list[Part]:
     device, size, seconds = ("cpu", "tiny", "0.01") if rehearse else ("cuda", "base", "1")
     measure = (python, "-m", "benchmarks.run", "--device", device, "--csv", file, "--seconds", seconds)
 
-    def operator(case: str, limit: float, *providers: str) -> Part:
-        chosen = tuple(word for name in providers for word in ("--provider", name))
+    def operator(case: str, limit: float, *providers: str, operations: tuple[str, ...] = ("replace",)) -> Part:
+        chosen = [word for name in operations for word in ("--operation", name)]
+        chosen += [word for name in providers for word in ("--provider", name)]
         name = f"{case}: {', '.join(providers)}"
         return Part(name, (*measure, "--case", case, *chosen), limit=limit, group=name)
 
     step = (python, "-m", "benchmarks.train_step", "--device", device, "--size", size, "--csv", file)
-    training = Part("training step", step, limit=80, group="step", needs=MODEL_PACKAGES)
+    training = Part("training step", step, limit=75, group="step", needs=MODEL_PACKAGES)
     if rehearse:
         imported = "tests/triton/test_gpu.py"  # which is not collected without a GPU
         files = [part.command[-1] for part in tests if part.command[-1] != imported]
@@ -140,6 +148,7 @@ def parts(out: Path, rehearse: bool = False) -> list[Part]:
             Part("tests: collected", (*pytest, "--collect-only", *files), TEST_LIMIT, "tests", needs),
             Part(f"tests: {imported}", (python, "-c", "import tests.triton.test_gpu"), TEST_LIMIT, "tests", needs),
             operator("tiny", 80, *OURS, *RIVALS, *COMPILED),
+            operator("tiny", 80, *ALONE, operations=OPERATIONS_ALONE),
             training,
         ]
     # What matters most comes first, and what may hang or be slow (compilers, the paper's thousands of launches) is on its own:
@@ -149,10 +158,11 @@ def parts(out: Path, rehearse: bool = False) -> list[Part]:
         *tests,
         operator(HEADLINE, 60, *OURS),
         operator(HEADLINE, 50, "paper"),
-        operator(HEADLINE, 60, "eager-closed-manual", "compile-closed-manual"),
+        operator(HEADLINE, 60, "eager-closed-manual", "compile-closed-manual", "lapsum"),
         operator(HEADLINE, 60, "compile-closed"),
         training,
-        operator("short", 40, *OURS, *RIVALS),
+        operator(HEADLINE, 40, *ALONE, operations=OPERATIONS_ALONE),
+        operator("short", 25, *OURS, *RIVALS),
     ]
 
 
@@ -258,17 +268,18 @@ def figures(path: Path) -> list[tuple[str, str, str]]:
     if not path.is_file():
         return []
     with path.open(newline="") as file:
-        rows = {(row["case"], row["provider"]): row for row in csv.DictReader(file) if row["status"] == "ok"}
+        measured = [row for row in csv.DictReader(file) if row["status"] == "ok"]
+    rows = {(row["case"], row.get("operation") or "replace", row["provider"]): row for row in measured}
 
-    def number(case: str, provider: str, field: str) -> float | None:
-        text = rows.get((case, provider), {}).get(field, "")
+    def number(provider: str, field: str, operation: str = "replace") -> float | None:
+        text = rows.get((HEADLINE, operation, provider), {}).get(field, "")
         return float(text) if text else None
 
-    def milliseconds(provider: str) -> float | None:
-        return number(HEADLINE, provider, "graph_ms") or number(HEADLINE, provider, "both_ms")
+    def milliseconds(provider: str, operation: str = "replace") -> float | None:
+        return number(provider, "graph_ms", operation) or number(provider, "both_ms", operation)
 
     table = []
-    row, ours = rows.get((HEADLINE, "pare")), milliseconds("pare")
+    row, ours = rows.get((HEADLINE, "replace", "pare")), milliseconds("pare")
     if ours:
         sizes = [int(row[field]) for field in ("batch", "num_target", "dim")]
         tokens = sizes[0] * sizes[1] * sizes[2] * (4 if row["dtype"] == "float32" else 2)
@@ -280,13 +291,17 @@ def figures(path: Path) -> list[tuple[str, str, str]]:
         compiled = [time for name in ("compile-closed", "compile-closed-manual") if (time := milliseconds(name))]
         if compiled:
             table.append(("faster than torch.compile, same maths", f"{min(compiled) / ours:.1f} x", "2 x"))
-        paper = number(HEADLINE, "paper", "both_ms")
+        paper = number("paper", "both_ms")
         if paper:
             table.append(("faster than the paper's algorithm", f"{paper / ours:.0f} x", "1000 x"))
         exact = milliseconds("pare-exact")
         if exact:
             table.append(("the same with every step of the relaxation", f"{exact:.3f} ms", ""))
-    for (case, provider), step in rows.items():
+    for operation, (what, rival, bar) in RIVALS_ALONE.items():
+        ours, other = (number(name, "forward_ms", operation) for name in ("pare", rival))
+        if ours and other:
+            table.append((f"{what}, faster than {rival}", f"{ours:.3f} ms, {other / ours:.1f} x", bar))
+    for (case, _, provider), step in rows.items():
         if provider == "pare" and step.get("operator_share") and "swin" in case.lower():
             table.append((f"operator's share of a step, {case}", f"{float(step['operator_share']):.1%}", "at most 3 %"))
     return table

@@ -1,6 +1,7 @@
 """The operations that are measured: their inputs, what is right by the float64 definition, and the bytes they must move.
 
 replace   the whole operator: scores, noise, choice, rows; gradients of tokens and gate
+forward   the same without a gradient
 swap      the rows alone, the choice being given
 scores    the gate's scores of one token tensor
 sampler   scores to a random k-subset with straight-through gradient
@@ -192,6 +193,13 @@ OPERATIONS = {
     operation.name: operation
     for operation in (
         Operation("replace", make_workload, expect_replace, replace_traffic, random=True),
+        Operation(
+            "forward",
+            lambda c, d: make_workload(c, d, upstream=None),
+            expect_replace,
+            lambda c: {FORWARD: replace_traffic(c)[FORWARD]},
+            random=True,
+        ),
         Operation("swap", lambda c, d: make_workload(c, d, parts="ts"), expect_swap, swap_traffic),
         Operation(
             "scores", lambda c, d: make_workload(c, d, parts="twb", upstream="rows"), expect_scores, scores_traffic

@@ -20,6 +20,7 @@ pytest.importorskip("pytest_benchmark")
 CPU = torch.device("cpu")
 CHOSEN = {
     "replace": ("swin-2000", "short", "ecg", "vit"),
+    "forward": ("swin-2000",),
     "swap": ("swin-2000",),
     "scores": ("swin-2000",),
     "sampler": ("swin-2000",),

@@ -46,6 +46,19 @@ _register_replace("reference", "the definition, as by default", reference.patch_
 _register_replace("reference-exact", "the definition, every step", reference.patch_replace, EXACT, **_DEFINITION)
 
 
+register(
+    Provider(
+        "forward",
+        "pare",
+        "patch_replace without a gradient",
+        _replace(pare_kernels.patch_replace, DEFAULT),
+        family="ours",
+        seeded=True,
+        backend=backend,
+    )
+)
+
+
 def _given_choice(workload: Workload) -> tuple[torch.Tensor, torch.Tensor]:
     """Scores whose order is the workload's choice: 0 on free slots, 1 on kept ones; 1 on the patches that come."""
     slots, patches = workload.choice

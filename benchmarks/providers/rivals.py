@@ -242,6 +242,14 @@ def _build_by_hand(forward, backward, compiled: bool = False):
     return build
 
 
+def _build_forward(forward, compiled: bool = False):
+    def build(case: Case, device: torch.device) -> Call:
+        mix = torch.compile(forward, dynamic=False) if compiled else forward
+        return lambda workload, noise: mix(*workload.leaves, *own_noise(workload, noise), case.k)[0]
+
+    return build
+
+
 def closed(scores: Tensor, n: int, tau: float) -> Tensor:
     return closed_form(scores, n, tau, DEFAULT_STEPS)
 
@@ -314,6 +322,19 @@ for _provider in (
         "LapSum soft top-k instead of the relaxation",
         _build_batched(lambda scores, n, tau: LapSum.apply(scores, n, tau)),
         estimator="lapsum",
+    ),
+    Provider(
+        "forward",
+        "topk-gather",
+        "linear, torch.topk, index_select and index_copy_",
+        _build_forward(forward_by_index),
+    ),
+    Provider(
+        "forward",
+        "compile-topk-gather",
+        "torch.compile of linear, torch.topk, gather and torch.where",
+        _build_forward(forward_by_map, compiled=True),
+        compiled=True,
     ),
 ):
     register(_provider)

@@ -71,7 +71,10 @@ def test_the_parts_exist_and_fit_into_the_budget(tmp_path):
             assert (gpu.ROOT / part.command[-1]).is_file()
         elif "benchmarks.run" in part.command:
             chosen = plans_of(parse([*part.command[3:], "--device", "cpu"]))  # every case and provider exists
-            assert [len(plan.providers) for plan in chosen] == [part.command.count("--provider")]
+            assert [plan.operation for plan in chosen] == [
+                part.command[index + 1] for index, word in enumerate(part.command) if word == "--operation"
+            ]
+            assert len({name for plan in chosen for name in plan.providers}) == part.command.count("--provider")
     headline = [name for name in names if name.startswith(gpu.HEADLINE)]
     assert {"paper", *gpu.OURS} <= {word for name in headline for word in name.split(": ")[1].split(", ")}
 
@@ -148,16 +151,18 @@ def test_figures_and_summary(tmp_path):
         common | {"provider": "compile-closed", "both_ms": 0.9},
         common | {"provider": "compile-closed-manual", "both_ms": 0.7, "status": "refused"},
         common | {"provider": "pare-exact", "graph_ms": 2.0},
+        common | {"provider": "pare", "operation": "forward", "forward_ms": 0.1},
+        common | {"provider": "topk-gather", "operation": "forward", "forward_ms": 0.5},
         {"case": "swin-base", "provider": "pare", "status": "ok", "operator_share": 0.02},
     ]
     with path.open("w", newline="") as file:
-        fields = [*rows[0], "operator_share"]
+        fields = [*rows[0], "operator_share", "operation", "forward_ms"]
         writer = csv.DictWriter(file, fields)
         writer.writeheader()
         writer.writerows(rows)
     found = gpu.figures(path)
     assert found[0][1] == "0.200 ms, 2826 GB/s = 71% of copying"
-    assert [row[1] for row in found[1:]] == ["4.5 x", "2000 x", "2.000 ms", "2.0%"]
+    assert [row[1] for row in found[1:]] == ["4.5 x", "2000 x", "2.000 ms", "0.100 ms, 5.0 x", "2.0%"]
     lines = gpu.summary([gpu.Outcome("tests", gpu.PASSED, 12, "40 passed")], [], found)
     assert "passed" in lines[0]
     assert any(line.endswith("bar: 1000 x") for line in lines)

@@ -54,7 +54,7 @@ class Case:
     selection: str = "gumbel"
     highest: bool = False
     by_score: bool = False
-    long: bool = False  # rows beyond what stays in registers
+    long: bool = False  # rows beyond what stays in registers, or whose steps are those of nodes
 
     @property
     def relax(self) -> bool:
@@ -72,10 +72,12 @@ CASES = {
         Case("replace-topk", selection="topk"),  # no relaxation: rows are routed alone
         Case("replace-swin", shape=(2, 3136, 3136, 128), k=2000),
         Case("replace-long", shape=(1, 9000, 5000, 8), k=3000, long=True),
+        Case("replace-exact", shape=(2, 1500, 700, 8), k=500, exact_steps=-1, long=True),
         Case("swap", operator="patch_swap_"),
         Case("scores", operator="gate_scores"),
         Case("topk", operator="gumbel_topk"),
         Case("topk-long", operator="gumbel_topk", shape=(1, 9000, 1, 1), k=3000, long=True),
+        Case("topk-exact", operator="gumbel_topk", shape=(2, 1500, 1, 1), k=500, exact_steps=-1, long=True),
     )
 }
 
@@ -91,7 +93,7 @@ def short_rows() -> Iterator[None]:
     from pare_kernels._triton import launchers
 
     limits = {torch.float32: 16, torch.float64: 16}
-    with mock.patch.multiple(launchers, ROW_LIMIT=limits, LONG_BLOCK=16):
+    with mock.patch.multiple(launchers, ROW_LIMIT=limits, LONG_BLOCK=16, NODES_FROM=(16, 4)):
         yield
 
 
@@ -306,7 +308,7 @@ def compile_all(jobs: dict[Job, list[str]], workers: int, limit: float) -> Itera
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     deadline = time.monotonic() + limit
-    slow = "adjoint", "relaxed", "select"  # first, so that none is left for the end
+    slow = "adjoint", "relaxed", "select", "nodes"  # first, so that none is left for the end
     waiting = sorted(jobs, key=lambda job: not any(word in job.kernel for word in slow))
     running: dict[multiprocessing.connection.Connection, tuple[Job, multiprocessing.Process]] = {}
 
