@@ -152,11 +152,22 @@ def _variant(name: str, kernel: str, constants: dict[str, object], **options) ->
 
 
 def compile_variant(variant: Variant, target: str) -> Result:
-    """Compiles one variant for one target.
+    """Compiles one variant for one target and reads what became of it.
 
     Raises:
         RuntimeError: Triton, or the assembler that comes with it, refused the kernel.
     """
+    compiled = compile_for(variant, target)
+    cuda = TARGETS[target][0] == "cuda"
+    numbers = _read_cubin(compiled.asm["cubin"]) if cuda else _read_amdgcn(compiled.asm["amdgcn"])
+    module, name = variant.kernel.split(".")
+    if not dict(variant.constants).get("SINGLE") or module != "row_kernels":
+        numbers["series_loop"] = None
+    return Result(variant.name, name, target, variant.num_warps, shared_bytes=compiled.metadata.shared, **numbers)
+
+
+def compile_for(variant: Variant, target: str):
+    """What Triton makes of a variant for a target."""
     import importlib
 
     import triton
@@ -185,13 +196,9 @@ def compile_variant(variant: Variant, target: str) -> Result:
     if variant.max_registers is not None and backend == "cuda":
         options["maxnreg"] = variant.max_registers
     used = {key: value for key, value in constants.items() if key in kernel.arg_names}
-    compiled = triton.compile(
+    return triton.compile(
         ASTSource(kernel, signature, used, hints), target=GPUTarget(backend, architecture, warp_size), options=options
     )
-    numbers = _read_cubin(compiled.asm["cubin"]) if backend == "cuda" else _read_amdgcn(compiled.asm["amdgcn"])
-    if not constants.get("SINGLE") or module != "row_kernels":
-        numbers["series_loop"] = None
-    return Result(variant.name, name, target, variant.num_warps, shared_bytes=compiled.metadata.shared, **numbers)
 
 
 def _tool(name: str) -> str:
@@ -203,7 +210,8 @@ def _tool(name: str) -> str:
     return str(tool)
 
 
-def _read_cubin(cubin: bytes) -> dict[str, int | None]:
+def disassemble(cubin: bytes) -> tuple[tuple[int, int, int], list[str], dict[str, int]]:
+    """(registers, stack and local bytes per thread), the instructions of a kernel, and where each label points."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(cubin)
@@ -214,8 +222,11 @@ def _read_cubin(cubin: bytes) -> dict[str, int | None]:
     found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", usage)
     if found is None:
         raise RuntimeError(f"cuobjdump said nothing about registers: {usage.strip()[-500:]}")
-    registers, stack, local = map(int, found.groups())
-    instructions, labels = _instructions(sass)
+    return tuple(map(int, found.groups())), *_instructions(sass)
+
+
+def _read_cubin(cubin: bytes) -> dict[str, int | None]:
+    (registers, stack, local), instructions, labels = disassemble(cubin)
     widths = [int(bits) for line in instructions for bits in re.findall(r"LDG\.E\.(?:\w+\.)*?(64|128)\b", line)]
     return {
         "registers": registers,
@@ -238,17 +249,21 @@ def _instructions(sass: str) -> tuple[list[str], dict[str, int]]:
     return instructions, labels
 
 
-def _series_loop(instructions: list[str], labels: dict[str, int]) -> int | None:
-    """Instructions of the shortest innermost loop with a reduction over the block: a series step, where there is one."""
+def innermost_loops(instructions: list[str], labels: dict[str, int]) -> list[tuple[int, int]]:
+    """First and last instruction of the loops that hold no other, in order."""
     loops = []
     for end, line in enumerate(instructions):
         branch = re.search(r"\bBRA\b.*?(\.L_x_\d+)", line)
         if branch and labels.get(branch[1], end + 1) <= end:
             loops.append((labels[branch[1]], end))
+    holds = [any(a <= c and d <= b and (a, b) != (c, d) for c, d in loops) for a, b in loops]
+    return [loop for loop, outer in zip(loops, holds, strict=True) if not outer]
+
+
+def _series_loop(instructions: list[str], labels: dict[str, int]) -> int | None:
+    """Instructions of the shortest innermost loop with a reduction over the block: a series step, where there is one."""
     lengths = []
-    for start, end in loops:
-        if any(start <= a and b <= end and (a, b) != (start, end) for a, b in loops):
-            continue
+    for start, end in innermost_loops(instructions, labels):
         body = instructions[start : end + 1]
         reduces = any("SHFL" in line for line in body) and any("BAR" in line for line in body)
         # A series step multiplies and adds, and has one reciprocal.

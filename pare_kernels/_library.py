@@ -429,8 +429,8 @@ def _check_signatures() -> None:
         path = getattr(sys.modules.get(f"{__package__}._C"), "__file__", "of this build")
         differ = ", ".join(sorted(name for name in expected if built.get(name) != expected[name]))
         raise ImportError(
-            f"pare_kernels: the C++ kernels ({path}) were built from other sources than the Python beside them: {differ} differ. Build "
-            "them again, with `pip install --no-build-isolation .` in the sources, or delete the file"
+            f"pare_kernels: the C++ kernels ({path}) were built from other sources than the Python beside them: {differ} differ. "
+            "Build them again, with `pip install --no-build-isolation .` in the sources, or delete the file"
         )
 
 

@@ -276,7 +276,7 @@ def dots(grad: Tensor, target: Tensor, source: Tensor, index: tuple[Tensor, Tens
     """<grad, mixed> of every slot, one launch. Bytes: read T of gradient, T of tokens and the index lists, write a row."""
     batch, num_target, features = target.shape
     result = torch.empty((batch, num_target), dtype=dtype, device=target.device)
-    block_rows, block_columns = _tile(features, num_target, SUM_TILE)
+    block_rows, block_columns = _tile(features, num_target, _two_loads(target))
     align = alignment(grad, target, source)
     _launch_tokens(
         tokens.dots_kernel,
@@ -364,8 +364,10 @@ def _by_nodes(
     given: bool,
     back: bool,
 ) -> Tensor | None:
-    """h, or J(h)^T c, of rows of single scores with so many steps and no tail, three launches. Returns int32 (programs,): which rows
-    it left, or None where it served none."""
+    """h, or J(h)^T c, of rows of single scores without a tail, three launches. Returns int32 (programs,): 1 for rows that it left;
+    None where it serves none.
+
+    Bytes: read a row of scores and the lists, write one; write and read 128 doubles a step, and 8 times as many at its start."""
     nums, device = [rows.shape[1] for rows in noisy], noisy[1].device
     if noisy[1].dtype != torch.float32 or max(nums) <= NODES_FROM[0] or max(steps) <= NODES_FROM[1]:
         return None

@@ -257,5 +257,7 @@ def test_kernels_built_from_other_sources_are_refused(change, monkeypatch):
     if change in other:
         known["signatures"] = lambda: other[change]
     monkeypatch.setattr(_library, "ops", types.SimpleNamespace(**known))
-    with pytest.raises(ImportError, match="other sources .*gumbel_topk_backward.* differ. Build them again, with `pip install"):
+    with pytest.raises(
+        ImportError, match=r"other sources .*gumbel_topk_backward.* differ\. Build them again, with `pip install"
+    ):
         _library._check_signatures()

@@ -1,12 +1,13 @@
 """Every kernel compiled for every architecture without a GPU: nothing spills, shared memory fits, the series step is short."""
 
 import csv
+import itertools
 
 import pytest
 
 pytest.importorskip("triton")
 
-from benchmarks import aot
+from benchmarks import aot, predict
 from pare_kernels._triton import nodes, row_kernels, selection, tokens
 
 pytestmark = pytest.mark.slow
@@ -58,6 +59,25 @@ def test_the_file_holds_every_result(compiled, tmp_path):
     assert len(rows) == len(compiled)
     assert {(row["variant"], row["target"]) for row in rows} == set(compiled)
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_predictions_follow_from_the_machine_code(dtype):
+    """Every launch of the operator is read; more bytes take longer, and never less than they need."""
+    names = [row[0] for row in predict.kernel_rows(dtype)]
+    assert names == [
+        *("gate_scores", "select", "replace", "dots", "adjoint", "adjoint, second look", "gradient", "reduce")
+    ]
+    times = [predict.predicted(predict.case_of(batch, dtype), "H100") for batch in predict.BATCHES]
+    assert all(0 < one["both"] < other["both"] for one, other in itertools.pairwise(times))
+    assert all(time["least"] < time["passes"] < time["both"] and time["share"] < 1 for time in times)
+
+
+def test_steps_by_nodes_and_sorting_in_registers_are_read():
+    cycles = {row[0]: float(row[3]) for row in predict.step_rows()}
+    assert cycles["forth and kept, nodes"] < cycles["forth and kept, full width"]
+    digits, registers = predict.sort_rows()
+    assert float(registers[3]) < float(digits[3])
 
 
 def test_loops_are_found_and_counted():

@@ -201,7 +201,7 @@ def test_corners_by_nodes(by_nodes, device):
 
 
 def test_a_head_that_is_used_up(by_nodes, device):
-    """At small tau the 16 best scores fall so far in a step that the next one has 0.4 of the row for once: no node can carry that."""
+    """At small tau the 16 best scores fall so far in a step that the next one has 0.4 of the row: no node carries that."""
     scores = (
         torch.cat([torch.linspace(0, 26, 16), torch.tensor([-3.0]), -torch.linspace(8, 15, 33)]).double().to(device)
     )
