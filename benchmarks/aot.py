@@ -98,7 +98,7 @@ def variants() -> Iterator[Variant]:
         yield _variant(f"gate_scores-{label}", "tokens.gate_scores_kernel", {"HAS_BIAS": True, **four_loads}, **make)
         yield _variant(f"replace-{label}", "tokens.replace_kernel", two_loads, **make)
         yield _variant(f"swap-{label}", "tokens.swap_kernel", two_loads, **make)
-        yield _variant(f"dots-{label}", "tokens.dots_kernel", {"SWAPPED": False, **shape}, **make)
+        yield _variant(f"dots-{label}", "tokens.dots_kernel", {"SWAPPED": False, **two_loads}, **make)
         yield _variant(
             f"gradient-{label}", "tokens.gradient_kernel", {"MODE": 0, "SOURCE_GRAD": False, **passes, **shape}, **make
         )

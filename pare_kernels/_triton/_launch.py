@@ -31,8 +31,8 @@ def kernel(function):
     rows = [name for name in pointers if name.startswith(ROWS)]
     made = triton.jit(function, do_not_specialize=numbers, do_not_specialize_on_alignment=rows)
     if isinstance(made, triton.JITFunction):  # and not the interpreter's
-        made.launchable = {}
-        made.aligned = tuple(name in pointers and name not in rows for name, _ in parameters)
+        made.launchable, made.pointers = {}, len(pointers)
+        made.aligned = tuple(at for at, name in enumerate(pointers) if name not in rows)
     return made
 
 
@@ -44,38 +44,34 @@ def launch(
     num_warps: int,
     **constants,
 ) -> None:
-    """Runs `programs` programs of a kernel on the current stream of the tensors' own device; nothing for an empty grid."""
+    """Runs `programs` programs of a kernel on the current stream of the tensors' own device; nothing for an empty grid.
+
+    What Triton compiled for such arguments before is found at a third of the time that its own look-up takes. The key has all that
+    a compilation hangs on: on NVIDIA GPUs types, the alignment of pointers where it is asked for, and how many bits an integer needs.
+    Pointers come before numbers. Profilers hook into Triton's own launches.
+    """
     if programs == 0:
         return
     if programs > MAX_PROGRAMS:
         raise ValueError(f"{kernel.__name__} needs {programs} programs, more than a device's {MAX_PROGRAMS}")
     if device.type == "cuda" and device.index != torch.cuda.current_device():
         with torch.cuda.device(device):
-            _launch(kernel, programs, arguments, num_warps, constants)
-    else:
-        _launch(kernel, programs, arguments, num_warps, constants)
-
-
-def _launch(kernel, programs: int, arguments: tuple, num_warps: int, constants: dict) -> None:
-    """Launches what Triton compiled for such arguments before, at a third of the time that its own look-up takes.
-
-    The key has all that a compilation hangs on: on NVIDIA GPUs types, the alignment of pointers where it is asked for, and how many
-    bits an integer needs. Profilers hook into Triton's own launches.
-    """
+            launch(kernel, programs, *arguments, device=device, num_warps=num_warps, **constants)
+        return
     launchable = getattr(kernel, "launchable", None)
-    hooks = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
-    if launchable is None or torch.version.hip or any(getattr(hook, "calls", hook) for hook in hooks):
+    enter, leave = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
+    hooked = getattr(enter, "calls", enter) or getattr(leave, "calls", leave)
+    if launchable is None or torch.version.hip or hooked:
         kernel[(programs,)](*arguments, num_warps=num_warps, **constants)
         return
+    pointers, numbers = arguments[: kernel.pointers], arguments[kernel.pointers :]
+    widths = ()
+    if max(numbers) >= 2**31 or min(numbers) < -(2**31):
+        widths = tuple(0 if -(2**31) <= number < 2**31 else 1 if number < 2**63 else 2 for number in numbers)
     active = driver.active
     device = active.get_current_device()
-    key = [device, num_warps, *constants.values()]
-    for argument, aligned in zip(arguments, kernel.aligned, strict=False):
-        if type(argument) is int:
-            key.append(0 if -(2**31) <= argument < 2**31 else 1 if argument < 2**63 else 2)
-        elif type(argument) is not float:
-            key.append((argument.dtype, argument.data_ptr() % 16) if aligned else argument.dtype)
-    key = tuple(key)
+    types, places = [tensor.dtype for tensor in pointers], [pointers[at].data_ptr() % 16 for at in kernel.aligned]
+    key = (device, num_warps, widths, *constants.values(), *types, *places)
     found = launchable.get(key)
     if found is None:
         made = kernel[(programs,)](*arguments, num_warps=num_warps, **constants)

@@ -100,8 +100,7 @@ def _backward(
     *need: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     *need_tokens, need_gate = need
-    index, dtype = (target_index, source_index), scores.dtype
-    dtarget, dsource, dweight = target.new_empty(0), source.new_empty(0), None
+    index, dtype, dweight = (target_index, source_index), scores.dtype, None
     if relax and any(need):
         *noisy, gate_target, gate_source = ChoiceScores.split(scores, target, source)
         row_dots = launchers.dots(grads[0], target, source, index, dtype, mode == SWAP)
@@ -117,6 +116,8 @@ def _backward(
         dtarget, dsource, _ = launchers.gradients(
             mode, grads, (target, source), partner, None, None, gate_weight, (*need_tokens, False), dtype
         )
+    else:
+        dtarget, dsource = target.new_empty(0), source.new_empty(0)
     if dweight is None:
         dweight = scores.new_zeros(gate_weight.shape if need_gate else 0)
         dbias = scores.new_zeros(1 if need_gate else 0)

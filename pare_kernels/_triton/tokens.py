@@ -234,7 +234,7 @@ def dots_kernel(
     features = features * ALIGN
     own = row_offsets(sample, rows, target_sample, target_row, ALIGN)
     out = sample.to(tl.int64) * num_target + rows
-    total = tl.zeros([BLOCK_ROWS, BLOCK_COLUMNS], acc)
+    total = tl.zeros([BLOCK_ROWS], acc)
     for column in range(0, features, BLOCK_COLUMNS):
         columns = column + tl.arange(0, BLOCK_COLUMNS)
         used = (columns < features)[None, :]
@@ -246,8 +246,8 @@ def dots_kernel(
             other_at = source_ptr + tile_offsets(other, columns, source_column, ALIGN)
             comes = tl.load(other_at, mask=placed[:, None] & used, other=0.0)
             tokens = tl.where(placed[:, None], comes, tokens)
-        total += grad.to(acc) * tokens.to(acc)
-    tl.store(dots_ptr + out, tl.sum(total, 1), mask=inside)
+        total += tl.sum(grad.to(acc) * tokens.to(acc), 1)
+    tl.store(dots_ptr + out, total, mask=inside)
 
 
 @kernel
