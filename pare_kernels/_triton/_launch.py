@@ -46,9 +46,9 @@ def launch(
 ) -> None:
     """Runs `programs` programs of a kernel on the current stream of the tensors' own device; nothing for an empty grid.
 
-    What Triton compiled for such arguments before is found at a third of the time that its own look-up takes. The key has all that
-    a compilation hangs on: on NVIDIA GPUs types, the alignment of pointers where it is asked for, and how many bits an integer needs.
-    Pointers come before numbers. Profilers hook into Triton's own launches.
+    What Triton compiled for such arguments before is found at a third of the time that its own look-up takes. The key has all
+    that a compilation hangs on: on NVIDIA GPUs types, the alignment of pointers where it is asked for, and how many bits an
+    integer needs. Pointers come before numbers. Profilers hook into Triton's own launches.
     """
     if programs == 0:
         return

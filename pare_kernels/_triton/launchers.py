@@ -408,7 +408,8 @@ def adjoint(
     exact_steps: int,
     highest: bool,
 ) -> ScoreGradients:
-    """dscores and partners of both modalities, one launch; in float32 two, of which the second only looks at most rows.
+    """dscores and partners of both modalities, one launch; in float32 two, of which the second only looks at most rows. With all
+    steps of long rows three others come first (`_by_nodes`), and these two only look.
 
     Bytes: read noisy (2 rows), dots (a row for each modality) and the index lists twice, write and read partners (4 bytes per
     patch), write dscores (2 rows); write and read the m exact steps (2 m rows per modality; 4 m with more than 32 steps).

@@ -1,4 +1,7 @@
-"""The raw operators of `pare_kernels._library` on CUDA tensors: at most three launches forward, five backward, no host wait."""
+"""The raw operators of `pare_kernels._library` on CUDA tensors: at most three launches forward, five backward, no host wait.
+
+(All steps of the relaxation of long rows: eight backward.)
+"""
 
 from __future__ import annotations
 
