@@ -60,6 +60,8 @@ class ModelConfig:
             each patch); for encoders with such a token, ViT and DINOv2.
         probe: the head starts as a linear model of the frozen features (logistic or ridge regression) instead of at random, and
             learns at `optimizer.lr` (null: of pretrained image encoders); not for dense targets.
+        dense_head: how features become a dense output: `linear`, each patch of its own token, as in the paper; or `upsampling`, a
+            decoder of convolutions that is learned from scratch, without seams between patches.
         freeze: what of the pretrained layers does not learn: `queries_keys`, the projections to queries and keys (null: nothing).
         dropout: dropout inside the encoder.
         activation_checkpointing: recompute activations in the backward pass; less memory, about a third more time.
@@ -72,6 +74,7 @@ class ModelConfig:
     channels: Literal["images", "colours"] | None = None
     class_token: bool = False
     probe: bool | None = None
+    dense_head: Literal["linear", "upsampling"] = "linear"
     freeze: Literal["queries_keys"] | None = None
     dropout: BelowOne = 0.0
     activation_checkpointing: bool = False
@@ -83,8 +86,9 @@ class SourceConfig:
 
     Args:
         name: a built-in source, or a path: CSV or TSV with text and label, or a folder with one folder of images per
-            class, `cifar-10-batches-py` or `tiny-imagenet-200` as they are published (null: the encoder's default, `scipy_docs`
-            for text and `photographs` for images).
+            class, `cifar-10-batches-py`, `tiny-imagenet-200` or PASCAL's `VOC2012` (images with masks) as they are published, or
+            `text_xs.npy` with features of texts (null: the encoder's default, `scipy_docs` for text and `photographs` for
+            images).
         limit: at most so many samples per class, drawn with `split.seed` (null: at most 5000 in all, in which the classes
             keep their shares).
     """

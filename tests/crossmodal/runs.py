@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import yaml
 from accelerate.state import AcceleratorState
+from PIL import Image
 
 from crossmodal.data.dataset import ArrayDataset
 from crossmodal.data.normalizer import Normalizer
@@ -55,6 +56,28 @@ def write_source(folder: Path) -> Path:
     ]
     path.write_text("text,label\n" + "\n".join(lines) + "\n")
     return path
+
+
+def write_voc(folder: Path, images: int = 4) -> Path:
+    """PASCAL's layout: images 9 x 8 whose left half is a cat (8), with a border (255) beside it; but of the second nothing."""
+    for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (folder / name).mkdir(parents=True)
+    names = [f"2007_{number}" for number in range(images)]
+    for number, name in enumerate(names):
+        Image.new("RGB", (8, 9), (60 * number, 0, 0)).save(folder / "JPEGImages" / f"{name}.jpg")
+        mask = np.zeros((9, 8), np.uint8)
+        if number != 1:
+            mask[:, :4], mask[:, 4:5] = 8, 255
+        write_mask(folder / "SegmentationClass" / f"{name}.png", mask)
+    (folder / "ImageSets/Segmentation/trainval.txt").write_text("\n".join(names))
+    return folder
+
+
+def write_mask(path: Path, values: np.ndarray) -> None:
+    """A PNG of numbers that stand for colours of a palette."""
+    image = Image.fromarray(values, "P")
+    image.putpalette(bytes(range(256)) * 3)
+    image.save(path)
 
 
 def settings(folder: Path, encoder: str, kind: str = "classification", ndim: int = 1, **changes) -> dict:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from sklearn.cluster import KMeans
 from torch import Tensor
 
 from crossmodal import seeds
-from crossmodal.data.dataset import Dataset
+from crossmodal.data.dataset import Dataset, fitting
 
 CLUSTERS = 10  # as in ORCA
 FITTED = 10_000  # samples that clusters are found by
+FINEST = 64  # cells per axis of two-dimensional fields that are compared; finer ones are averaged down to it
 
 
 class Labeller:
@@ -26,7 +28,7 @@ class Labeller:
         self.centers: Tensor | None = None
         if kind != "classification":
             rows = seeds.permutation(len(split), seed, "clusters")[:FITTED].sort().values
-            targets = torch.cat([split.read(part).y.flatten(1) for part in rows.split(256)]).double()
+            targets = torch.cat([_flat(split.read(part).y) for part in rows.split(fitting(split, 256))])
             count = min(CLUSTERS, len(targets.unique(dim=0)))
             found = KMeans(count, random_state=seeds.derive(seed, "k-means") % 2**32).fit(targets.numpy())
             self.centers = torch.from_numpy(found.cluster_centers_)
@@ -35,4 +37,12 @@ class Labeller:
         """Labels int64 (B,) of targets (B, ...)."""
         if self.centers is None:
             return y
-        return torch.cdist(y.flatten(1).double(), self.centers.to(y.device)).argmin(1)
+        return torch.cdist(_flat(y), self.centers.to(y.device)).argmin(1)
+
+
+def _flat(y: Tensor) -> Tensor:
+    """Targets (B, ...) as float64 (B, n)."""
+    y = y.double()
+    if y.ndim == 4 and max(y.shape[2:]) > FINEST:
+        y = F.adaptive_avg_pool2d(y, [min(size, FINEST) for size in y.shape[2:]])
+    return y.flatten(1)

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+AT_ONCE = 2**30  # bytes of samples that are read at once, where that many are
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -179,6 +181,13 @@ class ArrayDataset:
         """All of what `Batch.extras` holds under that name; None where it holds nothing."""
         values = self._extras.get(name)
         return None if values is None else self._take(values, torch.arange(len(self)), torch.as_tensor)
+
+
+def fitting(split: Dataset, most: int) -> int:
+    """How many samples can be read at once: `most`, or fewer where these would take more than :data:`AT_ONCE`."""
+    one = split.read(torch.arange(1))
+    size = sum(part.numel() * part.element_size() for part in (one.x, one.y, *one.extras.values()))
+    return max(1, min(most, AT_ONCE // size))
 
 
 def take(values: ArrayLike, rows: np.ndarray) -> np.ndarray:

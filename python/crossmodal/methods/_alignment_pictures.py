@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import matplotlib
@@ -15,10 +16,14 @@ from matplotlib.ticker import MaxNLocator
 
 from crossmodal import seeds
 from crossmodal.alignment import Labelled, Labeller, otdd
+from crossmodal.data.dataset import fitting
 from crossmodal.training.objective import Position
 from crossmodal.training.run import Run
 
-SAMPLES, LEVELS = 100, 8  # Samples of either side, and values of k, that distances are measured with.
+SAMPLES, LEVELS = (
+    100,
+    8,
+)  # Samples of either side (fewer large ones), and values of k, that distances are measured with.
 
 
 def course(history: list[dict[str, Any]], distance: str) -> Figure:
@@ -65,11 +70,16 @@ def mixed_distances(run: Run) -> tuple[list[dict[str, float]], float]:
     """
     task, model, objective, epochs = run.task, run.model, run.objective, run.config.epochs
     device, seed = run.accelerator.device, run.config.split.seed
-    batch = task.train.read(seeds.permutation(len(task.train), seed, "pictured")[:SAMPLES]).to(device)
+    count = fitting(task.train, SAMPLES)
+    batch = task.train.read(seeds.permutation(len(task.train), seed, "pictured")[:count]).to(device)
     rows = seeds.permutation(len(objective.source), seed, "pictured source")
     chosen = objective.source.read(rows[torch.arange(len(batch)) % len(rows)]).to(device)
     tokens, source_tokens = model.embed(batch.x), model.embed_source(chosen.x)
-    labels, source_labels = Labeller(task.train, task.kind, seed)(batch.y), -1 - chosen.y
+    labels, source_labels = Labeller(task.train, task.kind, seed)(batch.y), chosen.y
+    if objective.source.has_masks:  # classes are clusters of them, as of target fields
+        masks = dataclasses.replace(objective.source, labels=objective.source.labels == 1)
+        source_labels = Labeller(masks, "dense", seed)(chosen.y == 1)
+    source_labels = -1 - source_labels
     source = Labelled(source_tokens.mean(1), source_labels)
     target = Labelled(tokens.mean(1), labels)
     first = {objective.k(epoch, epochs): epoch for epoch in reversed(range(epochs))}

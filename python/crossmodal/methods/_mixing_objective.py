@@ -2,7 +2,8 @@
 
     loss = L(f(z), y) + mix_weight * ((1 - lam) * L(f(z~), y) + lam * CE(f_s(z~), y_s))
 
-f and f_s share the encoder and have a head each. With joint labels (an option of the paper's code) both heads are rows of one
+f and f_s share the encoder and have a head each. Of a source with masks f_s is a map of logits, and in the place of CE is the
+binary cross entropy of the pixels that count. With joint labels (an option of the paper's code) both heads are rows of one
 softmax over the classes of target and source, and all three losses are its cross entropy.
 """
 
@@ -21,8 +22,9 @@ from crossmodal.errors import UserError
 from crossmodal.methods._mixing import MixingOptions
 from crossmodal.methods._partners import PARTNERS
 from crossmodal.models.finetuned import FineTuned
-from crossmodal.models.heads import PooledHead
+from crossmodal.models.heads import DenseHead, PooledHead
 from crossmodal.scoring import losses, metrics
+from crossmodal.sources.masks import IGNORED
 from crossmodal.training.objective import Objective, Position
 from crossmodal.training.selection import EpochSelection
 
@@ -43,7 +45,7 @@ class Mixing(Objective):
     """The loss of clean and mixed samples together; a subclass says how they are mixed.
 
     Attributes:
-        source_head: linear map on pooled features to the source's classes.
+        source_head: linear map on pooled features to the source's classes, or on each to the masks of its patch.
         tokens: N. patches: how many of them can be the source's at most.
         notes: `replaced`, slots that source patches took, by `epoch/sample` (from 1) for the picture; `validation`, metric and loss
             by epoch, and `ended`, the epoch after which k fell to its end, with `end_patience`.
@@ -65,8 +67,14 @@ class Mixing(Objective):
             self.register_buffer("token_mean", tokens.mean(0))
             self.register_buffer("token_deviation", tokens.std(0))
         self.options, self.source = options, source
-        self.source_head = PooledHead(model.encoder.feature_width, len(source.class_names))
-        self.tokens = model.encoder.num_tokens
+        encoder = model.encoder
+        if source.has_masks:
+            shape = tuple(source.labels.shape[1:])
+            geometry = {"grid": encoder.feature_grid, "stride": encoder.feature_stride, "canvas_size": shape[1:]}
+            self.source_head = DenseHead(encoder.feature_width, shape, **geometry)
+        else:
+            self.source_head = PooledHead(encoder.feature_width, len(source.class_names))
+        self.tokens = encoder.num_tokens
         self.patches = self.most(model)
         self.schedule = options.k_over_time()
         self.metric = metrics.get(task.metric)
@@ -75,6 +83,12 @@ class Mixing(Objective):
             if isinstance(value, int) and value > self.patches:
                 raise UserError(
                     f"{options.section}.{key}: {value} patches are more than the {self.patches} there are; a float is a fraction"
+                )
+        for key, needs_classes in (("labels", "joint"), ("partners", "class")):
+            if source.has_masks and getattr(options, key) == needs_classes:
+                raise UserError(
+                    f"{options.section}.{key}: {needs_classes} needs one class per source sample, but those of {source.name} have "
+                    "masks"
                 )
         if task.loss != "cross_entropy" and options.labels == "joint":
             raise UserError(
@@ -91,8 +105,22 @@ class Mixing(Objective):
             self.partners = PARTNERS[options.partners](task, model, source)
 
     def most(self, model: FineTuned) -> int:
-        """How many of a sample's tokens can be the source's."""
+        """How many of a sample's tokens can be the source's.
+
+        Raises:
+            UserError: source samples have more or fewer tokens, and mixing is place by place.
+        """
+        there = self.source_tokens(model)
+        if there != self.tokens:
+            raise UserError(
+                f"source.name: samples of {self.source.name} have {there} tokens, but {self.options.section} mixes them with as "
+                f"many as the target's, {self.tokens}; take another source, or pare"
+            )
         return self.tokens
+
+    def source_tokens(self, model: FineTuned) -> int:
+        """M."""
+        return model.embed_source(self.source.inputs[:1]).shape[1]
 
     def mix(self, model: FineTuned, batch: Batch, tokens: Tensor, source_tokens: Tensor, position: Position) -> Mixed:
         """Mixed tokens of target tokens (B, N, D) and source tokens (B, M, D); what is drawn for a row is the same however a batch
@@ -114,7 +142,7 @@ class Mixing(Objective):
             clean, blend = torch.cat([clean, clean_source], 1), torch.cat([blend, blend_source], 1)
             source_loss = losses.cross_entropy(blend, blend.shape[1] - blend_source.shape[1] + source.y)
         else:
-            source_loss = losses.cross_entropy(self.source_head(features.chunk(2)[1]), source.y)
+            source_loss = self.source_loss(features.chunk(2)[1], blend, source.y)
         clean_loss, blend_loss = self.task_loss(clean, batch), self.task_loss(blend, batch)
         loss = clean_loss + self.options.mix_weight * ((1 - mixed.lam) * blend_loss + mixed.lam * source_loss)
         self.note(position, batch, tokens, source_tokens, mixed)
@@ -123,6 +151,17 @@ class Mixing(Objective):
             "mixed_target": blend_loss.detach(),
             "mixed_source": source_loss.detach(),
         }
+
+    def source_loss(self, features: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
+        """The loss of mixed samples for the source's labels, per sample (B,).
+
+        Args:
+            features: (B, N', F).
+            outputs: the target head's, (B, ...).
+            labels: int64 (B,), or masks uint8 (B, 1, H, W).
+        """
+        found = self.source_head(features)
+        return losses.cross_entropy(found, labels) if labels.ndim == 1 else mask_loss(found, labels)
 
     def reached(self, loss: Tensor) -> dict[str, Tensor]:
         """The loss with every parameter of the objective in its graph: data-parallel training waits for the gradient of each, and a
@@ -194,6 +233,11 @@ class Mixing(Objective):
         for row, value in zip(index.tolist(), values, strict=True):
             if row < PICTURED:
                 self.notes.setdefault(what, {})[f"{position.epoch + 1}/{row}"] = value
+
+
+def mask_loss(outputs: Tensor, masks: Tensor) -> Tensor:
+    """Binary cross entropy of logits with masks of 0, 1 and IGNORED, mean over the pixels that count; both (B, 1, H, W)."""
+    return losses.bce_with_logits(outputs, masks.clamp_max(1), masks != IGNORED)
 
 
 def draws(position: Position, what: str, shape: tuple[int, ...], kind: str = "random") -> Tensor:

@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from crossmodal import sources
-from crossmodal.data.dataset import Batch
+from crossmodal.data.dataset import Batch, fitting
 from crossmodal.models.finetuned import FineTuned
 
 NEIGHBOURS = 8  # from which one is drawn: always the nearest would be few source samples, over and over
@@ -84,7 +84,7 @@ def source_means(model: FineTuned, source: sources.Source) -> Tensor:
 
 @torch.no_grad()
 def _means_of_target(task, model: FineTuned) -> Iterator[tuple[Tensor, Tensor]]:
-    for rows in torch.arange(min(len(task.train), MOST_SAMPLES)).split(CHUNK):
+    for rows in torch.arange(min(len(task.train), MOST_SAMPLES)).split(fitting(task.train, CHUNK)):
         batch = task.train.read(rows)
         yield model.embed(batch.x).float().mean(1), batch.y
 

@@ -34,7 +34,7 @@ class PatchReplacement(Mixing):
         self.gumbel_epochs = default if options.gumbel_epochs is None else options.gumbel_epochs
 
     def most(self, model: FineTuned) -> int:
-        return min(self.tokens, model.embed_source(self.source.inputs[:1]).shape[1])
+        return min(self.tokens, self.source_tokens(model))
 
     def mix(self, model: FineTuned, batch: Batch, tokens: Tensor, source_tokens: Tensor, position: Position) -> Mixed:
         worth = self._worth(model, batch, tokens) if self.options.saliency == "gradient" else None

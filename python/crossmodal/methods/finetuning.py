@@ -25,6 +25,8 @@ def build(task, config) -> FineTuned:
     if task.kind == "dense" and (config.model.probe or config.model.layers == "auto"):
         key = "probe" if config.model.probe else "layers auto"
         raise UserError(f"model.{key}: not for dense targets, which {task.name} has")
+    if task.kind != "dense" and config.model.dense_head != "linear":
+        raise UserError(f"model.dense_head: for dense targets; {task.name} is {task.kind}")
     if config.model.layers == "auto":
         import torch
 
@@ -49,7 +51,8 @@ def build(task, config) -> FineTuned:
         encoder.enable_activation_checkpointing()
     if config.model.freeze == "queries_keys":
         encoder.freeze_queries_keys()
-    return FineTuned(encoder, task.kind, task.num_outputs, task.output_shape if task.kind == "dense" else None)
+    output_shape = task.output_shape if task.kind == "dense" else None
+    return FineTuned(encoder, task.kind, task.num_outputs, output_shape, config.model.dense_head)
 
 
 def load_source(model: FineTuned, config) -> Source:

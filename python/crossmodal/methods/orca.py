@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from crossmodal.errors import UserError
 from crossmodal.methods.base import Method, register
 from crossmodal.methods.finetuning import build, load_source
 from crossmodal.values import Count, Positive
@@ -58,6 +59,10 @@ class ORCA(Method):
         from crossmodal.methods._alignment import Aligned, Alignment
 
         source = load_source(model, config)
+        if source.has_masks:
+            raise UserError(
+                f"source.name: orca aligns classes, and samples of {source.name} have masks; take another source"
+            )
         return Aligned(task, Alignment(task, source, config.options, config.split.seed))
 
     def fit(self, run) -> FineTuned:

@@ -9,7 +9,8 @@ method goes its own way:
 
 - Replacing is out of place. In place, as there, 1-D training fails in its sixth epoch: autograd needs what was overwritten.
 - With k = 0 nothing is replaced; there, the last epoch of such a schedule is an error.
-- Dense tasks have a head for the classes of the source; there, masks of the source are compared with the target's map.
+- Dense tasks have a head of its own for the source, for its classes or its masks; there, masks of the source are compared with the
+  target's map. So they are here where the target is masks, too; another target has other units.
 - The epoch is chosen by validation samples (`select: last` takes the last one, as there); learning rate, accumulation of gradients,
   clipping and metrics are this program's.
 """

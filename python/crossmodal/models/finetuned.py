@@ -21,6 +21,7 @@ class FineTuned(Model, name="finetuned"):
         task_kind: ``"classification"``, ``"multilabel"``, ``"regression"`` or ``"dense"``.
         num_outputs: classes, labels, values, or channels of a dense output.
         output_shape: dense only: ``(num_outputs, L)`` or ``(num_outputs, H, W)``.
+        dense_head: dense only: ``"linear"`` or ``"upsampling"``, see :mod:`crossmodal.models.heads`.
 
     Attributes:
         fitted: whether the head was fitted to the features; it is not new then, but learns with the last layer.
@@ -32,12 +33,18 @@ class FineTuned(Model, name="finetuned"):
     unsaved = ("encoder.source_embedder.",)  # a word table, mostly: the pretrained checkpoint has it
 
     def __init__(
-        self, encoder: Encoder, task_kind: str, num_outputs: int, output_shape: tuple[int, ...] | None = None
+        self,
+        encoder: Encoder,
+        task_kind: str,
+        num_outputs: int,
+        output_shape: tuple[int, ...] | None = None,
+        dense_head: str = "linear",
     ) -> None:
         super().__init__()
         self.task_kind = task_kind
         self.num_outputs = num_outputs
         self.output_shape = None if output_shape is None else tuple(output_shape)
+        self.dense_head = dense_head
         self.encoder = encoder
         self.fitted = False
         self.head = build_head(
@@ -45,6 +52,7 @@ class FineTuned(Model, name="finetuned"):
             encoder.feature_width,
             num_outputs,
             output_shape=self.output_shape,
+            dense=dense_head,
             grid=encoder.feature_grid,
             stride=encoder.feature_stride,
             canvas_size=encoder.canvas_size,
@@ -112,6 +120,7 @@ class FineTuned(Model, name="finetuned"):
             "task_kind": self.task_kind,
             "num_outputs": self.num_outputs,
             "output_shape": self.output_shape,
+            "dense_head": self.dense_head,
         }
 
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossmodal.errors import UserError
@@ -63,21 +64,71 @@ class DenseHead(nn.Module):
         self.stride = tuple(stride)
         self.canvas_size = tuple(canvas_size)
         self.restore = restore
+        self._build(feature_width)
+
+    def _build(self, feature_width: int) -> None:
         self.linear = nn.Linear(feature_width, self.output_shape[0] * math.prod(self.stride))
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features ``(B, N, F)`` to ``(B, *output_shape)``."""
+        out = self._field(features)
+        for axis, length in enumerate(self.canvas_size):
+            out = out.narrow(2 + axis, 0, length)
+        return self.restore(out, self.output_shape[1:])
+
+    def _field(self, features: Tensor) -> Tensor:
+        """A map ``(B, C_out, *cells)`` over the padded canvas, `stride` values per token and axis."""
         batch, axes = len(features), len(self.grid)
         patches = self.linear(features).view(batch, *self.grid, self.output_shape[0], *self.stride)
         # (B, grid..., C, stride...) -> (B, C, grid_0, stride_0, grid_1, stride_1)
         order = [0, axes + 1]
         for axis in range(axes):
             order += [1 + axis, axes + 2 + axis]
-        cells = [cells * stride for cells, stride in zip(self.grid, self.stride, strict=True)]
-        out = patches.permute(order).reshape(batch, self.output_shape[0], *cells)
-        for axis, length in enumerate(self.canvas_size):
-            out = out.narrow(2 + axis, 0, length)
-        return self.restore(out, self.output_shape[1:])
+        return patches.permute(order).reshape(batch, self.output_shape[0], *self._cells)
+
+    @property
+    def _cells(self) -> tuple[int, ...]:
+        return tuple(cells * stride for cells, stride in zip(self.grid, self.stride, strict=True))
+
+
+class UpsamplingHead(DenseHead):
+    """A decoder in the place of the linear map: the map of tokens grows about twofold from stage to stage, up to the canvas.
+
+    A stage is linear interpolation, a convolution over three cells along each axis, GroupNorm and GELU; its width is half of
+    that before, from 256 to no less than 16. Unlike under the linear map, neighbouring tokens see each other, so that patches
+    have no seams. There is one stage at least. Arguments are those of :class:`DenseHead`.
+    """
+
+    WIDEST, NARROWEST, GROUPS = 256, 16, 8
+
+    def _build(self, feature_width: int) -> None:
+        stages = max(1, math.ceil(math.log2(max(self.stride))))
+        # From grid to canvas by equal factors: 7, 14, 28, ... 224 for Swin; any stride has its own.
+        self.sizes = [
+            tuple(
+                round(cells * stride ** (stage / stages)) for cells, stride in zip(self.grid, self.stride, strict=True)
+            )
+            for stage in range(1, stages + 1)
+        ]
+        convolution = nn.Conv1d if len(self.grid) == 1 else nn.Conv2d
+        width = self.WIDEST
+        self.narrow = convolution(feature_width, width, 1)
+        self.stages = nn.ModuleList()
+        for _ in range(stages):
+            before, width = width, max(width // 2, self.NARROWEST)
+            self.stages.append(
+                nn.Sequential(convolution(before, width, 3, padding=1), nn.GroupNorm(self.GROUPS, width), nn.GELU())
+            )
+        self.out = convolution(width, self.output_shape[0], 1)
+
+    def _field(self, features: Tensor) -> Tensor:
+        field = self.narrow(features.transpose(1, 2).unflatten(2, self.grid))
+        for size, stage in zip(self.sizes, self.stages, strict=True):
+            field = stage(F.interpolate(field, size, mode="linear" if len(size) == 1 else "bilinear"))
+        return self.out(field)
+
+
+DENSE_HEADS = {"linear": DenseHead, "upsampling": UpsamplingHead}
 
 
 def build_head(
@@ -86,18 +137,20 @@ def build_head(
     num_outputs: int,
     *,
     output_shape: tuple[int, ...] | None = None,
+    dense: str = "linear",
     grid: tuple[int, ...],
     stride: tuple[int, ...],
     canvas_size: tuple[int, ...],
     restore: Callable[[Tensor, tuple[int, ...]], Tensor] = resize,
 ) -> nn.Module:
-    """Head for a kind of target: mean pooling and a linear map, or a :class:`DenseHead` for ``"dense"``.
+    """Head for a kind of target: mean pooling and a linear map, or for ``"dense"`` a :class:`DenseHead`.
 
     Args:
         kind: ``"classification"``, ``"multilabel"``, ``"regression"`` or ``"dense"``.
         feature_width: F.
         num_outputs: classes, labels, values, or channels of a dense output.
         output_shape: dense only: ``(num_outputs, L)`` or ``(num_outputs, H, W)``.
+        dense: which of :data:`DENSE_HEADS`; unused otherwise.
         grid, stride, canvas_size, restore: see :class:`DenseHead`; unused otherwise.
 
     Raises:
@@ -111,4 +164,5 @@ def build_head(
         raise UserError(f"kind must be one of {(*POOLED_KINDS, 'dense')}, got {kind!r}")
     if output_shape is None or output_shape[0] != num_outputs:
         raise UserError(f"output_shape of a dense head must start with num_outputs={num_outputs}, got {output_shape}")
-    return DenseHead(feature_width, output_shape, grid=grid, stride=stride, canvas_size=canvas_size, restore=restore)
+    head = DENSE_HEADS[dense]
+    return head(feature_width, output_shape, grid=grid, stride=stride, canvas_size=canvas_size, restore=restore)

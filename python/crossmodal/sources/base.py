@@ -15,7 +15,7 @@ from torch import Tensor
 from crossmodal import naming
 from crossmodal.data.dataset import Batch
 from crossmodal.errors import UserError
-from crossmodal.sources import images, photographs, scipy_docs, text
+from crossmodal.sources import features, images, masks, photographs, scipy_docs, text
 from crossmodal.sources.labelled import Labelled
 
 MAX_SAMPLES = 5000
@@ -28,8 +28,10 @@ class Source:
     Attributes:
         modality: "text" or "image".
         inputs: text: token ids int64 ``(n, M)``, every one a token of the text (short texts are repeated, so that no
-            padding enters a mixed sample); image: float32 ``(n, 3, H, W)``, normalised with the encoder's statistics.
-        labels: int64 ``(n,)``, indices into ``class_names``.
+            padding enters a mixed sample), or ready features float32 ``(n, M, D)``; image: float32 ``(n, 3, H, W)``, normalised
+            with the encoder's statistics.
+        labels: int64 ``(n,)``, indices into ``class_names``; or masks uint8 ``(n, 1, H, W)`` of the images, likewise, with
+            :data:`crossmodal.sources.masks.IGNORED` where a pixel does not count.
         fingerprint: hash of the texts or images in use, before tokens are made or sizes changed, and of their labels.
         description: what was read and done, in words.
     """
@@ -44,6 +46,11 @@ class Source:
 
     def __len__(self) -> int:
         return self.inputs.shape[0]
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether each pixel of a sample has a label, instead of the sample."""
+        return self.labels.ndim > 1
 
     def read(self, rows: Tensor, seed: int | None = None) -> Batch:
         """The samples of those rows, as a data set gives them; they are not augmented."""
@@ -99,11 +106,12 @@ def load(
     Args:
         name_or_path: a key of :func:`available`; or a .csv or .tsv file with a text and a label per row
             (:func:`crossmodal.sources.text.read_labelled_text`); or a folder with one folder of images per class
-            (:func:`crossmodal.sources.images.list_images`), `tiny-imagenet-200`, or `cifar-10-batches-py`;
-            None for the default of the encoder's modality.
-        encoder: an encoder of :mod:`crossmodal.models.encoders`: its ``modality``, and its ``tokenizer`` or its ``image_size``,
-            ``image_mean`` and ``image_std``, are used.
-        num_tokens: text: the number of tokens of every sample. Images: unused.
+            (:func:`crossmodal.sources.images.list_images`), `tiny-imagenet-200`, or `cifar-10-batches-py`; or a folder
+            of images with masks (:func:`crossmodal.sources.masks.voc`); or a file of text features
+            (:func:`crossmodal.sources.features.read_features`); None for the default of the encoder's modality.
+        encoder: an encoder of :mod:`crossmodal.models.encoders`: its ``modality``, and its ``tokenizer`` (of features: its
+            ``width``) or its ``image_size``, ``image_mean`` and ``image_std``, are used.
+        num_tokens: text: the number of tokens of every sample. Features and images: unused.
         limit: at most so many samples per class, chosen at random; None for at most :data:`MAX_SAMPLES` in all, in which
             the classes keep their shares.
         seed: seed of that choice.
@@ -120,15 +128,26 @@ def load(
         raise UserError(f"source.name: {name!r} is of modality {modality}, but the encoder takes {encoder.modality}")
     samples = read().sample(limit, MAX_SAMPLES, seed)
     labels, class_names = samples.label_tensor(), samples.class_names
-    if modality == "text":
+    what = "texts" if modality == "text" else "images"
+    if isinstance(samples, features.TextFeatures):
+        inputs, sha256 = features.to_inputs(samples, encoder.width)
+        detail = f"features of {inputs.shape[1]} tokens each"
+    elif modality == "text":
         inputs, sha256 = text.tokenize(samples, encoder.tokenizer, num_tokens), samples.sha256
         detail = f"the first {num_tokens} tokens of each, short texts repeated"
     else:
         inputs, sha256 = images.to_inputs(samples, encoder.image_size, encoder.image_mean, encoder.image_std)
         detail = "resized to {} x {}".format(*encoder.image_size)
-    sha256 = hashlib.sha256(f"{sha256} {labels.tolist()} {class_names}".encode()).hexdigest()
+    if isinstance(samples, masks.MaskedImages):
+        labels, detail, what = (
+            masks.to_masks(samples, encoder.image_size),
+            f"with a mask each, {detail}",
+            "images with masks",
+        )
+        sha256 += hashlib.sha256(labels.numpy()).hexdigest()
+    sha256 = hashlib.sha256(f"{sha256} {[] if labels.ndim > 1 else labels.tolist()} {class_names}".encode()).hexdigest()
     description = (
-        f"source {name}: {len(labels)} {'texts' if modality == 'text' else 'images'} in {len(class_names)} classes "
+        f"source {name}: {len(labels)} {what} in {len(class_names)} classes "
         f"({', '.join(class_names[:12])}{', ...' if len(class_names) > 12 else ''}), {detail}"
         f"{f'; {samples.note}' if samples.note else ''}; sha256 {sha256[:12]}."
     )
@@ -140,6 +159,10 @@ def _find(name: str) -> tuple[str, Callable[[], Labelled]]:
     if name in SOURCES:
         return SOURCES[name].modality, SOURCES[name].read
     path = Path(name)
+    if (path / masks.MASKS).is_dir():
+        return "image", partial(masks.voc, path)
+    if path.suffix.lower() == ".npy" and path.exists():
+        return "text", partial(features.read_features, path)
     if (path / "batches.meta").is_file():
         return "image", partial(images.cifar10, path)
     if path.is_dir():  # Tiny-ImageNet has its training images in a folder of that name
@@ -148,5 +171,7 @@ def _find(name: str) -> tuple[str, Callable[[], Labelled]]:
         return "text", partial(text.read_labelled_text, path)
     if path.exists():
         kinds = ", ".join(text.DELIMITERS)
-        raise UserError(f"source.name: expected a text file ({kinds}) or a folder of class folders, got {path}")
+        raise UserError(
+            f"source.name: expected a text file ({kinds}), text features (.npy) or a folder of class folders, got {path}"
+        )
     raise UserError(naming.unknown("source.name", name, SOURCES) + "; no such file or folder either")

@@ -35,3 +35,14 @@ def test_fewer_kinds_of_target_than_clusters(recwarn):
     labels = Labeller(split(y), "multilabel", 0)(y)
     assert labels[0] == labels[2] != labels[1] == labels[3]
     assert not recwarn.list
+
+
+def test_fine_fields_are_compared_by_their_means():
+    """128 x 128 points as 64 x 64 cells; noise within them that averages out says nothing."""
+    y = torch.zeros(4, 1, 128, 128)
+    y[1:3] = 3.0
+    y[2:, :, ::2], y[2:, :, 1::2] = y[2:, :, ::2] + 1, y[2:, :, 1::2] - 1
+    labels = Labeller(split(y), "dense", 0)
+    assert labels.centers.shape[1] == 64 * 64
+    found = labels(y)
+    assert found[0] == found[3] != found[1] == found[2]

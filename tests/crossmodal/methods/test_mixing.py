@@ -9,22 +9,25 @@ from dataclasses import replace
 import pytest
 import torch
 
+import crossmodal
 from crossmodal import parsing, run
 from crossmodal.data.dataset import ArrayDataset, Batch
 from crossmodal.errors import Interrupted, UserError
-from crossmodal.methods import mixup, pare_released
+from crossmodal.methods import mixup, pare, pare_released
 from crossmodal.methods._mixing_objective import Mixing, draws
 from crossmodal.methods._partners import NEIGHBOURS, ByClass, source_means
+from crossmodal.methods._patch_replacement import PatchReplacement
 from crossmodal.methods._released_replacement import ReleasedReplacement
 from crossmodal.methods._token_mixing import TokenCutMix, TokenMixup
 from crossmodal.methods.cutmix import Options
 from crossmodal.models import encoders
 from crossmodal.models.finetuned import FineTuned
+from crossmodal.models.heads import UpsamplingHead
 from crossmodal.sources.base import Source
 from crossmodal.training.folder import RunFolder
 from crossmodal.training.objective import Position
 from tests.crossmodal import runs
-from tests.crossmodal.runs import toy_task
+from tests.crossmodal.runs import toy_task, write_voc
 
 B, TOKENS = 5, 8
 NOISY, LATE = Position(0, 10, seed=11), Position(7, 10, seed=11)
@@ -355,3 +358,117 @@ class TestReleased:
         assert (mixed["loss"] > plain).all()
         alone["loss"].sum().backward()
         assert all(p.grad is not None for p in objective.parameters())
+
+
+# ----- sources of other forms -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def masks(tiny_swin):
+    """A model of masks 1 x 8 x 8, with images that have masks as its source, and a batch."""
+    encoder = encoders.load(tiny_swin)
+    encoder.attach((1, 8, 8))
+    model = FineTuned(encoder, "dense", 1, (1, 8, 8))
+    marks = torch.tensor([0, 1, 255], dtype=torch.uint8)[torch.randint(3, (4, 1, 16, 16))]
+    source = Source("toy", "image", torch.randn(4, 3, 16, 16), marks, ("background", "foreground"), "hash", "")
+    index = torch.arange(4)
+    extras = {"source": source.read(index)}
+    batch = Batch(torch.randn(4, 1, 8, 8), torch.rand(4, 1, 8, 8).round(), index, torch.ones(4), extras)
+    return (
+        toy_task("dense", 1, loss="bce_with_logits", input_shape=(1, 8, 8), output_shape=(1, 8, 8)),
+        model,
+        source,
+        batch,
+    )
+
+
+def bce(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Pixel by pixel, of those that count."""
+    rows = []
+    for row, marks in zip(logits, target, strict=True):
+        p = row.sigmoid()[marks != 255]
+        t = marks[marks != 255].float()
+        rows.append(-(t * p.log() + (1 - t) * (1 - p).log()).mean())
+    return torch.stack(rows)
+
+
+def test_masks_of_the_source_are_learned_by_a_map_of_their_own(masks):
+    task, model, source, batch = masks
+    objective = TokenMixup(task, model, source, mixup.Options(schedule="constant", start=0.25, mix_weight=0.3))
+    found = objective.losses(model, batch, NOISY)
+    z, z_s = model.embed(batch.x), model.embed_source(source.inputs)
+    clean, blend = model.body(z), model.body(0.75 * z + 0.25 * z_s)
+    mixed = 0.75 * bce(model.head(blend), batch.y) + 0.25 * bce(objective.source_head(blend), source.labels)
+    torch.testing.assert_close(found["loss"], bce(model.head(clean), batch.y) + 0.3 * mixed)
+    found["loss"].sum().backward()
+    assert all(p.grad is not None for p in objective.parameters())
+    nothing = torch.full_like(source.labels, 255)
+    assert torch.equal(objective.source_loss(blend, blend, nothing), torch.zeros(4))
+
+
+def test_the_public_code_compares_masks_with_the_target_s_own_map(masks):
+    task, model, source, batch = masks
+    options = pare_released.Options(start=16, end=16).filled("dense")
+    objective = ReleasedReplacement(task, model, source, options, whole=2)
+    assert not any(name.startswith("source_head") for name, _ in objective.named_parameters())
+    found = objective.losses(model, batch, NOISY)
+    mixed = objective.replace(model.embed(batch.x), model.embed_source(source.inputs), NOISY)
+    out = model.head(model.body(mixed.mixed))
+    near = source.labels[:, :, 1::2, 1::2]  # 16 x 16 to 8 x 8
+    torch.testing.assert_close(found["mixed_source"], bce(out, near))
+    other = ReleasedReplacement(replace(task, loss="mse"), model, source, options, whole=2)
+    assert other.source_head is not None  # fields in units of their own
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"labels": "joint"}, r"^mixup\.labels: joint needs one class per source sample, but those of toy have masks"),
+        ({"partners": "class"}, r"^mixup\.partners: class needs one class per source sample"),
+    ],
+)
+def test_what_needs_classes_takes_no_masks(masks, options, match):
+    task, model, source, _ = masks
+    with pytest.raises(UserError, match=match):
+        TokenMixup(task, model, source, mixup.Options(**options))
+
+
+def test_features_of_fewer_tokens_than_the_target_s(model, batch, source, mixing):
+    """Five of eight places at most; what mixes place by place says that it cannot."""
+    features = replace(source, inputs=torch.randn(B, 5, 16))
+    batch = replace(batch, extras={"source": features.read(torch.arange(B))})
+    objective = PatchReplacement(toy_task(), model, features, pare.Options(start=5, end=0))
+    assert [objective.k(epoch, 5) for epoch in range(5)] == [5, 4, 3, 2, 1]
+    found = objective.losses(model, batch, Position(0, 5, seed=1))
+    assert objective.record(Position(0, 5))["lam"] == 5 / TOKENS
+    found["loss"].sum().backward()
+    mixed = objective.mix(model, batch, model.embed(batch.x), features.inputs, Position(0, 5, seed=1))
+    for row in range(B):
+        assert torch.equal(mixed.tokens[row, mixed.slots[row]], features.inputs[row])
+    with pytest.raises(UserError, match=r"^pare\.start: 6 patches are more than the 5 there are"):
+        PatchReplacement(toy_task(), model, features, pare.Options(start=6, end=0))
+    with pytest.raises(UserError, match=r"^source\.name: samples of toy have 5 tokens, but mixup .* target's, 8"):
+        TokenMixup(toy_task(), model, features, mixup.Options())
+
+
+@pytest.mark.parametrize("method", ["pare", "orca"])
+def test_a_run_with_masks_and_a_learned_dense_head(tmp_path, tiny_swin, method):
+    """Its pictures too; ORCA, which aligns classes, refuses them."""
+    folder = write_voc(tmp_path / "VOC2012")
+    changes = {"method": method, "source": {"name": str(folder)}, "epochs": 2, "model": {"dense_head": "upsampling"}}
+    config = parsing.from_dict(runs.settings(tmp_path, tiny_swin, "dense", 2, **changes))
+    if method == "orca":
+        with pytest.raises(UserError, match=r"^source\.name: orca aligns classes, and samples of .* have masks"):
+            run.train(config)
+        return
+    found = run.train(config)
+    assert found["source"] == {"name": str(folder), "samples": 4, "classes": 2, "sha256": found["source"]["sha256"]}
+    assert (tmp_path / "run/distances.png").exists()
+    model = crossmodal.load(tmp_path / "run").model
+    assert isinstance(model.head, UpsamplingHead)
+
+
+def test_a_dense_head_is_for_dense_targets(tmp_path, tiny_bert):
+    values = runs.settings(tmp_path, tiny_bert, model__dense_head="upsampling")
+    with pytest.raises(UserError, match=r"^model\.dense_head: for dense targets; arrays is classification"):
+        run.build(parsing.from_dict(values))

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from crossmodal.models.heads import DenseHead, PooledHead, build_head
+from crossmodal.models.heads import DenseHead, PooledHead, UpsamplingHead, build_head
 
 GEOMETRY = {"grid": (4,), "stride": (3,), "canvas_size": (10,)}
 
@@ -54,6 +54,46 @@ def test_dense_1d_resizes_to_an_output_of_another_length(length):
     out = head(features)[0, 0]
     expected = (torch.arange(length) + 0.5) * (10 / length) - 0.5
     torch.testing.assert_close(out[2:-2], expected[2:-2], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("grid", "stride", "canvas", "sizes"),
+    [
+        ((7, 7), (32, 32), (224, 224), [(14, 14), (28, 28), (56, 56), (112, 112), (224, 224)]),
+        ((2, 3), (14, 14), (27, 42), [(4, 6), (7, 11), (14, 22), (28, 42)]),
+        ((5,), (20,), (97,), [(9,), (17,), (30,), (55,), (100,)]),
+        ((6,), (1,), (6,), [(6,)]),
+    ],
+)
+def test_the_upsampling_head_grows_from_the_grid_to_the_canvas(grid, stride, canvas, sizes):
+    geometry = {"grid": grid, "stride": stride, "canvas_size": canvas}
+    head = build_head("dense", 5, 2, output_shape=(2, *canvas), dense="upsampling", **geometry)
+    assert isinstance(head, UpsamplingHead)
+    assert head.sizes == sizes
+    features = torch.randn(2, torch.Size(grid).numel(), 5, requires_grad=True)
+    out = head(features)
+    assert out.shape == (2, 2, *canvas)
+    out.square().mean().backward()
+    assert all(p.grad.abs().max() > 0 for p in head.parameters())
+    assert features.grad.abs().amax((0, 2)).min() > 0
+
+
+def test_the_upsampling_head_keeps_places_and_has_no_seams():
+    """One token's feature changes values around its own patch; where the linear head jumps, this one goes on smoothly."""
+    torch.manual_seed(0)
+    geometry = {"grid": (8,), "stride": (16,), "canvas_size": (128,)}
+    linear, smooth = (
+        build_head("dense", 4, 1, output_shape=(1, 128), dense=k, **geometry) for k in ("linear", "upsampling")
+    )
+    features = torch.randn(1, 8, 4)
+    other = features.clone()
+    other[0, 5] += 3
+    change = (smooth(other) - smooth(features))[0, 0].abs()
+    assert 80 <= change.argmax() < 96
+    jumps = [
+        (head(features)[0, 0].diff().abs()[15::16].mean() / head(features).std()).item() for head in (linear, smooth)
+    ]
+    assert jumps[1] < jumps[0] / 3
 
 
 def test_bad_heads_are_refused():

@@ -78,7 +78,10 @@ def test_limit_is_a_seeded_choice(text_encoder):
         ),
         ("none.csv", "unknown name 'none.csv'.*no such file or folder either"),
         ("digits", "source.name: 'digits' is of modality image, but the encoder takes text"),
-        (__file__, r"expected a text file \(\.csv, \.tsv\) or a folder of class folders, got .*test_base\.py"),
+        (
+            __file__,
+            r"expected a text file \(\.csv, \.tsv\), text features \(\.npy\) or a folder .*, got .*test_base\.py",
+        ),
     ],
 )
 def test_what_cannot_be(text_encoder, name, message):

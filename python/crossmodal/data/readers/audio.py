@@ -11,6 +11,7 @@ import torch
 from scipy.io import wavfile
 from torch import Tensor
 
+from crossmodal.data.readers.damage import explained
 from crossmodal.errors import UserError
 
 LEAST_POWER, RANGE = 1e-10, 80.0  # below these a spectrogram is cut off: power, and decibels under its loudest value
@@ -36,18 +37,9 @@ def open_wav(path: Path) -> tuple[int, np.ndarray]:
     Raises:
         UserError: no WAV file, or a damaged or empty one.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # scipy only warns of a truncated file
-            rate, samples = wavfile.read(path)
-    except FileNotFoundError:
-        raise UserError(f"no such file: {path}") from None
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise UserError(f"{path}: cannot be read: {error}") from None
-    except Exception as error:  # a damaged file raises whatever its bytes happen to say
-        raise UserError(f"{path}: not a WAV file, or a damaged one: {error or type(error).__name__}") from None
+    with explained(path, "a WAV file"), warnings.catch_warnings():
+        warnings.simplefilter("error")  # scipy only warns of a truncated file
+        rate, samples = wavfile.read(path)
     if not samples.size or rate < 1:
         raise UserError(f"{path}: holds no sound: {samples.size} samples at {rate} Hz")
     return rate, samples.reshape(len(samples), -1)

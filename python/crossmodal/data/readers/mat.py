@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from crossmodal.data.arrays import free_memory
+from crossmodal.data.readers.damage import explained
 from crossmodal.data.readers.hdf5 import read_hdf5
 from crossmodal.errors import UserError
 
@@ -36,9 +36,8 @@ def read_mat(path: Path, name: str, index: tuple[slice, ...]) -> np.ndarray:
     if HDF5 in (start[: len(HDF5)], start[USER_BLOCK:]):
         return _read_73(path, name, index)
     from scipy.io import loadmat, whosmat
-    from scipy.io.matlab import MatReadError
 
-    try:
+    with explained(path, "a MATLAB file"):
         held = {held: (shape, kind) for held, shape, kind in whosmat(path)}
         shape, kind = held.get(name, ((), "nothing"))
         if kind not in BYTES or len(shape) != len(index):
@@ -49,10 +48,6 @@ def read_mat(path: Path, name: str, index: tuple[slice, ...]) -> np.ndarray:
                 f"{path}: {name} takes {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of memory are free"
             )
         return np.ascontiguousarray(loadmat(path, variable_names=[name])[name][index])
-    except UserError:
-        raise
-    except (ValueError, TypeError, OSError, EOFError, MatReadError, zlib.error, NotImplementedError, KeyError) as error:
-        raise UserError(f"{path}: not a MATLAB file, or a damaged one: {str(error) or type(error).__name__}") from None
 
 
 def _read_73(path: Path, name: str, index: tuple[slice, ...]) -> np.ndarray:

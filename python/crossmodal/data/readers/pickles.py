@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from crossmodal.data.arrays import free_memory
+from crossmodal.data.readers.damage import explained
 from crossmodal.errors import UserError
 
 KINDS = "biufcSUO"  # of dtypes: numbers, strings and objects, which are plain again
@@ -36,23 +37,14 @@ def read_pickle(path: Path) -> Any:
             arrays, dict, list, tuple, str, bytes and numbers; what it asked for is named.
     """
     try:
-        with open(path, "rb") as file:
-            packed = file.peek(len(GZIP))[: len(GZIP)] == GZIP
-        with (gzip.open if packed else open)(path, "rb") as file:
-            _skip_header(file)
-            found = _plain(_Unpickler(_Limited(file, free_memory()), encoding="latin1").load(), {})
+        with explained(path, "a pickled file"):
+            with open(path, "rb") as file:
+                packed = file.peek(len(GZIP))[: len(GZIP)] == GZIP
+            with (gzip.open if packed else open)(path, "rb") as file:
+                _skip_header(file)
+                found = _plain(_Unpickler(_Limited(file, free_memory()), encoding="latin1").load(), {})
     except _Refused as error:
         raise UserError(f"{path}: refused: {error}") from None
-    except FileNotFoundError:
-        raise UserError(f"no such file: {path}") from None
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise UserError(f"{path}: cannot be read: {error}") from None
-    except MemoryError:
-        raise UserError(f"{path}: refused: its content does not fit into the memory that is free") from None
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to say
-        raise UserError(f"{path}: not a pickled file, or a damaged one: {str(error) or type(error).__name__}") from None
     return found.item() if isinstance(found, np.ndarray) and found.shape == () else found
 
 
@@ -63,7 +55,7 @@ def text_keys(found: Any) -> Any:
     return {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in found.items()}
 
 
-class _Refused(pickle.UnpicklingError):
+class _Refused(UserError):
     """What a file asked for, in words."""
 
 

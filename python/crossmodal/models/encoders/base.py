@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from crossmodal.errors import UserError
 from crossmodal.models.embedders import PatchEmbedder
 from crossmodal.models.encoders._transformers import GradientCheckpointingLayer, PreTrainedModel
 
@@ -88,10 +89,18 @@ class Encoder(nn.Module, ABC):
             layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
 
     def freeze_queries_keys(self) -> None:
-        """What a layer attends to stays as it is: its projections to queries and keys no longer learn."""
-        for name, parameter in self.model.named_parameters():
-            if not QUERIES_KEYS.isdisjoint(name.split(".")):
-                parameter.requires_grad_(False)
+        """What a layer attends to stays as it is: its projections to queries and keys no longer learn.
+
+        Raises:
+            UserError: the encoder has no such projections of their own.
+        """
+        frozen = [p for name, p in self.model.named_parameters() if not QUERIES_KEYS.isdisjoint(name.split("."))]
+        if not frozen:
+            raise UserError(
+                f"model.freeze: {self.name!r} ({self.config.model_type}) has no projections to queries and keys apart from others"
+            )
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
     def layers(self) -> list[nn.Module]:
         """The transformer layers from the first to the last, the innermost of nested ones (Swin has them within stages)."""
@@ -168,8 +177,9 @@ class Encoder(nn.Module, ABC):
         """Embed samples of the pretraining modality as tokens ``(B, M, D)`` through the frozen pretrained embedding.
 
         Args:
-            inputs: token ids ``(B, M)`` int64 without special tokens, or images ``(B, 3, H, W)`` of ``image_size``,
-                normalised with ``image_mean`` and ``image_std``.
+            inputs: token ids ``(B, M)`` int64 without special tokens; features of texts ``(B, M, D)``, which are tokens already
+                and stay as they are; or images ``(B, 3, H, W)`` of ``image_size``, normalised with ``image_mean`` and
+                ``image_std``.
 
         Raises:
             RuntimeError: if the encoder has random weights or comes from a run folder.

@@ -78,7 +78,7 @@ class TextEncoder(Encoder):
         self._install(embedder)
 
     def _embed_source(self, inputs: Tensor) -> Tensor:
-        return self.source_embedder(input_ids=inputs)
+        return inputs if inputs.is_floating_point() else self.source_embedder(input_ids=inputs)
 
     def body(self, tokens: Tensor) -> Tensor:
         # ELECTRA's embedding may be narrower than its layers.
