@@ -1,9 +1,9 @@
 """What training on NAS-Bench-360 costs: `python -m benchmarks.nas_bench_360 [--tasks ecg,satellite] [-o FILE]`.
 
 For each task one training step of PaRe with the settings of the paper, in float32: the encoder at its full size with random
-weights, samples of the public size (from the miniatures, which are made in a temporary folder), source samples of the kind the paper has.
-The batch is cut to `--batch`, and figures of the paper's batch are scaled from it. Counted and projected is the training alone:
-no validation, no test, no reading of data.
+weights, samples of the public size (from the miniatures, which are made in a temporary folder), source samples of the kind the
+paper has. The batch is cut to `--batch`, and figures of the paper's batch are scaled from it. Counted and projected is the training
+alone: no validation, no test, no reading of data.
 """
 
 from __future__ import annotations
@@ -213,54 +213,56 @@ def measure(task_name: str, encoder: Path, sources: dict[str, Path], batch: int,
     )
 
 
+MEASURED = """# What training on NAS-Bench-360 costs
+
+Made by `python -m benchmarks.nas_bench_360 -o FILE`. {made}.
+
+One training step of `pare` with the settings of the paper for each task: Swin-base at 224 x 224 pixels (3136 tokens) or
+RoBERTa-base, at full size with random weights, in float32, with samples of the public size and k of the first epoch. Each step
+takes a clean and a mixed pass over its samples, forward and backward, and ends with the optimizer. Nothing here says how well a
+task is learned.
+
+## Measured on the CPU, and scaled to the paper's batch
+
+FLOP: as torch counts them (a multiply-add is two), of a step with the batch that was measured; the operator itself and what is
+elementwise are not counted. Seconds: CPU time of such a step. GiB: weights, moments of the optimizer, and what a step takes
+beyond them at its peak, gradients included. At the paper's batch: weights, moments, gradients, and what the forward pass keeps
+for the backward pass, scaled. Gradients that are accumulated over several batches take no more.
+
+| task | encoder | tokens | trained, M | batch | TFLOP per step | s per step | GiB | paper's batch | GiB with it |
+| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+"""
+PROJECTED = """
+## Projected: the whole training on H100s
+
+Not measured. Assumed: {reached:.0%} of the {peak:.0f} TFLOP/s of dense bf16 in the data sheet, which short sequences and small
+batches (`psicov`: 1, `darcy_flow` and `cosmic`: 4) will not reach: take the hours as a lower bound. On eight GPUs
+{parallel:.0%} of eight times one, as if the samples of an optimizer step could be divided by eight, which the four of
+`darcy_flow` and `cosmic` cannot. Data come as fast as they are asked for. PFLOP: FLOP per sample, times samples of an epoch in
+the paper's runs (training and validation part), times epochs.
+
+| task | samples per epoch | epochs | PFLOP | hours on one H100 | hours on eight |
+| --- | ---: | ---: | ---: | ---: | ---: |
+"""
+
+
 def document(costs: Sequence[Cost], provenance: Provenance) -> str:
     """Markdown."""
     made = f"{provenance.device}; torch {provenance.torch}; commit {provenance.commit}; {provenance.date[:10]}"
-    lines = [
-        "# What training on NAS-Bench-360 costs",
-        "",
-        f"Made by `python -m benchmarks.nas_bench_360 -o FILE`. {made}; {torch.get_num_threads()} thread(s).",
-        "",
-        "One training step of `pare` with the settings of the paper for each task: Swin-base at 224 x 224 pixels (3136 tokens) or",
-        "RoBERTa-base, at full size with random weights, in float32, with samples of the public size and k of the first epoch. Each",
-        "step takes a clean and a mixed pass over its samples, forward and backward, and ends with the optimizer. Nothing here says",
-        "how well a task is learned.",
-        "",
-        "## Measured on the CPU, and scaled to the paper's batch",
-        "",
-        "FLOP: as torch counts them (a multiply-add is two), of a step with the batch that was measured; the operator itself and what",
-        "is elementwise are not counted. Seconds: CPU time of such a step. GiB: weights, moments of the optimizer, and what a step",
-        "takes beyond them at its peak, gradients included. At the paper's batch: weights, moments, gradients, and what the forward",
-        "pass keeps for the backward pass, scaled. Gradients that are accumulated over several batches take no more.",
-        "",
-        "| task | encoder | tokens | trained, M | batch | TFLOP per step | s per step | GiB | paper's batch | GiB with it |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    text = MEASURED.format(made=f"{made}; {torch.get_num_threads()} thread(s)")
     for cost in costs:
-        lines.append(
+        text += (
             f"| `{cost.task}` | {cost.encoder} | {cost.tokens} | {cost.trained / 1e6:.1f} | {cost.batch} | {cost.flop / 1e12:.3g} "
-            f"| {cost.seconds:.1f} | {(cost.state + cost.peak) / GIB:.1f} | {cost.paper_batch} | {cost.paper_memory / GIB:.1f} |"
+            f"| {cost.seconds:.1f} | {(cost.state + cost.peak) / GIB:.1f} | {cost.paper_batch} | {cost.paper_memory / GIB:.1f} |\n"
         )
-    lines += [
-        "",
-        "## Projected: the whole training on H100s",
-        "",
-        f"Not measured. Assumed: {REACHED:.0%} of the {PEAK / 1e12:.0f} TFLOP/s of dense bf16 in the data sheet, which short sequences and",
-        "small batches (`psicov`: 1, `darcy_flow` and `cosmic`: 4) will not reach: take the hours as a lower bound. On eight GPUs",
-        f"{DATA_PARALLEL:.0%} of eight times one, with batches that can be divided by eight. Data come as fast as they are asked for. PFLOP:",
-        "FLOP per sample, times samples of an epoch in the paper's runs (training and validation part), times epochs.",
-        "",
-        "| task | samples per epoch | epochs | PFLOP | hours on one H100 | hours on eight |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    text += PROJECTED.format(reached=REACHED, peak=PEAK / 1e12, parallel=DATA_PARALLEL)
     for cost in costs:
-        lines.append(
+        text += (
             f"| `{cost.task}` | {SAMPLES[cost.task]:,} | {cost.epochs} | {cost.training_flop / 1e15:,.0f} | {cost.hours():.2f} "
-            f"| {cost.hours(8):.2f} |"
+            f"| {cost.hours(8):.2f} |\n"
         )
     total = [sum(cost.hours(gpus) for cost in costs) for gpus in (1, 8)]
-    lines.append(f"| all | | | {sum(c.training_flop for c in costs) / 1e15:,.0f} | {total[0]:.1f} | {total[1]:.1f} |")
-    return "\n".join(lines) + "\n"
+    return text + f"| all | | | {sum(c.training_flop for c in costs) / 1e15:,.0f} | {total[0]:.1f} | {total[1]:.1f} |\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
