@@ -197,7 +197,17 @@ def test_a_miniature_is_learned(task, folders, tmp_path):
 FIELDS = {
     "darcy_flow": ({"method": "unet", "epochs": 3, "batch_size": 2}, "relative_l2"),
     "cosmic": ({"method": "unet", "epochs": 2, "batch_size": 2}, "auroc"),
-    "psicov": ({"method": "nft", "model.image_size": 64, "epochs": 8, "batch_size": 1, "optimizer.new_lr": 5e-2}, "mae"),
+    "psicov": (
+        {
+            "method": "nft",
+            "model.image_size": 64,
+            "epochs": 8,
+            "accumulate": 1,
+            "optimizer.lr": 3e-3,
+            "optimizer.new_lr": 3e-2,
+        },
+        "mae",
+    ),
 }
 
 
