@@ -206,7 +206,7 @@ FIELDS = {
             "optimizer.lr": 3e-3,
             "optimizer.new_lr": 3e-2,
         },
-        "mae",
+        "mae_8",
     ),
 }
 
