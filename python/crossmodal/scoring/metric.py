@@ -1,0 +1,136 @@
+"""What a metric is, and the interval of its figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+from torch import Tensor
+
+from crossmodal.data.dataset import Batch
+
+RESAMPLES = 1000  # of a bootstrap; fewer, but at least a tenth, where a split holds many values
+FEWEST = 10  # samples, below which a bootstrap is far too narrow
+
+# Below this part of the typical norm a target is zero: bringing it back to its own units leaves rounding errors.
+ZERO_NORM = 1e-6
+
+Numbers = dict[str, np.ndarray]  # by name, samples first
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric.
+
+    Attributes:
+        of_samples: (outputs, targets, mask) of a batch to numbers by name, each (B, ...). Outputs are logits for classes and
+            labels, values in the data's own units otherwise, which for masks are probabilities (see `Normalizer.decode`).
+            mask: of the shape of dense targets, False where a value must not count; or None.
+        figure: those numbers of all samples to one.
+        higher_is_better: direction.
+        kinds: kinds of target it is made for; "mask" are dense targets from 0 to 1 with the loss bce_with_logits.
+        description: one line.
+        grouped: whether it also looks at `extras["group"]`.
+        pooled: of a metric that scores one prediction per group: the metric of these, and what makes their numbers of those of
+            the samples.
+        of_fields: whether its numbers have a column for each field, (B, fields), so that each channel of each frame has a figure.
+        interval_by: how its interval is computed; None: not at all, as of a largest error.
+    """
+
+    of_samples: Callable[[Tensor, Tensor, Tensor | None], dict[str, Tensor]]
+    figure: Callable[[Numbers], float]
+    higher_is_better: bool
+    kinds: tuple[str, ...]
+    description: str
+    grouped: bool = False
+    pooled: tuple[Metric, Callable[[Numbers], Numbers]] | None = None
+    of_fields: bool = False
+    interval_by: Literal["bootstrap", "wilson"] | None = "bootstrap"
+
+    def measure(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Numbers of the samples of a batch, on its device; outputs and batch.y in the data's own units."""
+        found = self.of_samples(outputs, batch.y, batch.extras.get("mask"))
+        return found | ({"group": batch.extras["group"]} if self.grouped else {})
+
+    def __call__(self, outputs: Tensor, targets: Tensor, mask: Tensor | None = None) -> float:
+        """The figure of samples that are at hand at once, see `of_samples`."""
+        return self.figure(self.numbers(outputs, targets, mask))
+
+    def numbers(self, outputs: Tensor, targets: Tensor, mask: Tensor | None = None) -> Numbers:
+        """The numbers of samples that are at hand at once, each `(n, ...)`."""
+        found = self.of_samples(outputs.detach().cpu(), targets.detach().cpu(), mask)
+        return {name: values.numpy() for name, values in found.items()}
+
+    def by_field(self, numbers: Numbers, channels: int) -> list[list[float]]:
+        """The figure of each channel of each frame, frames first, from the numbers of fields that lie frame after frame."""
+        fields = len(next(iter(numbers.values()))[0])
+        figures = [
+            self.figure({name: values[:, one : one + 1] for name, values in numbers.items()}) for one in range(fields)
+        ]
+        return [figures[start : start + channels] for start in range(0, fields, channels)]
+
+    @property
+    def unit(self) -> str:
+        """What a split is a choice of, for the interval: samples, or groups of them."""
+        return "groups" if self.grouped else "samples"
+
+    def interval(self, numbers: Numbers) -> tuple[float, float] | None:
+        """95 % interval of the figure, for the chance by which these samples were drawn and no others.
+
+        Of an accuracy it is Wilson's (1927), else the percentiles of a bootstrap (Efron, 1979) over samples, or over groups
+        where the metric has them, with a fixed seed.
+
+        Returns:
+            Low and high; None where a bootstrap says nothing: for fewer than ten samples or groups, where all resamples
+            agree, of a largest error, and where the figure itself is not finite.
+        """
+        if self.pooled is not None:
+            metric, pool = self.pooled
+            return metric.interval(pool(numbers))
+        if self.interval_by is None or not math.isfinite(self.figure(numbers)):
+            return None
+        if self.interval_by == "wilson":
+            return wilson(self.figure(numbers), len(numbers["truth"]))
+        group = numbers.get("group")
+        units = None if group is None else np.unique(group)
+        count = len(next(iter(numbers.values()))) if units is None else len(units)
+        if count < FEWEST:
+            return None
+        members = None if units is None else [np.flatnonzero(group == unit) for unit in units]
+        rng, size = np.random.default_rng(0), sum(values.size for values in numbers.values())
+        figures = []
+        for _ in range(min(RESAMPLES, max(RESAMPLES // 10, 3 * 10**7 // size))):
+            drawn = rng.integers(count, size=count)
+            rows = drawn if members is None else np.concatenate([members[unit] for unit in drawn])
+            part = {name: values[rows] for name, values in numbers.items()}
+            if members is not None:  # a group drawn twice counts twice
+                part["group"] = np.repeat(np.arange(count), [len(members[unit]) for unit in drawn])
+            figures.append(self.figure(part))
+        figures = np.array(figures)[~np.isnan(figures)]
+        low, high = np.quantile(figures, (0.025, 0.975)).tolist() if len(figures) else (0.0, 0.0)
+        return (low, high) if low < high else None
+
+    def better(self, one: float, other: float) -> bool:
+        """Whether `one` beats `other`."""
+        return one > other if self.higher_is_better else one < other
+
+    def as_error(self, value: float) -> tuple[str, float]:
+        """Label and number for a table in which lower is better: scores, whose best is 1, become `error %`."""
+        return ("error %", 100.0 * (1.0 - value)) if self.higher_is_better else ("error", value)
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """95 % interval of a share of `count` samples (Wilson, 1927)."""
+    z = stats.norm.ppf(0.975).item()
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * (share * (1 - share) / count + (z / (2 * count)) ** 2) ** 0.5
+    return max(min(centre - half, share), 0.0), min(max(centre + half, share), 1.0)  # whatever rounding does at 0 and 1
+
+
+def mean_of(shares: np.ndarray) -> float:
+    """Their mean, NaN of none."""
+    return float(shares.mean()) if len(shares) else float("nan")
