@@ -84,7 +84,7 @@ class Plan:
         Raises:
             UserError: see `parsing.parse`.
         """
-        given = [f"--task={task.name}", "--threads=1"]
+        given = [f"--task={task.name}", "--threads=1", "--verdict=false"]
         for options in (self.options, task.options, method.options):
             given += [f"--{key}={_text(value)}" for key, value in options.items()]
         seeds = self.seeds if methods.get(method.name).seeded else [0]

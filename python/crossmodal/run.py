@@ -15,7 +15,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import set_seed
 from safetensors.torch import save_file
 
-from crossmodal import methods, seeds, tasks
+from crossmodal import methods, seeds, tasks, verdict
 from crossmodal.data.splitting import plain_sample
 from crossmodal.errors import UserError
 from crossmodal.files import replacing, writing
@@ -107,6 +107,7 @@ def _train(run: Run) -> dict[str, Any]:
         weights = run.whole_weights()
         accelerator.log({"test": test.metric}, step=run.steps)
         if accelerator.is_main_process:
+            results["verdict"] = verdict.verdict(run, test) if config.verdict else None
             # Model and normaliser, then results.json, which says that both are there.
             run.model.save(folder.model, weights)
             with replacing(folder.normalizer) as aside, writing(folder.normalizer):
@@ -120,7 +121,8 @@ def _train(run: Run) -> dict[str, Any]:
         saved = run.checkpoints()
         last = f"the last checkpoint is {saved[-1]}, `--resume true` goes on from it" if saved else "no checkpoint yet"
         raise UserError(f"{folder.path} cannot be written: {error}; {last}") from error
-    accelerator.print(f"{closing_table(results, config.select)}\n{folder.path}")
+    said = f"\n{verdict.lines(results['verdict'])}" if results.get("verdict") else ""
+    accelerator.print(f"{closing_table(results, config.select)}{said}\n{folder.path}")
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return results
@@ -245,7 +247,8 @@ def summarise(run: Run, test: Evaluation) -> dict[str, Any]:
         "validation_loss": best.get("loss"),
         "test": test.metric,
         "test_loss": test.loss,
-        "test_interval": test.interval,  # 95 %, over the samples
+        "test_interval": test.interval,  # 95 %
+        "test_interval_over": test.unit,
         "test_metrics": test.metrics,
         "test_fields": test.by_field(task.num_outputs) if task.kind == "dense" else {},  # frames x channels, by metric
         "channels": list(task.equation.outputs) if task.equation else [],

@@ -21,6 +21,7 @@ LAYERS = [
     ["training"],
     ["methods"],
     ["report", "parsing"],
+    ["verdict"],
     ["run", "predict"],
     ["evaluate", "jobs"],
     ["plans"],

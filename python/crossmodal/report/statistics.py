@@ -15,6 +15,8 @@ from scipy import stats
 
 LEVEL = 0.05
 FEWEST_SEEDS = 3
+FEWEST_UNITS = 5  # of a bootstrap of differences
+POWER = 0.8
 FEWEST_TASKS = 6  # on five, one method that always wins against another still has p = 1/16 by the sign test
 
 
@@ -41,6 +43,40 @@ def paired(differences: Any) -> Paired:
     error = float(stats.sem(differences))
     interval = stats.t.interval(1 - LEVEL, len(differences) - 1, mean, error)
     return Paired(mean, error, list(map(float, interval)), float(stats.ttest_1samp(differences, 0.0).pvalue))
+
+
+def compared(value: float, resampled: Any, units: int) -> Paired:
+    """A difference of figures of the same test samples, by what it is in bootstrap resamples of them.
+
+    Its standard error is the deviation of the resamples, for `units` that are few made larger by sqrt(units / (units - 1)), and
+    interval and p are Student's with units - 1 degrees of freedom: for a mean over units this is the paired t-test. A difference
+    that is the same in every unit has the p of a sign test.
+
+    Args:
+        value: the difference, of all samples.
+        resampled: (resamples,), that of each; those that are NaN are left out.
+        units: how many samples, or groups of them, were drawn from; below five (`FEWEST_UNITS`) nothing but the difference is
+            given.
+    """
+    resampled = np.asarray(resampled, dtype=float)
+    resampled = resampled[np.isfinite(resampled)]
+    if units < FEWEST_UNITS or len(resampled) < 2 or not np.isfinite(value):
+        return Paired(value)
+    if np.ptp(resampled) <= 1e-9 * np.abs(resampled).max():
+        return Paired(value, 0.0, [value, value], 1.0 if value == 0 else 0.5 ** (units - 1))
+    error = float(resampled.std(ddof=1)) * np.sqrt(units / (units - 1))
+    low, high = stats.t.interval(1 - LEVEL, units - 1, value, error)
+    return Paired(value, float(error), [float(low), float(high)], float(2 * stats.t.sf(abs(value) / error, units - 1)))
+
+
+def units_needed(found: Paired, units: int) -> int | None:
+    """How many units (samples, or groups of them) would tell a difference as large as the one found from zero in four of five
+    data sets (two-sided at `LEVEL`, power 80 %), if further ones are like these: n = units ((z_0.975 + z_0.8) error / mean)^2.
+    None where the difference is zero or its error unknown."""
+    if not found.error or not found.mean:
+        return None
+    z = stats.norm.ppf(1 - LEVEL / 2) + stats.norm.ppf(POWER)
+    return int(np.ceil(units * (z * found.error / found.mean) ** 2))
 
 
 def holm(values: list[float]) -> list[float]:

@@ -37,8 +37,8 @@ def closing_table(results: dict[str, Any], select: str) -> str:
     lines += _by_field(results)
     if results["test_interval"]:
         low, high = results["test_interval"]
-        unit = metrics.get(results["metric"]).unit
-        lines.append(f"95 % interval of the test {results['metric']}, over {unit}: {low:#.4g} to {high:#.4g}")
+        over = results["test_interval_over"]
+        lines.append(f"95 % interval of the test {results['metric']}, over {over}: {low:#.4g} to {high:#.4g}")
     if results["best_epoch"] is not None:
         if select == "metric" and math.isnan(results["validation"]):
             select = f"loss, because validation {results['metric']} is NaN in every epoch"

@@ -73,46 +73,64 @@ class Metric:
         ]
         return [figures[start : start + channels] for start in range(0, fields, channels)]
 
-    @property
-    def unit(self) -> str:
-        """What a split is a choice of, for the interval: samples, or groups of them."""
-        return "groups" if self.grouped else "samples"
-
-    def interval(self, numbers: Numbers) -> tuple[float, float] | None:
+    def interval(self, numbers: Numbers, group: np.ndarray | None = None) -> tuple[float, float] | None:
         """95 % interval of the figure, for the chance by which these samples were drawn and no others.
 
-        Of an accuracy it is Wilson's (1927), else the percentiles of a bootstrap (Efron, 1979) over samples, or over groups
-        where the metric has them, with a fixed seed.
+        Of an accuracy of samples without groups it is Wilson's (1927), else the percentiles of a bootstrap (Efron, 1979) over
+        samples, or over groups where they belong to some, with a fixed seed. The percentiles lie further out the fewer there
+        are, as Student's t does from the normal distribution (Hesterberg, Am. Stat. 69, 2015).
+
+        Args:
+            numbers: of all samples.
+            group: (n,), of what the samples are parts; where the metric itself looks at groups, these count.
 
         Returns:
             Low and high; None where a bootstrap says nothing: for fewer than ten samples or groups, where all resamples
             agree, of a largest error, and where the figure itself is not finite.
         """
+        if not math.isfinite(self.figure(numbers)):
+            return None
+        if self.interval_by == "wilson" and group is None:
+            return wilson(self.figure(numbers), len(numbers["truth"]))
+        figures, count = self.resampled([numbers], group)
+        figures = figures[~np.isnan(figures)]
+        if count < FEWEST or not len(figures):
+            return None
+        tail = stats.norm.cdf(-math.sqrt(count / (count - 1)) * stats.t.ppf(0.975, count - 1))
+        low, high = np.quantile(figures, (tail, 1 - tail)).tolist()
+        return (low, high) if low < high else None
+
+    def resampled(self, several: list[Numbers], group: np.ndarray | None = None) -> tuple[np.ndarray, int]:
+        """Figures of what several models say of the same samples, in bootstrap resamples that are the same for all.
+
+        Args:
+            several: numbers of each model, of the same samples.
+            group: see `interval`.
+
+        Returns:
+            Figures (resamples, models), without a row where a bootstrap says nothing, and from how many samples or groups was
+            drawn.
+        """
         if self.pooled is not None:
             metric, pool = self.pooled
-            return metric.interval(pool(numbers))
-        if self.interval_by is None or not math.isfinite(self.figure(numbers)):
-            return None
-        if self.interval_by == "wilson":
-            return wilson(self.figure(numbers), len(numbers["truth"]))
-        group = numbers.get("group")
+            return metric.resampled([pool(numbers) for numbers in several])
+        group = several[0].get("group", group)
         units = None if group is None else np.unique(group)
-        count = len(next(iter(numbers.values()))) if units is None else len(units)
-        if count < FEWEST:
-            return None
+        count = len(next(iter(several[0].values()))) if units is None else len(units)
+        if self.interval_by is None or count < 2:
+            return np.empty((0, len(several))), count
         members = None if units is None else [np.flatnonzero(group == unit) for unit in units]
-        rng, size = np.random.default_rng(0), sum(values.size for values in numbers.values())
-        figures = []
-        for _ in range(min(RESAMPLES, max(RESAMPLES // 10, 3 * 10**7 // size))):
+        size = sum(values.size for numbers in several for values in numbers.values())
+        rng, figures = np.random.default_rng(0), []
+        for _ in range(min(RESAMPLES, max(RESAMPLES // 10, 3 * 10**7 * len(several) // size))):
             drawn = rng.integers(count, size=count)
             rows = drawn if members is None else np.concatenate([members[unit] for unit in drawn])
-            part = {name: values[rows] for name, values in numbers.items()}
-            if members is not None:  # a group drawn twice counts twice
-                part["group"] = np.repeat(np.arange(count), [len(members[unit]) for unit in drawn])
-            figures.append(self.figure(part))
-        figures = np.array(figures)[~np.isnan(figures)]
-        low, high = np.quantile(figures, (0.025, 0.975)).tolist() if len(figures) else (0.0, 0.0)
-        return (low, high) if low < high else None
+            parts = [{name: values[rows] for name, values in numbers.items()} for numbers in several]
+            if "group" in several[0]:  # a group drawn twice counts twice
+                own = np.repeat(np.arange(count), [len(members[unit]) for unit in drawn])
+                parts = [part | {"group": own} for part in parts]
+            figures.append([self.figure(part) for part in parts])
+        return np.array(figures), count
 
     def better(self, one: float, other: float) -> bool:
         """Whether `one` beats `other`."""

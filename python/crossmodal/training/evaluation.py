@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -24,7 +25,8 @@ class Evaluation:
     loss: mean over the samples. metrics: by name, the task's in their order. numbers: what each metric says of every sample, in
     the split's order. scores: float64 (n,), what each sample says for the model, higher is better: for classes whether it is
     right, else minus its loss. outputs, targets: of the split, or of some samples where they are many, on the CPU, as
-    metrics take them: logits of classes and labels, else values in the data's own units, float64.
+    metrics take them: logits of classes and labels, else values in the data's own units, float64. group: int64 (n,), of what
+    the samples are parts, if they are.
     """
 
     loss: float
@@ -33,6 +35,7 @@ class Evaluation:
     scores: Tensor
     outputs: Tensor
     targets: Tensor
+    group: np.ndarray | None = None
 
     @property
     def metric(self) -> float:
@@ -46,9 +49,15 @@ class Evaluation:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % interval of the first metric, for the chance by which these samples were drawn; see `Metric.interval`."""
+        """95 % interval of the first metric, for the chance by which these samples, or their groups, were drawn; see
+        `Metric.interval`."""
         name = next(iter(self.metrics))
-        return metrics.get(name).interval(self.numbers[name])
+        return metrics.get(name).interval(self.numbers[name], self.group)
+
+    @property
+    def unit(self) -> str:
+        """What the interval takes the split for a choice of: "samples" or "groups"."""
+        return "samples" if self.group is None else "groups"
 
 
 def evaluate(
@@ -84,6 +93,8 @@ def evaluate(
         decoded = task.normalizer.decode(outputs)
         batch = replace(batch, y=task.normalizer.inverse_y(batch.y))
         found = {("", "loss"): per_sample, ("", "score"): score}
+        if "group" in batch.extras:
+            found["", "group"] = batch.extras["group"]
         for name, metric in chosen.items():
             found |= {(name, key): values for key, values in metric.measure(decoded, batch).items()}
         if kept < KEPT_SAMPLES or outputs[0].numel() * len(split) <= KEPT_VALUES:
@@ -105,4 +116,5 @@ def evaluate(
         whole["", "score"],
         whole["", "outputs"],
         whole["", "targets"],
+        whole["", "group"].numpy() if ("", "group") in whole else None,
     )

@@ -1,0 +1,231 @@
+"""The last word on a run: is it better than what needs no learning, and than what needs no transformer?
+
+These are fitted on the run's own training and validation samples and scored on its test samples, in seconds: of more samples than
+`MOST_LEARNED` and `MOST_TESTED`, or of large ones, a part is drawn. Differences are paired, sample by sample or group by group.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crossmodal import methods, seeds
+from crossmodal.data.dataset import Batch, Dataset
+from crossmodal.data.splitting import plain_sample
+from crossmodal.errors import UserError
+from crossmodal.models.base import Model
+from crossmodal.report.statistics import FEWEST_UNITS, LEVEL, compared, holm
+from crossmodal.scoring import metrics, protocols
+from crossmodal.scoring.metric import FEWEST
+from crossmodal.training.evaluation import Evaluation, evaluate
+from crossmodal.training.run import Run
+
+MOST_LEARNED, MOST_TESTED = 1000, 2000  # samples
+MOST_VALUES = 2**21  # of these samples together
+# What needs no transformer: methods, with their options here.
+LEARNERS: dict[str, dict[str, Any]] = {"linear": {}, "rocket": {"kernels": 1000}, "knn": {}}
+CALLED = {"linear": "a linear model", "rocket": "ROCKET", "knn": "nearest neighbours"}
+FREQUENT = {"classification": "the most frequent class", "multilabel": "how often each label occurs"}
+
+Predict = Callable[[Batch], Tensor]
+
+
+def verdict(run: Run, test: Evaluation) -> dict[str, Any]:
+    """What `results.json` says of a run beside others.
+
+    Returns:
+        `sentence`; `metric`, `value`, `interval` and `over` ("samples" or "groups", of which there are `units`), all on the
+        `tested_on` samples that the others were tested on; `others`, by name: `called`, `learns`, `value`, `gain` (by how much
+        the run is better), its `interval` (95 %) and `p`; `learned_from`; `left_out`: what could not be fitted, and why.
+    """
+    rng = np.random.default_rng((run.config.split.seed, 3))
+    size = int(np.prod(run.task.input_shape)) + int(np.prod(run.task.output_shape))
+    learned, tested = (max(2, min(limit, MOST_VALUES // size)) for limit in (MOST_LEARNED, MOST_TESTED))
+    held = max(1, learned // 5)
+    rows = plain_sample(len(run.task.test), tested, rng)
+    task = dataclasses.replace(
+        run.task,
+        metrics=run.task.metrics[:1],
+        train=_some(run.task.train, learned - held, rng),
+        validation=_some(run.task.validation, held, rng),
+        test=run.task.test if len(rows) == len(run.task.test) else run.task.test.subset(rows),
+    )
+    metric, ours = metrics.get(task.metric), {name: all_[rows] for name, all_ in test.numbers[task.metric].items()}
+    group = None if test.group is None else test.group[rows]
+    found: dict[str, tuple[str, bool, metrics.Numbers]] = {}
+    left_out: dict[str, str] = {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds.derive(run.config.seed, "verdict") % 2**63)
+        for name, called, learns, fit in _rivals(task, run.config):
+            try:
+                predict = fit()
+                numbers = evaluate(predict, task.test, task, run.config.loader.eval_batch_size).numbers[task.metric]
+            # A rival that cannot be fitted must not cost the run.
+            except (UserError, ValueError, MemoryError, np.linalg.LinAlgError, torch.linalg.LinAlgError) as error:
+                left_out[name] = str(error)
+                continue
+            found[name] = called, learns, numbers
+    sign = 1 if metric.higher_is_better else -1
+    figures, units = metric.resampled([ours, *(numbers for _, _, numbers in found.values())], group)
+    value, others = metric.figure(ours), {}
+    for place, (name, (called, learns, numbers)) in enumerate(found.items(), 1):
+        its = metric.figure(numbers)
+        gain = compared(sign * (value - its), sign * (figures[:, 0] - figures[:, place]), units)
+        others[name] = {
+            "called": called,
+            "learns": learns,
+            "value": its,
+            "gain": gain.mean,
+            "interval": gain.interval,
+            "p": gain.p,
+        }
+    over = "groups" if group is not None or metric.grouped else "samples"
+    interval = metric.interval(ours, group)
+    return {
+        "sentence": _sentence(task.metric, value, others, over, units),
+        "metric": task.metric,
+        "value": value,
+        "interval": interval,
+        "over": over,
+        "units": units,
+        "others": others,
+        "learned_from": len(task.train) + len(task.validation),
+        "of": len(run.task.train) + len(run.task.validation),
+        "tested_on": len(task.test),
+        "left_out": left_out,
+    }
+
+
+def _some(split: Dataset, limit: int, rng: np.random.Generator) -> Dataset:
+    return split if len(split) <= limit else split.subset(plain_sample(len(split), limit, rng))
+
+
+def _rivals(task, config) -> list[tuple[str, str, bool, Callable[[], Predict]]]:
+    """(name, what it is called, whether it learns, what fits it) of all that suit a task, but for the run's own method."""
+    rivals = []
+    called = "how often each pixel is set" if task.normalizer.logits else FREQUENT.get(task.kind, "the mean")
+    for name, words, learns in (
+        ("mean", called, False),
+        ("copy", "the last known frame", False),
+        *((name, CALLED[name], True) for name in LEARNERS),
+    ):
+        if name != config.method and not methods.reason_against(name, task):
+            rivals.append((name, words, learns, partial(_fitted, name, task, config)))
+    if task.kind in ("regression", "dense") and not task.normalizer.logits:
+        rivals.append(("zero", "zero", False, partial(_zero, task)))
+        if metrics.plain_name(task.metric) == "mae":
+            rivals.append(("median", "the median", False, partial(_median, task)))
+    if task.kind == "regression" and task.ndim == 1 and task.input_shape[0] in (1, task.num_outputs):
+        rivals.append(("last", "the last value of the series", False, partial(_last, task)))
+    return rivals
+
+
+def _fitted(name: str, task, config) -> Predict:
+    method = methods.get(name)
+    config = dataclasses.replace(config, method=name, options=method.Options(**LEARNERS.get(name, {})))
+    alone = SimpleNamespace(  # what these methods ask of a run, in this process and on the CPU
+        task=task,
+        config=config,
+        model=method.build(task, config),
+        accelerator=SimpleNamespace(device=torch.device("cpu")),
+    )
+    predict = partial(_predict, task)
+    alone.evaluate = lambda split: evaluate(partial(predict, alone.model), split, task, config.loader.eval_batch_size)
+    return partial(predict, method.fit(alone).eval())
+
+
+def _predict(task, model: Model, batch: Batch) -> Tensor:
+    return protocols.predict(model, batch.x, task.steps, task.normalizer).float()
+
+
+def _constant(output: Tensor, batch: Batch) -> Tensor:
+    return output.expand(len(batch), *output.shape)
+
+
+def _zero(task) -> Predict:
+    return partial(_constant, task.normalizer.apply_y(np.zeros((1, *task.test.read(torch.tensor([0])).y.shape[1:])))[0])
+
+
+def _median(task) -> Predict:
+    return partial(_constant, torch.from_numpy(np.median(torch.cat([task.train.y, task.validation.y]).numpy(), axis=0)))
+
+
+def _last(task) -> Predict:
+    scaling = task.normalizer
+
+    def predict(batch: Batch) -> Tensor:
+        x_mean, x_std = scaling.x_mean, scaling.x_std  # (C, 1), or (C, L)
+        raw = (batch.x * x_std + x_mean)[..., -1].expand(-1, task.num_outputs)
+        return scaling.apply_y(raw.numpy())
+
+    return predict
+
+
+def _sentence(metric: str, value: float, others: dict[str, dict[str, Any]], over: str, units: int) -> str:
+    """One plain sentence. Against several learners p values are adjusted by Holm's procedure before one is called better."""
+    better = max if metrics.get(metric).higher_is_better else min
+    usable = {name: one for name, one in others.items() if np.isfinite(one["value"])}
+    if not np.isfinite(value) or not usable:
+        return f"No verdict: test {metric} has no value {'here' if usable else 'to compare with'}."
+    floors, learners = ([one for one in usable.values() if one["learns"] == learns] for learns in (False, True))
+    floor, learner = (better(ones, key=lambda one: one["value"]) if ones else None for ones in (floors, learners))
+
+    def by(one: dict[str, Any]) -> str:
+        low, high = one["interval"]
+        how = f"95 %: {low:.3g} to {high:.3g}, paired bootstrap over {units} {over}"
+        return f"by {abs(one['gain']):.3g} ({how})"
+
+    def figures(one: dict[str, Any]) -> str:
+        return f"{metric} {value:.4g} against {one['value']:.4g}"
+
+    first = floor or learner
+    if first["p"] is None:
+        few = f"{units} {over} in the test part are too few" if units < FEWEST_UNITS else f"{metric} has no interval"
+        return (
+            f"Not told: {few} to say whether this is better than {_doing(first)} ({figures(first)} on these samples)."
+        )
+    if first["p"] >= LEVEL or first["gain"] <= 0:
+        worse = first["p"] < LEVEL
+        said = f"{'Worse' if worse else 'No better'} than {_doing(first)}: {figures(first)}"
+        low, high = first["interval"]
+        return f"{said}, difference {first['gain']:.3g} (95 %: {low:.3g} to {high:.3g}, paired bootstrap over {units} {over})."
+    if learner is None or learner is first:
+        return f"Better than {_doing(first)} {by(first)}: {figures(first)}."
+    adjusted = dict(zip(map(id, learners), holm([one["p"] for one in learners]), strict=True))[id(learner)]
+    if learner["p"] < LEVEL and learner["gain"] > 0:
+        return (
+            f"Better than {_doing(learner)}, the best of what needs no transformer, {by(learner)}: {figures(learner)}; "
+            f"{_doing(floor)} has {floor['value']:.4g}."
+        )
+    told = f"Better than {_doing(floor)} {by(floor)}, but "
+    if adjusted < LEVEL:
+        return f"{told}worse than {_doing(learner)} {by(learner)}: {figures(learner)}."
+    return f"{told}not told apart from {_doing(learner)}: {figures(learner)}, {by(learner).removeprefix('by ')}."
+
+
+def _doing(one: dict[str, Any]) -> str:
+    return one["called"] if one["learns"] else f"predicting {one['called']}"
+
+
+def lines(found: dict[str, Any]) -> str:
+    """The verdict as it is printed."""
+    metric, over, units = found["metric"], found["over"], found["units"]
+    interval = "" if found["interval"] is None else f" (95 %: {found['interval'][0]:.4g} to {found['interval'][1]:.4g})"
+    shown = [f"verdict, over {units} {over}: test {metric} {found['value']:.4g}{interval}"]
+    if over == "groups" and units < FEWEST:
+        shown.append(f"  {units} groups are few: intervals are wide, or there are none")
+    width = max(len(one["called"]) for one in found["others"].values()) if found["others"] else 0
+    for one in found["others"].values():
+        gain = "" if one["interval"] is None else f" (95 %: {one['interval'][0]:+.3g} to {one['interval'][1]:+.3g})"
+        shown.append(f"  {one['called']:{width}} {one['value']:>8.4g}, this run better by {one['gain']:+.3g}{gain}")
+    if found["learned_from"] < found["of"]:
+        shown.append(f"  these learned from {found['learned_from']} of {found['of']} samples")
+    shown += [f"  without {name}: {reason}" for name, reason in found["left_out"].items()]
+    return "\n".join([*shown, found["sentence"]])

@@ -1,0 +1,107 @@
+"""What a run says of itself beside what needs no learning and no transformer."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from crossmodal import parsing, run, verdict
+
+
+def learn(folder, kind: str, learnable: bool, method: str = "linear", groups: int = 0, said=None, **changes):
+    """A run on 60 samples, tested on 80; in those that can be learned, the target is in the mean of the sample."""
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((140, 1, 12))
+    truth = x.mean(2)[:, 0] if learnable else rng.standard_normal(140)
+    y = {
+        "classification": (truth > 0.2).astype(int),
+        "multilabel": np.stack([truth > 0, truth > 0.3], 1).astype(int),
+        "regression": truth,
+        "dense": np.roll(x, 3, 2) + 0.1 * rng.standard_normal(x.shape) if learnable else rng.standard_normal(x.shape),
+    }[kind]
+    arrays = {"x_train": x[:60], "y_train": y[:60], "x_test": x[60:], "y_test": y[60:]}
+    if groups:
+        arrays |= {"group_train": np.arange(60) % 10, "group_test": 100 + np.arange(80) % groups}
+    np.savez(folder / "data.npz", **arrays)
+    values = {"task": "arrays", "data": str(folder / "data.npz"), "kind": kind, "method": method, "device": "cpu"}
+    return run.train(parsing.from_dict(values | {"output_dir": str(folder / "run"), "threads": 1} | changes))
+
+
+@pytest.mark.parametrize("kind", ["classification", "multilabel", "regression", "dense"])
+@pytest.mark.parametrize("learnable", [False, True])
+def test_what_cannot_be_learned_is_called_so(tmp_path, capsys, kind, learnable):
+    found = learn(tmp_path, kind, learnable)["verdict"]
+    assert found["sentence"].startswith(
+        "Better than" if learnable else ("No better than predicting", "Worse than pred")
+    )
+    assert capsys.readouterr().out.splitlines()[-2] == found["sentence"]
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["verdict"]["sentence"] == found["sentence"]
+    assert (found["over"], found["units"], found["tested_on"], found["left_out"]) == ("samples", 80, 80, {})
+    names = (
+        {"mean", "rocket", "knn"}
+        if kind in ("classification", "multilabel")
+        else {"mean", "rocket", "knn", "zero", "last"}
+    )
+    assert set(found["others"]) == ({"mean", "copy", "zero"} if kind == "dense" else names)
+
+
+def test_figures_of_the_others_are_those_of_their_own_runs(tmp_path):
+    found = learn(tmp_path, "regression", True)
+    for name in ("mean", "knn"):
+        alone = learn(tmp_path, "regression", True, method=name, output_dir=str(tmp_path / name), verdict=False)
+        assert alone["verdict"] is None
+        assert found["verdict"]["others"][name]["value"] == alone["test"]
+
+
+@pytest.mark.parametrize(("groups", "told"), [(3, False), (12, True)])
+def test_groups_are_what_is_drawn_and_too_few_are_said(tmp_path, capsys, groups, told):
+    found = learn(tmp_path, "regression", True, groups=groups)["verdict"]
+    assert (found["over"], found["units"], found["interval"] is not None) == ("groups", groups, told)
+    assert found["sentence"].startswith("Better than" if told else "Not told: 3 groups in the test part are too few")
+    assert ("3 groups are few" in capsys.readouterr().out) != told
+
+
+def test_many_samples_are_a_part_of_them(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(verdict, "MOST_LEARNED", 25)
+    monkeypatch.setattr(verdict, "MOST_TESTED", 50)
+    results = learn(tmp_path, "classification", True)
+    found = results["verdict"]
+    assert (found["learned_from"], found["tested_on"], found["units"]) == (25 - 5 + 5, 50, 50)
+    assert results["samples"]["test"] == 80
+    assert "these learned from 25 of 60 samples" in capsys.readouterr().out
+
+
+def test_a_rival_that_fails_costs_no_run(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise np.linalg.LinAlgError("no convergence")
+
+    monkeypatch.setattr(verdict.methods.get("knn"), "fit", fail)
+    assert learn(tmp_path, "classification", True)["verdict"]["left_out"] == {"knn": "no convergence"}
+
+
+def one(value, gain, p, learns, called):
+    return {
+        "called": called,
+        "learns": learns,
+        "value": value,
+        "gain": gain,
+        "p": p,
+        "interval": [gain - 0.1, gain + 0.1],
+    }
+
+
+@pytest.mark.parametrize(
+    ("learner", "start"),
+    [
+        ((0.6, 0.2, 0.01), "Better than ROCKET, the best of what needs no transformer, by 0.2 (95 %: 0.1 to 0.3, paired"),
+        ((0.78, 0.02, 0.6), "Better than predicting the most frequent class by 0.3 (95 %: 0.2 to 0.4, paired bootstrap over 50 "
+         "samples), but not told apart from ROCKET"),
+        ((0.95, -0.15, 0.01), "Better than predicting the most frequent class by 0.3 (95 %: 0.2 to 0.4, paired bootstrap over 50 "
+         "samples), but worse than ROCKET by 0.15"),
+    ],
+)  # fmt: skip
+def test_sentence(learner, start):
+    others = {"mean": one(0.5, 0.3, 0.001, False, "the most frequent class"), "rocket": one(*learner, True, "ROCKET")}
+    assert verdict._sentence("accuracy", 0.8, others, "samples", 50).startswith(start)
