@@ -15,11 +15,11 @@ import yaml
 
 from crossmodal import methods, parsers, plans, run
 from crossmodal.errors import UserError
-from crossmodal.files import write_json, write_text
+from crossmodal.files import finite, write_json, write_text
 from crossmodal.jobs import Cluster, Job, Machine, execute
 from crossmodal.plans import YARDSTICK, Entry, Plan
-from crossmodal.report import grid, pictures, published, statistics, tables
-from crossmodal.training import sharding
+from crossmodal.report import grid, pictures, published, ranking, statistics, tables
+from crossmodal.training import outcomes, sharding
 
 CLUSTER = "--cluster."
 
@@ -47,6 +47,9 @@ def main(argv: list[str] | None = None) -> int:
     for job in jobs:
         if job not in waiting:
             print(f"{job.name}: finished before, taken as it is", flush=True)
+    if plan.all_methods:
+        said = ", ".join(dict.fromkeys(job.method for job in jobs))
+        print(f"{len(jobs)} runs, of which {len(waiting)} are to be done, of all methods that suit: {said}", flush=True)
     many = len(waiting) if arguments.cluster == "slurm" else parsers.cpu_cores()
     execute(waiting, place, arguments.jobs or many)
     report(plan, jobs, unsuited, arguments.runs_dir, arguments.published)
@@ -133,6 +136,9 @@ def report(
     else:
         text = grid.markdown(found)
         whole = "\n".join([text, *details])
+    ranked, unranked = rank(done) if plan.all_methods or jobs[0].config.data else ({}, [])
+    for added in (*(ranking.render(task, found_) for task, found_ in ranked.items()), "".join(unranked)):
+        text, whole = (f"{part}\n{added}" if added else part for part in (text, whole))
     real = [label for label, table in found.tasks.items() if not table["miniature"]]
     elsewhere = published.markdown(None if all_published else [task.name for task in plan.tasks if task.label in real])
     elsewhere = elsewhere and f"\n{elsewhere}"
@@ -154,10 +160,37 @@ def report(
     ]
     write_json(
         folder / f"{plan.title}.json",
-        {"tasks": found.tasks, "average_ranks": found.ranks, "tests": found.tests, "gaps": found.gaps(), "runs": runs},
+        {
+            "tasks": found.tasks,
+            "average_ranks": found.ranks,
+            "tests": found.tests,
+            "gaps": found.gaps(),
+            "ranking": finite(ranked),
+            "runs": runs,
+        },
     )
     pictures.save_all({f"{plan.title}{name}.png": figure for name, figure in draw(found, done).items()}, folder)
     print(f"\n{text}{elsewhere}\n{folder / plan.title}.png; pictures of each run: {folder}/*/*.png")
+
+
+def rank(done: dict[str, list[tuple[Job, dict[str, Any]]]]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """By task, its methods ranked by what came of each test sample (see `ranking.rank`); and sentences on runs that are not among
+    them."""
+    ranked, said = {}, []
+    for task, runs in done.items():
+        found: dict[str, list[outcomes.Outcomes]] = {}
+        for job, _ in runs:
+            try:
+                found.setdefault(job.method, []).append(outcomes.load(job.folder.outcomes))
+            except UserError as error:
+                said.append(f"Not ranked: {job.name}: {error}.\n")
+        found = {method: ones for method, ones in found.items() if ones}
+        forms = {(one.metric, len(one)) for ones in found.values() for one in ones}
+        if len(forms) == 1 and len(found) > 1:
+            ranked[task] = ranking.rank(found)
+        elif len(forms) > 1:
+            said.append(f"Not ranked: runs of {task} have other test samples or another metric than one another.\n")
+    return ranked, said
 
 
 def draw(found: grid.Grid, done: dict[str, list[tuple[Job, dict[str, Any]]]]) -> dict[str, Any]:

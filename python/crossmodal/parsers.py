@@ -93,7 +93,9 @@ def compare() -> argparse.ArgumentParser:
         "options of all runs; the command line goes before it",
     )
     parser.add_argument("--tasks", "--task", help="separated by commas (default: that of train.py)")
-    parser.add_argument("--methods", help="separated by commas (default: pare,nft,scratch)")
+    parser.add_argument(
+        "--methods", help="separated by commas (default: pare,nft,scratch), or all: every method that suits the task"
+    )
     parser.add_argument("--seeds", help="separated by commas (default: 0,1,2)")
     parser.add_argument(
         "--runs_dir",

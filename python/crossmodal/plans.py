@@ -68,6 +68,7 @@ class Plan:
         seeds: of each run.
         options: settings of all runs, by dotted key.
         arguments: the rest of the command line, which goes to all runs and before everything else.
+        all_methods: whether the methods are all that there are, of which those that do not suit a task are left out.
     """
 
     title: str
@@ -77,6 +78,7 @@ class Plan:
     seeds: list[int]
     options: dict[str, Any]
     arguments: list[str]
+    all_methods: bool = False
 
     def jobs(self, task: Entry, method: Entry, runs_dir: Path) -> list[Job]:
         """A job for each seed; one, of seed 0, where seeds make no difference.
@@ -108,7 +110,7 @@ def read(file: Path | None, tasks: str | None, chosen: str | None, seeds: str | 
 
     Args:
         file: the YAML file, or None.
-        tasks, chosen, seeds: names of tasks and methods and seeds, separated by commas, or None.
+        tasks, chosen, seeds: names of tasks and methods and seeds, separated by commas, or None; "all" is every method.
         arguments: settings of all runs, as `train.py` takes them.
 
     Raises:
@@ -120,7 +122,8 @@ def read(file: Path | None, tasks: str | None, chosen: str | None, seeds: str | 
             raise UserError(f"{where}unknown key {key!r}{nearest(key, KEYS)} (a plan has {', '.join(KEYS)})")
     given = {key: value.split(",") for key, value in (("tasks", tasks), ("methods", chosen)) if value is not None}
     methods_given = given.get("methods") or values.get("methods", METHODS.split(","))
-    own = _entries("method", methods_given, where)
+    everything = methods_given in ("all", ["all"])
+    own = _entries("method", list(methods.METHODS) if everything else methods_given, where)
     for entry in own:
         methods.get(entry.name)
     tasks_given = given.get("tasks") or values.get("tasks")
@@ -139,7 +142,7 @@ def read(file: Path | None, tasks: str | None, chosen: str | None, seeds: str | 
         _check_owners(entry.options, {entry.name}, f"{where}{entry.label}: ")
     title = f"{columns[0].label}-comparison" if len(columns) == 1 else "comparison"
     numbers = _seeds(seeds.split(",") if seeds is not None else values.get("seeds", SEEDS.split(",")), where)
-    return Plan(file.stem if file else title, where, columns, own, numbers, options, arguments)
+    return Plan(file.stem if file else title, where, columns, own, numbers, options, arguments, everything)
 
 
 def _entries(kind: str, given: Any, where: str) -> list[Entry]:

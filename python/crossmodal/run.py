@@ -25,7 +25,7 @@ from crossmodal.report import pictures
 from crossmodal.report.tables import closing_table
 from crossmodal.scoring import metrics
 from crossmodal.settings import Config, flatten
-from crossmodal.training import sharding
+from crossmodal.training import outcomes, sharding
 from crossmodal.training.evaluation import Evaluation
 from crossmodal.training.folder import WRITER, RunFolder, versions
 from crossmodal.training.objective import Objective
@@ -112,6 +112,7 @@ def _train(run: Run) -> dict[str, Any]:
             run.model.save(folder.model, weights)
             with replacing(folder.normalizer) as aside, writing(folder.normalizer):
                 save_file(run.task.normalizer.state(), aside)
+            outcomes.save(folder.outcomes, test)
             folder.write_results(results)
             run.clear_checkpoints()
             # Pictures come last: one that cannot be drawn must not cost the run.

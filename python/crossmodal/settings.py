@@ -279,8 +279,8 @@ class Config:
         select: which epoch's weights are kept, by the validation split: best metric (by loss in a tie, or where the samples
             are such that it has no value; then the later epoch), lowest loss, the last epoch within one standard error of
             the best (for few validation samples, which cannot rank epochs finely), or the last epoch whatever the split says.
-        verdict: compare the test figure, at the end, with what needs no learning and what needs no transformer, fitted in seconds on
-            the same samples (of many or large ones on a part of them).
+        verdict: compare the test figure, at the end, with what needs no learning and what needs no transformer, fitted in
+            seconds on the same samples (of many or large ones on a part of them).
         patience: end training after so many epochs in a row of which `select` keeps none (null: go on to the last).
         on_nan: when the loss or its gradient is not finite: stop, or skip that step and go on.
         track: experiment trackers, by the names accelerate knows (tensorboard, wandb, mlflow, ...), separated by
@@ -385,8 +385,8 @@ def run_dir(
     return Path(output_dir or f"runs/{task}-{method}-{seed}")
 
 
-# Keys that say where a run and its data lie, how long it is kept and what is said of it, not what it learns; hashes tell whether data
-# are the same.
+# Keys that say where a run and its data lie, how long it is kept and what is said of it, not what it computes; hashes tell
+# whether data are the same.
 BOOKKEEPING = (
     "data",
     "data_dir",

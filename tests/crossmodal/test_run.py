@@ -55,6 +55,7 @@ def test_loss_falls_for_each_kind_of_target(tmp_path, tiny_bert, kind, ndim):
         "data.json",
         "metrics.jsonl",
         "results.json",
+        "test.npz",
         "normalizer.safetensors",
         "model",
         pictures[kind],

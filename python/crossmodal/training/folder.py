@@ -39,8 +39,9 @@ WRITER = "crossmodal"  # what data.json names, and trackers call the project
 class RunFolder:
     """The folder of a run.
 
-    config.yaml, data.json (hashes of what is learned from), metrics.jsonl (a line per epoch), results.json (written last:
-    a run with it is finished), model/ and normalizer.safetensors, pictures, and checkpoints/ while the run goes on.
+    config.yaml, data.json (hashes of what is learned from), metrics.jsonl (a line per epoch), test.npz (what came of each test
+    sample), results.json (written last: a run with it is finished), model/ and normalizer.safetensors, pictures, and checkpoints/
+    while the run goes on.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -48,6 +49,7 @@ class RunFolder:
         self.config = self.path / "config.yaml"
         self.data = self.path / "data.json"
         self.metrics = self.path / "metrics.jsonl"
+        self.outcomes = self.path / "test.npz"
         self.results = self.path / "results.json"
         self.model = self.path / "model"
         self.normalizer = self.path / "normalizer.safetensors"
@@ -191,6 +193,7 @@ class RunFolder:
             drawn += tuple(name for name in self.read_results().get("pictures", ()) if Path(name).name == name)
         for name in (
             self.results,
+            self.outcomes,
             self.metrics,
             self.normalizer,
             self.data,

@@ -117,6 +117,7 @@ def test_closing_table():
         "test_loss": float("nan"),
         "test_metrics": {"accuracy": 0.25, "macro_f1": 0.125},
         "test_interval": [0.04559, 0.6994],
+        "test_interval_over": "samples",
         "samples": {"train": 8, "validation": 2, "test": 4},
         "best_epoch": 2,
         "epochs": 3,
