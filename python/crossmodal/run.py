@@ -23,13 +23,15 @@ from crossmodal.models.base import Model
 from crossmodal.naming import unknown
 from crossmodal.report import pictures
 from crossmodal.report.tables import closing_table
-from crossmodal.scoring import metrics
+from crossmodal.scoring import losses, metrics
 from crossmodal.settings import Config, flatten
 from crossmodal.training import outcomes, sharding
 from crossmodal.training.evaluation import Evaluation
 from crossmodal.training.folder import WRITER, RunFolder, versions
 from crossmodal.training.objective import Objective
 from crossmodal.training.run import Run
+
+IMBALANCED = 1.5  # times the share that a class has where all have the same
 
 
 def train(config: Config) -> dict[str, Any]:
@@ -189,12 +191,31 @@ def load_task(config: Config) -> tasks.Task:
         recordings=config.recordings,
         images=config.images,
     )
+    task = _weighed(task, config)
     count, limit = len(task.test), config.split.test_limit
     if limit is None or limit >= count:
         return task
     rows = plain_sample(count, limit, np.random.default_rng((config.split.seed, 2)))
     said = f"{task.description}\ntest: only {limit} of {count} samples (seed {config.split.seed})."
     return dataclasses.replace(task, test=task.test.subset(rows), description=said)
+
+
+def _weighed(task: tasks.Task, config: Config) -> tasks.Task:
+    """The task with the weights of its classes, and with a word on classes that an accuracy does not do justice to."""
+    said = [task.description]
+    if config.class_weights is not None:
+        weights = losses.class_weights(config.class_weights, task.kind, task.loss, task.train.y, task.num_outputs)
+        task = dataclasses.replace(task, class_weights=weights)
+        said.append(f"class weights in the loss: {', '.join(f'{weight:.3g}' for weight in weights)}.")
+    if task.kind == "classification" and metrics.plain_name(task.metric) == "accuracy":
+        counts = torch.bincount(task.train.y, minlength=task.num_outputs)
+        share = counts.max().item() / len(task.train)
+        if share >= max(IMBALANCED / task.num_outputs, 2 / 3):
+            said.append(
+                f"warning: {share:.0%} of the training samples are of one class, and who always says so has that accuracy; "
+                "--metric balanced_accuracy or macro_f1 weighs all classes the same, --class_weights balanced learns so."
+            )
+    return dataclasses.replace(task, description="\n".join(said))
 
 
 def suited_task(config: Config) -> tasks.Task:

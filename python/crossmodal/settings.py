@@ -256,6 +256,8 @@ class Config:
         loss: what is minimised; `--list` names them, each with its kinds of target (null: cross_entropy for classification,
             bce_with_logits for multilabel, mse for regression and dense). Dense targets that are masks, from 0 to 1, have
             bce_with_logits.
+        class_weights: of each class in the loss of training: `balanced` (the rarer, the more), or a number for each class, or for
+            each label where it is there, separated by commas (null: all weigh the same). Not used by linear, knn and rocket.
         metric: what is measured, one or several separated by commas, of which the first chooses the epoch; `--list` names them,
             each with its kinds of target (null: first accuracy for classification, auroc for multilabel and masks, rmse for
             regression, relative_l2 for dense). With groups, NAME_per_group, NAME_of_groups and NAME_of_group_logits too;
@@ -309,6 +311,7 @@ class Config:
     data_dir: str | None = None
     kind: Literal["classification", "multilabel", "regression", "dense"] | None = None
     loss: str | None = None
+    class_weights: str | None = None
     metric: str | None = None
     protocol: str | None = None
     augment: str | None = None

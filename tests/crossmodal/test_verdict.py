@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from crossmodal import parsing, run, verdict
+from crossmodal.training import outcomes
 
 
 def learn(folder, kind: str, learnable: bool, method: str = "linear", groups: int = 0, said=None, **changes):
@@ -105,3 +106,29 @@ def one(value, gain, p, learns, called):
 def test_sentence(learner, start):
     others = {"mean": one(0.5, 0.3, 0.001, False, "the most frequent class"), "rocket": one(*learner, True, "ROCKET")}
     assert verdict._sentence("accuracy", 0.8, others, "samples", 50).startswith(start)
+
+
+@pytest.mark.slow
+def test_classes_that_are_imbalanced_are_warned_of_and_weighed(tmp_path, capsys):
+    """Most samples are of one class; with weights a network says the other more often."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((200, 1, 6))
+    y = (x.mean(2)[:, 0] + 0.4 * rng.standard_normal(200) > 0.55).astype(int)
+    np.savez(tmp_path / "data.npz", x_train=x[:100], y_train=y[:100], x_test=x[100:], y_test=y[100:])
+    values = {
+        "task": "arrays",
+        "data": str(tmp_path / "data.npz"),
+        "method": "tuned_cnn",
+        "device": "cpu",
+        "verdict": False,
+    }
+    values |= {"threads": 1, "tuned_cnn": {"trials": 1}, "epochs": 4}
+    found = {}
+    for weights in (None, "balanced"):
+        run.train(parsing.from_dict(values | {"class_weights": weights, "output_dir": str(tmp_path / str(weights))}))
+        found[weights] = outcomes.load(tmp_path / str(weights) / "test.npz").numbers["found"].sum(0)[1]
+        out = capsys.readouterr().out
+        assert "warning: " in out
+        assert "of the training samples are of one class" in out
+        assert ("class weights in the loss: " in out) == (weights is not None)
+    assert found["balanced"] > found[None]

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from crossmodal.scoring.metric import Numbers, mean_of
 
+BINS = 10  # of the calibration error
+
 
 def columns(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """(truth, probability), (B, K) for classes and labels, (B, K, pixels) for the channels of masks."""
@@ -120,3 +122,58 @@ def precision(having: np.ndarray, lacking: np.ndarray) -> float:
     """Mean over those that have the label of the precision at their probability; sorted, (n,) and (m,)."""
     right, wrong = (len(values) - np.searchsorted(values, having) for values in (having, lacking))
     return (right / (right + wrong)).mean()
+
+
+def positive_ranks(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    """`ranks`, of two classes those of the second alone."""
+    return {
+        name: values[:, -1:] if values.shape[1] == 2 else values
+        for name, values in ranks(outputs, targets, mask).items()
+    }
+
+
+def orders(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    """True and predicted place in the order of the classes, float64 (B,); outputs that are NaN predict NaN."""
+    found = outputs.argmax(1).double().masked_fill(outputs.isnan().any(1), torch.nan)
+    return {"truth": targets.double(), "found": found}
+
+
+def quadratic_kappa(numbers: Numbers) -> float:
+    """1 - mean (true - predicted)^2 over its mean if the two had nothing to do with one another (Cohen, 1968); NaN where that is
+    zero."""
+    truth, found = numbers["truth"], numbers["found"]
+    expected = truth.var() + found.var() + (truth.mean() - found.mean()) ** 2
+    return float("nan") if expected == 0 else float(1 - np.square(truth - found).mean() / expected)
+
+
+def squares(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    """Per sample, float64 (B,): squared distance of the probabilities from the truth, summed over classes (of two, that of one:
+    half the sum), mean over labels."""
+    truth, probability = columns(outputs, targets)
+    distance = (probability - truth.double()).square()
+    if targets.ndim == 2:
+        return {"square": distance.mean(1)}
+    return {"square": distance.sum(1) / (2 if distance.shape[1] == 2 else 1)}
+
+
+def brier(numbers: Numbers) -> float:
+    return float(numbers["square"].mean())
+
+
+def confidences(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    """Probability of what is predicted and whether it is true, float64 (B, 1) for classes; of each label (B, K)."""
+    truth, probability = columns(outputs, targets)
+    if targets.ndim == 1:
+        probability, chosen = probability.max(1, keepdim=True)
+        truth = truth.gather(1, chosen)
+    return {"probability": probability, "truth": truth.double()}
+
+
+def calibration_error(numbers: Numbers) -> float:
+    """Expected calibration error over bins of equally many samples (Nguyen and O'Connor, EMNLP 2015), mean over labels."""
+    errors = []
+    for probability, truth in zip(numbers["probability"].T, numbers["truth"].T, strict=True):
+        order = np.argsort(probability, kind="stable")
+        bins = np.array_split(order, min(BINS, len(order)))
+        errors.append(sum(abs((probability[one] - truth[one]).sum()) for one in bins) / len(order))
+    return float(np.mean(errors))

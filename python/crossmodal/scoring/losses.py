@@ -125,8 +125,59 @@ def get(name: str) -> Loss:
     return LOSSES[name]
 
 
-def of_batch(loss: Loss, outputs: Tensor, batch: Batch, normalizer: Normalizer) -> Tensor:
-    """A loss per sample (B,) of a model's outputs, where it is computed: normalised, or in the data's own units."""
+def class_weights(asked: str, kind: str, loss: str, y: Tensor, count: int) -> tuple[float, ...]:
+    """Weight of each class, or of the part of a label's loss where it is there.
+
+    Args:
+        asked: "balanced", or a positive number for each class or label, separated by commas.
+        kind: of the target.
+        loss: its name.
+        y: training targets, int64 (n,) or zeros and ones (n, K).
+        count: K.
+
+    Returns:
+        Of classes scaled so that the mean over the training samples is 1: balanced n / (K n_k), as in scikit-learn. Of labels
+        as given: balanced (n - n_k) / n_k. 1 for a class or label that does not occur.
+
+    Raises:
+        UserError: not for this target, or not as many positive numbers.
+    """
+    if loss not in ("cross_entropy", "bce_with_logits") or kind not in ("classification", "multilabel"):
+        raise UserError(
+            f"class_weights: they are for the losses cross_entropy and bce_with_logits of classes and labels, the target is {kind} "
+            f"with the loss {loss}"
+        )
+    found = torch.bincount(y, minlength=count) if kind == "classification" else y.sum(0)
+    found = found.double()
+    if asked == "balanced":
+        wanted = len(y) / (count * found) if kind == "classification" else (len(y) - found) / found
+        wanted = torch.where((found > 0) & (wanted > 0), wanted, 1.0)
+    else:
+        try:
+            wanted = torch.tensor([float(word) for word in asked.split(",")], dtype=torch.float64)
+        except ValueError:
+            wanted = torch.zeros(0)
+        if len(wanted) != count or not (wanted > 0).all() or not wanted.isfinite().all():
+            raise UserError(
+                f"class_weights: expected balanced or {count} positive numbers separated by commas, got {asked!r}"
+            )
+    if kind == "classification":
+        wanted = wanted * len(y) / (wanted * found).sum()
+    return tuple(wanted.tolist())
+
+
+def of_batch(
+    loss: Loss, outputs: Tensor, batch: Batch, normalizer: Normalizer, weights: tuple[float, ...] = ()
+) -> Tensor:
+    """A loss per sample (B,) of a model's outputs, where it is computed: normalised, or in the data's own units; with weights of
+    classes or labels, see `class_weights`."""
+    if weights:
+        weight = torch.tensor(weights, device=outputs.device)
+        if batch.y.ndim == 1:
+            return loss.per_sample(outputs, batch.y, None) * weight[batch.y]
+        return F.binary_cross_entropy_with_logits(
+            outputs.float(), batch.y.float(), reduction="none", pos_weight=weight
+        ).mean(1)
     target = batch.y
     if loss.physical:
         outputs, target = normalizer.decode(outputs.float()), normalizer.inverse_y(target)

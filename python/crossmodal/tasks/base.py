@@ -71,6 +71,7 @@ class Task:
         protocol: how it is evaluated, one of ``crossmodal.scoring.protocols.PROTOCOLS``.
         steps: evaluation applies the model so many times to its own output (0: it does not).
         equation: what the fields solve, where that is known.
+        class_weights: of each class or label in the loss of training, see `losses.class_weights`; empty: all weigh the same.
         normalizer: what was applied to ``x`` (and to ``y``), fitted on the training split alone.
         description: what was read, inferred and done, in words.
         fingerprint: hash of the data as they were read, before any split or normalisation, and of the names and the scaling that
@@ -98,6 +99,7 @@ class Task:
     miniature: bool = False
     equation: SolvedEquation | None = None
     about: About = field(default_factory=About)
+    class_weights: tuple[float, ...] = ()
 
     @property
     def metric(self) -> str:

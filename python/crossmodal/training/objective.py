@@ -51,6 +51,7 @@ class Objective(nn.Module):
     def __init__(self, task) -> None:
         super().__init__()
         self.loss, self.normalizer, self.steps = losses.get(task.loss), task.normalizer, task.steps
+        self.class_weights = task.class_weights
         self.companions: dict[str, Dataset] = {}
         self.notes: dict[str, dict[str, Any]] = {}
 
@@ -79,7 +80,7 @@ class Objective(nn.Module):
 
     def task_loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """The task's loss of a batch, per sample (B,)."""
-        return losses.of_batch(self.loss, outputs, batch, self.normalizer)
+        return losses.of_batch(self.loss, outputs, batch, self.normalizer, self.class_weights)
 
 
 class Step(nn.Module):

@@ -134,8 +134,8 @@ def test_closing_table():
     ]
     assert interval == "95 % interval of the test accuracy, over samples: 0.04559 to 0.6994"
     assert "interval" not in closing_table(results | {"test_interval": None}, "metric")
-    grouped = closing_table(results | {"metric": "accuracy_of_groups"}, "metric")
-    assert "95 % interval of the test accuracy_of_groups, over groups: " in grouped
+    grouped = closing_table(results | {"test_interval_over": "groups"}, "metric")
+    assert "95 % interval of the test accuracy, over groups: " in grouped
     assert last == "weights of epoch 2 of 3 (select: metric); 12 steps in 1.5 min"
     *_, last = closing_table(results | {"validation": float("nan")}, "metric").splitlines()
     assert "weights of epoch 2 of 3 (select: loss, because validation accuracy is NaN in every epoch)" in last

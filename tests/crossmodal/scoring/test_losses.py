@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from sklearn.utils.class_weight import compute_class_weight
 
+from crossmodal.data.dataset import Batch
+from crossmodal.errors import UserError
 from crossmodal.scoring import losses
 
 
@@ -57,3 +62,28 @@ def test_half_precision_is_computed_in_float32(name):
 def test_unknown_name():
     with pytest.raises(ValueError, match=r"loss: unknown name 'mes', did you mean 'mse'"):
         losses.get("mes")
+
+
+def test_class_weights_are_scikit_learn_s_and_weigh_the_loss_as_torch_does():
+    y, outputs = torch.tensor([0] * 6 + [1] * 2 + [2] * 4), torch.randn(12, 3)
+    weights = losses.class_weights("balanced", "classification", "cross_entropy", y, 3)
+    assert weights == pytest.approx(compute_class_weight("balanced", classes=np.arange(3), y=y.numpy()))
+    assert weights == pytest.approx(losses.class_weights("1,3,1.5", "classification", "cross_entropy", y, 3))
+    batch = Batch(torch.zeros(12, 1, 1), y, torch.arange(12), torch.ones(12))
+    found = losses.of_batch(losses.get("cross_entropy"), outputs, batch, None, weights)
+    torch.testing.assert_close(found, F.cross_entropy(outputs, y, torch.tensor(weights), reduction="none"))
+    labels = torch.tensor([[1.0, 0, 1], [0, 0, 1], [0, 0, 1], [0, 1, 1]])
+    positive = losses.class_weights("balanced", "multilabel", "bce_with_logits", labels, 3)
+    assert positive == (3.0, 3.0, 1.0)  # the last label has no samples without it
+    batch, outputs = Batch(torch.zeros(4, 1, 1), labels, torch.arange(4), torch.ones(4)), torch.randn(4, 3)
+    found = losses.of_batch(losses.get("bce_with_logits"), outputs, batch, None, positive)
+    expected = F.binary_cross_entropy_with_logits(outputs, labels, pos_weight=torch.tensor(positive), reduction="none")
+    torch.testing.assert_close(found, expected.mean(1))
+
+
+@pytest.mark.parametrize("asked", ["1,2", "1,2,x", "1,2,-1", "1,2,nan", "even"])
+def test_class_weights_that_are_none(asked):
+    with pytest.raises(UserError, match="expected balanced or 3 positive numbers"):
+        losses.class_weights(asked, "classification", "cross_entropy", torch.tensor([0, 1, 2]), 3)
+    with pytest.raises(UserError, match="the target is regression with the loss mse"):
+        losses.class_weights("balanced", "regression", "mse", torch.zeros(3, 1), 1)

@@ -162,7 +162,7 @@ def test_interval_of_an_accuracy_is_wilson_s():
         assert low <= right / count <= high
 
 
-@pytest.mark.parametrize("name", [name for name in OF_ANY_SHAPE if name not in ("accuracy", "max_error")])
+@pytest.mark.parametrize("name", [name for name in OF_ANY_SHAPE if metrics.get(name).interval_by == "bootstrap"])
 def test_interval_of_other_metrics_is_a_seeded_bootstrap(name):
     """Four times the samples make it half as wide; it is the same each time, and draws nothing from torch's generator."""
     metric, generator = metrics.get(name), torch.Generator().manual_seed(0)
@@ -464,3 +464,41 @@ def test_masks_by_threshold_against_scikit_learn():
     rate = metrics.get("false_negative_rate")(outputs, targets, mask)
     assert rate == pytest.approx(1 - sk.recall_score(truth, found))
     assert not metrics.get("false_negative_rate").higher_is_better
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_metrics_for_imbalance_order_and_probabilities_are_scikit_learn_s(classes):
+    from sklearn import metrics as sklearn
+
+    rng = np.random.default_rng(classes)
+    truth = np.concatenate(
+        [np.arange(classes), rng.choice(classes, 60, p=np.arange(1, classes + 1) / (classes * (classes + 1) / 2))]
+    )
+    outputs = torch.from_numpy(rng.standard_normal((len(truth), classes)) + 1.5 * np.eye(classes)[truth])
+    probability = outputs.softmax(1).numpy()
+
+    def ours(name):
+        return metrics.get(name)(outputs, torch.from_numpy(truth))
+
+    kappa = sklearn.cohen_kappa_score(truth, probability.argmax(1), weights="quadratic")
+    assert ours("quadratic_kappa") == pytest.approx(kappa)
+    assert ours("balanced_accuracy") == pytest.approx(sklearn.balanced_accuracy_score(truth, probability.argmax(1)))
+    each = [sklearn.average_precision_score(truth == one, probability[:, one]) for one in range(classes)]
+    assert ours("average_precision") == pytest.approx(each[1] if classes == 2 else np.mean(each))
+    squares = np.square(probability - np.eye(classes)[truth]).sum(1).mean()
+    assert ours("brier") == pytest.approx(
+        sklearn.brier_score_loss(truth, probability[:, 1]) if classes == 2 else squares
+    )
+    if classes == 2:
+        assert ours("auroc") == pytest.approx(sklearn.roc_auc_score(truth, probability[:, 1]))
+
+
+def test_calibration_error_by_hand(monkeypatch):
+    """Two bins of two samples: probabilities 0.6 and 0.7, one of them right; 0.8 and 0.9, both."""
+    monkeypatch.setattr(metrics.labels, "BINS", 2)
+    probability = torch.tensor([0.9, 0.6, 0.8, 0.7], dtype=torch.float64)
+    targets = torch.tensor([1, 1, 1, 0])
+    outputs = torch.stack([torch.zeros(4, dtype=torch.float64), probability.logit()], 1)
+    expected = (abs(0.65 - 0.5) + abs(0.85 - 1.0)) / 2
+    assert metrics.get("calibration_error")(outputs, targets) == pytest.approx(expected)
+    assert metrics.get("calibration_error")(probability.logit()[:, None], targets[:, None]) == pytest.approx(expected)
