@@ -178,9 +178,8 @@ def _sentence(metric: str, value: float, others: dict[str, dict[str, Any]], over
     floor, learner = (better(ones, key=lambda one: one["value"]) if ones else None for ones in (floors, learners))
 
     def by(one: dict[str, Any]) -> str:
-        low, high = one["interval"]
-        how = f"95 %: {low:.3g} to {high:.3g}, paired bootstrap over {units} {over}"
-        return f"by {abs(one['gain']):.3g} ({how})"
+        low, high = sorted(bound if one["gain"] >= 0 else -bound for bound in one["interval"])
+        return f"by {abs(one['gain']):.3g} (95 %: {low:.3g} to {high:.3g}, paired bootstrap over {units} {over})"
 
     def figures(one: dict[str, Any]) -> str:
         return f"{metric} {value:.4g} against {one['value']:.4g}"
@@ -207,7 +206,9 @@ def _sentence(metric: str, value: float, others: dict[str, dict[str, Any]], over
     told = f"Better than {_doing(floor)} {by(floor)}, but "
     if adjusted < LEVEL:
         return f"{told}worse than {_doing(learner)} {by(learner)}: {figures(learner)}."
-    return f"{told}not told apart from {_doing(learner)}: {figures(learner)}, {by(learner).removeprefix('by ')}."
+    low, high = learner["interval"]
+    said = f"difference {learner['gain']:.3g} (95 %: {low:.3g} to {high:.3g})"
+    return f"{told}not told apart from {_doing(learner)}: {figures(learner)}, {said}."
 
 
 def _doing(one: dict[str, Any]) -> str:
@@ -224,7 +225,7 @@ def lines(found: dict[str, Any]) -> str:
     width = max(len(one["called"]) for one in found["others"].values()) if found["others"] else 0
     for one in found["others"].values():
         gain = "" if one["interval"] is None else f" (95 %: {one['interval'][0]:+.3g} to {one['interval'][1]:+.3g})"
-        shown.append(f"  {one['called']:{width}} {one['value']:>8.4g}, this run better by {one['gain']:+.3g}{gain}")
+        shown.append(f"  {one['called']:{width}} {one['value']:>#8.4g}, this run better by {one['gain']:+.3g}{gain}")
     if found["learned_from"] < found["of"]:
         shown.append(f"  these learned from {found['learned_from']} of {found['of']} samples")
     shown += [f"  without {name}: {reason}" for name, reason in found["left_out"].items()]

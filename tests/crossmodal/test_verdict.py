@@ -100,7 +100,7 @@ def one(value, gain, p, learns, called):
         ((0.78, 0.02, 0.6), "Better than predicting the most frequent class by 0.3 (95 %: 0.2 to 0.4, paired bootstrap over 50 "
          "samples), but not told apart from ROCKET"),
         ((0.95, -0.15, 0.01), "Better than predicting the most frequent class by 0.3 (95 %: 0.2 to 0.4, paired bootstrap over 50 "
-         "samples), but worse than ROCKET by 0.15"),
+         "samples), but worse than ROCKET by 0.15 (95 %: 0.05 to 0.25, paired"),
     ],
 )  # fmt: skip
 def test_sentence(learner, start):
