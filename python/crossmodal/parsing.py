@@ -129,14 +129,16 @@ def _read(
                 continue
             values[name] = _checked(name, value, known, learner.name, where)
     values |= {"task": chosen["task"], "method": learner.name}
-    suited = learner.defaults
+    suited = learner.suited(values)
     if learner.uses_encoder:  # which is looked at when all else is known to be good: it takes seconds
         from crossmodal.models import encoders
 
         if encoders.modality(encoder) == "image":
             images = settings.PRETRAINED_IMAGE_ENCODERS if learner.pretrained else settings.IMAGE_ENCODERS
             suited = images | suited
-    told = {name for _, layer, _ in layers if layer is not from_task or chosen_for for name in layer}
+    # Settings that were measured with an encoder say nothing of a method that has none.
+    counts = chosen_for and learner.uses_encoder
+    told = {name for _, layer, _ in layers if layer is not from_task or counts for name in layer}
     if told & {"epochs", "steps"}:
         told |= {"epochs", "steps"}
     values |= {name: value for name, value in suited.items() if name not in told}

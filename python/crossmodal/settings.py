@@ -159,13 +159,14 @@ class OptimizerConfig:
     """The optimizer.
 
     Args:
-        name: AdamW (decoupled weight decay), Adam (weight decay as L2) or SGD with momentum.
+        name: AdamW (decoupled weight decay), Adam (weight decay as L2), SGD with momentum or with Nesterov's, RMSprop, or Ranger
+            (RAdam whose weights every sixth step go half the way from where they were six steps before).
         lr: peak learning rate of the encoder, with an embedder that is a copy of the pretrained one (pretrained image encoders:
             1e-5).
         layer_decay: factor on `lr` from each layer to the one below it (1: all layers learn at `lr`; pretrained image encoders:
             0.65).
         new_lr: peak learning rate of the new parts: heads that start at random, gate, an embedder that is no copy.
-        betas: decay rates of Adam's moments.
+        betas: decay rates of Adam's moments; of RMSprop the second.
         momentum: of SGD.
         weight_decay: weight decay.
         clip: greatest norm of the gradient, over all parameters (0: no clipping).
@@ -174,7 +175,7 @@ class OptimizerConfig:
         fused: one fused kernel for the update, where the optimizer has one.
     """
 
-    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    name: Literal["adamw", "adam", "sgd", "nesterov", "rmsprop", "ranger"] = "adamw"
     lr: NotNegative = 1e-4
     layer_decay: Factor = 1.0
     new_lr: NotNegative = 1e-3
@@ -260,11 +261,11 @@ class Config:
             each label where it is there, separated by commas (null: all weigh the same). Not used by linear, knn and rocket.
         metric: what is measured, one or several separated by commas, of which the first chooses the epoch; `--list` names them,
             each with its kinds of target (null: first accuracy for classification, auroc for multilabel and masks, rmse for
-            regression, relative_l2 for dense). With groups, NAME_per_group, NAME_of_groups and NAME_of_group_logits too;
+            regression, relative_l2 for dense). With groups, NAME_per_group, NAME_of_groups, NAME_of_group_logits and NAME_of_group_votes too;
             NAME_per_1024 averages the figures of so many samples at a time.
         protocol: how a task is evaluated that has several ways (null: its usual one).
         augment: changes of training samples, drawn anew in every epoch: `flip` (images), `shift` and `crop` (what
-            is uncovered repeats the edge, or is zero), `noise`, `spec_augment` (spectrograms: bands and frames are blotted out),
+            is uncovered repeats the edge, or is zero), `cutout` (a piece becomes zero), `noise`, `spec_augment` (spectrograms: bands and frames are blotted out),
             and those that a task brings, separated by commas.
         check_only: print what was understood of the data, and end: nothing is learned or written.
         output_dir: folder of the run (null: `runs/<task>-<method>-<seed>`).

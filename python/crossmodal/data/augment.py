@@ -16,6 +16,7 @@ NOISE = 0.1  # standard deviations of the (normalised) values
 CROP = 8  # a crop is moved by up to an eighth of each axis
 MASKED = 0.5  # share of samples of which something is blotted out,
 MASKS, ROWS, COLUMNS = 2, 0.15, 0.2  # by at most so many masks of rows and columns, each of at most this part of them
+HOLE = 0.5  # side of what cutout blots out, as a part of each axis
 SHIFT = 0.1  # greatest shift, as a part of each axis
 
 
@@ -44,6 +45,18 @@ def crop(sample: Tensor, generator: np.random.Generator) -> Tensor:
     return sample
 
 
+def cutout(sample: Tensor, generator: np.random.Generator) -> Tensor:
+    """Sets a piece to zero (the mean) that is half as long as the sample along each axis and may reach over its edges, with its middle
+    anywhere (DeVries and Taylor, 2017)."""
+    inside = torch.ones(sample.shape[1:], dtype=torch.bool)
+    for axis, length in enumerate(sample.shape[1:]):
+        side = max(1, int(HOLE * length))
+        places = torch.arange(length) - int(generator.integers(length)) + side // 2
+        shape = [1] * axis + [length] + [1] * (sample.ndim - 2 - axis)
+        inside = inside & ((places >= 0) & (places < side)).view(shape)
+    return sample.masked_fill(inside, 0.0)
+
+
 def noise(sample: Tensor, generator: np.random.Generator) -> Tensor:
     """Adds Gaussian noise of a tenth of a standard deviation."""
     return sample + NOISE * torch.from_numpy(generator.standard_normal(sample.shape, dtype=np.float32))
@@ -66,6 +79,7 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "flip": flip,
     "shift": shift,
     "crop": crop,
+    "cutout": cutout,
     "noise": noise,
     "spec_augment": spec_augment,
 }

@@ -43,7 +43,7 @@ class Method:
         seeded: whether runs of different seeds differ.
         uses_encoder: whether it starts from the encoder of the settings.
         pretrained: whether with the encoder's pretrained weights; False draws all weights anew.
-        defaults: settings that stand in the place of those of a task's file, which were measured with a text encoder.
+        defaults: settings that stand in the place of those of a task's file, which were measured with a text encoder; see `suited`.
     """
 
     name: ClassVar[str]
@@ -55,6 +55,14 @@ class Method:
     uses_encoder: ClassVar[bool] = True
     pretrained: ClassVar[bool] = True
     defaults: ClassVar[dict[str, Any]] = {}
+
+    def suited(self, told: dict[str, Any]) -> dict[str, Any]:
+        """Settings that stand in the place of those of a task's file: `defaults`, where they do not depend on the task or on options.
+
+        Args:
+            told: what files and the command line say, by dotted name; what nobody says is not in it.
+        """
+        return self.defaults
 
     def refuses(self, task: Any) -> str | None:
         """Why it cannot do this task, beside what `unsuited` says of tasks of a kind."""

@@ -67,6 +67,9 @@ class Model(nn.Module):
         """Trainable parameters for two learning rates."""
         return ParameterGroups([], [parameter for parameter in self.parameters() if parameter.requires_grad])
 
+    def constrain(self) -> None:
+        """Is called after each step of the optimizer: what the weights must keep to, a greatest norm for instance."""
+
     def layers(self) -> list[nn.Module]:
         """Repeated layers, each a unit where a model is cut into shards."""
         return []

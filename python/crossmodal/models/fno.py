@@ -16,7 +16,7 @@ PROJECTION = 128  # channels between the last layer and the output
 class FNO(Model, name="fno"):
     """Fields (B, Cout, *grid) of fields (B, C, *grid); computed in float32 in any precision, since a spectrum needs it.
 
-    Positions along each axis, from 0 to 1, go in as further channels.
+    Positions along each axis, from 0 to 1, go in as further channels, unless the samples hold them already.
 
     Args:
         input_shape: (C, L) or (C, H, W).
@@ -25,13 +25,21 @@ class FNO(Model, name="fno"):
         width: channels of the hidden fields.
         layers: Fourier layers.
         padding: cells of zeros around the hidden fields, on either side, for fields that are not periodic.
+        positions: whether to add them.
 
     Raises:
         MissingPackage: neuraloperator is not installed.
     """
 
     def __init__(
-        self, input_shape: tuple[int, ...], out_channels: int, modes: int, width: int, layers: int, padding: int = 0
+        self,
+        input_shape: tuple[int, ...],
+        out_channels: int,
+        modes: int,
+        width: int,
+        layers: int,
+        padding: int = 0,
+        positions: bool = True,
     ) -> None:
         try:
             from neuralop.models import FNO as Network
@@ -46,12 +54,13 @@ class FNO(Model, name="fno"):
             "width": width,
             "layers": layers,
             "padding": padding,
+            "positions": positions,
         }
         padded = [size + 2 * padding for size in grid]
         self.network = Network(
             # Frequencies of both signs, but along the last axis, where those of a real field are conjugate.
             n_modes=(*(min(2 * modes, size) for size in padded[:-1]), min(modes, padded[-1] // 2 + 1)),
-            in_channels=channels + len(grid),
+            in_channels=channels + (len(grid) if positions else 0),
             out_channels=out_channels,
             hidden_channels=width,
             n_layers=layers,
@@ -63,8 +72,8 @@ class FNO(Model, name="fno"):
             channel_mlp_skip=None,
             conv_module=SpectralConvolution,
         )
-        positions = torch.meshgrid(*(torch.arange(size) / size for size in grid), indexing="ij")
-        self.register_buffer("positions", torch.stack(positions), persistent=False)
+        places = torch.meshgrid(*(torch.arange(size) / size for size in grid), indexing="ij")
+        self.register_buffer("positions", torch.stack(places) if positions else torch.zeros(0, *grid), persistent=False)
         self.register_state_dict_post_hook(_without_metadata)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -55,6 +56,19 @@ def mse(output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
     return _mean((_real(output) - _real(target)).square(), mask).float()
 
 
+def focal(output: Tensor, target: Tensor, mask: Tensor | None = None, power: float = 3.0) -> Tensor:
+    """-(1 - p)^power log p of the probability p = softmax(output)[target], which makes little of what is right already (Lin et al.,
+    ICCV 2017); output (B, K) logits, target int64 (B,)."""
+    entropy = cross_entropy(output, target)
+    return (1 - (-entropy).exp()) ** power * entropy
+
+
+def log_cosh(output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean over a sample's values of log cosh(output - target), squared near 0 and absolute beyond 1; both (B, ...)."""
+    difference = (_real(output) - _real(target)).abs()
+    return _mean(difference + F.softplus(-2 * difference) - math.log(2), mask).float()
+
+
 def relative_l2(output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
     """|output - target| / |target|, Euclidean norms over a sample's values; both (B, ...).
 
@@ -95,6 +109,7 @@ def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
 
 LOSSES: dict[str, Loss] = {
     "cross_entropy": Loss(cross_entropy, ("classification",), False, "softmax cross entropy"),
+    "focal": Loss(focal, ("classification",), False, "cross entropy times (1 - probability)^3"),
     "bce_with_logits": Loss(bce_with_logits, ("multilabel", "dense"), False, "binary cross entropy on logits"),
     **{
         f"bce_with_logits_{weight}": Loss(
@@ -106,6 +121,7 @@ LOSSES: dict[str, Loss] = {
         for weight in (4, 10)
     },
     "mse": Loss(mse, ("regression", "dense"), False, "mean squared error of normalised values"),
+    "log_cosh": Loss(log_cosh, ("regression", "dense"), False, "log cosh of the error of normalised values"),
     "rmse": Loss(
         rmse, ("regression", "dense"), False, "root of the mean squared error of a sample's normalised values"
     ),

@@ -4,9 +4,9 @@ A metric says of each sample a few numbers (`of_samples`) and makes one figure o
 is gone through in batches and divided among processes, and the figure is the same; parts of a split (groups, bootstrap samples)
 are scored by choosing among its samples' numbers. Averages of per-batch values would be wrong for most of them.
 
-Every metric has three more forms where samples belong to groups (recordings, clips, patients): `NAME_per_group` is the mean over
+Every metric has four more forms where samples belong to groups (recordings, clips, patients): `NAME_per_group` is the mean over
 the groups of the figure of each, `NAME_of_groups` scores the mean prediction of each group, `NAME_of_group_logits` for classes and
-labels that of its mean logits. `NAME_per_1024` is the mean over the figures of 1024 samples at a time, as public code has it that
+labels that of its mean logits, `NAME_of_group_votes` for classes the one that most of its samples are taken for. `NAME_per_1024` is the mean over the figures of 1024 samples at a time, as public code has it that
 averages over batches: it hangs on their order, and the last few weigh as much as the others.
 """
 
@@ -181,7 +181,8 @@ METRICS: dict[str, Metric] = {
     )
 }
 
-PER_GROUP, OF_GROUPS, OF_GROUP_LOGITS = "_per_group", "_of_groups", "_of_group_logits"
+PER_GROUP, OF_GROUPS = "_per_group", "_of_groups"
+OF_GROUP_LOGITS, OF_GROUP_VOTES = "_of_group_logits", "_of_group_votes"
 PER_CHUNK = re.compile(r"_per_([1-9]\d*)$")
 CUT = re.compile(r"(?<=^mae_8)_cut_([1-9]\d*)$")
 
@@ -192,7 +193,7 @@ def get(name: str) -> Metric:
     Raises:
         UserError: there is none; the nearest name is given.
     """
-    for suffix, form in ((PER_GROUP, _per_group), (OF_GROUPS, _of_groups), (OF_GROUP_LOGITS, _of_group_logits)):
+    for suffix, form in FORMS.items():
         if name.endswith(suffix):
             return form(get(name.removesuffix(suffix)))
     if chunk := PER_CHUNK.search(name):
@@ -211,7 +212,7 @@ def get(name: str) -> Metric:
 
 def plain_name(name: str) -> str:
     """The metric without the ending that asks for one of its forms."""
-    for suffix in (PER_GROUP, OF_GROUPS, OF_GROUP_LOGITS):
+    for suffix in FORMS:
         name = name.removesuffix(suffix)
     return CUT.sub("", PER_CHUNK.sub("", name))
 
@@ -273,6 +274,18 @@ def _of_group_logits(metric: Metric) -> Metric:
     return _scored_by_group(metric, of_samples, lambda mean, targets: mean, "of the mean logits of each group")
 
 
+def _of_group_votes(metric: Metric) -> Metric:
+    """The class that most samples of a group are taken for (the first of several); the samples of a group have one target."""
+
+    def of_samples(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+        return {"outputs": torch.zeros_like(outputs, dtype=torch.float64).scatter_(1, outputs.argmax(1, True), 1.0), "targets": targets}
+
+    return replace(
+        _scored_by_group(metric, of_samples, lambda mean, targets: mean, "of the vote of each group"),
+        kinds=("classification",),
+    )
+
+
 def _scored_by_group(
     metric: Metric, of_samples: Callable, logits: Callable[[Tensor, Tensor], Tensor], said: str
 ) -> Metric:
@@ -299,3 +312,11 @@ def _scored_by_group(
         pooled=(metric, pool),
         of_fields=False,
     )
+
+
+FORMS = {
+    PER_GROUP: _per_group,
+    OF_GROUPS: _of_groups,
+    OF_GROUP_LOGITS: _of_group_logits,
+    OF_GROUP_VOTES: _of_group_votes,
+}

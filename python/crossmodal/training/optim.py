@@ -35,11 +35,40 @@ def build_optimizer(model: Model, objective: nn.Module, config: OptimizerConfig)
     groups = [group for group in groups if group["params"]]
     if not groups:
         raise UserError("nothing to train: every parameter is frozen")
-    common = {"weight_decay": config.weight_decay, "fused": config.fused}
-    if config.name == "sgd":
-        return torch.optim.SGD(groups, momentum=config.momentum, **common)
+    common = {"weight_decay": config.weight_decay}
+    if config.name == "rmsprop":
+        return torch.optim.RMSprop(groups, alpha=config.betas[1], **common)
+    if config.name == "ranger":
+        return Ranger(groups, betas=config.betas, **common)
+    common["fused"] = config.fused
+    if config.name in ("sgd", "nesterov"):
+        return torch.optim.SGD(groups, momentum=config.momentum, nesterov=config.name == "nesterov", **common)
     cls = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
     return cls(groups, betas=config.betas, **common)
+
+
+class Ranger(torch.optim.RAdam):
+    """RAdam (Liu et al., ICLR 2020) with Lookahead (Zhang et al., NeurIPS 2019): after every sixth step the weights are put half the
+    way from where they were put last (at first: where they began) to where they are."""
+
+    EVERY, WAY = 6, 0.5
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:  # as RAdam does, which sees an empty state as its sign to begin
+                state["step"] = torch.zeros((), dtype=torch.float32)
+                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+                state["slow"] = parameter.detach().clone()
+        loss = super().step(closure)
+        for parameter in parameters:
+            state = self.state[parameter]
+            if state["step"] % self.EVERY == 0:
+                state["slow"].lerp_(parameter, self.WAY)
+                parameter.copy_(state["slow"])
+        return loss
 
 
 def learning_rate_factor(config: ScheduleConfig, steps: int) -> Callable[[int], float]:

@@ -230,6 +230,7 @@ class Trainer:
             state.samples += size
         if taken:
             self.optimizer.step()
+            self.model.constrain()
             self.scheduler.step()
             self._skipped_in_a_row = 0
             state.gradient += norm

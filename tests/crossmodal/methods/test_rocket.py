@@ -7,7 +7,6 @@ from sklearn.linear_model import Ridge, RidgeCV
 
 import crossmodal
 from crossmodal import parsing, run
-from crossmodal.errors import UserError
 from crossmodal.methods.rocket import ALPHAS, _factor, ridge
 from crossmodal.models import rocket
 from crossmodal.models.rocket import Rocket
@@ -99,8 +98,13 @@ def test_certain_outputs_get_certain_probabilities():
     assert _factor("multilabel", right, torch.stack([1 - y, y], 1)) > 15
 
 
-def test_features_that_do_not_fit_into_memory_are_refused(tmp_path, monkeypatch):
+def test_where_features_do_not_fit_into_memory_small_batches_are_learned_from(tmp_path, monkeypatch):
     monkeypatch.setattr("crossmodal.methods.rocket.MOST_FEATURES", 26 * 200)
-    settings = runs.settings(tmp_path, "none", "classification", method="rocket")
-    with pytest.raises(UserError, match=r"rocket.kernels: 10000 for 26 samples .* take 100 kernels"):
-        run.train(parsing.from_dict(settings))
+    monkeypatch.setattr("crossmodal.methods.rocket.STANDARDISED", 10)
+    settings = runs.settings(tmp_path, "none", method="rocket", epochs=20, optimizer__new_lr=1e-2)
+    results = run.train(parsing.from_dict(settings | {"rocket": {"kernels": 300}}))
+    assert results["steps"] == 20 * 3
+    assert results["test"] == 1
+    found = crossmodal.load(tmp_path / "run").model
+    assert found.linear.weight.abs().min() > 0
+    assert found.mean.abs().max() > 0
