@@ -159,7 +159,7 @@ class OptimizerConfig:
     """The optimizer.
 
     Args:
-        name: AdamW (decoupled weight decay), Adam (weight decay as L2), SGD with momentum or with Nesterov's, RMSprop, or Ranger
+        name: AdamW (decoupled weight decay), Adam (weight decay as L2), SGD with momentum, RMSprop, or Ranger
             (RAdam whose weights every sixth step go half the way from where they were six steps before).
         lr: peak learning rate of the encoder, with an embedder that is a copy of the pretrained one (pretrained image encoders:
             1e-5).
@@ -168,6 +168,7 @@ class OptimizerConfig:
         new_lr: peak learning rate of the new parts: heads that start at random, gate, an embedder that is no copy.
         betas: decay rates of Adam's moments; of RMSprop the second.
         momentum: of SGD.
+        nesterov: SGD looks ahead by its momentum (Nesterov).
         weight_decay: weight decay.
         clip: greatest norm of the gradient, over all parameters (0: no clipping).
         average: last part of the run over whose steps the weights are averaged; from there on their mean is what is validated
@@ -175,12 +176,13 @@ class OptimizerConfig:
         fused: one fused kernel for the update, where the optimizer has one.
     """
 
-    name: Literal["adamw", "adam", "sgd", "nesterov", "rmsprop", "ranger"] = "adamw"
+    name: Literal["adamw", "adam", "sgd", "rmsprop", "ranger"] = "adamw"
     lr: NotNegative = 1e-4
     layer_decay: Factor = 1.0
     new_lr: NotNegative = 1e-3
     betas: tuple[BelowOne, BelowOne] = (0.9, 0.98)
     momentum: BelowOne = 0.9
+    nesterov: bool = False
     weight_decay: NotNegative = 0.01
     clip: NotNegative = 1.0
     average: Fraction = 0.0

@@ -56,7 +56,8 @@ NETWORKS = {
         {
             "epochs": 300,
             "batch_size": 64,
-            "optimizer.name": "nesterov",
+            "optimizer.name": "sgd",
+            "optimizer.nesterov": True,
             "optimizer.new_lr": 0.1,
             "optimizer.momentum": 0.9,
             "optimizer.weight_decay": 1e-4,

@@ -41,8 +41,9 @@ def build_optimizer(model: Model, objective: nn.Module, config: OptimizerConfig)
     if config.name == "ranger":
         return Ranger(groups, betas=config.betas, **common)
     common["fused"] = config.fused
-    if config.name in ("sgd", "nesterov"):
-        return torch.optim.SGD(groups, momentum=config.momentum, nesterov=config.name == "nesterov", **common)
+    if config.name == "sgd":
+        nesterov = config.nesterov and config.momentum > 0
+        return torch.optim.SGD(groups, momentum=config.momentum, nesterov=nesterov, **common)
     cls = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
     return cls(groups, betas=config.betas, **common)
 

@@ -106,5 +106,5 @@ def test_where_features_do_not_fit_into_memory_small_batches_are_learned_from(tm
     assert results["steps"] == 20 * 3
     assert results["test"] == 1
     found = crossmodal.load(tmp_path / "run").model
-    assert found.linear.weight.abs().min() > 0
-    assert found.mean.abs().max() > 0
+    assert found.linear.weight.any()
+    assert found.mean.any()
