@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -23,6 +25,16 @@ def test_each_gives_one_number_per_sample():
     torch.testing.assert_close(losses.get("bce_with_logits").per_sample(output, target), expected)
     expected = -(4 * target * p.log() + (1 - target) * (1 - p).log()).flatten(1).mean(1)
     torch.testing.assert_close(losses.get("bce_with_logits_4").per_sample(output, target), expected)
+
+
+def test_focal_and_log_cosh_by_hand():
+    logits = torch.tensor([[0.0, 0.0], [0.0, 40.0]])
+    assert losses.focal(logits, torch.tensor([1, 1])).tolist() == pytest.approx([0.5**3 * math.log(2), 0.0])
+    output, target = torch.tensor([[0.5, -2.0], [0.0, 1000.0]]), torch.zeros(2, 2)
+    expected = [(math.log(math.cosh(0.5)) + math.log(math.cosh(2))) / 2, (1000 - math.log(2)) / 2]
+    assert losses.log_cosh(output, target).tolist() == pytest.approx(expected)
+    mask = torch.tensor([[True, False], [True, False]])
+    assert losses.log_cosh(output, target, mask).tolist() == pytest.approx([math.log(math.cosh(0.5)), 0.0], abs=1e-7)
 
 
 def test_mse_and_relative_l2_by_hand():

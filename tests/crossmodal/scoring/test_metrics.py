@@ -415,6 +415,18 @@ def test_groups_of_unequal_size_are_scored_by_their_mean(form):
     assert scored("macro_f1", classes[group]) == pytest.approx(expected)
 
 
+def test_groups_vote_by_the_classes_of_their_samples():
+    """Two of three samples of the first group are taken for class 1, though the mean of all three says 0; in a tie the first class."""
+    outputs = torch.tensor([[9.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 2.0], [0.0, 3.0, 0.0]])
+    targets, group = torch.tensor([1, 1, 1, 2, 2]), torch.tensor([0, 0, 0, 1, 1])
+    batch = Batch(targets, targets, torch.arange(5), torch.ones(5), {"group": group})
+    for form, expected in (("of_group_votes", 0.5), ("of_groups", 0.0)):
+        metric = metrics.get(f"accuracy_{form}")
+        numbers = {key: values.numpy() for key, values in metric.measure(outputs, batch).items()}
+        assert metric.figure(numbers) == expected
+    assert metrics.plain_name("accuracy_of_group_votes") == "accuracy"
+
+
 def test_challenge_2017_leaves_the_noise_out_of_the_mean_but_not_out_of_the_errors():
     from sklearn.metrics import f1_score
 

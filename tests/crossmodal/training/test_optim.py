@@ -6,7 +6,7 @@ from torch import nn
 
 from crossmodal.models.base import ParameterGroups
 from crossmodal.settings import OptimizerConfig, ScheduleConfig
-from crossmodal.training.optim import build_optimizer, build_scheduler, learning_rate_factor
+from crossmodal.training.optim import Ranger, build_optimizer, build_scheduler, learning_rate_factor
 
 
 def factors(steps: int, **settings) -> list[float]:
@@ -47,7 +47,14 @@ class TwoParts(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("name", "cls"), [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)]
+    ("name", "cls"),
+    [
+        ("adamw", torch.optim.AdamW),
+        ("adam", torch.optim.Adam),
+        ("sgd", torch.optim.SGD),
+        ("rmsprop", torch.optim.RMSprop),
+        ("ranger", Ranger),
+    ],
 )
 def test_two_learning_rates(name, cls):
     model = TwoParts()
@@ -60,6 +67,32 @@ def test_two_learning_rates(name, cls):
     optimizer.step()
     scheduler.step()
     assert scheduler.get_last_lr() == [0.05, 0.1]
+
+
+def test_ranger_is_radam_that_goes_half_the_way_back_every_sixth_step():
+    torch.manual_seed(0)
+    slow, inner = torch.randn(3), None
+    model = nn.Linear(3, 1, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(slow)
+    optimizer = Ranger(model.parameters(), lr=0.1)
+    twin = nn.Linear(3, 1, bias=False)
+    twin.load_state_dict(model.state_dict())
+    radam = torch.optim.RAdam(twin.parameters(), lr=0.1)
+    for step in range(1, 14):
+        for one, method in ((model, optimizer), (twin, radam)):
+            one.weight.grad = one.weight.detach() + step
+            method.step()
+        if step % 6 == 0:
+            inner = twin.weight.detach().clone()
+            with torch.no_grad():
+                twin.weight.copy_((slow + inner) / 2)
+            slow = twin.weight.detach().clone()
+        torch.testing.assert_close(model.weight, twin.weight)
+        if step == 7:  # its state goes into a checkpoint and back
+            stored = optimizer.state_dict()
+            optimizer = Ranger(model.parameters(), lr=0.1)
+            optimizer.load_state_dict(stored)
 
 
 def test_learning_rate_falls_from_layer_to_layer_towards_the_embedding():
