@@ -1,9 +1,10 @@
-"""What the networks that are trained from scratch cost at the published size of NAS-Bench-360's tasks: `python -m benchmarks.rivals`.
+"""What the networks that are trained from scratch cost at the published size of NAS-Bench-360's tasks: `python -m
+benchmarks.rivals`.
 
-Each network takes one training step on random samples, on the CPU with one thread, in a process of its own; few samples at a time, so
-that 8 GiB are enough. Time is that of the CPU, memory the peak of the process. The whole training is samples x epochs of the published
-setting; an H100 is taken to sustain 20 TFLOP/s (float32, 30 % of its peak), operations being those of matrix products and convolutions,
-which the network on the sphere has fewer of than of others. Writes benchmarks/evidence/rivals.md.
+Each network takes one training step on random samples, on the CPU with one thread, in a process of its own; few samples at a
+time, so that 8 GiB are enough. Time is that of the CPU, memory the peak of the process. The whole training is samples x epochs
+of the published setting; an H100 is taken to sustain 20 TFLOP/s (float32, 30 % of its peak), operations being those of matrix
+products and convolutions, which the network on the sphere has fewer of than of others. Writes benchmarks/evidence/rivals.md.
 """
 
 from __future__ import annotations
@@ -83,7 +84,10 @@ def measure(name: str, method: str, arguments: list[str]) -> dict:
     field = size.kind == "dense"
     rows = min(size.rows, config.batch_size)
     target_shape = (rows, size.outputs, *size.shape[1:]) if field else (rows, size.outputs)
-    x, y = torch.randn(rows, *size.shape), torch.rand(target_shape).round() + 0.5 * (size.loss in ("mse", "relative_l2"))
+    x, y = (
+        torch.randn(rows, *size.shape),
+        torch.rand(target_shape).round() + 0.5 * (size.loss in ("mse", "relative_l2")),
+    )
     y = torch.arange(rows) % size.outputs if size.kind == "classification" else y
     zero, one = torch.zeros(size.shape[0], *[1] * (len(size.shape) - 1)).double(), torch.ones(1).double()
     task = Task(
@@ -150,16 +154,16 @@ def line(name: str, label: str, found: dict) -> str:
 
 HEAD = """# Networks from scratch at the published sizes
 
-Made by `python -m benchmarks.rivals`: one training step of each on the CPU, one thread, float32, random samples; few at a time, so that
-8 GiB are enough. The whole training is that many samples in the published number of epochs, projected from the step here (hours of one
-core), and from its operations (matrix products and convolutions, forward and backward) to one H100 that sustains 20 TFLOP/s, which
-small networks do not reach: these hours are a lower bound. Nothing was trained to the end.
+Made by `python -m benchmarks.rivals`: one training step of each on the CPU, one thread, float32, random samples; few at a time,
+so that 8 GiB are enough. The whole training is that many samples in the published number of epochs, projected from the step
+here (hours of one core), and from its operations (matrix products and convolutions, forward and backward) to one H100 that
+sustains 20 TFLOP/s, which small networks do not reach: these hours are a lower bound. Nothing was trained to the end.
 
-Beside them: the searches of NAS-Bench-360 (architectures by GAEA, hyperparameters by ASHA) took from 10 to more than 100 GPU hours for a
-task, by its authors' account.
+Beside them: the searches of NAS-Bench-360 (architectures by GAEA, hyperparameters by ASHA) took from 10 to more than 100 GPU
+hours for a task, by its authors' account.
 
-| task | method | parameters | samples at a time | ms per sample | memory, GiB | GFLOP per sample | batch x epochs | hours of a core here | hours of an H100, at least |
-| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: |
+| task | method | parameters | samples at a time | ms per sample | memory, GiB | GFLOP per sample | batch x epochs | hours of a
+core here | hours of an H100, at least | | --- | --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: |
 """
 
 

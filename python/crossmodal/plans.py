@@ -198,9 +198,10 @@ def _text(value: Any) -> str:
 
 
 @functools.cache
-def _plain(task: str, method: str, data: str | None) -> dict[str, Any]:
-    """The settings of a run of a method on a task where nothing is given."""
-    return parsing.parse([f"--task={task}", *([f"--data={data}"] if data else [])], method=method).to_dict()
+def _plain(task: str, method: str, data: str | None, encoder: str | None = None) -> dict[str, Any]:
+    """The settings of a run of a method on a task where nothing is given, or the encoder alone."""
+    given = [f"--{key}={value}" for key, value in (("task", task), ("data", data), ("encoder", encoder)) if value]
+    return parsing.parse(given, method=method).to_dict()
 
 
 def folder_name(config: Config) -> str:
@@ -209,7 +210,11 @@ def folder_name(config: Config) -> str:
     So runs of one plan are found again by another, whatever they are called there.
     """
     now = config.to_dict()
-    changed = {key: new for key, (_, new) in differences(_plain(config.task, config.method, config.data), now).items()}
+    try:
+        plain = _plain(config.task, config.method, config.data)
+    except UserError:  # the task's own encoder is not to be had here
+        plain = _plain(config.task, config.method, config.data, config.encoder) | {"encoder": None}
+    changed = {key: new for key, (_, new) in differences(plain, now).items()}
     changed = {key: value for key, value in changed.items() if key != "seed"} | (
         {"data": config.data} if config.data else {}
     )

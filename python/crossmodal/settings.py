@@ -263,12 +263,12 @@ class Config:
             each label where it is there, separated by commas (null: all weigh the same). Not used by linear, knn and rocket.
         metric: what is measured, one or several separated by commas, of which the first chooses the epoch; `--list` names them,
             each with its kinds of target (null: first accuracy for classification, auroc for multilabel and masks, rmse for
-            regression, relative_l2 for dense). With groups, NAME_per_group, NAME_of_groups, NAME_of_group_logits and NAME_of_group_votes too;
-            NAME_per_1024 averages the figures of so many samples at a time.
+            regression, relative_l2 for dense). With groups, NAME_per_group, NAME_of_groups, NAME_of_group_logits and
+            NAME_of_group_votes too; NAME_per_1024 averages the figures of so many samples at a time.
         protocol: how a task is evaluated that has several ways (null: its usual one).
         augment: changes of training samples, drawn anew in every epoch: `flip` (images), `shift` and `crop` (what
-            is uncovered repeats the edge, or is zero), `cutout` (a piece becomes zero), `noise`, `spec_augment` (spectrograms: bands and frames are blotted out),
-            and those that a task brings, separated by commas.
+            is uncovered repeats the edge, or is zero), `cutout` (a piece becomes zero), `noise`, `spec_augment` (spectrograms:
+            bands and frames are blotted out), and those that a task brings, separated by commas.
         check_only: print what was understood of the data, and end: nothing is learned or written.
         output_dir: folder of the run (null: `runs/<task>-<method>-<seed>`).
         overwrite: delete what a former run left in `output_dir`.

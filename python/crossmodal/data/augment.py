@@ -46,8 +46,8 @@ def crop(sample: Tensor, generator: np.random.Generator) -> Tensor:
 
 
 def cutout(sample: Tensor, generator: np.random.Generator) -> Tensor:
-    """Sets a piece to zero (the mean) that is half as long as the sample along each axis and may reach over its edges, with its middle
-    anywhere (DeVries and Taylor, 2017)."""
+    """Sets a piece to zero (the mean) that is half as long as the sample along each axis and may reach over its edges, with its
+    middle anywhere (DeVries and Taylor, 2017)."""
     inside = torch.ones(sample.shape[1:], dtype=torch.bool)
     for axis, length in enumerate(sample.shape[1:]):
         side = max(1, int(HOLE * length))

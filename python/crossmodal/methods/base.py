@@ -57,7 +57,8 @@ class Method:
     defaults: ClassVar[dict[str, Any]] = {}
 
     def suited(self, told: dict[str, Any]) -> dict[str, Any]:
-        """Settings that stand in the place of those of a task's file: `defaults`, where they do not depend on the task or on options.
+        """Settings that stand in the place of those of a task's file: `defaults`, where they do not depend on the task or on
+        options.
 
         Args:
             told: what files and the command line say, by dotted name; what nobody says is not in it.

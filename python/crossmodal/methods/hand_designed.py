@@ -37,8 +37,8 @@ def _steps(*milestones: float, gamma: float) -> dict[str, Any]:
 class Network:
     """A specialist.
 
-    task: of NAS-Bench-360, which it is for. kinds, ndim: of what it can do. settings: how it is trained, where it was asked for by name
-    or by its task. own: settings that suit its task alone.
+    task: of NAS-Bench-360, which it is for. kinds, ndim: of what it can do. settings: how it is trained, where it was asked for
+    by name or by its task. own: settings that suit its task alone.
     """
 
     task: str
@@ -96,7 +96,13 @@ NETWORKS = {
         "cosmic",
         ("dense",),
         (2,),
-        {"epochs": 50, "batch_size": 16, "optimizer.new_lr": 5e-3, "lr_schedule.kind": "cosine", "lr_schedule.floor": 0.0},
+        {
+            "epochs": 50,
+            "batch_size": 16,
+            "optimizer.new_lr": 5e-3,
+            "lr_schedule.kind": "cosine",
+            "lr_schedule.floor": 0.0,
+        },
     ),
     "attention": Network(
         "ninapro",
@@ -154,10 +160,12 @@ class Options:
     """The network.
 
     Args:
-        network: `auto` takes that of the task, of NAS-Bench-360's ten; for other data one by their kind: `rocket` for series of fewer
-            than 256 values, `deepsea` for longer ones with labels, else `resnet1d`; `vgg` for images with labels, else `densenet`;
-            `deepcr` for masks, `fno` for other fields. A network that is asked for by name, or by its task, is trained as its authors
-            (or the benchmark) did, unless settings say otherwise; one that `auto` took for other data by the usual settings.
+        network: `auto` takes that of the task, of NAS-Bench-360's ten; for other data one by their kind: `rocket` for series of
+            fewer than 256 values, `deepsea` for longer ones with labels, else `resnet1d`; `vgg` for images with labels, else
+            `densenet`;
+            `deepcr` for masks, `fno` for other fields. A network that is asked for by name, or by its task, is trained as its
+            authors (or the benchmark) did, unless settings say otherwise; one that `auto` took for other data by the usual
+            settings.
     """
 
     network: Literal[

@@ -19,8 +19,8 @@ class Options:
     """The network.
 
     Args:
-        variant: `paper` looks at the input once, and places of a field are queries; `nb360` is that of NAS-Bench-360, which looks three
-            times, and takes all values of a field from one query.
+        variant: `paper` looks at the input once, and places of a field are queries; `nb360` is that of NAS-Bench-360, which
+            looks three times, and takes all values of a field from one query.
     """
 
     variant: Literal["paper", "nb360"] = "paper"

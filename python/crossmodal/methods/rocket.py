@@ -35,13 +35,13 @@ class Options:
 
 @register
 class RandomKernels(Method):
-    """Ridge regression on the features, for classes and labels on targets of -1 and 1; a linear map that is trained by small batches,
-    where the features of all samples are too many to be kept.
+    """Ridge regression on the features, for classes and labels on targets of -1 and 1; a linear map that is trained by small
+    batches, where the features of all samples are too many to be kept.
 
     It is fitted on training and validation samples together: it chooses no epoch, and its regularisation by leaving out one
     sample after the other. On the same left-out samples a factor is chosen that makes probabilities of the outputs. The
-    settings of training are used where there are more than 2^28 features in all (13,400 samples of 10,000 kernels): there the task's
-    loss is minimised, and validation chooses the epoch.
+    settings of training are used where there are more than 2^28 features in all (13,400 samples of 10,000 kernels): there the
+    task's loss is minimised, and validation chooses the epoch.
     """
 
     name = "rocket"

@@ -1,5 +1,5 @@
-"""Perceiver IO (Jaegle et al., ICLR 2022): a few latent vectors look at every value of the input, whatever its shape, and queries look at
-them."""
+"""Perceiver IO (Jaegle et al., ICLR 2022): a few latent vectors look at every value of the input, whatever its shape, and
+queries look at them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ HEADS, LAYERS = 4, 3  # heads of the encoder; self-attentions in a block
 class PerceiverIO(Model, name="perceiver"):
     """Outputs (B, K), or fields (B, K, *grid), of samples (B, C, L), which are images of one row, or (B, C, H, W).
 
-    A value of the grid goes in as its channels with Fourier features of its place. Both forms have 32 latent vectors of 128 numbers,
-    cross-attention with 4 heads, blocks of 3 self-attentions, and linear maps as wide as the vectors between attentions.
+    A value of the grid goes in as its channels with Fourier features of its place. Both forms have 32 latent vectors of 128
+    numbers, cross-attention with 4 heads, blocks of 3 self-attentions, and linear maps as wide as the vectors between attentions.
 
-    `paper`: transformers' model: one cross-attention, one block; a trained query gives K outputs, for fields the places themselves are
-    queries. `nb360`: that of NAS-Bench-360: three times a cross-attention and a block, with weights of their own the first time and
-    shared ones later; one trained query gives all outputs, a whole field as well.
+    `paper`: transformers' model: one cross-attention, one block; a trained query gives K outputs, for fields the places
+    themselves are queries. `nb360`: that of NAS-Bench-360: three times a cross-attention and a block, with weights of their own
+    the first time and shared ones later; one trained query gives all outputs, a whole field as well.
 
     Args:
         input_shape: (C, L) or (C, H, W).
@@ -45,7 +45,9 @@ class PerceiverIO(Model, name="perceiver"):
         channels, *grid = input_shape
         self.grid, self.field = [1, *grid][-2:], (num_outputs, *grid) if dense else None
         if variant == "nb360":
-            self.network: nn.Module = Repeated(channels, self.grid, num_outputs * math.prod(grid) if dense else num_outputs)
+            self.network: nn.Module = Repeated(
+                channels, self.grid, num_outputs * math.prod(grid) if dense else num_outputs
+            )
         else:
             self.network = _of_transformers(channels, self.grid, num_outputs, dense)
         self.variant = variant
@@ -144,8 +146,8 @@ class Repeated(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention of x (B, N, 128) to values (B, M, inputs), or of x to itself, then two linear maps with GELU between; what comes of each
-    is added to x.
+    """Attention of x (B, N, 128) to values (B, M, inputs), or of x to itself, then two linear maps with GELU between; what
+    comes of each is added to x.
 
     Args:
         heads: how many.
@@ -166,8 +168,8 @@ class Attention(nn.Module):
 
 
 def fourier_features(grid: list[int]) -> Tensor:
-    """Of every point of a grid its coordinates from -1 to 1 and sines and cosines of these, at 32 frequencies per axis up to half the
-    number of points: (points, axes * 65)."""
+    """Of every point of a grid its coordinates from -1 to 1 and sines and cosines of these, at 32 frequencies per axis up to
+    half the number of points: (points, axes * 65)."""
     coordinates = torch.meshgrid(*(torch.linspace(-1, 1, size) for size in grid), indexing="ij")
     features = []
     for axis, size in zip(coordinates, grid, strict=True):

@@ -6,8 +6,9 @@ are scored by choosing among its samples' numbers. Averages of per-batch values 
 
 Every metric has four more forms where samples belong to groups (recordings, clips, patients): `NAME_per_group` is the mean over
 the groups of the figure of each, `NAME_of_groups` scores the mean prediction of each group, `NAME_of_group_logits` for classes and
-labels that of its mean logits, `NAME_of_group_votes` for classes the one that most of its samples are taken for. `NAME_per_1024` is the mean over the figures of 1024 samples at a time, as public code has it that
-averages over batches: it hangs on their order, and the last few weigh as much as the others.
+labels that of its mean logits, `NAME_of_group_votes` for classes the one that most of its samples are taken for.
+`NAME_per_1024` is the mean over the figures of 1024 samples at a time, as public code has it that averages over batches: it
+hangs on their order, and the last few weigh as much as the others.
 """
 
 from __future__ import annotations
@@ -278,7 +279,10 @@ def _of_group_votes(metric: Metric) -> Metric:
     """The class that most samples of a group are taken for (the first of several); the samples of a group have one target."""
 
     def of_samples(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-        return {"outputs": torch.zeros_like(outputs, dtype=torch.float64).scatter_(1, outputs.argmax(1, True), 1.0), "targets": targets}
+        return {
+            "outputs": torch.zeros_like(outputs, dtype=torch.float64).scatter_(1, outputs.argmax(1, True), 1.0),
+            "targets": targets,
+        }
 
     return replace(
         _scored_by_group(metric, of_samples, lambda mean, targets: mean, "of the vote of each group"),

@@ -49,8 +49,8 @@ def build_optimizer(model: Model, objective: nn.Module, config: OptimizerConfig)
 
 
 class Ranger(torch.optim.RAdam):
-    """RAdam (Liu et al., ICLR 2020) with Lookahead (Zhang et al., NeurIPS 2019): after every sixth step the weights are put half the
-    way from where they were put last (at first: where they began) to where they are."""
+    """RAdam (Liu et al., ICLR 2020) with Lookahead (Zhang et al., NeurIPS 2019): after every sixth step the weights are put
+    half the way from where they were put last (at first: where they began) to where they are."""
 
     EVERY, WAY = 6, 0.5
 

@@ -57,7 +57,9 @@ def test_own_data_have_a_network_by_their_kind_and_shape(kind, shape, loss, expe
 
 def test_a_network_for_other_data_is_refused_with_those_that_can():
     task = toy_task("dense", 1)
-    with pytest.raises(UserError, match=r"^hand_designed\.network: vgg is for 2-D data .*; for toy \(1-D, dense\) take fno$"):
+    with pytest.raises(
+        UserError, match=r"^hand_designed\.network: vgg is for 2-D data .*; for toy \(1-D, dense\) take fno$"
+    ):
         methods.get("hand_designed").build(task, settings("gunpoint", "--hand_designed.network", "vgg"))
 
 
@@ -149,7 +151,7 @@ def test_pieces_are_the_same_part_of_inputs_targets_and_masks():
     for epoch in range(40):
         given = []
         model = Same()
-        model.register_forward_pre_hook(lambda module, args: given.append(args[0]))
+        model.register_forward_pre_hook(lambda module, args, seen=given: seen.append(args[0]))
         batch = Batch(x, x[:, :1], torch.arange(3), torch.ones(3), {"mask": mask})
         found = objective.losses(model, batch, Position(epoch, 40))["loss"]
         assert found.tolist() == [0, 0, 0]  # target and input are cut alike

@@ -200,8 +200,8 @@ def rotated(harmonics: np.ndarray, rotation: tuple[float, float, float]) -> np.n
 
 
 def test_a_convolution_turns_with_its_input(harmonics):
-    """About the axis by whole steps of the grid, where what comes out is the same signal elsewhere; and about any axis by what does not
-    depend on the place: mean and mean square over all rotations."""
+    """About the axis by whole steps of the grid, where what comes out is the same signal elsewhere; and about any axis by what
+    does not depend on the place: mean and mean square over all rotations."""
     torch.manual_seed(0)
     b, c = 8, 6
     convolution = s2cnn.Convolution(1, 3, b, c, 0.6, on_sphere=True)

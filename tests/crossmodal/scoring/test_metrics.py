@@ -416,7 +416,8 @@ def test_groups_of_unequal_size_are_scored_by_their_mean(form):
 
 
 def test_groups_vote_by_the_classes_of_their_samples():
-    """Two of three samples of the first group are taken for class 1, though the mean of all three says 0; in a tie the first class."""
+    """Two of three samples of the first group are taken for class 1, though the mean of all three says 0; in a tie the first
+    class."""
     outputs = torch.tensor([[9.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 2.0], [0.0, 3.0, 0.0]])
     targets, group = torch.tensor([1, 1, 1, 2, 2]), torch.tensor([0, 0, 0, 1, 1])
     batch = Batch(targets, targets, torch.arange(5), torch.ones(5), {"group": group})

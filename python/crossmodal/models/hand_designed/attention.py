@@ -14,9 +14,9 @@ FEATURES, WIDTHS, DROPOUT = 128, (500, 500, 2000), 0.36
 class AttentionNetwork(Specialist, name="attention"):
     """Outputs (B, K) of series (B, C, L), or of images (B, C, H, W), whose rows are such channels.
 
-    Batch norm of each channel; 128 features of it by one linear map for all channels; of each feature the mean over the channels with
-    weights that a softmax gives; three layers of 500, 500 and 2000 units, each with dropout before it. Mish and LayerNorm follow each
-    linear map but the last.
+    Batch norm of each channel; 128 features of it by one linear map for all channels; of each feature the mean over the
+    channels with weights that a softmax gives; three layers of 500, 500 and 2000 units, each with dropout before it. Mish and
+    LayerNorm follow each linear map but the last.
 
     That the public code takes the 16 electrodes for steps in time, 52 values of which are features, is kept.
 

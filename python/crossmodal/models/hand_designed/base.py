@@ -28,8 +28,8 @@ class Specialist(Model, name="specialist"):
 
 
 class _OneValue:
-    """Batch norm that goes by its running statistics where a channel has one value, of which there is no deviation: the last batch of
-    an epoch may hold a single sample."""
+    """Batch norm that goes by its running statistics where a channel has one value, of which there is no deviation: the last
+    batch of an epoch may hold a single sample."""
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and x.numel() == x.shape[1]:

@@ -13,8 +13,8 @@ from crossmodal.models.hand_designed.base import Specialist
 class DeepCR(Specialist, name="deepcr"):
     """Fields (B, K, H, W) of images (B, C, H, W) of any size: logits of masks.
 
-    Twice a 3x3 convolution and ReLU, on the grid, on half of it, and on the grid again, where a transposed convolution joins what was
-    there; a 1x1 convolution. The weights of the convolutions are written as length and direction (weight norm).
+    Twice a 3x3 convolution and ReLU, on the grid, on half of it, and on the grid again, where a transposed convolution joins
+    what was there; a 1x1 convolution. The weights of the convolutions are written as length and direction (weight norm).
 
     Args:
         input_shape: (C, H, W).
@@ -29,7 +29,11 @@ class DeepCR(Specialist, name="deepcr"):
             first, second = nn.Conv2d(before, after, 3, padding=1), nn.Conv2d(after, after, 3, padding=1)
             return nn.Sequential(weight_norm(first), nn.ReLU(), weight_norm(second), nn.ReLU())
 
-        self.down, self.bottom, self.joined = twice(input_shape[0], width), twice(width, 2 * width), twice(2 * width, width)
+        self.down, self.bottom, self.joined = (
+            twice(input_shape[0], width),
+            twice(width, 2 * width),
+            twice(2 * width, width),
+        )
         self.up = nn.ConvTranspose2d(2 * width, width, 2, stride=2)
         self.head = nn.Conv2d(width, num_outputs, 1)
 

@@ -13,11 +13,11 @@ LONGEST = 0.9  # of a column of weights
 
 
 class DeepSEA(Specialist, name="deepsea"):
-    """Outputs (B, K) of series (B, C, L): three convolutions of length 8 with ReLU and dropout, a maximum over each four values after the
-    first two, and two linear maps with 925 units between them; no biases.
+    """Outputs (B, K) of series (B, C, L): three convolutions of length 8 with ReLU and dropout, a maximum over each four values
+    after the first two, and two linear maps with 925 units between them; no biases.
 
-    After each step of the optimizer no linear unit's weights are longer than 0.9, nor those of a convolution for one pair of channels
-    (Keras' `MaxNorm(0.9)`, as the benchmark has it).
+    After each step of the optimizer no linear unit's weights are longer than 0.9, nor those of a convolution for one pair of
+    channels (Keras' `MaxNorm(0.9)`, as the benchmark has it).
 
     Args:
         input_shape: (C, L).

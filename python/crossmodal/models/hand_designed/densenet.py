@@ -15,9 +15,9 @@ BLOCKS, SMALLEST = 3, 4
 class DenseNet(Specialist, name="densenet"):
     """Outputs (B, K) of images (B, C, H, W).
 
-    A 3x3 convolution to twice the growth, three blocks with half the channels (a 1x1 convolution) and half the grid between them, batch
-    norm, ReLU, the mean over the grid, a linear map. A layer of a block: batch norm, ReLU, 1x1 convolution to four times the growth,
-    batch norm, ReLU, 3x3 convolution to the growth, which joins what is there.
+    A 3x3 convolution to twice the growth, three blocks with half the channels (a 1x1 convolution) and half the grid between
+    them, batch norm, ReLU, the mean over the grid, a linear map. A layer of a block: batch norm, ReLU, 1x1 convolution to four
+    times the growth, batch norm, ReLU, 3x3 convolution to the growth, which joins what is there.
 
     Args:
         input_shape: (C, H, W), each side at least 4.

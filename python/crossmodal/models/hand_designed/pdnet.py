@@ -13,8 +13,8 @@ DROPOUT, DILATIONS = 0.3, (1, 2, 4)
 class PDNet(Specialist, name="pdnet"):
     """Fields (B, K, H, W) of images (B, C, H, W) of any size.
 
-    Batch norm, ReLU and a 1x1 convolution; blocks of two 3x3 convolutions, the second of dilation 1, 2, 4, 1, ...; batch norm, ReLU and a
-    3x3 convolution. The benchmark records neither depth nor width; these are those of PDNET's own example.
+    Batch norm, ReLU and a 1x1 convolution; blocks of two 3x3 convolutions, the second of dilation 1, 2, 4, 1, ...; batch norm,
+    ReLU and a 3x3 convolution. The benchmark records neither depth nor width; these are those of PDNET's own example.
 
     Args:
         input_shape: (C, H, W).

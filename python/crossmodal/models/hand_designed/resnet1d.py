@@ -1,4 +1,5 @@
-"""The residual network for ECG of Hong et al. (2020), after Hannun et al. (Nature Medicine 2019): 97 convolutions along a series."""
+"""The residual network for ECG of Hong et al. (2020), after Hannun et al. (Nature Medicine 2019): 97 convolutions along a
+series."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ HALVED, DOUBLED = 6, 12  # after so many blocks the length is halved, the channe
 class ResNet1D(Specialist, name="resnet1d"):
     """Outputs (B, K) of series (B, C, L).
 
-    A convolution, and blocks of two: batch norm, ReLU, dropout, grouped convolution, twice. What goes past a block is halved by taking
-    the greater of two values, and filled up with channels of zeros.
+    A convolution, and blocks of two: batch norm, ReLU, dropout, grouped convolution, twice. What goes past a block is halved by
+    taking the greater of two values, and filled up with channels of zeros.
 
     Args:
         input_shape: (C, L).

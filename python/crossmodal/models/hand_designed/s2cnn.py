@@ -9,8 +9,8 @@ and is, with the Wigner functions D^l_mn(alpha, beta, gamma) = exp(-i m alpha) d
     f(R) = sum_l (2l + 1) sum_mn F^l_mn D^l_mn(R).
 
 A signal on the sphere is one that does not depend on gamma: n = 0. A filter has weights w_p at rotations g_p near the identity, and
-what comes out is h(R) = sum_p w_p f(R g_p): it sees the signal in the neighbourhood of R, and a rotation of f rotates h. In harmonics,
-since D^l is a representation, H^l_mk = sum_n F^l_mn sum_p w_p D^l_kn(g_p).
+what comes out is h(R) = sum_p w_p f(R g_p): it sees the signal in the neighbourhood of R, and a rotation of f rotates h. In
+harmonics, since D^l is a representation, H^l_mk = sum_n F^l_mn sum_p w_p D^l_kn(g_p).
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ REACH = tuple(math.pi / part for part in (16, 16, 8, 8, 4, 4, 2))
 
 
 class S2CNN(Specialist, name="s2cnn"):
-    """Outputs (B, K) of images on the sphere (B, C, 2b, 2b), rows from pole to pole, columns around: they do not change with a rotation
-    of the sphere, but for what ReLU adds beyond the bandwidth.
+    """Outputs (B, K) of images on the sphere (B, C, 2b, 2b), rows from pole to pole, columns around: they do not change with a
+    rotation of the sphere, but for what ReLU adds beyond the bandwidth.
 
-    A convolution on the sphere and six on the rotations, with ReLU; the mean over the rotations; three linear maps with batch norm before
-    each.
+    A convolution on the sphere and six on the rotations, with ReLU; the mean over the rotations; three linear maps with batch
+    norm before each.
 
     Args:
         input_shape: (C, 2b, 2b).
@@ -53,7 +53,8 @@ class S2CNN(Specialist, name="s2cnn"):
         channels, height, width = input_shape
         if height != width or height % 2:
             raise UserError(
-                f"s2cnn: expected images on a sphere, of as many columns as rows and an even number of them, got {tuple(input_shape)}"
+                "s2cnn: expected images on a sphere, of as many columns as rows and an even number of them, "
+                f"got {tuple(input_shape)}"
             )
         before = height // 2
         self.convolutions = nn.ModuleList()
@@ -78,8 +79,8 @@ class S2CNN(Specialist, name="s2cnn"):
 
 
 class Convolution(nn.Module):
-    """Signals (B, before, 2b, 2b) on the sphere, or (B, before, 2b, 2b, 2b) on SO(3), axes beta, alpha, gamma, to signals (B, after, 2c,
-    2c, 2c) on SO(3).
+    """Signals (B, before, 2b, 2b) on the sphere, or (B, before, 2b, 2b, 2b) on SO(3), axes beta, alpha, gamma, to signals (B,
+    after, 2c, 2c, 2c) on SO(3).
 
     Args:
         before, after: channels.
@@ -134,11 +135,14 @@ def _real_sum(equation: str, values: Tensor, table: Tensor) -> Tensor:
 
 
 def near_identity(reach: float, turns: int) -> np.ndarray:
-    """Euler angles (points, 3) of rotations: six at an angle `reach` from the north pole, each with so many turns about its own axis."""
+    """Euler angles (points, 3) of rotations: six at an angle `reach` from the north pole, each with so many turns about its own
+    axis."""
     alpha = 2 * np.pi * np.arange(AROUND) / AROUND
     turn = np.linspace(-2 * np.pi, 2 * np.pi, turns) if turns > 1 else np.zeros(1)
     around, turned = np.meshgrid(alpha, turn, indexing="ij")
-    return np.stack([around, np.full_like(around, reach), turned - around if turns > 1 else turned], axis=-1).reshape(-1, 3)
+    return np.stack([around, np.full_like(around, reach), turned - around if turns > 1 else turned], axis=-1).reshape(
+        -1, 3
+    )
 
 
 def angles(b: int) -> np.ndarray:
@@ -148,8 +152,8 @@ def angles(b: int) -> np.ndarray:
 
 @functools.cache
 def quadrature(b: int) -> np.ndarray:
-    """Weights (2b,) by which a sum over beta_j is the integral of f(beta) sin(beta), exactly for polynomials in cos(beta) of degree below
-    2b (Driscoll and Healy, 1994)."""
+    """Weights (2b,) by which a sum over beta_j is the integral of f(beta) sin(beta), exactly for polynomials in cos(beta) of
+    degree below 2b (Driscoll and Healy, 1994)."""
     odd = 2 * np.arange(b) + 1
     return 2 / b * np.sin(angles(b)) * (np.sin(np.outer(angles(b), odd)) / odd).sum(1)
 

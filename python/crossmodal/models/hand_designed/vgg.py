@@ -15,8 +15,8 @@ SMALLEST = 34  # of which one value is left
 class VGG(Specialist, name="vgg"):
     """Outputs (B, K) of images (B, C, H, W).
 
-    Seven 3x3 convolutions without a margin, each with batch norm and ReLU, with two poolings between them; mean and greatest of each
-    channel go into a linear map.
+    Seven 3x3 convolutions without a margin, each with batch norm and ReLU, with two poolings between them; mean and greatest of
+    each channel go into a linear map.
 
     Args:
         input_shape: (C, H, W), each side at least 34.

@@ -63,7 +63,13 @@ def ecg(options: Options) -> RawTask:
             raise UserError(f"{path}: no recording of the {part} part is longer than {LENGTH} values")
     short = sum(len(one) <= LENGTH for one in series)
     notes = [f"{short} recordings of at most {LENGTH} values hold no window."] if short else []
-    metrics = ("macro_f1_of_groups", "macro_f1", "macro_f1_of_group_votes", "challenge2017_f1_of_groups", "accuracy_of_groups")
+    metrics = (
+        "macro_f1_of_groups",
+        "macro_f1",
+        "macro_f1_of_group_votes",
+        "challenge2017_f1_of_groups",
+        "accuracy_of_groups",
+    )
     if released:
         metric, said = _public.chunked("macro_f1", BATCH)
         metrics = (metric, "macro_f1", "macro_f1_of_groups")
