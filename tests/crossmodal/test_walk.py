@@ -27,6 +27,8 @@ QUICK = {
     "rocket": {"kernels": 500},
     "lp_ft": {"probe_epochs": 2},
     "orca": {"epochs": 2},
+    "dash": {"budget": 0.05, "width": 1},
+    "nas": {"space": "blocks", "budget": 0.03},
 }
 
 

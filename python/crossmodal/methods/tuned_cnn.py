@@ -7,6 +7,7 @@ al., ICLR 2025).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from crossmodal.methods.base import Method, register
@@ -51,12 +52,8 @@ class TunedCNN(Method):
         return _network(task, FIRST)
 
     def fit(self, run) -> ResidualNetwork:
-        import torch
-
-        from crossmodal import seeds
         from crossmodal.data.augment import augmentations
-        from crossmodal.scoring import metrics
-        from crossmodal.training.selection import EpochSelection
+        from crossmodal.methods._trials import Trials, seeded
 
         config, task, objective = run.config, run.task, run.objective
         options = config.options
@@ -67,34 +64,21 @@ class TunedCNN(Method):
                 run.task = replace(task, train=train)
             else:
                 run.task = task
-            torch.manual_seed(seeds.derive(config.seed, "initialisation", stage))
+            seeded(config, "initialisation", stage)
             model = _network(task, choice)
             if config.compile:
                 model.compile_body()
             rates = {"new_lr": choice["lr"], "weight_decay": choice["weight_decay"]}
             return run.train(model, objective, stage=stage, epochs=epochs, **rates)
 
-        choices, tried = _choices(task, config), []
-        selection = EpochSelection("metric", metrics.get(task.metric))
-        for number, choice in enumerate(choices):
-            train(choice, f"trial-{number + 1}", options.trial_epochs or -(-config.epochs // 3))
-            tried.append(choice | {"validation": run.best["metric"], "validation_loss": run.best["loss"]})
-            selection.consider(number, run.best["metric"], run.best["loss"], torch.empty(0))
-        chosen = choices[selection.best["epoch"]]
-        run.accelerator.print(f"chosen of {len(choices)}: " + ", ".join(f"{k} {_shown(v)}" for k, v in chosen.items()))
-        model = train(chosen, "train", config.epochs)
-        model.chosen = {"chosen": chosen, "trials": tried}
+        trials = Trials(run)
+        for number, choice in enumerate(_choices(task, config), 1):
+            epochs = options.trial_epochs or -(-config.epochs // 3)
+            trials.attempt(choice, partial(train, choice, f"trial-{number}", epochs))
+        run.accelerator.print(trials.said)
+        model = train(trials.best, "train", config.epochs)
+        model.chosen = trials.facts
         return model
-
-
-def _shown(value: Any) -> str:
-    return (
-        f"{value:.2g}"
-        if isinstance(value, float)
-        else "+".join(value) or "none"
-        if isinstance(value, tuple)
-        else str(value)
-    )
 
 
 def _network(task, choice: dict[str, Any]) -> ResidualNetwork:

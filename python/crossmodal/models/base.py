@@ -23,7 +23,8 @@ _DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.
 
 
 class ParameterGroups(NamedTuple):
-    """Trainable parameters: ``encoder``, what comes from pretrained weights, by layer; ``new``, what does not.
+    """Trainable parameters for two learning rates: ``encoder``, what comes from pretrained weights, by layer (or another part that
+    learns apart from the rest, as weights of an architecture); ``new``, what does not.
 
     ``encoder[0]`` is the embedding (class tokens, and what the embedder copied), ``encoder[i]`` layer i with what follows it up to
     the next one.

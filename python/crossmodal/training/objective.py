@@ -63,6 +63,15 @@ class Objective(nn.Module):
         """Outputs (B, ...) for samples that nothing is learned from; a roll-out where the task asks for one."""
         return protocols.predict(model, batch.x, self.steps, self.normalizer)
 
+    def before_step(self, model: nn.Module) -> None:
+        """Is called when the gradients of a step are whole, finite and clipped, before the optimizer takes it: may change them, or
+        set parameters that the optimizer leaves alone, as those at a learning rate of 0."""
+
+    def ends(self, history: list[dict[str, Any]]) -> bool:
+        """Whether the stage ends before its next epoch; asked before each, with the records of those done. By these alone, so that
+        it ends in the same place when it is resumed."""
+        return False
+
     def record(self, position: Position) -> dict[str, Any]:
         """What metrics.jsonl says of an epoch beside losses and metrics: plain values."""
         return {}

@@ -54,6 +54,7 @@ class Run:
         epochs: int | None = None,
         batch_size: int | None = None,
         probe: bool = True,
+        schedule: dict[str, Any] | None = None,
         **optimizer: Any,
     ) -> Model:
         """One stage: the model with the weights of its best epoch. A stage that is done is not done again on resume.
@@ -64,6 +65,7 @@ class Run:
             epochs: of this stage (None: those of the settings).
             batch_size: samples per batch of this stage, each of which is a step (None: as the settings say).
             probe: whether the settings may ask for a head that starts as a linear probe, which is done before the stage `train`.
+            schedule: settings of the learning rate over the steps that differ in this stage, e.g. `kind`.
             optimizer: settings of the optimizer that differ in this stage, e.g. `new_lr`.
 
         Raises:
@@ -73,7 +75,7 @@ class Run:
         if self._trainer is not None and sharding.in_force(self.accelerator):
             raise UserError("shard: a method of several stages cannot train in shards; take --shard false")
         self.accelerator.free_memory()  # forgets model and optimizer of the stage before
-        config = self.config.changed(optimizer=optimizer)
+        config = self.config.changed(optimizer=optimizer, lr_schedule=schedule or {})
         if batch_size is not None:
             config = dataclasses.replace(config, batch_size=batch_size, accumulate=1)
         if stage == "train" and probe and self._starts_as_probe(model):

@@ -33,6 +33,12 @@ def started() -> int:
     return get_int_from_env(WORLD_SIZES, 1)
 
 
+def require_one_process(method: str) -> None:
+    """Raises UserError where several were started for a method whose networks have batch norm."""
+    if started() > 1:
+        raise UserError(f"method: {method} has batch norm, which sees the samples of its own process only; start one process")
+
+
 def make_accelerator(config: Config, **options: Any) -> Accelerator:
     """An `Accelerator` that shards where `shard` is set or `accelerate launch --use_fsdp` asks for it.
 

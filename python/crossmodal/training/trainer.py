@@ -145,7 +145,7 @@ class Trainer:
             )
             try:
                 for epoch in range(self.state.epoch, self.epochs):
-                    if self._patience_ends():
+                    if self._patience_ends() or self.objective.ends(self.state.history):
                         break
                     began, done = time.perf_counter(), self.state.seconds
                     self._train_epoch(epoch, began, done)
@@ -229,6 +229,7 @@ class Trainer:
                 state.totals[name] += total
             state.samples += size
         if taken:
+            self.objective.before_step(self.model)
             self.optimizer.step()
             self.model.constrain()
             self.scheduler.step()
