@@ -93,7 +93,9 @@ class ControllerSearching(Bilevel):
         return {"loss": weights + controller, "weights": weights.detach(), "reward": rewards}
 
     def before_step(self, model: LayeredSearch) -> None:
-        for one in model.parameters():  # operations that were not drawn: so that the optimizer knows all of them from the first step on
+        for one in (
+            model.parameters()
+        ):  # operations that were not drawn: so that the optimizer knows all of them from the first step on
             if one.grad is None:
                 one.grad = torch.zeros_like(one)
 
@@ -123,5 +125,3 @@ class Halving(Windows):
             self.pruned = self.trial.should_prune()
             self.told += 1
         return self.pruned
-
-

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from crossmodal.models.dash import Supernet
 from crossmodal.methods._windows import Windows
+from crossmodal.models.dash import Supernet
 
 PENALTY = 1e-5  # on what a kernel reaches
 

@@ -68,9 +68,7 @@ class Search:
         model = self.network(found)
         if self.config.compile:
             model.compile_body()
-        return run.train(
-            model, objective, stage=stage, epochs=epochs, schedule=self.schedule, **self.optimizer(found)
-        )
+        return run.train(model, objective, stage=stage, epochs=epochs, schedule=self.schedule, **self.optimizer(found))
 
     def count(self, whole: float) -> int:
         """The part of the published number that the budget allows."""
@@ -108,7 +106,9 @@ class WideResNets(Search):
                 if cifar
                 else trial.suggest_float("lr", 1e-4, 1e-1, log=True),
                 "dropout": trial.suggest_categorical("dropout", [0.0, 0.3, 0.6]),
-                "weight_decay": trial.suggest_categorical("weight_decay", [float(10 ** (-5 + 0.5 * n)) for n in range(7)])
+                "weight_decay": trial.suggest_categorical(
+                    "weight_decay", [float(10 ** (-5 + 0.5 * n)) for n in range(7)]
+                )
                 if cifar
                 else trial.suggest_float("weight_decay", 1e-5, 1e-2, log=True),
                 "momentum": trial.suggest_categorical("momentum", [0.0, 0.3, 0.6, 0.9]),

@@ -57,7 +57,9 @@ class DASH(Method):
     """
 
     name = "dash"
-    description = "convolutional network whose kernels are searched for (DASH), tuned and trained from scratch (three stages)"
+    description = (
+        "convolutional network whose kernels are searched for (DASH), tuned and trained from scratch (three stages)"
+    )
     uses_encoder = False
     Options = Options
     # Epochs of the tasks' files were measured with a pretrained encoder.

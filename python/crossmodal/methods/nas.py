@@ -64,7 +64,9 @@ class SearchedNetworks(Method):
     """
 
     name = "nas"
-    description = "searched networks: the winners of NAS-Bench-360's searches, found here or as published, trained from scratch"
+    description = (
+        "searched networks: the winners of NAS-Bench-360's searches, found here or as published, trained from scratch"
+    )
     uses_encoder = False
     Options = Options
     # Epochs of the tasks' files were measured with a pretrained encoder.

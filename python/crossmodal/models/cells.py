@@ -28,7 +28,9 @@ OPERATIONS = (
 NODES = 4  # of a cell, beside its two inputs
 PARTIAL = 4  # one channel in so many goes through the operations that are searched among
 STEM = 3  # channels of the stem, in channels of the first cell
-Genotype = dict[str, list[tuple[str, int]]]  # "normal" and "reduce": for each node two operations and the state each starts from
+Genotype = dict[
+    str, list[tuple[str, int]]
+]  # "normal" and "reduce": for each node two operations and the state each starts from
 
 
 class FactorizedReduction(nn.Module):

@@ -20,7 +20,9 @@ from crossmodal.models.convolutions import AVERAGE_POOL, CONVOLUTION, MAX_POOL, 
 OPERATIONS = ((8, 1), (4, 1), (8, 10), (4, 10), "max_pool", "avg_pool", "identity")
 LAYERS, WIDENED = 12, (2, 5, 8)  # after these the channels double, and the grid is divided by 4
 FIRST, HIDDEN, POOL = 32, 925, 4
-Architecture = list[list[int]]  # of each layer its operation and, for each layer before it, whether that is added (0 or 1)
+Architecture = list[
+    list[int]
+]  # of each layer its operation and, for each layer before it, whether that is added (0 or 1)
 
 
 class _Operation(nn.Module):
@@ -108,9 +110,7 @@ class LayeredNetwork(Model, name="layered"):
         architecture: see `Architecture`.
     """
 
-    def __init__(
-        self, input_shape: Sequence[int], num_outputs: int, dense: bool, architecture: Architecture
-    ) -> None:
+    def __init__(self, input_shape: Sequence[int], num_outputs: int, dense: bool, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = [list(one) for one in architecture]
         self._spec = {

@@ -80,9 +80,7 @@ class Block(nn.Module):
                 nn.ReLU() if number < 2 else nn.Identity(),
             ]
         self.body = nn.Sequential(*layers)
-        self.past = (
-            nn.Identity() if before == after else nn.Sequential(nn.Conv1d(before, after, 1), BatchNorm(after))
-        )
+        self.past = nn.Identity() if before == after else nn.Sequential(nn.Conv1d(before, after, 1), BatchNorm(after))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.body(x) + self.past(x))

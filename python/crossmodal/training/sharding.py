@@ -36,7 +36,9 @@ def started() -> int:
 def require_one_process(method: str) -> None:
     """Raises UserError where several were started for a method whose networks have batch norm."""
     if started() > 1:
-        raise UserError(f"method: {method} has batch norm, which sees the samples of its own process only; start one process")
+        raise UserError(
+            f"method: {method} has batch norm, which sees the samples of its own process only; start one process"
+        )
 
 
 def make_accelerator(config: Config, **options: Any) -> Accelerator:
