@@ -1,4 +1,4 @@
-"""What searches among architectures minimise: weights learn from one half of the training samples, the architecture from the other."""
+"""What searches of architectures minimise: weights learn from a half of the training samples, the architecture from the other."""
 
 from __future__ import annotations
 

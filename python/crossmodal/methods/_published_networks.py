@@ -1,7 +1,8 @@
 """What the searches of NAS-Bench-360 (Tu et al., NeurIPS 2022) found, as its repository prints it.
 
-Cells: github.com/rtu715/NAS-Bench-360, darts/gaea/eval/searched_genotypes.py (spherical), darts/gaea-dense/model_def.py (darcy_flow,
-psicov, cosmic), darts_1d/gaea/eval/searched_genotypes.py (ecg, satellite); the search with seed 2 where there are several. Of dense
+Cells: github.com/rtu715/NAS-Bench-360, darts/gaea/eval/searched_genotypes.py (spherical), darts/gaea-dense/model_def.py
+(darcy_flow, psicov, cosmic),
+darts_1d/gaea/eval/searched_genotypes.py (ecg, satellite); the search with seed 2 where there are several. Of dense
 targets there are no reduction cells. Blocks: densenas/point/scripts/eval/FSD50k.yaml, the random search. Hyperparameters:
 backbone/scripts/{cifar100,ninapro}_retrain.yaml.
 """
@@ -41,7 +42,7 @@ GENOTYPES = {
 # Channels, residual layers and stride.
 BLOCKS = {"fsd50k": [(64, 1, 2), (112, 2, 2), (176, 2, 2), (224, 1, 1)]}
 
-_WIDE_RESNET = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "dropout": 0.0}  # with batches of 128 samples
+_WIDE_RESNET = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "dropout": 0.0, "batch_size": 128}
 HYPERPARAMETERS = {"cifar100": _WIDE_RESNET, "ninapro": _WIDE_RESNET}
 
 FOUND = {"wide_resnet": HYPERPARAMETERS, "cells": GENOTYPES, "blocks": BLOCKS, "controller": {}}

@@ -129,7 +129,8 @@ class WideResNets(Search):
         return {
             "name": "sgd",
             "nesterov": True,
-            "new_lr": found["lr"],
+            # A published rate is that of batches of so many samples.
+            "new_lr": found["lr"] * self.config.batch_size / found.get("batch_size", self.config.batch_size),
             "momentum": found["momentum"],
             "weight_decay": found["weight_decay"],
             "clip": 0.0,

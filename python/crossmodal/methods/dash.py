@@ -48,8 +48,8 @@ class DASH(Method):
     a lower one is no better. The best is trained from scratch for `epochs`.
 
     The search lasts half as many epochs as the training and a trial two fifths, times the budget; of 50 batches and more the search
-    takes a fifth and a trial a tenth or less, as in the paper, which is done by as many fewer epochs. Images of at most 16 pixels in
-    height or width have the shorter kernels of NinaPro. Networks for dense targets keep the grid of the input.
+    takes a fifth and a trial a tenth or less, as in the paper, which is done by as many fewer epochs. Images of at most 16 pixels
+    in height or width have the shorter kernels of NinaPro. Networks for dense targets keep the grid of the input.
 
     Optimizer and learning rate of the settings are not used, and `batch_size` is the task's. Large dense
     targets are learned from windows. In the paper the epoch is chosen by

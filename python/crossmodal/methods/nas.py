@@ -59,8 +59,8 @@ class SearchedNetworks(Method):
 
     The published recipe is `--nas.budget 1 --nas.size published` with 200 epochs for `wide_resnet`, 150 for `cells` and 240 for
     `blocks`. Optimizer and learning rate of the settings are not used, and `batch_size` is the task's; published learning rates are
-    for batches of 128 samples (`wide_resnet`) and 512 (`blocks`), and go down with their number. Networks for dense targets keep the
-    grid of the input, and learn from windows of it where it is 256 or more along each axis.
+    for batches of 128 samples (`wide_resnet`) and 512 (`blocks`), and go down with their number. Networks for dense targets keep
+    the grid of the input, and learn from windows of it where it is 256 or more along each axis.
     """
 
     name = "nas"

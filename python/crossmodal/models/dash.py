@@ -22,8 +22,8 @@ class Mixture(nn.Module):
     Args:
         conv: what it stands for: channels, stride, and whether there is a bias.
         choices: length, odd, and dilation of each kernel.
-        form: "plain" adds up convolutions, one for each dilation; "fft" does one with the sum of all kernels by Fourier transforms. They
-            differ by rounding.
+        form: "plain" adds up convolutions, one for each dilation; "fft" does one with the sum of all kernels by Fourier transforms.
+            They differ by rounding.
 
     Attributes:
         shares: (len(choices),), weights of the kernels, to be set before a forward pass.
@@ -104,8 +104,8 @@ class Mixture(nn.Module):
 class Supernet(Model, name="dash_supernet"):
     """A network with a `Mixture` for each `SameConv`; its shortcuts stay as they are. It is searched in, and not saved.
 
-    While training, the shares of a mixture are a sample of the Gumbel-softmax distribution at temperature 1 (Jang et al., ICLR 2017);
-    else they are a softmax.
+    While training, the shares of a mixture are a sample of the Gumbel-softmax distribution at temperature 1 (Jang et al., ICLR
+    2017); else they are a softmax.
 
     Args:
         network: what it is made of; taken over.

@@ -153,7 +153,7 @@ class Controller(nn.Module):
             nn.init.uniform_(parameter, -0.1, 0.1)
 
     def forward(self) -> tuple[Architecture, Tensor, Tensor]:
-        """An architecture drawn with torch's generator, the logarithm of its probability, and the logits of its connections (all)."""
+        """An architecture drawn with torch's generator, the logarithm of its probability, and the logits of all connections."""
         inputs, state = self.start, None
         architecture, logarithm, connections, anchors = [], self.start.new_zeros(()), [], []
         for layer in range(LAYERS):

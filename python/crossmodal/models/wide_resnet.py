@@ -56,10 +56,10 @@ class WideResNet(Model, name="wide_resnet"):
                 self.blocks.append(Block(ndim, channels, after, 1 if number else stride, dropout, lengths))
                 channels = after
         self.norm = BatchNorm(channels)
-        self.head = Head(ndim, channels, num_outputs, dense)
         for module in self.modules():
             if isinstance(module, CONVOLUTION[ndim]):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.head = Head(ndim, channels, num_outputs, dense)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
