@@ -6,10 +6,22 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from crossmodal.errors import UserError
-from crossmodal.values import BelowOne, Count, Factor, Fraction, NotNegative, Positive, Seed, Share, Whole, settle
+from crossmodal.values import (
+    BelowOne,
+    Count,
+    Factor,
+    Fraction,
+    NotNegative,
+    Positive,
+    Range,
+    Seed,
+    Share,
+    Whole,
+    settle,
+)
 
 # Defaults and the files of the tasks were measured with a text encoder. Image encoders cut patches of their own size, and
 # where they are pretrained unlearn what they know at the learning rate of a text encoder.
@@ -26,21 +38,49 @@ def require(condition: bool, key: str, value: Any, expected: str) -> None:
 
 @dataclass
 class SplitConfig:
-    """Which samples are learned from.
+    """Which samples are learned from. Where they belong to groups, no choice divides a group.
 
     Args:
+        test_fraction: part of the samples that becomes the test part of data that bring none.
         validation_fraction: part of the training samples held out to choose the epoch; not used where the data bring a
             validation split of their own.
-        seed: seed of that hold-out, of `split.train_size`, `split.test_limit` and `source.limit`; kept apart from the run's
+        folds: test on each of so many parts of all samples in turn (cross-validation), each by a run of its own, in `fold-1`,
+            `fold-2`, ... of the run's folder (null: on one test part).
+        repeats: divide into folds so many times, each time anew.
+        fold: do this fold alone, as an ordinary run (null: all).
+        final: then learn from all samples once more, without a test part, for the epochs that were best in the runs before; this
+            model is in `final` of the run's folder, and predicts.
+        divide_groups: let parts share groups: figures then say nothing about new groups, which is warned of.
+        seed: seed of all these choices, of `split.train_size`, `split.test_limit` and `source.limit`; kept apart from the run's
             seed, so that runs differ in training alone.
         train_size: learn from a subset of this many samples (drawn with `split.seed`) instead of all.
         test_limit: test on at most so many samples (drawn with `split.seed`; null: all, for pinn 10).
     """
 
+    test_fraction: Share = 0.2
     validation_fraction: Share = 0.2
+    folds: Annotated[int, Range(">= 2", lambda value: value >= 2)] | None = None
+    repeats: Count = 1
+    fold: Count | None = None
+    final: bool = False
+    divide_groups: bool = False
     seed: Whole = 0
     train_size: Count | None = None
     test_limit: Count | None = None
+
+    @property
+    def runs(self) -> int:
+        """How many runs test."""
+        return (self.folds or 1) * self.repeats
+
+    def check(self) -> None:
+        """Raises UserError where settings stand against one another."""
+        if self.folds is None and self.repeats > 1:
+            raise UserError(f"split.repeats: expected split.folds as well, got {self.repeats} repeats of no folds")
+        if self.fold is not None and self.folds is None:
+            raise UserError(f"split.fold: expected split.folds as well, got fold {self.fold}")
+        if self.fold is not None:
+            require(self.fold <= self.runs, "split.fold", self.fold, f"at most {self.runs}, folds times repeats")
 
 
 @dataclass
@@ -350,6 +390,7 @@ class Config:
         for item in dataclasses.fields(self):
             if dataclasses.is_dataclass(section := getattr(self, item.name)):
                 settle(section, f"{self.method if item.name == 'options' else item.name}.")
+        self.split.check()
         if self.epochs is not None and self.steps is not None:
             raise UserError("epochs and steps: either is the length of the run, set one of the two")
         if self.patience is not None and self.select == "last":

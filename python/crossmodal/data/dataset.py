@@ -168,6 +168,11 @@ class ArrayDataset:
         return other
 
     @property
+    def in_memory(self) -> bool:
+        """Whether its samples are, scaled already."""
+        return isinstance(self._x, Tensor)
+
+    @property
     def x(self) -> Tensor:
         """All samples at once, for data that fit in memory."""
         return self._x if isinstance(self._x, Tensor) else self.read(torch.arange(len(self))).x

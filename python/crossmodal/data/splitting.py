@@ -1,6 +1,8 @@
-"""Seeded choice of samples: plain, or stratified by class or by labels."""
+"""Seeded choice of samples: plain, stratified by class or by labels, or in whole groups."""
 
 from __future__ import annotations
+
+import warnings
 
 import numpy as np
 
@@ -60,3 +62,68 @@ def multilabel_sample(labels: np.ndarray, size: int, rng: np.random.Generator) -
     rest = order[side[order] < 0]
     side[rest[: room[0]]] = 0
     return np.flatnonzero(side == 0)
+
+
+TRIES = 200  # random choices of groups, of which the one is taken that has the shares of the classes best
+
+
+def grouped_sample(groups: np.ndarray, strata: np.ndarray, size: float, rng: np.random.Generator) -> np.ndarray:
+    """Which samples, bool ``(n,)``, whole groups choose that hold about ``size`` samples and the classes in their shares.
+
+    Of many random choices the best: first that the rest keeps every class, then that the choice has every class, then that
+    samples and classes are near the shares that are asked for.
+
+    Args:
+        groups: whole numbers ``(n,)``, of two groups or more.
+        strata: ``(n, K)``, how much each sample counts for each class or label; K may be 0.
+    """
+    _, member = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(member)
+    table = np.stack([np.bincount(member, weights=column) for column in strata.T] or [np.zeros(len(sizes))], axis=1)
+    total, share = table.sum(0), size / len(groups)
+    best: tuple[tuple[float, ...], np.ndarray] | None = None
+    for _ in range(TRIES):
+        order = rng.permutation(len(sizes))
+        count = int(np.abs(np.cumsum(sizes[order])[:-1] - size).argmin()) + 1
+        taken = np.sort(order[:count])
+        found = table[taken].sum(0)
+        without = [int(((part == 0) & (total > 0)).sum()) for part in (total - found, found)]
+        off = abs(sizes[taken].sum() - size) / size + np.abs(found - share * total).sum() / max(
+            share * total.sum(), 1e-9
+        )
+        if best is None or (*without, off) < best[0]:
+            best = (*without, float(off)), taken
+    return np.isin(member, best[1])
+
+
+def assign_folds(
+    folds: int, labels: np.ndarray | None, groups: np.ndarray | None, total: int, rng: np.random.Generator
+) -> np.ndarray:
+    """The fold, from 0, of each of ``total`` samples, int64 ``(n,)``: whole groups, and classes in their shares, as well as can be.
+
+    Args:
+        labels: classes ``(n,)``, labels as zeros and ones ``(n, K)``, or None.
+        groups: whole numbers ``(n,)``, or None; no fewer groups than folds.
+    """
+    from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+
+    found = np.zeros(total, np.int64)
+    if labels is not None and labels.ndim == 2 and groups is None:
+        left = rng.permutation(total)
+        for fold in range(folds - 1, 0, -1):
+            chosen = multilabel_sample(labels[left], round(len(left) / (fold + 1)), rng)
+            found[left[chosen]] = fold
+            left = np.delete(left, chosen)
+        return found
+    if labels is not None and labels.ndim == 1:
+        kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    else:
+        labels, kind = None, KFold if groups is None else GroupKFold
+    splitter = kind(folds, shuffle=True, random_state=int(rng.integers(2**31)))
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # of classes with fewer samples than folds, which the caller looks at
+        for fold, (_, held) in enumerate(splitter.split(np.zeros((total, 1)), labels, groups)):
+            found[held] = fold
+    return found

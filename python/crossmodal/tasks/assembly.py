@@ -19,11 +19,12 @@ from crossmodal.data.normalizer import Normalizer, Scaling
 from crossmodal.data.numeric import chunks, float_dtype, require_finite
 from crossmodal.data.readers.tables import shown
 from crossmodal.errors import UserError
-from crossmodal.settings import ImagesConfig, RecordingsConfig, TableConfig
+from crossmodal.settings import ImagesConfig, RecordingsConfig, SplitConfig, TableConfig
 from crossmodal.tasks import base
 from crossmodal.tasks.base import KINDS, REAL_KINDS, About, Options, RawTask, Task
 from crossmodal.tasks.checking import checked
-from crossmodal.tasks.holding_out import hold_out
+from crossmodal.tasks.holding_out import divide, pooled
+from crossmodal.tasks.overlaps import overlaps
 from crossmodal.tasks.scoring import Part, examine, loss_and_metrics, scored_as
 
 SCALED = {
@@ -43,14 +44,12 @@ def load(
     loss: str | None = None,
     metrics: Sequence[str] = (),
     augment: Sequence[str] = (),
-    validation_fraction: float = 0.2,
-    split_seed: int = 0,
-    train_size: int | None = None,
+    split: SplitConfig | None = None,
     table: TableConfig | None = None,
     recordings: RecordingsConfig | None = None,
     images: ImagesConfig | None = None,
 ) -> Task:
-    """Load a task, set validation samples aside, and normalise.
+    """Load a task, set test and validation samples aside, and normalise.
 
     Args:
         name: a key of :func:`available`.
@@ -62,12 +61,9 @@ def load(
         loss: a name of :data:`crossmodal.scoring.losses.LOSSES` that is made for the kind of target, instead of the task's own.
         metrics: names of :data:`crossmodal.scoring.metrics.METRICS`, likewise; the first chooses the epoch.
         augment: names of :data:`crossmodal.data.augment.AUGMENTATIONS`, done to training samples in this order.
-        validation_fraction: share of the training part, in (0, 1), that becomes the validation split; whole groups where there
-            are groups, else stratified for classification, with at least one training sample left to every class, and for
-            multilabel. Unused where the data bring a validation split of their own.
-        split_seed: seed of that choice and of ``train_size``.
-        train_size: keep only so many samples of the training part (validation share included); drawn at random,
-            stratified for classification, with at least one sample per class, and for multilabel.
+        split: how samples are divided (None: as by default), whole groups where there are groups, else stratified for
+            classification, with at least one training sample left to every class, and for multilabel. Where it asks for folds and
+            names none, the first one.
         table, recordings, images: for task "arrays": how its files are read (None: as by default).
 
     Raises:
@@ -107,7 +103,10 @@ def load(
         told = {"loss": loss, "metrics": tuple(metrics) or None}
         return replace(raw, **{key: value for key, value in told.items() if value is not None})
 
-    task = _assemble(name, read, validation_fraction, split_seed, train_size)
+    split = split or SplitConfig()
+    if split.folds and split.fold is None and not split.final:
+        split = replace(split, fold=1)
+    task = _assemble(name, read, split, entry.own_data)
     if miniature:
         said = "warning: these data are a miniature: no result on them stands for the real task."
         task = replace(task, miniature=True, description=f"{task.description}\n{said}")
@@ -119,26 +118,28 @@ def load(
     return task
 
 
-def _assemble(
-    name: str, read: Callable[[], RawTask], validation_fraction: float, split_seed: int, train_size: int | None
-) -> Task:
+def _assemble(name: str, read: Callable[[], RawTask], split: SplitConfig, own_data: bool) -> Task:
     raw = read()
     origin = raw.origin or f"task {name!r}"
     raw = checked(raw, origin)
-    if raw.x_test is None:
-        raise UserError(
-            f"{origin}: no test samples: a column or a level of folders must name the parts, train and test"
-        )
+    fingerprint = _digest(raw)
+    if split.folds or split.final:
+        raw = pooled(raw, origin)
+    elif own_data and not split.divide_groups:
+        _require_whole_groups(raw, origin)
     loss, metrics = loss_and_metrics(raw, origin)
-    rows, held_out, said = hold_out(raw, origin, validation_fraction, split_seed, train_size)
+    division = divide(raw, origin, split)
+    rows = division.train
     parts = {
         "train": Part(raw.x_train, raw.y_train, raw.group_train, rows, raw.mask_train),
         "validation": Part(raw.x_val, raw.y_val, raw.group_val, mask=raw.mask_val),
         "test": Part(raw.x_test, raw.y_test, raw.group_test, mask=raw.mask_test),
     }
-    if held_out is not None:
-        parts["validation"] = replace(parts["train"], rows=held_out)
-    notes = [*raw.notes, *said, *examine(parts, raw, loss, metrics[0], origin)]
+    for part, held in (("validation", division.validation), ("test", division.test)):
+        if held is not None:
+            parts[part] = replace(parts["train"], rows=held)
+    filled = {part: content for part, content in parts.items() if len(content)}
+    notes = [*raw.notes, *division.notes, *examine(filled, raw, loss, metrics[0], origin)]
     kind, logits = raw.kind, scored_as(raw.kind, loss) == "mask"
     try:
         normalizer = Normalizer.fit(
@@ -164,7 +165,8 @@ def _assemble(
         "loss": loss,
         "metrics": metrics,
         "normalizer": normalizer,
-        "fingerprint": _digest(raw),
+        "fingerprint": fingerprint,
+        "group_names": raw.group_names,
         "protocol": raw.protocol,
         "steps": raw.steps,
         "equation": raw.equation,
@@ -176,7 +178,21 @@ def _assemble(
         part: _dataset(parts.pop(part), kind, normalizer, f"{name}: {part}", about["fingerprint"], vary.get(part))
         for part in list(parts)
     }
+    notes += overlaps(splits, has_groups=bool(about["group_names"]))
     return _described(Task(**about, **splits, description=""), origin, scaling, notes)
+
+
+def _require_whole_groups(raw: RawTask, origin: str) -> None:
+    """Raises UserError where the parts that the data bring share groups."""
+    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+        groups = [getattr(raw, f"group_{part}") for part in (one, other)]
+        shared = np.intersect1d(*groups) if all(part is not None for part in groups) else ()
+        if len(shared):
+            shown = ", ".join(raw.group_names[group] for group in shared[:8]) + (", ..." if len(shared) > 8 else "")
+            raise UserError(
+                f"{origin}: group_{one} and group_{other} share {len(shared)} groups ({shown}), so that figures would say nothing "
+                "about new groups: give x, y and group alone and have whole groups set aside, or take --split.divide_groups true"
+            )
 
 
 def _dataset(

@@ -65,6 +65,7 @@ class Task:
             ``(B,)`` where samples belong to groups, ``mask`` bool of the shape of y where some values of dense targets do not
             count.
         class_names: names of the classes or labels in the order of their indices; empty where there are none.
+        group_names: names of the groups, by their numbers in ``group``; empty where there are none.
         class_values: classification: the label of each class in the data as they were given, whole numbers or strings.
         loss: name in ``crossmodal.scoring.losses``.
         metrics: names in ``crossmodal.scoring.metrics``; the first chooses the epoch.
@@ -94,6 +95,7 @@ class Task:
     description: str
     fingerprint: str = ""
     class_values: tuple[int | str, ...] = ()
+    group_names: tuple[str, ...] = ()
     protocol: str = "default"
     steps: int = 0
     miniature: bool = False
@@ -124,11 +126,11 @@ class RawTask:
     Attributes:
         kind: one of :data:`KINDS`; None to infer it from ``y_train``, see :func:`crossmodal.tasks.targets.infer_kind`.
         x_train, x_test, x_val: real numbers ``(n, L)``, ``(n, C, L)`` or ``(n, C, H, W)`` of any dtype, finite. Without ``x_val`` a
-            share of the training part is set aside.
+            share of the training part is set aside; without ``x_test`` too, before that.
         y_train, y_test, y_val: classification whole numbers or strings ``(n,)``, or one-hot rows; multilabel zeros and ones
             ``(n, K)``; regression ``(n,)`` or ``(n, R)``; dense ``(n, Cout, L)`` or ``(n, Cout, H, W)``, in their own units.
         group_train, group_test, group_val: whole numbers or strings ``(n,)``: samples of one recording, patient or clip have the
-            same. The hold-out then takes whole groups.
+            same. What is set aside are then whole groups.
         mask_train, mask_test, mask_val: of dense targets: booleans of their shape, False where a value must not count.
         class_names: of classes, which labels name, or count from 0; by default the labels that occur in ``y_train``. Of labels,
             in the order of the columns.

@@ -5,6 +5,7 @@ folders of classes, by :mod:`crossmodal.tasks.recordings` and :mod:`crossmodal.t
 or a folder of ``.npy`` and ``.csv`` files (or of folders with one ``.npy`` file per sample), with
 
 - ``x_train``, ``x_test`` and optionally ``x_val``: real numbers ``(n, L)``, ``(n, C, L)`` or ``(n, C, H, W)``;
+- or ``x`` and ``y`` alone (and ``group``): a test part is then split off;
 - ``y_train``, ``y_test`` and optionally ``y_val``: see :func:`crossmodal.tasks.targets.infer_kind`;
 - optionally ``group_train``, ``group_test`` (and ``group_val``): a whole number or string per sample, the same for samples of one
   recording, patient or clip (in a ``.csv`` file, as labels, a column of numbers or of text);
@@ -51,6 +52,7 @@ NO_SUCH = {
 }
 FORMS = {"recordings": RECORDINGS, "images": IMAGES}
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
+WHOLE = {"x": "x_train", "y": "y_train", "group": "group_train"}  # of data without a test part
 OPTIONAL = ("x_val", "y_val", "group_train", "group_test", "group_val", "class_names", "normalize")
 
 
@@ -124,7 +126,7 @@ def _read_folder(path: Path) -> dict[str, ArrayLike]:
         if (path / key).is_dir():
             found[key] = RowFiles(sorted((path / key).glob("*.npy")), read_npy)
         elif key in tables:
-            of = f"x_{key.rpartition('_')[2]}"  # which says how many there are
+            of = f"x{key[key.find('_') :]}" if "_" in key else "x"  # which says how many there are
             table = path / f"{key}.csv"
             found[key], said = read_csv(table) if key == of else read_labels(table, len(found.get(of, ())))
             print(said)
@@ -136,14 +138,17 @@ def _read_folder(path: Path) -> dict[str, ArrayLike]:
 
 def _wanted(present: list[str], path: Path) -> list[str]:
     """The keys to read; an error where a required one is missing, or one is there that nobody would read."""
-    missing = [key for key in REQUIRED if key not in present]
+    required, optional = REQUIRED, OPTIONAL
+    if {"x", "y"} <= set(present):
+        required, optional = ("x", "y"), ("group", "class_names", "normalize")
+    missing = [key for key in required if key not in present]
     if missing:
         raise UserError(
             f"{path}: missing {', '.join(missing)}; found: {', '.join(present)}"
             if present
             else f"{path}: no arrays ({', '.join(REQUIRED)}), nor recordings or images in folders of classes or listed in index.csv"
         )
-    valid = (*REQUIRED, *OPTIONAL)
+    valid = (*required, *optional)
     unknown = [key for key in present if key not in valid]
     if unknown:
         named = "; ".join(f"{key!r}{nearest(key.lower(), valid)}" for key in unknown)
@@ -157,7 +162,7 @@ def from_arrays(data: dict[str, ArrayLike], kind: str | None = None, origin: str
     Raises:
         UserError: class_names or normalize are none.
     """
-    data = dict(data)
+    data = {WHOLE.get(key, key): values for key, values in data.items()}
     names, normalize = data.pop("class_names", np.zeros(0, str)), data.pop("normalize", np.array("channel"))
     if names.ndim != 1 or names.dtype.kind != "U" or len(set(names.tolist())) != len(names):
         raise UserError(

@@ -96,7 +96,7 @@ def examine(parts: dict[str, Part], raw: RawTask, loss: str, metric: str, origin
         if unused:
             named = [raw.class_names[i] if raw.class_names else i for i in unused]
             notes.append(f"warning: no training sample has the labels {named}.")
-    for part in ("validation", "test"):
+    for part in [part for part in parts if part != "train"]:
         notes += [f"warning: the {part} {said}" for said in _unscored(parts[part], raw, metric)]
     if not RELATIVE.isdisjoint((loss, metrics.plain_name(metric))):
         notes += _zero_targets(parts, loss, metric, origin)

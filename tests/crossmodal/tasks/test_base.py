@@ -9,6 +9,7 @@ from crossmodal import tasks
 from crossmodal.data import numeric
 from crossmodal.errors import UserError
 from crossmodal.scoring import losses, metrics
+from crossmodal.settings import SplitConfig
 from crossmodal.tasks import base
 
 RNG = np.random.default_rng(0)
@@ -216,7 +217,7 @@ def test_the_hash_tells_data_apart_that_mean_something_else(register, change):
 
 def test_seeds_choose_the_validation_split(register):
     register(raw(n_train=60))
-    first, again, other = (tasks.load("toy", split_seed=seed) for seed in (0, 0, 1))
+    first, again, other = (tasks.load("toy", split=SplitConfig(seed=seed)) for seed in (0, 0, 1))
     assert torch.equal(first.validation.x, again.validation.x)
     assert not torch.equal(first.validation.x, other.validation.x)
     assert torch.equal(first.test.y, other.test.y)
@@ -224,7 +225,7 @@ def test_seeds_choose_the_validation_split(register):
 
 def test_validation_fraction_is_stratified(register):
     register(raw(n_train=100, y_train=np.repeat([0, 1], [90, 10])))
-    task = tasks.load("toy", validation_fraction=0.3)
+    task = tasks.load("toy", split=SplitConfig(validation_fraction=0.3))
     assert torch.bincount(task.validation.y).tolist() == [27, 3]
 
 
@@ -233,7 +234,7 @@ def test_rare_labels_can_be_validated(register, seed):
     labels = np.zeros((20, 3))
     labels[[3, 11], 0] = labels[[5, 6], 1] = labels[::2, 2] = 1
     register(raw("multilabel", y_train=labels, y_test=labels[:6]))
-    task = tasks.load("toy", split_seed=seed)
+    task = tasks.load("toy", split=SplitConfig(seed=seed))
     assert task.train.y.any(0).all()
     assert task.validation.y.any(0).all()
     assert "validation: a stratified random share" in task.description
@@ -282,23 +283,23 @@ def test_what_metrics_of_groups_cannot_score_is_said(register, y_test, metric, m
 
 def test_every_class_keeps_a_training_sample(register):
     register(raw(n_train=4, y_train=np.array([0, 0, 0, 1])))
-    task = tasks.load("toy", validation_fraction=0.9)
+    task = tasks.load("toy", split=SplitConfig(validation_fraction=0.9))
     assert sorted(task.train.y.tolist()) == [0, 1]
     assert task.validation.y.tolist() == [0, 0]
 
 
 def test_train_size(register):
     register(raw(n_train=60))
-    task = tasks.load("toy", train_size=10)
+    task = tasks.load("toy", split=SplitConfig(train_size=10))
     assert (len(task.train), len(task.validation)) == (8, 2)
     assert torch.bincount(task.train.y).tolist() == [4, 4]
-    assert len(tasks.load("toy", train_size=60).train) == 48
+    assert len(tasks.load("toy", split=SplitConfig(train_size=60)).train) == 48
 
 
 def test_train_size_leaves_a_given_validation_split_alone(register):
     data = raw("regression")
     register(dataclasses.replace(data, x_val=data.x_test, y_val=data.y_test))
-    task = tasks.load("toy", train_size=5)
+    task = tasks.load("toy", split=SplitConfig(train_size=5))
     assert (len(task.train), len(task.validation)) == (5, 6)
 
 
@@ -311,9 +312,9 @@ def test_train_size_leaves_a_given_validation_split_alone(register):
         ({"kind": "dense"}, UserError, "kind: task 'digits' has its own"),
         ({"name": "arrays", "data": "x.npz", "kind": "images"}, UserError, "kind: expected one of .*, got 'images'"),
         ({"data_dir": "/no/such/folder"}, UserError, "data_dir: no such folder: /no/such/folder"),
-        ({"train_size": 9}, UserError, r"split.train_size: expected 10 to 1198 \(.*\), got 9"),
-        ({"train_size": 1199}, UserError, "split.train_size: expected 10 to 1198"),
-        ({"train_size": 10}, UserError, "10 training samples leave none for validation"),
+        ({"split": SplitConfig(train_size=9)}, UserError, r"split.train_size: expected 10 to 1198 \(.*\), got 9"),
+        ({"split": SplitConfig(train_size=1199)}, UserError, "split.train_size: expected 10 to 1198"),
+        ({"split": SplitConfig(train_size=10)}, UserError, "10 training samples leave none for validation"),
     ],
 )
 def test_options_that_cannot_be(options, error, message):

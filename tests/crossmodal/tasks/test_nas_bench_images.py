@@ -24,6 +24,7 @@ from crossmodal.data.readers.pickles import read_pickle
 from crossmodal.errors import UserError
 from crossmodal.files import read_yaml
 from crossmodal.scoring import metrics
+from crossmodal.settings import SplitConfig
 
 Folders = Callable[[str], Path]
 
@@ -135,7 +136,7 @@ def test_a_task_from_its_public_files_to_predictions(task, folders, tmp_path, ti
     found = json.loads((run / "results.json").read_text())
     assert (found["input_shape"], found["miniature"]) == (list(shape), True)
     assert found["samples"]["validation"] == found["samples"]["test"]  # released: the same samples
-    loaded = tasks.load(task, data_dir=folders(task), protocol="released", train_size=size)
+    loaded = tasks.load(task, data_dir=folders(task), protocol="released", split=SplitConfig(train_size=size))
     batch = loaded.test.read(torch.arange(len(loaded.test)))
     predictor = crossmodal.load(run)
     outputs = predictor.outputs(batch.x)
@@ -477,7 +478,7 @@ VISIT = Path("cosmic/npy_train/f435w/10760/2")
 
 def test_pictures_with_more_or_less_sky(folders):
     """Learned from are pictures with another level of the sky in every epoch; validated and tested ones are as they are."""
-    loaded = tasks.load("cosmic", data_dir=folders("cosmic"), validation_fraction=0.3)
+    loaded = tasks.load("cosmic", data_dir=folders("cosmic"), split=SplitConfig(validation_fraction=0.3))
     assert [len(part) for part in (loaded.train, loaded.validation, loaded.test)] in ([9, 5, 6], [10, 4, 6])
     assert len(set(loaded.validation.read(torch.arange(4)).extras["group"].tolist())) == 1
     rows, scale = torch.arange(len(loaded.train)), loaded.normalizer.x_std.item()

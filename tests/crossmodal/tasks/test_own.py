@@ -8,6 +8,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from crossmodal import tasks
 from crossmodal.errors import UserError
 from crossmodal.scoring import metrics
+from crossmodal.settings import SplitConfig
 
 from .conftest import arrays
 
@@ -266,7 +267,7 @@ def _grouped(names: bool = False) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("names", [False, True])
 @pytest.mark.parametrize("seed", range(3))
 def test_whole_groups_are_held_out(save, names, seed):
-    task = tasks.load("arrays", data=save(_grouped(names)), split_seed=seed)
+    task = tasks.load("arrays", data=save(_grouped(names)), split=SplitConfig(seed=seed))
     groups = [
         set(getattr(task, part).read(torch.arange(3)).extras["group"].tolist()) for part in ("validation", "test")
     ]
@@ -275,7 +276,8 @@ def test_whole_groups_are_held_out(save, names, seed):
     assert not train & groups[0] | train & groups[1]
     assert "groups: 5 train, 2 test; samples of one group stay in one part." in task.description
     assert re.search(
-        r"validation: 1 whole groups of the 5 in the training part \(seed \d\): " + "p" * names, task.description
+        r"validation: 1 whole groups of the 5 in the training part \(seed \d\), 4 of 20 samples: " + "p" * names,
+        task.description,
     )
     assert task.metrics == ("accuracy", "macro_f1", "accuracy_per_group")
     assert "warning" not in task.description
@@ -284,7 +286,12 @@ def test_whole_groups_are_held_out(save, names, seed):
 def test_groups_that_are_in_two_parts_are_told(save):
     data = _grouped(names=True)
     data["group_test"][0] = "p3"
-    description = tasks.load("arrays", data=save(data)).description
+    with pytest.raises(
+        UserError, match=r"group_train and group_test share 1 groups \(p3\), .*give x, y and group alone"
+    ):
+        tasks.load("arrays", data=save(data))
+    description = tasks.load("arrays", data=save(data), split=SplitConfig(divide_groups=True)).description
+    assert "warning: groups are divided (split.divide_groups)" in description
     assert "warning: 1 groups are in the training part and the test part (p3): figures of it say nothing" in description
 
 
@@ -343,7 +350,7 @@ def test_grouped_validation_is_near_the_test_where_the_random_one_was_not(save):
         """Of the nearest neighbour, over five hold-outs."""
         found = []
         for seed in range(5):
-            task = tasks.load("arrays", data=save(arrays), split_seed=seed)
+            task = tasks.load("arrays", data=save(arrays), split=SplitConfig(seed=seed))
             model = KNeighborsClassifier(1).fit(task.train.x.flatten(1), task.train.y)
             found.append([model.score(part.x.flatten(1), part.y) for part in (task.validation, task.test)])
         return tuple(np.mean(found, axis=0))

@@ -5,6 +5,7 @@ import torch
 
 from crossmodal import tasks
 from crossmodal.errors import UserError
+from crossmodal.settings import SplitConfig
 
 TASKS = {
     "digits": (1198, 599, 10, (1, 8, 8)),
@@ -39,7 +40,7 @@ def test_columns_of_a_table_are_scaled_one_by_one():
 
 
 def test_the_test_part_does_not_depend_on_the_seed():
-    first, second = (tasks.load("digits", split_seed=seed) for seed in (0, 1))
+    first, second = (tasks.load("digits", split=SplitConfig(seed=seed)) for seed in (0, 1))
     assert torch.equal(first.test.y, second.test.y)
     assert not torch.equal(first.validation.y, second.validation.y)
 
@@ -54,7 +55,7 @@ def test_without_the_package_the_error_says_how_to_get_it(name, package, monkeyp
 
 
 def test_hundred_training_samples():
-    task = tasks.load("digits", train_size=100)
+    task = tasks.load("digits", split=SplitConfig(train_size=100))
     assert (len(task.train), len(task.validation), len(task.test)) == (80, 20, 599)
     assert set(task.train.y.tolist()) == set(range(10))
     assert "only 100 of 1198 samples" in task.description
