@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from crossmodal import parsers, parsing, run
 from crossmodal.errors import UserError
 from crossmodal.predict import load
@@ -18,6 +20,7 @@ from crossmodal.training.folder import RunFolder
 def evaluate(folder: str | Path, split: str = "test", device: str = "cpu") -> dict[str, Any]:
     """Metric of a split, with the model, the data and the batches of the run.
 
+    Of a run of several folds these are the means over them.
     Relative paths of the data count from where training ran, or from here if the data are no longer there.
 
     Args:
@@ -35,6 +38,9 @@ def evaluate(folder: str | Path, split: str = "test", device: str = "cpu") -> di
     """
     if split not in parsers.SPLITS:
         raise UserError(f"split: expected one of {', '.join(parsers.SPLITS)}, got {split!r}")
+    stored = RunFolder(folder).read_results()
+    if "folds" in stored:
+        return _folds(Path(folder), stored, split, device)
     predictor = load(folder, device)
     settings = _locate(parsing.load(RunFolder(folder).config), predictor.results["directory"])
     if settings.task == "arrays":
@@ -63,6 +69,18 @@ def evaluate(folder: str | Path, split: str = "test", device: str = "cpu") -> di
         "split": split,
         "samples": len(samples),
         "stored": None if split == "train" else predictor.results[split],
+    }
+
+
+def _folds(folder: Path, stored: dict[str, Any], split: str, device: str) -> dict[str, Any]:
+    """Means over the folds; the interval is the stored one, as it hangs on the samples of all of them."""
+    found = [evaluate(folder / Path(name).name, split, device) for name in stored["folds"]["runs"]]
+    return found[0] | {
+        "value": float(np.mean([one["value"] for one in found])),
+        "interval": stored["test_interval"] if split == "test" else None,
+        "metrics": {name: float(np.mean([one["metrics"][name] for one in found])) for name in found[0]["metrics"]},
+        "samples": stored["samples"]["test"] if split == "test" else sum(one["samples"] for one in found),
+        "stored": None if split == "train" else stored[split],
     }
 
 

@@ -167,8 +167,41 @@ class Predictor(nn.Module):
         return Prediction(self.normalizer.decode(outputs), None)
 
 
+class Ensemble(Predictor):
+    """The models of several folds as one: the mean of what they predict, probabilities or values. Attributes as of
+    :class:`Predictor`; `members` are those of the folds."""
+
+    def __init__(self, members: list[Predictor], results: dict) -> None:
+        nn.Module.__init__(self)
+        self.members = nn.ModuleList(members)
+        self.results = results
+        first = members[0]
+        self.kind, self.class_names, self.class_values = first.kind, first.class_names, first.class_values
+        self.steps, self.normalizer = first.steps, first.normalizer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Not defined: each fold scales samples by its own training part. Take a member, or `predict`."""
+        raise UserError(
+            "predict: the models of several folds take raw data together; for outputs take one of its members"
+        )
+
+    def predict(
+        self, raw: np.ndarray | Tensor, batch_size: int = 256, name: str = "inputs", steps: int | None = None
+    ) -> Prediction:
+        """See :meth:`Predictor.predict`."""
+        found = [member.predict(raw, batch_size, name, steps) for member in self.members]
+        if self.kind not in ("classification", "multilabel"):
+            return Prediction(torch.stack([one.predictions for one in found]).mean(0), None)
+        mean = torch.stack([one.probabilities for one in found]).mean(0)
+        logits = mean.log() if self.kind == "classification" else mean.logit()
+        return Prediction(self.members[0].interpret(logits).predictions, mean)
+
+
 def load(run: str | Path, device: str | torch.device = "cpu") -> Predictor:
     """The model of a finished run, ready to predict. Needs neither the pretrained checkpoint nor the data.
+
+    Of a run of several folds it is the model that learned from all samples, where `split.final` asked for one, else the mean of the
+    folds' models; each has a folder of its own, too.
 
     Args:
         run: the run's folder.
@@ -184,6 +217,10 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Predictor:
     if missing:
         raise UserError(f"{folder.results}: lacks {', '.join(missing)}")
     _check_device(device)
+    if "folds" in results:
+        if results["final"]:
+            return load(folder.path / "final", device)
+        return Ensemble([load(folder.path / Path(name).name, device) for name in results["folds"]["runs"]], results)
     model = base.load(folder.model, device=device)
     if not folder.normalizer.is_file():
         raise UserError(f"{folder.normalizer}: missing")
@@ -291,6 +328,10 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"argument --batch_size: must be at least 1, got {arguments.batch_size}")
     check_output(arguments.output, arguments.input)
     predictor = load(arguments.run, arguments.device)
+    if isinstance(predictor, Ensemble):
+        print(f"{arguments.run}: the mean of the models of {len(predictor.members)} folds")
+    elif "folds" in RunFolder(arguments.run).read_results():
+        print(f"{arguments.run}: the model that learned from all samples (final)")
     header = None if arguments.header is None else arguments.header == "yes"
     inputs, places = predictor.read_with_places(arguments.input, arguments.key, header)
     prediction = predictor.predict(inputs, arguments.batch_size, str(arguments.input), arguments.steps)

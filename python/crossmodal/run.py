@@ -15,7 +15,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import set_seed
 from safetensors.torch import save_file
 
-from crossmodal import methods, seeds, tasks, verdict
+from crossmodal import folds, methods, seeds, tasks, verdict
 from crossmodal.data.splitting import plain_sample
 from crossmodal.errors import UserError
 from crossmodal.files import replacing, writing
@@ -64,6 +64,8 @@ def train(config: Config) -> dict[str, Any]:
     with accelerator.main_process_first():  # Caches of data and texts are filled by one process.
         task, model, objective = build(config)
     hashes = data_hashes(task, objective)
+    if folds.asked_for(config):
+        return folds.train(config, accelerator, hashes, train)
     if config.resume:
         folder.check_data(hashes)
         stored = folder.read_config()
@@ -104,31 +106,73 @@ def _train(run: Run) -> dict[str, Any]:
     try:
         run.model = method.fit(run)
         run.seconds = run.seconds or time.perf_counter() - began
-        test = run.evaluate(run.task.test)
+        test = run.evaluate(run.task.test) if len(run.task.test) else None
         results = summarise(run, test)
+        for said in _warnings(run, test) if test is not None else ():
+            accelerator.print(said)
         weights = run.whole_weights()
-        accelerator.log({"test": test.metric}, step=run.steps)
+        if test is not None:
+            accelerator.log({"test": test.metric}, step=run.steps)
         if accelerator.is_main_process:
-            results["verdict"] = verdict.verdict(run, test) if config.verdict else None
+            results["verdict"] = verdict.verdict(run, test) if config.verdict and test is not None else None
             # Model and normaliser, then results.json, which says that both are there.
             run.model.save(folder.model, weights)
             with replacing(folder.normalizer) as aside, writing(folder.normalizer):
                 save_file(run.task.normalizer.state(), aside)
-            outcomes.save(folder.outcomes, test)
+            if test is not None:
+                outcomes.save(folder.outcomes, test, run.task.test_rows)
             folder.write_results(results)
             run.clear_checkpoints()
             # Pictures come last: one that cannot be drawn must not cost the run.
-            pictures.draw_run(run, test)
+            if test is not None:
+                pictures.draw_run(run, test)
             pictures.save_all(method.draw(run), folder.path)
     except OSError as error:
         saved = run.checkpoints()
         last = f"the last checkpoint is {saved[-1]}, `--resume true` goes on from it" if saved else "no checkpoint yet"
         raise UserError(f"{folder.path} cannot be written: {error}; {last}") from error
-    said = f"\n{verdict.lines(results['verdict'])}" if results.get("verdict") else ""
-    accelerator.print(f"{closing_table(results, config.select)}{said}\n{folder.path}")
+    if test is not None:
+        said = [closing_table(results, config.select), *folds.group_lines(results)]
+        said += [verdict.lines(results["verdict"])] if results.get("verdict") else []
+        accelerator.print("\n".join([*said, str(folder.path)]))
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return results
+
+
+def _warnings(run: Run, test: Evaluation) -> list[str]:
+    """Validation that is far better than the test, beyond the 95 % intervals of both."""
+    metric, best = metrics.get(run.task.metric), run.best or {}
+    if test.interval is None or best.get("metric") is None or run.task.steps:
+        return []
+    low, high = test.interval
+    if not metric.better(best["metric"], high if metric.higher_is_better else low):
+        return []
+    held = run.evaluate(run.task.validation).interval
+    if held is None or not metric.better(held[not metric.higher_is_better], (low, high)[metric.higher_is_better]):
+        return []
+    figures = f"validation {run.task.metric} {best['metric']:#.4g}, test {test.metric:#.4g}"
+    return [
+        f"warning: validation is far better than the test ({figures}, beyond the intervals of both): either the test samples "
+        "differ from the others, or validation samples resemble training samples, as those of one recording or person do (`group`)."
+    ]
+
+
+def _of_groups(task: tasks.Task, test: Evaluation | None) -> dict[str, dict[str, Any]]:
+    """Of each group that is tested, how many samples and what figures, of the metrics of samples."""
+    group = None if test is None else task.test.extra("group")
+    if group is None or not task.group_names:
+        return {}
+    found = {}
+    for one in group.unique().tolist():
+        rows = (group == one).numpy()
+        figures = {
+            name: metric.figure({key: values[rows] for key, values in test.numbers[name].items()})
+            for name in task.metrics
+            if not (metric := metrics.get(name)).grouped
+        }
+        found[task.group_names[one]] = {"samples": int(rows.sum())} | figures
+    return found
 
 
 def check_names(config: Config) -> None:
@@ -195,7 +239,7 @@ def load_task(config: Config) -> tasks.Task:
         return task
     rows = plain_sample(count, limit, np.random.default_rng((config.split.seed, 2)))
     said = f"{task.description}\ntest: only {limit} of {count} samples (seed {config.split.seed})."
-    return dataclasses.replace(task, test=task.test.subset(rows), description=said)
+    return dataclasses.replace(task, test=task.test.subset(rows), test_rows=task.test_rows[rows], description=said)
 
 
 def _weighed(task: tasks.Task, config: Config) -> tasks.Task:
@@ -232,7 +276,16 @@ def suited_task(config: Config) -> tasks.Task:
 def build(config: Config) -> tuple[tasks.Task, Model, Objective]:
     """Task, model and objective of a run, checked against one another; the model has the weights that training starts from."""
     method = methods.get(config.method)
+    if config.split.final and (method.needs_validation or config.model.layers == "auto"):
+        what = f"method {config.method}" if method.needs_validation else "model.layers auto"
+        raise UserError(
+            f"split.final: {what} chooses by a validation split, which a model that learns from all samples does not have; leave "
+            "split.final out: of --split.folds 5 predict.py takes the mean"
+        )
     set_seed(seeds.derive(config.seed, "initialisation") % 2**32)
+    if folds.asked_for(config):  # of the runs the first stands for all
+        first = dataclasses.replace(config.split, final=False, fold=config.split.folds and 1)
+        config = dataclasses.replace(config, split=first)
     task = method.arranged(suited_task(config), config)
     model = method.build(task, config)
     objective = method.objective(task, model, config)
@@ -246,7 +299,7 @@ def data_hashes(task: tasks.Task, objective: Objective) -> dict[str, str]:
     return {f"data of {task.name}": task.fingerprint} | objective.fingerprints()
 
 
-def summarise(run: Run, test: Evaluation) -> dict[str, Any]:
+def summarise(run: Run, test: Evaluation | None) -> dict[str, Any]:
     """What `results.json` holds."""
     config, task, model, best = run.config, run.task, run.model, run.best or {}
     method = methods.get(config.method)
@@ -265,12 +318,14 @@ def summarise(run: Run, test: Evaluation) -> dict[str, Any]:
         "higher_is_better": metric.higher_is_better,
         "validation": best.get("metric"),
         "validation_loss": best.get("loss"),
-        "test": test.metric,
-        "test_loss": test.loss,
-        "test_interval": test.interval,  # 95 %
-        "test_interval_over": test.unit,
-        "test_metrics": test.metrics,
-        "test_fields": test.by_field(task.num_outputs) if task.kind == "dense" else {},  # frames x channels, by metric
+        "test": test and test.metric,
+        "test_loss": test and test.loss,
+        "test_interval": test and test.interval,  # 95 %
+        "test_interval_over": test and test.unit,
+        "test_metrics": test.metrics if test else {},
+        "test_groups": _of_groups(task, test),
+        # frames x channels, by metric
+        "test_fields": test.by_field(task.num_outputs) if test and task.kind == "dense" else {},
         "channels": list(task.equation.outputs) if task.equation else [],
         "best_epoch": best.get("epoch"),
         "epochs": config.epochs if run.history else 0,

@@ -47,7 +47,7 @@ class SplitConfig:
         folds: test on each of so many parts of all samples in turn (cross-validation), each by a run of its own, in `fold-1`,
             `fold-2`, ... of the run's folder (null: on one test part).
         repeats: divide into folds so many times, each time anew.
-        fold: do this fold alone, as an ordinary run (null: all).
+        fold: do this fold alone, as an ordinary run (null: all; 0: the model of all samples alone).
         final: then learn from all samples once more, without a test part, for the epochs that were best in the runs before; this
             model is in `final` of the run's folder, and predicts.
         divide_groups: let parts share groups: figures then say nothing about new groups, which is warned of.
@@ -61,7 +61,7 @@ class SplitConfig:
     validation_fraction: Share = 0.2
     folds: Annotated[int, Range(">= 2", lambda value: value >= 2)] | None = None
     repeats: Count = 1
-    fold: Count | None = None
+    fold: Whole | None = None
     final: bool = False
     divide_groups: bool = False
     seed: Whole = 0
@@ -77,6 +77,9 @@ class SplitConfig:
         """Raises UserError where settings stand against one another."""
         if self.folds is None and self.repeats > 1:
             raise UserError(f"split.repeats: expected split.folds as well, got {self.repeats} repeats of no folds")
+        if self.fold == 0:
+            require(self.final, "split.final", self.final, "true, as split.fold is 0")
+            return
         if self.fold is not None and self.folds is None:
             raise UserError(f"split.fold: expected split.folds as well, got fold {self.fold}")
         if self.fold is not None:

@@ -21,7 +21,7 @@ LAYERS = [
     ["training"],
     ["methods"],
     ["report", "parsing"],
-    ["verdict"],
+    ["verdict", "folds"],
     ["run", "predict"],
     ["evaluate", "jobs"],
     ["plans"],

@@ -43,6 +43,7 @@ class Method:
         seeded: whether runs of different seeds differ.
         uses_encoder: whether it starts from the encoder of the settings.
         pretrained: whether with the encoder's pretrained weights; False draws all weights anew.
+        needs_validation: whether it chooses more than the epoch by the validation split, so that it cannot do without.
         defaults: settings that stand in the place of those of a task's file, which were measured with a text encoder; see `suited`.
     """
 
@@ -54,6 +55,7 @@ class Method:
     seeded: ClassVar[bool] = True
     uses_encoder: ClassVar[bool] = True
     pretrained: ClassVar[bool] = True
+    needs_validation: ClassVar[bool] = False
     defaults: ClassVar[dict[str, Any]] = {}
 
     def suited(self, told: dict[str, Any]) -> dict[str, Any]:

@@ -41,6 +41,7 @@ class LinearProbe(Method):
     name = "linear_probe"
     description = "frozen encoder, linear head (scikit-learn) on the features of any layer"
     Options = Options
+    needs_validation = True
 
     def build(self, task, config) -> FineTuned:
         layer = config.options.layer

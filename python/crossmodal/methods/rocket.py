@@ -76,7 +76,7 @@ class RandomKernels(Method):
         task, model = run.task, run.model.to(run.accelerator.device).eval()
         everything = (len(task.train) + len(task.validation)) * len(model.mean) <= MOST_FEATURES
         features, targets = [], []
-        for split in (task.train, task.validation) if everything else (task.train,):
+        for split in filter(len, (task.train, task.validation) if everything else (task.train,)):
             taken = torch.arange(0, len(split), 1 if everything else -(-len(split) // STANDARDISED))
             for rows in taken.split(run.config.loader.eval_batch_size):
                 batch = split.read(rows)

@@ -104,7 +104,7 @@ def load(
         return replace(raw, **{key: value for key, value in told.items() if value is not None})
 
     split = split or SplitConfig()
-    if split.folds and split.fold is None and not split.final:
+    if split.folds and split.fold is None:
         split = replace(split, fold=1)
     task = _assemble(name, read, split, entry.own_data)
     if miniature:
@@ -123,7 +123,7 @@ def _assemble(name: str, read: Callable[[], RawTask], split: SplitConfig, own_da
     origin = raw.origin or f"task {name!r}"
     raw = checked(raw, origin)
     fingerprint = _digest(raw)
-    if split.folds or split.final:
+    if split.folds or split.fold == 0:
         raw = pooled(raw, origin)
     elif own_data and not split.divide_groups:
         _require_whole_groups(raw, origin)
@@ -138,8 +138,7 @@ def _assemble(name: str, read: Callable[[], RawTask], split: SplitConfig, own_da
     for part, held in (("validation", division.validation), ("test", division.test)):
         if held is not None:
             parts[part] = replace(parts["train"], rows=held)
-    filled = {part: content for part, content in parts.items() if len(content)}
-    notes = [*raw.notes, *division.notes, *examine(filled, raw, loss, metrics[0], origin)]
+    notes = [*raw.notes, *division.notes, *examine(parts, raw, loss, metrics[0], origin)]
     kind, logits = raw.kind, scored_as(raw.kind, loss) == "mask"
     try:
         normalizer = Normalizer.fit(
@@ -167,6 +166,7 @@ def _assemble(name: str, read: Callable[[], RawTask], split: SplitConfig, own_da
         "normalizer": normalizer,
         "fingerprint": fingerprint,
         "group_names": raw.group_names,
+        "test_rows": np.arange(len(parts["test"])) if parts["test"].rows is None else parts["test"].rows,
         "protocol": raw.protocol,
         "steps": raw.steps,
         "equation": raw.equation,

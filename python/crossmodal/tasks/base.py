@@ -66,6 +66,7 @@ class Task:
             count.
         class_names: names of the classes or labels in the order of their indices; empty where there are none.
         group_names: names of the groups, by their numbers in ``group``; empty where there are none.
+        test_rows: int64, where the test samples lie in the array they are from.
         class_values: classification: the label of each class in the data as they were given, whole numbers or strings.
         loss: name in ``crossmodal.scoring.losses``.
         metrics: names in ``crossmodal.scoring.metrics``; the first chooses the epoch.
@@ -96,6 +97,7 @@ class Task:
     fingerprint: str = ""
     class_values: tuple[int | str, ...] = ()
     group_names: tuple[str, ...] = ()
+    test_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     protocol: str = "default"
     steps: int = 0
     miniature: bool = False

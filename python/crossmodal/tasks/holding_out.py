@@ -129,7 +129,7 @@ def divide(raw: RawTask, origin: str, split: SplitConfig) -> Division:
         )
 
     fold = split.fold if split.folds else None
-    if split.final:
+    if split.fold == 0:
         said_final = f"all {len(rows)} samples are learned from: none validates, and none tests."
         return Division(rows, rows[:0], rows[:0], [*notes, said_final])
     if fold is not None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from crossmodal.data import numeric
 from crossmodal.data.dataset import ArrayDataset
 
 MOST_VALUES = (
@@ -61,13 +62,13 @@ def _of(found: np.ndarray, split: ArrayDataset) -> str:
 def _some(split: ArrayDataset) -> np.ndarray:
     """Samples (m, C, ...) of a split."""
     x = split.x.numpy()
-    most = max(MOST_VALUES // x[0].size, 1)
+    most = max(numeric.CHUNK_VALUES // x[0].size, 1)
     return x if len(x) <= most else x[np.sort(np.random.default_rng(0).permutation(len(x))[:most])]
 
 
 def _bytes(x: np.ndarray) -> np.ndarray:
     """A hash of the bits of each sample, uint64 (n,)."""
-    factors, size = _factors(x[0].size), max(MOST_VALUES // 4 // x[0].size, 1)
+    factors, size = _factors(x[0].size), max(numeric.CHUNK_VALUES // 4 // x[0].size, 1)
     bits = (np.ascontiguousarray(x[start : start + size]).view(np.uint32) for start in range(0, len(x), size))
     return np.concatenate([(part.reshape(len(part), -1) * factors).sum(1, dtype=np.uint64) for part in bits])
 

@@ -87,6 +87,7 @@ def examine(parts: dict[str, Part], raw: RawTask, loss: str, metric: str, origin
         UserError: they can do with none of them.
     """
     notes = []
+    parts = {part: content for part, content in parts.items() if len(content)}
     if scored_as(raw.kind, loss) == "mask":
         _check_shares(parts, origin)
     elif raw.kind == "dense" and raw.loss is None and _are_zeros_and_ones(parts):

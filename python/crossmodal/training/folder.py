@@ -202,6 +202,11 @@ class RunFolder:
             self.config,
         ):
             name.unlink(missing_ok=True)
+        for part in (*self.path.glob("fold-*"), self.path / "final"):
+            if RunFolder(part).holds_run:
+                RunFolder(part).clear()
+                with contextlib.suppress(OSError):
+                    part.rmdir()
         Checkpoints.clear_stages(self.checkpoints)
         shutil.rmtree(self.path / "trackers" / WRITER, ignore_errors=True)
         for folder in (self.model, self.path / "trackers"):

@@ -26,11 +26,12 @@ class Outcomes:
     """Of the test samples of a run, in their order.
 
     metric: name, or "score" where only scores were kept. numbers: what the metric says of each sample, see `scoring.metric`.
-    group: int64 (n,), or None.
+    rows: int64 (n,), which samples of the data these are. group: int64 (n,), or None.
     """
 
     metric: str
     numbers: Numbers
+    rows: np.ndarray
     group: np.ndarray | None
 
     def __len__(self) -> int:
@@ -42,13 +43,13 @@ class Outcomes:
         return SCORES if self.metric == SCORE else metrics.get(self.metric)
 
 
-def save(file: Path, test: Evaluation) -> None:
+def save(file: Path, test: Evaluation, rows: np.ndarray) -> None:
     """Writes the outcomes of the first metric, or scores where these would be too many."""
     name = next(iter(test.metrics))
     numbers = test.numbers[name]
     if sum(values.size for values in numbers.values()) > MOST_VALUES:
         name, numbers = SCORE, {SCORE: test.scores.numpy()}
-    arrays = {PREFIX + key: values for key, values in numbers.items()} | {"metric": np.array(name)}
+    arrays = {PREFIX + key: values for key, values in numbers.items()} | {"metric": np.array(name), "rows": rows}
     with replacing(file) as aside, open(aside, "wb") as opened:
         np.savez_compressed(opened, **arrays, **({} if test.group is None else {"group": test.group}))
 
@@ -65,8 +66,8 @@ def load(file: Path) -> Outcomes:
         with np.load(file, allow_pickle=False) as arrays:
             numbers = {key.removeprefix(PREFIX): arrays[key] for key in arrays.files if key.startswith(PREFIX)}
             group = arrays["group"] if "group" in arrays.files else None
-            found = Outcomes(str(arrays["metric"]), numbers, group)
-        sizes = {values.shape[:1] for values in [*numbers.values(), *([] if group is None else [group])]}
+            found = Outcomes(str(arrays["metric"]), numbers, arrays["rows"], group)
+        sizes = {values.shape[:1] for values in [*numbers.values(), found.rows, *([] if group is None else [group])]}
         if len(sizes) != 1 or () in sizes:
             raise ValueError(f"expected arrays with a row for each sample, got {sizes}")
         found.measure.figure(numbers)

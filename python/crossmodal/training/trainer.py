@@ -114,7 +114,8 @@ class Trainer:
         self.loader = TrainLoader(task.train, objective.companions, self.plan, config.loader.workers, pin)
         self.checkpoints = Checkpoints(folder.checkpoints / stage, config.keep, rank, accelerator.wait_for_everyone)
         self.state = State(data=task.fingerprint, totals=dict.fromkeys(self.parts, 0.0))
-        rule = config.select if objective.predicts else "last"
+        self.validates = objective.predicts and len(task.validation) > 0
+        rule = config.select if self.validates else "last"
         self.selection = EpochSelection(rule, metrics.get(task.metric))
         self.best_weights: dict[str, Tensor] | None = None  # of the epoch that the selection keeps
         self.mean: list[Tensor] = []  # of each trained parameter, over the last steps, where these are averaged
@@ -307,7 +308,7 @@ class Trainer:
         state, task = self.state, self.task
         trained = time.perf_counter() - began
         with self._mean_in_place():
-            validation = self.evaluate(task.validation) if self.objective.predicts else None
+            validation = self.evaluate(task.validation) if self.validates else None
             found = (math.nan, math.nan, self._zeros())
             if validation is not None:
                 found = (validation.metric, validation.loss, validation.scores)

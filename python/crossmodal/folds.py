@@ -1,0 +1,251 @@
+"""Several runs as one: each fold by a run of its own, then, if asked for, a model that learns from everything."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from scipy import stats
+
+from crossmodal.errors import UserError
+from crossmodal.files import finite
+from crossmodal.scoring import metrics
+from crossmodal.settings import Config
+from crossmodal.training import outcomes
+from crossmodal.training.folder import RunFolder
+
+RESAMPLES = 1000
+FEWEST = 5  # samples or groups, below which a bootstrap is far too narrow
+FINAL = "final"
+
+
+def asked_for(config: Config) -> bool:
+    """Whether settings ask for several runs, and not for one of them."""
+    split = config.split
+    return split.fold is None and (split.folds is not None or split.final)
+
+
+def train(config: Config, accelerator: Accelerator, hashes: dict[str, str], one: Callable[[Config], dict]) -> dict:
+    """Does what is not done yet of the runs, in folders `fold-1`, ... and `final` of the run's folder; returns and writes what they
+    came to.
+
+    Args:
+        config: the settings, see `asked_for`.
+        accelerator: of this process.
+        hashes: of the data, see `RunFolder.prepare`.
+        one: does one run.
+
+    Raises:
+        UserError: the folder cannot be used; or what a run raises.
+    """
+    folder, split = RunFolder(config.run_dir), config.split
+    if accelerator.num_processes > 1:
+        raise UserError(
+            "split: several runs in one need one process; start each fold by itself, with --split.fold 1 and so on, in several"
+        )
+    if config.resume:
+        folder.check_data(hashes)
+        if folder.finished:
+            accelerator.print(f"{folder.path} is finished already")
+            return folder.read_results()
+    folder.prepare(config, hashes)
+    try:
+        found = []
+        for number in range(1, split.runs + 1):
+            accelerator.print(f"\nfold {number} of {split.runs}" if split.folds else "\nwith a test part")
+            fold = number if split.folds else None
+            found.append(_one(config, one, f"fold-{number}", fold=fold, final=False))
+        results = combine([folder.path / f"fold-{number}" for number in range(1, split.runs + 1)], split.folds)
+        if split.final:
+            epochs = [run["best_epoch"] for run in found if run["best_epoch"]]
+            length, said = {}, ""
+            if epochs:
+                length = {"epochs": round(statistics.median(epochs)), "steps": None}
+                best = ", ".join(map(str, epochs))
+                said = f", for {length['epochs']} epochs, the median of the best ones ({best})"
+            accelerator.print(f"\n{FINAL}: learns from all samples{said}")
+            final = _one(config, one, FINAL, length, fold=0, final=True)
+            results |= {
+                "final": True,
+                "final_epochs": final["epochs"] or None,
+                "final_samples": final["samples"]["train"],
+            }
+        folder.write_results(results)
+        accelerator.print(f"\n{table(results)}\n{folder.path}")
+        return results
+    finally:
+        folder.release()
+
+
+def _one(config: Config, run: Callable[[Config], dict], name: str, changes: dict | None = None, **split: Any) -> dict:
+    path = config.run_dir / name
+    changes = changes or {}
+    if split["final"]:
+        changes |= {"select": "last", "patience": None}
+    own = dataclasses.replace(
+        config,
+        output_dir=str(path),
+        overwrite=False,
+        resume=RunFolder(path).holds_run,
+        split=dataclasses.replace(config.split, **split),
+        **changes,
+    )
+    return run(own)
+
+
+# ----- what the runs came to ---------------------------------------------------------------------------------------------------
+
+
+def combine(folders: list[Path], folds: int | None) -> dict[str, Any]:
+    """What `results.json` of several folds holds: as that of a run, with means for figures, and the figure of each fold."""
+    runs = [RunFolder(path).read_results() for path in folders]
+    tested = [outcomes.load(RunFolder(path).outcomes) for path in folders]
+    first, name = runs[0], runs[0]["metric"]
+    metric = metrics.get(name)
+    tests = [_number(run["test"]) for run in runs]
+    rows = np.concatenate([found.rows for found in tested])
+    group = None if tested[0].group is None else np.concatenate([found.group for found in tested])
+    interval, over, pooled = None, "samples" if group is None else "groups", None
+    if all(found.metric == name for found in tested):  # of many and large samples only scores were kept
+        numbers = [found.numbers for found in tested]
+        interval = pooled_interval(metric, numbers, rows, group)
+        pooled = metric.figure({key: np.concatenate([found[key] for found in numbers]) for key in numbers[0]})
+    mean = float(np.mean(tests))
+    results = first | {
+        "test": mean,
+        "test_loss": _mean(run["test_loss"] for run in runs),
+        "validation": _mean(run["validation"] for run in runs),
+        "validation_loss": _mean(run["validation_loss"] for run in runs),
+        "test_metrics": {key: _mean(run["test_metrics"][key] for run in runs) for key in first["test_metrics"]},
+        "test_interval": interval,
+        "test_interval_over": over,
+        "test_fields": {},
+        "test_groups": _merged(run["test_groups"] for run in runs),
+        "best_epoch": None,
+        "steps": sum(run["steps"] for run in runs),
+        "seconds": sum(run["seconds"] for run in runs),
+        "samples": first["samples"] | {"test": len(np.unique(rows))},
+        "pictures": [],
+        "final": False,
+        "folds": {
+            "runs": [path.name for path in folders],
+            "folds": folds,
+            "test": tests,
+            "best_epoch": [run["best_epoch"] for run in runs],
+            "interval": corrected_interval(tests, [run["samples"] for run in runs]) if folds else None,
+            "pooled": pooled,
+        },
+    }
+    return finite(results)
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _mean(values: Any) -> float:
+    return float(np.mean([_number(value) for value in values]))
+
+
+def _merged(found: Any) -> dict[str, Any]:
+    """Figures of groups over the folds: the mean where a group was tested several times."""
+    by_group: dict[str, list[dict]] = {}
+    for groups in found:
+        for name, said in groups.items():
+            by_group.setdefault(name, []).append(said)
+    return {
+        name: {"samples": max(one["samples"] for one in several)}
+        | {key: _mean(one[key] for one in several) for key in several[0] if key != "samples"}
+        for name, several in sorted(by_group.items())
+    }
+
+
+def corrected_interval(figures: list[float], samples: list[dict[str, int]]) -> list[float] | None:
+    """95 % interval of the mean over folds by Student's t, with the variance of Nadeau and Bengio (Machine Learning 52, 2003),
+    (1/J + n_test/n_train) s^2 for J figures: the training sets of folds overlap, so their figures are no
+    independent draws. None where all figures are the same."""
+    if len(figures) < 2 or not np.isfinite(figures).all() or not np.ptp(figures):
+        return None
+    share = np.mean([one["test"] / (one["train"] + one["validation"]) for one in samples])
+    error = np.sqrt((1 / len(figures) + share) * np.var(figures, ddof=1))
+    half = float(stats.t.ppf(0.975, len(figures) - 1) * error)
+    return [float(np.mean(figures)) - half, float(np.mean(figures)) + half]
+
+
+def pooled_interval(
+    metric: metrics.Metric, numbers: list[metrics.Numbers], rows: np.ndarray, group: np.ndarray | None
+) -> list[float] | None:
+    """95 % interval over samples, or whole groups of them, of the mean figure over folds; None of too few, or where all are alike.
+
+    Samples or groups are drawn with replacement, each with all that was said of it in every repeat; of each draw the figures of
+    the folds that it meets are averaged. The percentiles lie further out the fewer units there are, as Student's t does from the
+    normal distribution.
+    """
+    sizes = [len(next(iter(found.values()))) for found in numbers]
+    fold = np.repeat(np.arange(len(numbers)), sizes)
+    units, member = np.unique(rows if group is None else group, return_inverse=True)
+    if len(units) < FEWEST:
+        return None
+    pooled = {key: np.concatenate([found[key] for found in numbers]) for key in numbers[0]}
+    members = np.split(np.argsort(member, kind="stable"), np.cumsum(np.bincount(member))[:-1])
+    rng, figures = np.random.default_rng(0), []
+    for _ in range(RESAMPLES if sum(values.size for values in pooled.values()) < 3 * 10**6 else RESAMPLES // 10):
+        drawn = np.concatenate([members[unit] for unit in rng.integers(len(units), size=len(units))])
+        parts = [drawn[fold[drawn] == one] for one in np.unique(fold[drawn])]
+        found = [metric.figure({key: values[part] for key, values in pooled.items()}) for part in parts]
+        weights = [len(part) for part in parts]
+        found = np.array([found, weights])[:, ~np.isnan(found)]
+        if found.size:
+            figures.append(np.average(found[0], weights=found[1]))
+    tail = stats.norm.cdf(-np.sqrt(len(units) / (len(units) - 1)) * stats.t.ppf(0.975, len(units) - 1))
+    low, high = np.quantile(figures, (tail, 1 - tail)).tolist() if figures else (0.0, 0.0)
+    return [low, high] if low < high else None
+
+
+def table(results: dict[str, Any]) -> str:
+    """What the folds came to, in a few lines."""
+    name, folds = results["metric"], results["folds"]
+    shown = ", ".join(f"{_number(value):#.4g}" for value in folds["test"])
+    lines = [f"test {name} of each fold: {shown}"] if folds["folds"] else []
+    lines.append(f"test {name}: {_number(results['test']):#.4g}" + " (mean over the folds)" * bool(folds["folds"]))
+    if folds["interval"]:
+        low, high = folds["interval"]
+        lines.append(
+            f"95 % interval over the folds: {low:#.4g} to {high:#.4g} (t, corrected for training sets that overlap: Nadeau and "
+            "Bengio, 2003)"
+        )
+    if results["test_interval"]:
+        low, high = results["test_interval"]
+        lines.append(f"95 % interval over {results['test_interval_over']}: {low:#.4g} to {high:#.4g}")
+    lines += group_lines(results)
+    if results["final"]:
+        length = f", {results['final_epochs']} epochs" if results["final_epochs"] else ""
+        lines.append(
+            f"{FINAL}: learned from all {results['final_samples']} samples{length}; predict.py takes it. Nothing tests it: the "
+            "figures are those of the runs before."
+        )
+    elif folds["folds"]:
+        lines.append(
+            "predict.py takes the mean of the folds' predictions; --split.final true adds a model of all samples"
+        )
+    return "\n".join(lines)
+
+
+def group_lines(results: dict[str, Any]) -> list[str]:
+    """The worst group and how far groups lie apart, in a line."""
+    name = results["metric"]
+    found = {group: one[name] for group, one in results.get("test_groups", {}).items() if one.get(name) is not None}
+    found = {group: value for group, value in found.items() if value == value}
+    if len(found) < 2:
+        return []
+    worst = (min if results["higher_is_better"] else max)(found, key=found.__getitem__)
+    values = list(found.values())
+    return [
+        f"test {name} of {len(found)} groups: {min(values):#.4g} to {max(values):#.4g}, standard deviation "
+        f"{statistics.stdev(values):.2g}; worst: {worst} ({results['test_groups'][worst]['samples']} samples)"
+    ]
