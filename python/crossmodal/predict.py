@@ -177,6 +177,7 @@ class Ensemble(Predictor):
         self.results = results
         first = members[0]
         self.kind, self.class_names, self.class_values = first.kind, first.class_names, first.class_values
+        self.target_names, self._reading = first.target_names, first._reading
         self.steps, self.normalizer = first.steps, first.normalizer
 
     def forward(self, x: Tensor) -> Tensor:

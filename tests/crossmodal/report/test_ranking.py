@@ -73,7 +73,7 @@ def test_as_many_samples_as_are_said_tell_apart_four_times_in_five():
 
 def found_in(errors: dict[str, list[np.ndarray]], group=None) -> dict:
     return ranking.rank(
-        {name: [Outcomes("mae", of_errors(one), group) for one in ones] for name, ones in errors.items()}
+        {name: [Outcomes("mae", of_errors(one), np.arange(len(one)), group) for one in ones] for name, ones in errors.items()}
     )
 
 
@@ -112,7 +112,7 @@ def evaluation(name: str, values: int = 1, group=None) -> Evaluation:
 
 def test_outcomes_come_back_as_they_were(tmp_path, monkeypatch):
     test = evaluation("mae", group=np.arange(30) % 7)
-    outcomes.save(tmp_path / "test.npz", test)
+    outcomes.save(tmp_path / "test.npz", test, np.arange(len(test.scores)))
     again = outcomes.load(tmp_path / "test.npz")
     assert again.metric == "mae"
     assert np.array_equal(again.group, test.group)
@@ -120,7 +120,7 @@ def test_outcomes_come_back_as_they_were(tmp_path, monkeypatch):
         assert np.array_equal(again.numbers[key], values)
     monkeypatch.setattr(outcomes, "MOST_VALUES", 100)
     large = evaluation("r2", 5)
-    outcomes.save(tmp_path / "test.npz", large)
+    outcomes.save(tmp_path / "test.npz", large, np.arange(len(large.scores)))
     again = outcomes.load(tmp_path / "test.npz")
     assert (again.metric, len(again)) == ("score", 30)
     assert again.measure.figure(again.numbers) == pytest.approx(large.scores.mean().item())
