@@ -53,7 +53,9 @@ def verdict(run: Run, test: Evaluation) -> dict[str, Any]:
     task = dataclasses.replace(
         run.task,
         metrics=run.task.metrics[:1],
-        train=_some(run.task.train, learned - held, rng),
+        train=_some(
+            getattr(run.task.train, "steps", run.task.train), learned - held, rng
+        ),  # single ones of trajectories
         validation=_some(run.task.validation, held, rng),
         test=run.task.test if len(rows) == len(run.task.test) else run.task.test.subset(rows),
     )

@@ -320,7 +320,7 @@ def test_tensorboard_gets_the_numbers(tmp_path, tiny_bert):
         ({"track": "tensorboard,mlflow"}, r"track: the package of 'mlflow' is not installed \(pip install mlflow\)"),
         ({"precision": "fp16"}, "precision: fp16 needs a GPU"),
         ({"loss": "cros_entropy"}, r"loss: unknown name 'cros_entropy', did you mean 'cross_entropy'\?"),
-        ({"loss": ""}, r"loss: unknown name '' \(available: cross_entropy\)"),
+        ({"loss": ""}, r"loss: unknown name '' \(available: cross_entropy, focal\)"),
         ({"metric": "F1"}, r"metric: unknown name 'F1' \(available: accuracy, .*macro_f1"),
         ({"metric": "acuracy"}, r"metric: unknown name 'acuracy', did you mean 'accuracy'\?"),
         ({"pare__start": 9}, "pare.start: 9 patches are more than the 8 there are"),

@@ -94,7 +94,7 @@ def test_the_tensors_device_is_current_while_a_kernel_is_launched(monkeypatch):
 
     launched = []
     monkeypatch.setattr(torch.cuda, "device", make_current)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: torch.device(current[-1]).index)
     launch(Kernel(), 3, 1, 2, device=torch.device("cuda:1"), num_warps=4, BLOCK=8)
     assert launched == [("cuda:1", (1, 2), {"num_warps": 4, "BLOCK": 8})]
     assert current == ["cuda:0"]

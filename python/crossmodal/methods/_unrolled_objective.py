@@ -24,7 +24,7 @@ class Trajectories:
     """
 
     def __init__(self, steps: ArrayDataset, task) -> None:
-        self._steps, self.fingerprint = steps, steps.fingerprint
+        self.steps, self.fingerprint = steps, steps.fingerprint
         group = steps.extra("group")
         groups, counts = torch.unique_consecutive(torch.arange(1) if group is None else group, return_counts=True)
         self.length = int(counts[0])
@@ -43,8 +43,8 @@ class Trajectories:
     def read(self, rows: Tensor, seed: int | None = None) -> Batch:
         """See `Dataset.read`."""
         first = self._first[rows]
-        frames = self._steps.read((first[:, None] + torch.arange(self.length)).flatten()).y
-        batch = self._steps.read(first, seed)
+        frames = self.steps.read((first[:, None] + torch.arange(self.length)).flatten()).y
+        batch = self.steps.read(first, seed)
         return Batch(batch.x, frames.reshape(len(rows), -1, *frames.shape[2:]), rows, batch.weight, batch.extras)
 
 

@@ -73,7 +73,10 @@ def test_as_many_samples_as_are_said_tell_apart_four_times_in_five():
 
 def found_in(errors: dict[str, list[np.ndarray]], group=None) -> dict:
     return ranking.rank(
-        {name: [Outcomes("mae", of_errors(one), np.arange(len(one)), group) for one in ones] for name, ones in errors.items()}
+        {
+            name: [Outcomes("mae", of_errors(one), np.arange(len(one)), group) for one in ones]
+            for name, ones in errors.items()
+        }
     )
 
 

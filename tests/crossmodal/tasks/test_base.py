@@ -119,7 +119,10 @@ def test_loss_and_metric_are_chosen_among_those_of_the_kind(register):
             "metric: auroc is made for classification, multilabel, mask, but the target is regression; "
             "expected one of mse, rmse, mae, relative_l2, r2",
         ),
-        ({"loss": "cross_entropy"}, "loss: cross_entropy is made for .*; expected one of mse, rmse, relative_l2"),
+        (
+            {"loss": "cross_entropy"},
+            "loss: cross_entropy is made for .*; expected one of mse, log_cosh, rmse, relative_l2",
+        ),
         ({"metrics": ["rsme"]}, "metric: unknown name 'rsme', did you mean 'rmse'"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -126,7 +126,7 @@ def train(task: str, folder: Path, output: Path, **changes) -> dict:
 @pytest.mark.parametrize("task", WALK)
 def test_a_task_from_its_public_files_to_predictions(task, folders, tmp_path, request, capsys, monkeypatch):
     monkeypatch.setattr(_public, "CHUNK", CHUNK)
-    monkeypatch.setattr(metrics, "RESAMPLES", 20)
+    monkeypatch.setattr("crossmodal.scoring.metric.RESAMPLES", 20)
     shape, changes, score, batch = WALK[task]
     changes = {"encoder": request.getfixturevalue("tiny_swin" if len(shape) == 3 else "tiny_roberta")} | changes
     folder, run = folders(task), tmp_path / "run"
