@@ -194,32 +194,22 @@ def test_a_miniature_is_learned(task, folders, tmp_path):
     assert low > 0.01
 
 
-# How a miniature of fields is learned, in half a minute or so, and the metric by which it is compared with the floor.
+# How a miniature of fields is learned, in half a minute or so, and the metric by which it is compared with the floor. Of psicov's three
+# test proteins no interval says anything.
 FIELDS = {
     "darcy_flow": ({"method": "unet", "epochs": 3, "batch_size": 2}, "relative_l2"),
     "cosmic": ({"method": "unet", "epochs": 2, "batch_size": 2}, "auroc"),
-    "psicov": (
-        {
-            "method": "nft",
-            "model.image_size": 64,
-            "epochs": 8,
-            "accumulate": 1,
-            "optimizer.lr": 3e-3,
-            "optimizer.new_lr": 3e-2,
-        },
-        "mae_8",
-    ),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", FIELDS)
-def test_a_miniature_of_fields_is_learned(task, folders, tmp_path, tiny_swin):
+def test_a_miniature_of_fields_is_learned(task, folders, tmp_path):
     """Sample by sample against the mean of the training targets: the 95 % interval of the paired difference lies below zero."""
     settings, metric = FIELDS[task]
     metric = metrics.get(metric)
     loaded, scores = tasks.load(task, data_dir=folders(task)), []
-    for name, chosen in (("floor", {"method": "mean"}), ("learned", {"encoder": tiny_swin} | settings)):
+    for name, chosen in (("floor", {"method": "mean"}), ("learned", settings)):
         words = {
             "task": task,
             "data_dir": folders(task),
