@@ -162,8 +162,8 @@ sustains 20 TFLOP/s, which small networks do not reach: these hours are a lower 
 Beside them: the searches of NAS-Bench-360 (architectures by GAEA, hyperparameters by ASHA) took from 10 to more than 100 GPU
 hours for a task, by its authors' account.
 
-| task | method | parameters | samples at a time | ms per sample | memory, GiB | GFLOP per sample | batch x epochs | core hours here \
-| H100 hours |
+| task | method | parameters | samples at a time | ms per sample | memory, GiB | GFLOP per sample | batch x epochs | core hours \
+here | H100 hours |
 | --- | --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: |
 """
 
