@@ -212,7 +212,7 @@ def folder_name(config: Config) -> str:
     now = config.to_dict()
     try:
         plain = _plain(config.task, config.method, config.data)
-    except UserError:  # the task's own encoder is not to be had here
+    except UserError:  # the task's own encoder is not here
         plain = _plain(config.task, config.method, config.data, config.encoder) | {"encoder": None}
     changed = {key: new for key, (_, new) in differences(plain, now).items()}
     changed = {key: value for key, value in changed.items() if key != "seed"} | (
