@@ -179,20 +179,9 @@ def test_units_of_deepsea_cost_by_their_absolute_values():
     torch.testing.assert_close(difference, expected, rtol=0.2, atol=1e-7)
 
 
-# The least that is asked on a miniature: which figure, after how many steps, at least (True) or at most so much.
-LEARNED = {
-    "cifar100": (["--epochs", "6"], "accuracy", True, 0.05),
-    "ninapro": (["--epochs", "30"], "accuracy", True, 0.4),
-    "satellite": ([], "accuracy", True, 0.5),
-    "deepsea": (["--epochs", "4"], "auroc", True, 0.6),
-}
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("task", LEARNED)
-def test_a_network_learns_the_miniature_of_its_task(tmp_path, task):
-    arguments, metric, higher, least = LEARNED[task]
-    miniature.make(task, tmp_path)
-    given = ["--data_dir", str(tmp_path), "--output_dir", str(tmp_path / "run"), "--threads", "1", *arguments]
-    figure = run.train(settings(task, *given))["test_metrics"][metric]
-    assert figure > least if higher else figure < least
+def test_rocket_learns_the_miniature_of_satellite(tmp_path):
+    """Of 24 classes."""
+    miniature.make("satellite", tmp_path)
+    given = ["--data_dir", str(tmp_path), "--output_dir", str(tmp_path / "run"), "--threads", "1"]
+    assert run.train(settings("satellite", *given))["test_metrics"]["accuracy"] > 0.5
