@@ -28,7 +28,7 @@ from crossmodal.training.evaluation import Evaluation, evaluate
 from crossmodal.training.run import Run
 
 MOST_LEARNED, MOST_TESTED = 1000, 2000  # samples
-MOST_VALUES = 2**21  # of these samples together
+MOST_VALUES, MOST_AT_ONCE = 2**21, 2**18  # values of these samples together, and of those in one batch
 # What needs no transformer: methods, with their options here.
 LEARNERS: dict[str, dict[str, Any]] = {"linear": {}, "rocket": {"kernels": 1000}, "knn": {}}
 CALLED = {"linear": "a linear model", "rocket": "ROCKET", "knn": "nearest neighbours"}
@@ -49,6 +49,8 @@ def verdict(run: Run, test: Evaluation) -> dict[str, Any]:
     size = int(np.prod(run.task.input_shape)) + int(np.prod(run.task.output_shape))
     learned, tested = (max(2, min(limit, MOST_VALUES // size)) for limit in (MOST_LEARNED, MOST_TESTED))
     held = max(1, learned // 5)
+    batch = max(1, min(run.config.loader.eval_batch_size, MOST_AT_ONCE // size))
+    config = run.config.changed(loader={"eval_batch_size": batch})
     rows = plain_sample(len(run.task.test), tested, rng)
     task = dataclasses.replace(
         run.task,
@@ -65,12 +67,12 @@ def verdict(run: Run, test: Evaluation) -> dict[str, Any]:
     left_out: dict[str, str] = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.derive(run.config.seed, "verdict") % 2**63)
-        for name, called, learns, fit in _rivals(task, run.config):
+        for name, called, learns, fit in _rivals(task, config):
             try:
                 predict = fit()
-                numbers = evaluate(predict, task.test, task, run.config.loader.eval_batch_size).numbers[task.metric]
-            # A rival that cannot be fitted must not cost the run.
-            except (UserError, ValueError, MemoryError, np.linalg.LinAlgError, torch.linalg.LinAlgError) as error:
+                numbers = evaluate(predict, task.test, task, batch).numbers[task.metric]
+            # A rival that cannot be fitted must not cost the run; where memory is short torch raises RuntimeError.
+            except (UserError, ValueError, MemoryError, RuntimeError, np.linalg.LinAlgError) as error:
                 left_out[name] = str(error)
                 continue
             found[name] = called, learns, numbers
