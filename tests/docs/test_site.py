@@ -75,13 +75,13 @@ def run_command(line: str) -> None:
         plan = ROOT / known.plan if known.plan else None
         assert plans.read(plan, known.tasks, known.methods, known.seeds, rest).methods
         return
-    if program == "train" and "arrays" not in arguments:
+    if program == "train" and "--data" not in arguments:
         with pytest.raises(SystemExit) as stopped:
             parsing.parse([*arguments, "--print_config"])
         assert stopped.value.code in (0, None)
         return
     if program == "train":
-        arguments[arguments.index("--epochs") + 1] = "1"
+        arguments += ["--epochs", "1"]
     if program == "generate":
         arguments[arguments.index("--samples") + 1] = "1"
         arguments += ["--resolution", "32"]
