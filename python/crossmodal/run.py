@@ -249,13 +249,24 @@ def _weighed(task: tasks.Task, config: Config) -> tasks.Task:
         weights = losses.class_weights(config.class_weights, task.kind, task.loss, task.train.y, task.num_outputs)
         task = dataclasses.replace(task, class_weights=weights)
         said.append(f"class weights in the loss: {', '.join(f'{weight:.3g}' for weight in weights)}.")
+    if config.sampler is not None:
+        if task.kind != "classification":
+            raise UserError(
+                f"sampler: balanced draws samples by their one class, but the target is {task.kind}"
+                + ("; --class_weights balanced weighs rare labels more" if task.kind == "multilabel" else "")
+            )
+        counts = torch.bincount(task.train.y)
+        said.append(
+            f"sampler: each epoch has {len(task.train)} samples, equally many of each class (there are "
+            f"{counts[counts > 0].min()} to {counts.max()} to draw from)."
+        )
     if task.kind == "classification" and metrics.plain_name(task.metric) == "accuracy":
         counts = torch.bincount(task.train.y, minlength=task.num_outputs)
         share = counts.max().item() / len(task.train)
         if share >= max(IMBALANCED / task.num_outputs, 2 / 3):
             said.append(
                 f"warning: {share:.0%} of the training samples are of one class, and who always says so has that accuracy; "
-                "--metric balanced_accuracy or macro_f1 weighs all classes the same, --class_weights balanced learns so."
+                "--metric balanced_accuracy or macro_f1 weighs all classes the same, --class_weights balanced or --sampler balanced learns so."
             )
     return dataclasses.replace(task, description="\n".join(said))
 

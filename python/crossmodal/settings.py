@@ -304,6 +304,8 @@ class Config:
             bce_with_logits.
         class_weights: of each class in the loss of training: `balanced` (the rarer, the more), or a number for each class, or for
             each label where it is there, separated by commas (null: all weigh the same). Not used by linear, knn and rocket.
+        sampler: `balanced` draws the training samples of each epoch so that every class comes equally often, the samples of rare
+            classes several times; for classification (null: each sample once). Not used by linear, knn and rocket.
         metric: what is measured, one or several separated by commas, of which the first chooses the epoch; `--list` names them,
             each with its kinds of target (null: first accuracy for classification, auroc for multilabel and masks, rmse for
             regression, relative_l2 for dense). With groups, NAME_per_group, NAME_of_groups, NAME_of_group_logits and
@@ -358,6 +360,7 @@ class Config:
     kind: Literal["classification", "multilabel", "regression", "dense"] | None = None
     loss: str | None = None
     class_weights: str | None = None
+    sampler: Literal["balanced"] | None = None
     metric: str | None = None
     protocol: str | None = None
     augment: str | None = None
@@ -398,6 +401,8 @@ class Config:
             raise UserError("epochs and steps: either is the length of the run, set one of the two")
         if self.patience is not None and self.select == "last":
             raise UserError("patience: select 'last' keeps every epoch; choose another rule, or leave patience out")
+        if self.sampler is not None and self.class_weights == "balanced":
+            raise UserError("sampler and class_weights: either balances the classes, set one of the two")
         for key in ("metric", "augment"):
             names = (getattr(self, key) or "").split(",")
             require(len(set(names)) == len(names), key, getattr(self, key), "each name once")

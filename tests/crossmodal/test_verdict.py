@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from crossmodal import parsing, run, verdict
+from crossmodal.errors import UserError
 from crossmodal.training import outcomes
 
 
@@ -110,7 +111,7 @@ def test_sentence(learner, start):
 
 @pytest.mark.slow
 def test_classes_that_are_imbalanced_are_warned_of_and_weighed(tmp_path, capsys):
-    """Most samples are of one class; with weights a network says the other more often."""
+    """Most samples are of one class; with weights, or drawn as often as the other, it is found more often."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((200, 1, 6))
     y = (x.mean(2)[:, 0] + 0.4 * rng.standard_normal(200) > 0.55).astype(int)
@@ -124,11 +125,27 @@ def test_classes_that_are_imbalanced_are_warned_of_and_weighed(tmp_path, capsys)
     }
     values |= {"threads": 1, "tuned_cnn": {"trials": 1}, "epochs": 4}
     found = {}
-    for weights in (None, "balanced"):
-        run.train(parsing.from_dict(values | {"class_weights": weights, "output_dir": str(tmp_path / str(weights))}))
-        found[weights] = outcomes.load(tmp_path / str(weights) / "test.npz").numbers["found"].sum(0)[1]
+    for name in (None, "class_weights", "sampler"):
+        changes = {} if name is None else {name: "balanced"}
+        run.train(parsing.from_dict(values | {"output_dir": str(tmp_path / str(name))} | changes))
+        found[name] = outcomes.load(tmp_path / str(name) / "test.npz").numbers["found"].sum(0)[1]
         out = capsys.readouterr().out
         assert "warning: " in out
         assert "of the training samples are of one class" in out
-        assert ("class weights in the loss: " in out) == (weights is not None)
-    assert found["balanced"] > found[None]
+        assert ("class weights in the loss: " in out) == (name == "class_weights")
+        assert ("sampler: each epoch has 80 samples, equally many of each class" in out) == (name == "sampler")
+    assert min(found["class_weights"], found["sampler"]) > found[None]
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("multilabel", {}, "sampler: balanced draws samples by their one class, but the target is multilabel; --class_weights"),
+        ("regression", {}, "sampler: balanced draws samples by their one class, but the target is regression"),
+        ("classification", {"class_weights": "balanced"}, "sampler and class_weights: either balances"),
+    ],
+)
+def test_what_is_not_sampled_by_class(tmp_path, kind, changes, message):
+    with pytest.raises(UserError, match=message):
+        learn(tmp_path, kind, True, sampler="balanced", **changes)
+    assert not (tmp_path / "run").exists()

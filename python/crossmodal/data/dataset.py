@@ -58,9 +58,9 @@ class Dataset(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, rows: Tensor, seed: int | None = None) -> Batch:
-        """The samples of those rows, int64 (B,). `seed` augments them: each by a generator of (seed, row), so that a sample is
-        changed the same way whatever batch and process it falls to; None leaves them as they are."""
+    def read(self, rows: Tensor, seeds: Tensor | None = None) -> Batch:
+        """The samples of those rows, int64 (B,). `seeds` augment them, int64 (B,): each by a generator of (seed, row), so that a
+        sample is changed the same way whatever batch and process it falls to; None leaves them as they are."""
         ...
 
 
@@ -117,17 +117,17 @@ class ArrayDataset:
     def __len__(self) -> int:
         return len(self._x) if self._rows is None else len(self._rows)
 
-    def read(self, rows: Tensor, seed: int | None = None) -> Batch:
+    def read(self, rows: Tensor, seeds: Tensor | None = None) -> Batch:
         """See `Dataset.read`."""
         scale = self._scale_x
-        if seed is not None and self._vary is not None:
+        if seeds is not None and self._vary is not None:
 
             def scale(raw: np.ndarray) -> Tensor:
-                return self._scale_x(self._varied(raw, rows, seed))
+                return self._scale_x(self._varied(raw, rows, seeds))
 
         x = self._take(self._x, rows, scale)
-        if seed is not None and self.augmentations:
-            x = torch.stack([self._augmented(one, seed, row) for one, row in zip(x, rows.tolist(), strict=True)])
+        if seeds is not None and self.augmentations:
+            x = torch.stack([self._augmented(*one) for one in zip(x, seeds.tolist(), rows.tolist(), strict=True)])
         extras = {name: self._take(values, rows, torch.as_tensor) for name, values in self._extras.items()}
         return Batch(x, self._take(self._y, rows, self._scale_y), rows, torch.ones(len(rows)), extras)
 
@@ -136,10 +136,10 @@ class ArrayDataset:
             return values[rows]
         return scale(take(values, rows.numpy() if self._rows is None else self._rows[rows.numpy()]))
 
-    def _varied(self, raw: np.ndarray, rows: Tensor, seed: int) -> np.ndarray:
+    def _varied(self, raw: np.ndarray, rows: Tensor, seeds: Tensor) -> np.ndarray:
         changed = [
             self._vary(one, int(row if self._rows is None else self._rows[row]), np.random.default_rng((seed, row, 1)))
-            for one, row in zip(raw, rows.tolist(), strict=True)
+            for one, seed, row in zip(raw, seeds.tolist(), rows.tolist(), strict=True)
         ]
         return np.stack(changed)
 

@@ -2,6 +2,7 @@
 
 An epoch is a fixed list of global batches, drawn from the run's seed; each process takes its share of every batch. So
 where a run stands is two numbers (epoch, batch), and a resumed or re-divided run meets the same samples in the same order.
+Where classes are balanced, an epoch has as many samples as ever, and as many of each class.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ class Share:
     """A process's part of one global batch.
 
     rows: int64 (B,), rows of the split. companions: as many rows of each companion data set. counts: whether the rows count;
-    a stand-in does not. first: at which row of the batch the part starts. seed: of the augmentation.
+    a stand-in does not. first: at which row of the batch the part starts. seeds: int64 (B,), of the augmentation.
     """
 
     rows: Tensor
     companions: dict[str, Tensor]
     counts: bool
     first: int
-    seed: int
+    seeds: Tensor
 
 
 class BatchPlan:
@@ -43,6 +44,8 @@ class BatchPlan:
         companions: sizes of data sets of which one sample goes with each training sample. Each is gone through in a new order
             each time round.
         rank, world: this process and how many there are.
+        classes: int64 (samples,): the class of each, of which every epoch shall hold equally many, the rare ones several times
+            over (class-balanced sampling, Kang et al., ICLR 2020); None: each sample once.
     """
 
     def __init__(
@@ -54,7 +57,9 @@ class BatchPlan:
         companions: Mapping[str, int] | None = None,
         rank: int = 0,
         world: int = 1,
+        classes: Tensor | None = None,
     ) -> None:
+        self.members = [] if classes is None else [torch.nonzero(classes == one)[:, 0] for one in classes.unique()]
         self.samples, self.batch_size, self.accumulate, self.seed = samples, batch_size, accumulate, seed
         self.companions, self.rank, self.world = dict(companions or {}), rank, world
         self.batches = -(-samples // batch_size)
@@ -68,16 +73,38 @@ class BatchPlan:
     def shares(self, epoch: int, start: int = 0) -> Iterator[Share]:
         """This process's share of the batches of an epoch, from batch `start` on."""
         order = seeds.permutation(self.samples, self.seed, "order", epoch)
-        seed = seeds.derive(self.seed, "augment", epoch)
+        drawn, times = self._balanced(epoch) if self.members else (torch.arange(self.samples), torch.zeros(1))
+        # A sample that comes several times in an epoch is changed in another way each time.
+        changes = [
+            seeds.derive(self.seed, "augment", epoch, *([lap] if lap else [])) for lap in range(int(times.max()) + 1)
+        ]
+        changes = torch.tensor(changes)[times.long()].expand(self.samples)
         for batch in range(start, self.batches):
-            rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            total, position = len(rows), epoch * self.samples + batch * self.batch_size
+            places = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            total, position = len(places), epoch * self.samples + batch * self.batch_size
             first, last = self.rank * total // self.world, (self.rank + 1) * total // self.world
             counts = first < last
             if not counts:  # Fewer samples than processes: run one that does not count, so that all keep in step.
                 first, last = 0, 1
             companions = {name: self._companions(name, position, total)[first:last] for name in self.companions}
-            yield Share(rows[first:last], companions, counts, first, seed)
+            own = places[first:last]
+            yield Share(drawn[own], companions, counts, first, changes[own])
+
+    def _balanced(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """The rows of an epoch, class by class, and how often each came before; int64 (samples,) both.
+
+        Of a class all samples come once before one comes again.
+        """
+        share, more = divmod(self.samples, len(self.members))
+        luckier = seeds.permutation(len(self.members), self.seed, "luckier", epoch)[:more].tolist()
+        rows, times = [], []
+        for number, members in enumerate(self.members):
+            count = share + (number in luckier)
+            laps = range(-(-count // len(members)))
+            found = [members[seeds.permutation(len(members), self.seed, "class", number, epoch, lap)] for lap in laps]
+            rows.append(torch.cat([members[:0], *found])[:count])
+            times.append(torch.arange(count) // len(members))
+        return torch.cat(rows), torch.cat(times)
 
     def _companions(self, name: str, position: int, count: int) -> Tensor:
         parts: list[Tensor] = []
@@ -94,7 +121,7 @@ class _Samples(torch.utils.data.Dataset):
         self.split, self.companions = split, companions
 
     def __getitems__(self, share: Share) -> tuple[Batch, Share]:
-        batch = self.split.read(share.rows, share.seed)
+        batch = self.split.read(share.rows, share.seeds)
         extras = {name: self.companions[name].read(rows) for name, rows in share.companions.items()}
         return replace(batch, weight=batch.weight * share.counts, extras=batch.extras | extras), share
 

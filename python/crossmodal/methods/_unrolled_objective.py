@@ -40,11 +40,11 @@ class Trajectories:
     def __len__(self) -> int:
         return len(self._first)
 
-    def read(self, rows: Tensor, seed: int | None = None) -> Batch:
+    def read(self, rows: Tensor, seeds: Tensor | None = None) -> Batch:
         """See `Dataset.read`."""
         first = self._first[rows]
         frames = self.steps.read((first[:, None] + torch.arange(self.length)).flatten()).y
-        batch = self.steps.read(first, seed)
+        batch = self.steps.read(first, seeds)
         return Batch(batch.x, frames.reshape(len(rows), -1, *frames.shape[2:]), rows, batch.weight, batch.extras)
 
 

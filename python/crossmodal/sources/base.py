@@ -52,7 +52,7 @@ class Source:
         """Whether each pixel of a sample has a label, instead of the sample."""
         return self.labels.ndim > 1
 
-    def read(self, rows: Tensor, seed: int | None = None) -> Batch:
+    def read(self, rows: Tensor, seeds: Tensor | None = None) -> Batch:
         """The samples of those rows, as a data set gives them; they are not augmented."""
         return Batch(self.inputs[rows], self.labels[rows], rows, torch.ones(len(rows)))
 

@@ -104,7 +104,10 @@ class Trainer:
         optimizer = build_optimizer(model, objective, config.optimizer)
         rank, world = accelerator.process_index, accelerator.num_processes
         companions = {name: len(data) for name, data in objective.companions.items()}
-        self.plan = BatchPlan(len(task.train), config.batch_size, config.accumulate, self.seed, companions, rank, world)
+        classes = task.train.y if config.sampler == "balanced" else None
+        self.plan = BatchPlan(
+            len(task.train), config.batch_size, config.accumulate, self.seed, companions, rank, world, classes
+        )
         # Before the optimizer is prepared: with a loss scaler accelerate exchanges its `step`, which the schedule counts.
         self.scheduler = build_scheduler(optimizer, config.lr_schedule, self.plan.steps * self.epochs)
         self.step, self.optimizer = accelerator.prepare(Step(model, objective), optimizer)

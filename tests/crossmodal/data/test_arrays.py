@@ -211,7 +211,9 @@ def test_rows_are_made_when_asked_for_in_any_order_and_changed_by_their_own_numb
         rows=np.array([8, 4, 6]),
         vary=lambda x, number, generator: x + 10 * number + generator.random(),
     )
-    plain, one, same, other = (split.read(torch.tensor([2, 0, 2]), seed) for seed in (None, 1, 1, 2))
+    plain, one, same, other = (
+        split.read(torch.tensor([2, 0, 2]), seeds) for seeds in (None, *torch.tensor([[1] * 3, [1] * 3, [2] * 3]))
+    )
     assert plain.x[:, 0, 0].tolist() == [6, 8, 6]
     assert one.x[:, 0, 0].floor().tolist() == [66, 88, 66]
     assert torch.equal(one.x, same.x)

@@ -24,7 +24,7 @@ def plan(samples: int, batch_size: int, source: int = 0, **options) -> BatchPlan
 
 
 def listed(shares) -> list[tuple]:
-    return [(s.first, s.counts, s.rows.tolist(), s.companions["source"].tolist(), s.seed) for s in shares]
+    return [(s.first, s.counts, s.rows.tolist(), s.companions["source"].tolist(), s.seeds.tolist()) for s in shares]
 
 
 @given(**SIZES)
@@ -40,13 +40,40 @@ def test_processes_share_every_batch_exactly(samples, batch_size, world, epoch):
         assert torch.equal(torch.cat([part.rows for part in counted]), whole.rows)
         assert torch.equal(torch.cat([part.companions["source"] for part in counted]), whole.companions["source"])
         assert all(0 < len(part.rows) == len(part.companions["source"]) for part in parts)
-        assert {part.seed for part in parts} == {whole.seed}
+        assert torch.equal(torch.cat([part.seeds for part in counted]), whole.seeds)
 
 
 def test_group_sizes_count_every_sample_once():
     plan = BatchPlan(samples=23, batch_size=4, accumulate=2, seed=0)
     assert (plan.batches, plan.steps) == (6, 3)
     assert [plan.group_size(step) for step in range(3)] == [8, 8, 7]
+
+
+@given(**SIZES, classes=st.integers(1, 4))
+@settings(deadline=None, max_examples=40)
+def test_balanced_epochs_hold_equally_many_of_each_class(samples, batch_size, world, epoch, classes):
+    """By class counts of their own, whoever shares the batches and wherever they start; none comes twice before all came once."""
+    of = torch.arange(samples) % classes % 3 * 2  # classes that differ in size, with gaps in their numbers
+    shared = [plan(samples, batch_size, rank=rank, world=world, classes=of) for rank in range(world)]
+    alone = plan(samples, batch_size, classes=of)
+    shares = list(alone.shares(epoch))
+    rows = torch.cat([share.rows for share in shares])
+    assert torch.equal(torch.cat([share.rows for share in alone.shares(epoch, 2)] + [rows[:0]]), rows[2 * batch_size :])
+    parts = [[share for share in one.shares(epoch)] for one in shared]
+    for number, whole in enumerate(shares):
+        counted = [part[number] for part in parts if part[number].counts]
+        assert torch.equal(torch.cat([part.rows for part in counted]), whole.rows)
+        assert torch.equal(torch.cat([part.seeds for part in counted]), whole.seeds)
+    assert len(rows) == samples
+    counts = of[rows].bincount()[of.unique()]
+    assert counts.max() - counts.min() <= 1
+    for one in of.unique():
+        times = rows[of[rows] == one].bincount(minlength=samples)[of == one]
+        assert times.max() - times.min() <= 1
+    pairs = list(zip(rows.tolist(), torch.cat([share.seeds for share in shares]).tolist(), strict=True))
+    assert len(set(pairs)) == samples  # each time with another augmentation
+    if samples > 20:
+        assert rows.tolist() != torch.cat([share.rows for share in alone.shares(epoch + 1)]).tolist()
 
 
 def test_companions_are_gone_through_lap_by_lap():

@@ -472,7 +472,9 @@ def test_pictures_with_more_or_less_sky(folders):
     assert [len(part) for part in (loaded.train, loaded.validation, loaded.test)] in ([9, 5, 6], [10, 4, 6])
     assert len(set(loaded.validation.read(torch.arange(4)).extras["group"].tolist())) == 1
     rows, scale = torch.arange(len(loaded.train)), loaded.normalizer.x_std.item()
-    plain, one, same, other = (loaded.train.read(rows, seed).x for seed in (None, 1, 1, 2))
+    plain, one, same, other = (
+        loaded.train.read(rows, seed and torch.full_like(rows, seed)).x for seed in (None, 1, 1, 2)
+    )
     assert torch.equal(one, same)
     added = (one - plain) * scale
     assert added.std(dim=(1, 2, 3)).max() < 0.01  # one level for a picture
