@@ -51,6 +51,7 @@ def evaluate(folder: str | Path, split: str = "test", device: str = "cpu") -> di
             f"{settings.data or task.name}: the data have changed since the run (sha256 {task.fingerprint[:12]}, then "
             f"{predictor.results['fingerprint'][:12]}), so its figure cannot be repeated"
         )
+    task = replace(task, thresholds=predictor.thresholds)
     samples = getattr(task, split)
     steps = 0 if split == "train" else task.steps  # what is learned from is one step
     # In precision and batches of the run: the last bits of its outputs depend on them.

@@ -68,6 +68,9 @@ def train(config: Config, accelerator: Accelerator, hashes: dict[str, str], one:
                 length = {"epochs": round(statistics.median(epochs)), "steps": None}
                 best = ", ".join(map(str, epochs))
                 said = f", for {length['epochs']} epochs, the median of the best ones ({best})"
+            if results["thresholds"]:
+                length["thresholds"] = ",".join(map(repr, results["thresholds"]))
+                said += f", with the thresholds {length['thresholds']}, the medians of the chosen ones"
             accelerator.print(f"\n{FINAL}: learns from all samples{said}")
             final = _one(config, one, FINAL, length, fold=0, final=True)
             results |= {
@@ -125,6 +128,9 @@ def combine(folders: list[Path], folds: int | None) -> dict[str, Any]:
         "test_interval": interval,
         "test_interval_over": over,
         "test_fields": {},
+        "thresholds": [
+            statistics.median(several) for several in zip(*(run["thresholds"] for run in runs), strict=True)
+        ],
         "test_groups": _merged(run["test_groups"] for run in runs),
         "best_epoch": None,
         "steps": sum(run["steps"] for run in runs),

@@ -23,7 +23,7 @@ from crossmodal.data.readers import read_samples
 from crossmodal.errors import UserError
 from crossmodal.files import replacing
 from crossmodal.models import base
-from crossmodal.scoring import protocols
+from crossmodal.scoring import protocols, thresholds
 from crossmodal.tasks import own
 from crossmodal.training.folder import RunFolder
 
@@ -64,6 +64,7 @@ class Predictor(nn.Module):
             are no classes.
         kind: kind of target.
         steps: of a roll-out, by which the run was evaluated; 0 where it was none.
+        thresholds: of each label's probability, or that of the second of two classes, above which it is predicted; empty: 1/2.
     """
 
     def __init__(self, model: base.Model, normalizer: Normalizer, results: dict) -> None:
@@ -75,6 +76,7 @@ class Predictor(nn.Module):
         self.class_names: tuple[str, ...] = tuple(results["class_names"])
         self.class_values: tuple[int | str, ...] = tuple(results["class_values"])
         self.steps: int = results.get("rollout_steps", 0)
+        self.thresholds: tuple[float, ...] = tuple(results.get("thresholds", ()))
         self.target_names: tuple[str, ...] = tuple(results.get("target_names", ()))
         self._reading: dict = results.get("reading", {})
         self.gives_every_frame = model.gives_every_frame
@@ -158,12 +160,14 @@ class Predictor(nn.Module):
 
     def interpret(self, outputs: Tensor) -> Prediction:
         """Outputs of the model as predictions."""
+        shift = thresholds.shift(self.kind, self.thresholds)
+        decided = outputs if shift is None else outputs - shift
         if self.kind == "classification":
-            chosen = np.array(self.class_values)[outputs.argmax(1).numpy()]
+            chosen = np.array(self.class_values)[decided.argmax(1).numpy()]
             is_text = chosen.dtype.kind == "U"  # for which there are no tensors
             return Prediction(chosen if is_text else torch.from_numpy(chosen), outputs.softmax(1))
         if self.kind == "multilabel":
-            return Prediction(outputs > 0, outputs.sigmoid())
+            return Prediction(decided > 0, outputs.sigmoid())
         return Prediction(self.normalizer.decode(outputs), None)
 
 
@@ -179,6 +183,7 @@ class Ensemble(Predictor):
         self.kind, self.class_names, self.class_values = first.kind, first.class_names, first.class_values
         self.target_names, self._reading = first.target_names, first._reading
         self.steps, self.normalizer = first.steps, first.normalizer
+        self.thresholds = tuple(results.get("thresholds", ()))
 
     def forward(self, x: Tensor) -> Tensor:
         """Not defined: each fold scales samples by its own training part. Take a member, or `predict`."""
@@ -195,7 +200,7 @@ class Ensemble(Predictor):
             return Prediction(torch.stack([one.predictions for one in found]).mean(0), None)
         mean = torch.stack([one.probabilities for one in found]).mean(0)
         logits = mean.log() if self.kind == "classification" else mean.logit()
-        return Prediction(self.members[0].interpret(logits).predictions, mean)
+        return Prediction(self.interpret(logits).predictions, mean)
 
 
 def load(run: str | Path, device: str | torch.device = "cpu") -> Predictor:
@@ -333,9 +338,11 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{arguments.run}: the mean of the models of {len(predictor.members)} folds")
     elif "folds" in RunFolder(arguments.run).read_results():
         print(f"{arguments.run}: the model that learned from all samples (final)")
+    names = predictor.class_names or predictor.target_names
+    if predictor.thresholds:
+        print(f"predicted where the probability is above {thresholds.said(names, predictor.thresholds)}")
     header = None if arguments.header is None else arguments.header == "yes"
     inputs, places = predictor.read_with_places(arguments.input, arguments.key, header)
     prediction = predictor.predict(inputs, arguments.batch_size, str(arguments.input), arguments.steps)
-    names = predictor.class_names or predictor.target_names
     write_prediction(arguments.output, prediction, names, predictor.class_values, places)
     print(f"{len(prediction.predictions)} predictions in {arguments.output}")

@@ -23,7 +23,7 @@ from crossmodal.models.base import Model
 from crossmodal.naming import unknown
 from crossmodal.report import pictures
 from crossmodal.report.tables import closing_table
-from crossmodal.scoring import losses, metrics
+from crossmodal.scoring import losses, metrics, thresholds
 from crossmodal.settings import Config, flatten
 from crossmodal.training import outcomes, sharding
 from crossmodal.training.evaluation import Evaluation
@@ -104,8 +104,13 @@ def _train(run: Run) -> dict[str, Any]:
         accelerator.init_trackers(WRITER, {k: v if v is None else str(v) for k, v in flatten(config.to_dict()).items()})
     method, began = methods.get(config.method), time.perf_counter()
     try:
+        task = run.task
+        run.task = learned_from(task, config)
         run.model = method.fit(run)
         run.seconds = run.seconds or time.perf_counter() - began
+        run.task = task
+        if config.thresholds in thresholds.CHOICES:
+            accelerator.print(_choose_thresholds(run))
         test = run.evaluate(run.task.test) if len(run.task.test) else None
         results = summarise(run, test)
         for said in _warnings(run, test) if test is not None else ():
@@ -138,6 +143,21 @@ def _train(run: Run) -> dict[str, Any]:
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return results
+
+
+def _choose_thresholds(run: Run) -> str:
+    """Gives the run's task the thresholds that are best on its validation part; returns a sentence on them."""
+    by, held = run.config.thresholds, run.task.validation
+    if not len(held):
+        return (
+            "thresholds: there is no validation part to choose them on, so 1/2 stays; --thresholds also takes numbers"
+        )
+    found = thresholds.chosen(run.evaluate, run.task, by)
+    run.task = dataclasses.replace(run.task, thresholds=found)
+    if run.best is not None:  # figures of the finished run are by its thresholds
+        again = run.evaluate(held)
+        run.best = run.best | {"metric": again.metric, "loss": again.loss}
+    return f"thresholds, by {by} on {len(held)} validation samples: {thresholds.said(run.task.class_names, found)}"
 
 
 def _warnings(run: Run, test: Evaluation) -> list[str]:
@@ -233,7 +253,7 @@ def load_task(config: Config) -> tasks.Task:
         recordings=config.recordings,
         images=config.images,
     )
-    task = _weighed(task, config)
+    task = dataclasses.replace(_weighed(task, config), thresholds=thresholds.given(config.thresholds, task))
     count, limit = len(task.test), config.split.test_limit
     if limit is None or limit >= count:
         return task
@@ -266,7 +286,8 @@ def _weighed(task: tasks.Task, config: Config) -> tasks.Task:
         if share >= max(IMBALANCED / task.num_outputs, 2 / 3):
             said.append(
                 f"warning: {share:.0%} of the training samples are of one class, and who always says so has that accuracy; "
-                "--metric balanced_accuracy or macro_f1 weighs all classes the same, --class_weights balanced or --sampler balanced learns so."
+                "--metric balanced_accuracy or macro_f1 weighs all classes the same, --class_weights balanced or --sampler "
+                "balanced learns so."
             )
     return dataclasses.replace(task, description="\n".join(said))
 
@@ -298,11 +319,18 @@ def build(config: Config) -> tuple[tasks.Task, Model, Objective]:
         first = dataclasses.replace(config.split, final=False, fold=config.split.folds and 1)
         config = dataclasses.replace(config, split=first)
     task = method.arranged(suited_task(config), config)
-    model = method.build(task, config)
+    model = method.build(learned_from(task, config), config)
     objective = method.objective(task, model, config)
     if config.compile:
         model.compile_body()
     return task, model, objective
+
+
+def learned_from(task: tasks.Task, config: Config) -> tasks.Task:
+    """The task as its method learns it: thresholds are chosen on samples that it has not learned from."""
+    if config.thresholds not in thresholds.CHOICES or not methods.get(config.method).learns_validation:
+        return task
+    return task.without_validation()
 
 
 def data_hashes(task: tasks.Task, objective: Objective) -> dict[str, str]:
@@ -325,6 +353,7 @@ def summarise(run: Run, test: Evaluation | None) -> dict[str, Any]:
         "miniature": task.miniature,
         "rollout_steps": task.steps,
         "loss": task.loss,
+        "thresholds": list(task.thresholds),
         "metric": task.metric,
         "higher_is_better": metric.higher_is_better,
         "validation": best.get("metric"),

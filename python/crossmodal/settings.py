@@ -306,6 +306,9 @@ class Config:
             each label where it is there, separated by commas (null: all weigh the same). Not used by linear, knn and rocket.
         sampler: `balanced` draws the training samples of each epoch so that every class comes equally often, the samples of rare
             classes several times; for classification (null: each sample once). Not used by linear, knn and rocket.
+        thresholds: probability above which a label, or the second of two classes, is predicted: a number for each, separated by
+            commas, or what is best on the validation part by `f1` of the label (the usual choice) or `balanced_accuracy`, chosen
+            when training is done (null: 1/2).
         metric: what is measured, one or several separated by commas, of which the first chooses the epoch; `--list` names them,
             each with its kinds of target (null: first accuracy for classification, auroc for multilabel and masks, rmse for
             regression, relative_l2 for dense). With groups, NAME_per_group, NAME_of_groups, NAME_of_group_logits and
@@ -361,6 +364,7 @@ class Config:
     loss: str | None = None
     class_weights: str | None = None
     sampler: Literal["balanced"] | None = None
+    thresholds: str | None = None
     metric: str | None = None
     protocol: str | None = None
     augment: str | None = None

@@ -22,7 +22,7 @@ from crossmodal.data.splitting import plain_sample
 from crossmodal.errors import UserError
 from crossmodal.models.base import Model
 from crossmodal.report.statistics import FEWEST_UNITS, LEVEL, compared, holm
-from crossmodal.scoring import metrics, protocols
+from crossmodal.scoring import metrics, protocols, thresholds
 from crossmodal.scoring.metric import FEWEST
 from crossmodal.training.evaluation import Evaluation, evaluate
 from crossmodal.training.run import Run
@@ -70,7 +70,8 @@ def verdict(run: Run, test: Evaluation) -> dict[str, Any]:
         for name, called, learns, fit in _rivals(task, config):
             try:
                 predict = fit()
-                numbers = evaluate(predict, task.test, task, batch).numbers[task.metric]
+                own = _with_thresholds(task, config, predict) if learns else dataclasses.replace(task, thresholds=())
+                numbers = evaluate(predict, task.test, own, batch).numbers[task.metric]
             # A rival that cannot be fitted must not cost the run; where memory is short torch raises RuntimeError.
             except (UserError, ValueError, MemoryError, RuntimeError, np.linalg.LinAlgError) as error:
                 left_out[name] = str(error)
@@ -133,6 +134,8 @@ def _rivals(task, config) -> list[tuple[str, str, bool, Callable[[], Predict]]]:
 
 def _fitted(name: str, task, config) -> Predict:
     method = methods.get(name)
+    if config.thresholds in thresholds.CHOICES:  # for which samples are needed that it has not learned from
+        task = task.without_validation()
     config = dataclasses.replace(config, method=name, options=method.Options(**LEARNERS.get(name, {})))
     alone = SimpleNamespace(  # what these methods ask of a run, in this process and on the CPU
         task=task,
@@ -143,6 +146,16 @@ def _fitted(name: str, task, config) -> Predict:
     predict = partial(_predict, task)
     alone.evaluate = lambda split: evaluate(partial(predict, alone.model), split, task, config.loader.eval_batch_size)
     return partial(predict, method.fit(alone).eval())
+
+
+def _with_thresholds(task, config, predict: Predict):
+    """The task with the thresholds of what predicts, chosen as the run's are."""
+    by, held = config.thresholds, task.validation
+    if by not in thresholds.CHOICES or not len(held):
+        return task
+    size = config.loader.eval_batch_size
+    found = thresholds.chosen(lambda split, own: evaluate(predict, split, own, size), task, by)
+    return dataclasses.replace(task, thresholds=found)
 
 
 def _predict(task, model: Model, batch: Batch) -> Tensor:

@@ -140,7 +140,11 @@ def test_classes_that_are_imbalanced_are_warned_of_and_weighed(tmp_path, capsys)
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
-        ("multilabel", {}, "sampler: balanced draws samples by their one class, but the target is multilabel; --class_weights"),
+        (
+            "multilabel",
+            {},
+            "sampler: balanced draws samples by their one class, but the target is multilabel; --class_weights",
+        ),
         ("regression", {}, "sampler: balanced draws samples by their one class, but the target is regression"),
         ("classification", {"class_weights": "balanced"}, "sampler and class_weights: either balances"),
     ],

@@ -44,6 +44,7 @@ class Method:
         uses_encoder: whether it starts from the encoder of the settings.
         pretrained: whether with the encoder's pretrained weights; False draws all weights anew.
         needs_validation: whether it chooses more than the epoch by the validation split, so that it cannot do without.
+        learns_validation: whether it learns from the validation samples too, as it chooses no epoch.
         defaults: settings that stand in the place of those of a task's file, which were measured with a text encoder; see `suited`.
     """
 
@@ -56,6 +57,7 @@ class Method:
     uses_encoder: ClassVar[bool] = True
     pretrained: ClassVar[bool] = True
     needs_validation: ClassVar[bool] = False
+    learns_validation: ClassVar[bool] = False
     defaults: ClassVar[dict[str, Any]] = {}
 
     def suited(self, told: dict[str, Any]) -> dict[str, Any]:

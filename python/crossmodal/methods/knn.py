@@ -35,6 +35,7 @@ class NearestNeighbours(Method):
     name = "knn"
     description = "k nearest neighbours on the raw values, k by leaving one out"
     uses_encoder = False
+    learns_validation = True
     Options = Options
     unsuited: ClassVar = {"dense": "it has one output per sample, not a field; take nft or tuned_cnn"}
     seeded = False

@@ -24,6 +24,7 @@ class LinearModel(Method):
     name = "linear"
     description = "logistic or ridge regression on the raw values (scikit-learn); of fields a linear convolution"
     uses_encoder = False
+    learns_validation = True
     seeded = False
 
     def refuses(self, task) -> str | None:

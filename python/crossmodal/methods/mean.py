@@ -21,6 +21,7 @@ class MeanOfTargets(Method):
     name = "mean"
     description = "the mean of the training targets, whatever the sample: a floor"
     uses_encoder = False
+    learns_validation = True
     seeded = False
 
     def build(self, task, config) -> Constant:

@@ -37,8 +37,9 @@ def draw_run(run: Run, test: Evaluation) -> None:
     if validated:
         drawn["curves.png"] = curves(validated, task.metric, run.best)
     if task.kind == "classification":
-        drawn["confusion.png"] = confusion(outputs, targets, task.class_names)
+        drawn["confusion.png"] = confusion(test.decided, targets, task.class_names)
     elif task.kind == "multilabel":
+        outputs = test.decided if metrics.get(task.metric).decides else outputs
         drawn["labels.png"] = labels(outputs, targets, task.class_names, task.metric)
     elif task.kind == "regression":
         drawn["scatter.png"] = scatter(outputs, targets)

@@ -127,7 +127,7 @@ def precision(having: np.ndarray, lacking: np.ndarray) -> float:
 def positive_ranks(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
     """`ranks`, of two classes those of the second alone."""
     return {
-        name: values[:, -1:] if values.shape[1] == 2 else values
+        name: values[:, -1:] if targets.ndim == 1 and values.shape[1] == 2 else values
         for name, values in ranks(outputs, targets, mask).items()
     }
 

@@ -39,6 +39,7 @@ class Metric:
             the samples.
         of_fields: whether its numbers have a column for each field, (B, fields), so that each channel of each frame has a figure.
         interval_by: how its interval is computed; None: not at all, as of a largest error.
+        decides: whether it looks at what is predicted, by thresholds of probabilities, and not at the probabilities.
     """
 
     of_samples: Callable[[Tensor, Tensor, Tensor | None], dict[str, Tensor]]
@@ -50,10 +51,16 @@ class Metric:
     pooled: tuple[Metric, Callable[[Numbers], Numbers]] | None = None
     of_fields: bool = False
     interval_by: Literal["bootstrap", "wilson"] | None = "bootstrap"
+    decides: bool = False
 
-    def measure(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Numbers of the samples of a batch, on its device; outputs and batch.y in the data's own units."""
+    def measure(self, outputs: Tensor, batch: Batch, shift: Tensor | None = None) -> dict[str, Tensor]:
+        """Numbers of the samples of a batch, on its device; outputs and batch.y in the data's own units. shift: see
+        `thresholds.shift`; of the mean of a group it is taken when that is made."""
+        if shift is not None and self.decides:
+            outputs = outputs - shift.to(outputs.device)
         found = self.of_samples(outputs, batch.y, batch.extras.get("mask"))
+        if shift is not None and not self.decides and self.pooled and self.pooled[0].decides:
+            found["shift"] = shift.to(outputs.device).expand(outputs.shape)
         return found | ({"group": batch.extras["group"]} if self.grouped else {})
 
     def __call__(self, outputs: Tensor, targets: Tensor, mask: Tensor | None = None) -> float:

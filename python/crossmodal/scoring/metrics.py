@@ -36,13 +36,29 @@ _CLASSES, _LABELS, _VALUES = (
 
 METRICS: dict[str, Metric] = {
     "accuracy": Metric(
-        labels.counts, labels.accuracy, True, _CLASSES, "share of samples in the right class", interval_by="wilson"
+        labels.counts,
+        labels.accuracy,
+        True,
+        _CLASSES,
+        "share of samples in the right class",
+        interval_by="wilson",
+        decides=True,
     ),
     "balanced_accuracy": Metric(
-        labels.counts, labels.balanced_accuracy, True, _CLASSES, "accuracy with every class weighing the same"
+        labels.counts,
+        labels.balanced_accuracy,
+        True,
+        _CLASSES,
+        "accuracy with every class weighing the same",
+        decides=True,
     ),
     "macro_f1": Metric(
-        labels.counts, labels.macro_f1, True, _LABELS, "F1 (of masks: Dice), mean over classes, labels or channels"
+        labels.counts,
+        labels.macro_f1,
+        True,
+        _LABELS,
+        "F1 (of masks: Dice), mean over classes, labels or channels",
+        decides=True,
     ),
     "challenge2017_f1": Metric(
         labels.counts,
@@ -50,6 +66,7 @@ METRICS: dict[str, Metric] = {
         True,
         _CLASSES,
         "F1, mean over the first three classes: of PhysioNet's challenge of 2017, whose fourth is noise",
+        decides=True,
     ),
     "auroc": Metric(
         labels.ranks,
@@ -78,6 +95,7 @@ METRICS: dict[str, Metric] = {
         True,
         _CLASSES,
         "Cohen's kappa with quadratic weights, for classes that have an order: theirs",
+        decides=True,
     ),
     "brier": Metric(
         labels.squares,
@@ -100,6 +118,7 @@ METRICS: dict[str, Metric] = {
         False,
         ("multilabel", "mask"),
         "share of what is true that is not found, mean over labels or channels",
+        decides=True,
     ),
     "thresholded_auroc": Metric(
         labels.counts_of_all,
@@ -287,6 +306,7 @@ def _of_group_votes(metric: Metric) -> Metric:
     return replace(
         _scored_by_group(metric, of_samples, lambda mean, targets: mean, "of the vote of each group"),
         kinds=("classification",),
+        decides=True,
     )
 
 
@@ -305,7 +325,10 @@ def _scored_by_group(
         order, sizes = np.argsort(member, kind="stable"), np.bincount(member)
         sums = np.add.reduceat(numbers["outputs"][order], np.cumsum(sizes) - sizes)
         mean = torch.from_numpy(sums / sizes.reshape(-1, *[1] * (sums.ndim - 1)))
-        return metric.numbers(logits(mean, torch.from_numpy(targets)), torch.from_numpy(targets))
+        outputs = logits(mean, torch.from_numpy(targets))
+        if "shift" in numbers:
+            outputs = outputs - torch.from_numpy(numbers["shift"][first])
+        return metric.numbers(outputs, torch.from_numpy(targets))
 
     return replace(
         metric,
@@ -315,6 +338,7 @@ def _scored_by_group(
         grouped=True,
         pooled=(metric, pool),
         of_fields=False,
+        decides=False,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,7 @@ class Task:
         steps: evaluation applies the model so many times to its own output (0: it does not).
         equation: what the fields solve, where that is known.
         class_weights: of each class or label in the loss of training, see `losses.class_weights`; empty: all weigh the same.
+        thresholds: of each label's probability, or that of the second of two classes, above which it is predicted; empty: 1/2.
         normalizer: what was applied to ``x`` (and to ``y``), fitted on the training split alone.
         description: what was read, inferred and done, in words.
         fingerprint: hash of the data as they were read, before any split or normalisation, and of the names and the scaling that
@@ -104,6 +105,11 @@ class Task:
     equation: SolvedEquation | None = None
     about: About = field(default_factory=About)
     class_weights: tuple[float, ...] = ()
+    thresholds: tuple[float, ...] = ()
+
+    def without_validation(self) -> Task:
+        """The same, but for the validation part, which has no samples."""
+        return replace(self, validation=self.validation.subset(np.zeros(0, np.int64)))
 
     @property
     def metric(self) -> str:

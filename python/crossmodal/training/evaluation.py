@@ -13,7 +13,7 @@ from torch import Tensor
 from crossmodal.data.dataset import Batch, Dataset
 from crossmodal.data.loader import eval_rows
 from crossmodal.errors import UserError
-from crossmodal.scoring import losses, metrics
+from crossmodal.scoring import losses, metrics, thresholds
 
 KEPT_VALUES = 2**26  # Outputs are kept, for pictures, where a split has no more values than these,
 KEPT_SAMPLES = 64  # else those of so many samples.
@@ -27,7 +27,7 @@ class Evaluation:
     the split's order. scores: float64 (n,), what each sample says for the model, higher is better: for classes whether it is
     right, else minus its loss. outputs, targets: of the split, or of some samples where they are many, on the CPU, as
     metrics take them: logits of classes and labels, else values in the data's own units, float64. group: int64 (n,), of what
-    the samples are parts, if they are.
+    the samples are parts, if they are. shift: see `thresholds.shift`.
     """
 
     loss: float
@@ -37,6 +37,12 @@ class Evaluation:
     outputs: Tensor
     targets: Tensor
     group: np.ndarray | None = None
+    shift: Tensor | None = None
+
+    @property
+    def decided(self) -> Tensor:
+        """The outputs, of logits less what thresholds take: the largest is predicted, of labels what is positive."""
+        return self.outputs if self.shift is None else self.outputs - self.shift
 
     @property
     def metric(self) -> float:
@@ -74,7 +80,7 @@ def evaluate(
     Args:
         predict: outputs of the model for a batch on its device, float32, normalised.
         split: a split of the task.
-        task: gives loss, metrics, kind and normalizer.
+        task: gives loss, metrics, kind, thresholds and normalizer.
         batch_size: samples at a time.
         accelerator: device and processes; None: the CPU, this process alone,
         processes: in the batches that so many would have: another number of rows in a matrix product may change the last bit.
@@ -87,6 +93,7 @@ def evaluate(
     world = accelerator.num_processes if accelerator else processes
     ranks = [accelerator.process_index] if accelerator else range(processes)
     chosen = {name: metrics.get(name) for name in task.metrics}
+    shift = thresholds.shift(task.kind, task.thresholds)
     parts: dict[tuple[str, str], list[Tensor]] = {}
     kept = 0
     for rows in (rows for rank in ranks for rows in eval_rows(len(split), batch_size, rank, world)):
@@ -94,14 +101,15 @@ def evaluate(
         with torch.no_grad():
             outputs = predict(batch)
         per_sample = losses.of_batch(losses.get(task.loss), outputs, batch, task.normalizer).double()
-        score = (outputs.argmax(1) == batch.y).double() if task.kind == "classification" else -per_sample
         decoded = task.normalizer.decode(outputs)
+        decided = decoded if shift is None else decoded - shift.to(device)
+        score = (decided.argmax(1) == batch.y).double() if task.kind == "classification" else -per_sample
         batch = replace(batch, y=task.normalizer.inverse_y(batch.y))
         found = {("", "loss"): per_sample, ("", "score"): score}
         if "group" in batch.extras:
             found["", "group"] = batch.extras["group"]
         for name, metric in chosen.items():
-            found |= {(name, key): values for key, values in metric.measure(decoded, batch).items()}
+            found |= {(name, key): values for key, values in metric.measure(decoded, batch, shift).items()}
         if kept < KEPT_SAMPLES or outputs[0].numel() * len(split) <= KEPT_VALUES:
             found |= {("", "outputs"): decoded, ("", "targets"): batch.y}
             kept += len(batch)
@@ -122,4 +130,5 @@ def evaluate(
         whole["", "outputs"],
         whole["", "targets"],
         whole["", "group"].numpy() if ("", "group") in whole else None,
+        shift,
     )

@@ -106,13 +106,14 @@ class Run:
         measured = model.encoder.modality == "image" and model.encoder.source_embedder is not None  # pretrained
         return measured if self.config.model.probe is None else self.config.model.probe
 
-    def evaluate(self, split: Dataset) -> Evaluation:
-        """Figures and outputs of a split, with the weights as they are."""
+    def evaluate(self, split: Dataset, task=None) -> Evaluation:
+        """Figures and outputs of a split, with the weights as they are, scored as the run's or another task says."""
+        task = task or self.task
         if self._trainer is not None:
-            return self._trainer.evaluate(split)
+            return self._trainer.evaluate(split, task)
         size = self.config.loader.eval_batch_size
         predict = partial(self.objective.predict, self.model.to(self.accelerator.device))
-        return evaluate(predict, split, self.task, size, self.accelerator)
+        return evaluate(predict, split, task, size, self.accelerator)
 
     def whole_weights(self) -> dict[str, Tensor]:
         """All weights of the model (complete on process 0)."""

@@ -164,11 +164,11 @@ class Trainer:
         self.mean = []
         self._load_weights(self.best_weights)
 
-    def evaluate(self, split: Dataset) -> Evaluation:
-        """Figures and outputs of a split, with the weights as they are."""
+    def evaluate(self, split: Dataset, task=None) -> Evaluation:
+        """Figures and outputs of a split, with the weights as they are, scored as the stage's or another task says."""
         self.step.eval()
         size = self.config.loader.eval_batch_size
-        return evaluate(self._forward, split, self.task, size, self.accelerator)
+        return evaluate(self._forward, split, task or self.task, size, self.accelerator)
 
     def _patience_ends(self) -> bool:
         done, best, patience = self.state.epoch, self.selection.best, self.config.patience

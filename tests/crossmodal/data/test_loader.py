@@ -59,7 +59,7 @@ def test_balanced_epochs_hold_equally_many_of_each_class(samples, batch_size, wo
     shares = list(alone.shares(epoch))
     rows = torch.cat([share.rows for share in shares])
     assert torch.equal(torch.cat([share.rows for share in alone.shares(epoch, 2)] + [rows[:0]]), rows[2 * batch_size :])
-    parts = [[share for share in one.shares(epoch)] for one in shared]
+    parts = [list(one.shares(epoch)) for one in shared]
     for number, whole in enumerate(shares):
         counted = [part[number] for part in parts if part[number].counts]
         assert torch.equal(torch.cat([part.rows for part in counted]), whole.rows)
