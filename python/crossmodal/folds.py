@@ -15,12 +15,12 @@ from scipy import stats
 from crossmodal.errors import UserError
 from crossmodal.files import finite
 from crossmodal.scoring import metrics
+from crossmodal.scoring.metric import FEWEST
 from crossmodal.settings import Config
 from crossmodal.training import outcomes
 from crossmodal.training.folder import RunFolder
 
 RESAMPLES = 1000
-FEWEST = 5  # samples or groups, below which a bootstrap is far too narrow
 FINAL = "final"
 
 
@@ -143,7 +143,7 @@ def combine(folders: list[Path], folds: int | None) -> dict[str, Any]:
             "folds": folds,
             "test": tests,
             "best_epoch": [run["best_epoch"] for run in runs],
-            "interval": corrected_interval(tests, [run["samples"] for run in runs]) if folds else None,
+            "interval": corrected_interval(metric, tests, [run["samples"] for run in runs]) if folds else None,
             "pooled": pooled,
         },
     }
@@ -171,16 +171,18 @@ def _merged(found: Any) -> dict[str, Any]:
     }
 
 
-def corrected_interval(figures: list[float], samples: list[dict[str, int]]) -> list[float] | None:
+def corrected_interval(
+    metric: metrics.Metric, figures: list[float], samples: list[dict[str, int]]
+) -> list[float] | None:
     """95 % interval of the mean over folds by Student's t, with the variance of Nadeau and Bengio (Machine Learning 52, 2003),
     (1/J + n_test/n_train) s^2 for J figures: the training sets of folds overlap, so their figures are no
-    independent draws. None where all figures are the same."""
+    independent draws. It is cut off at the bounds of the metric. None where all figures are the same."""
     if len(figures) < 2 or not np.isfinite(figures).all() or not np.ptp(figures):
         return None
     share = np.mean([one["test"] / (one["train"] + one["validation"]) for one in samples])
     error = np.sqrt((1 / len(figures) + share) * np.var(figures, ddof=1))
     half = float(stats.t.ppf(0.975, len(figures) - 1) * error)
-    return [float(np.mean(figures)) - half, float(np.mean(figures)) + half]
+    return metric.clipped(float(np.mean(figures)) - half, float(np.mean(figures)) + half)
 
 
 def pooled_interval(
@@ -223,7 +225,7 @@ def table(results: dict[str, Any]) -> str:
         low, high = folds["interval"]
         lines.append(
             f"95 % interval over the folds: {low:#.4g} to {high:#.4g} (t, corrected for training sets that overlap: Nadeau and "
-            "Bengio, 2003)"
+            "Bengio, 2003; cut off where the metric ends)"
         )
     if results["test_interval"]:
         low, high = results["test_interval"]

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from crossmodal.errors import MissingPackage, UserError
 from crossmodal.files import write_text
-from crossmodal.settings import Config, differences
+from crossmodal.settings import Config, changes
 from crossmodal.training.folder import LOCK, RunFolder
 
 # Without the current directory, which `-c` puts first: a file of the user's there must not pass for a module.
@@ -72,7 +72,7 @@ class Job:
         if not self.folder.finished and not self.beside(".job").exists():
             with contextlib.suppress(Timeout, NotImplementedError), FileLock(self.folder.path / LOCK, GRACE_SECONDS):
                 pass
-        settings = differences(self.folder.read_config(), self.config.to_dict())
+        settings = changes(self.folder.read_config(), self.config)
         changed = [f"{key} was {was!r} and is now {now!r}" for key, (was, now) in settings.items()]
         changed = changed or self.folder.changed_data(hashes())
         if not changed and self.folder.finished:

@@ -110,7 +110,8 @@ def read(file: Path | None, tasks: str | None, chosen: str | None, seeds: str | 
 
     Args:
         file: the YAML file, or None.
-        tasks, chosen, seeds: names of tasks and methods and seeds, separated by commas, or None; "all" is every method.
+        tasks, chosen, seeds: names of tasks and methods and seeds, separated by commas, or None; "all" is every method. Tasks and
+            methods that the file lists are chosen from by label or name.
         arguments: settings of all runs, as `train.py` takes them.
 
     Raises:
@@ -120,16 +121,27 @@ def read(file: Path | None, tasks: str | None, chosen: str | None, seeds: str | 
     for key in values:
         if key not in KEYS:
             raise UserError(f"{where}unknown key {key!r}{nearest(key, KEYS)} (a plan has {', '.join(KEYS)})")
-    given = {key: value.split(",") for key, value in (("tasks", tasks), ("methods", chosen)) if value is not None}
-    methods_given = given.get("methods") or values.get("methods", METHODS.split(","))
-    everything = methods_given in ("all", ["all"])
-    own = _entries("method", list(methods.METHODS) if everything else methods_given, where)
+    given = {"tasks": tasks, "methods": chosen}
+    given = {key: None if value is None else value.split(",") for key, value in given.items()}
+    listed = values.get("methods")
+    everything = (given["methods"] or listed) in ("all", ["all"])
+    if everything:  # those of the file as it has them
+        named = _entries("method", listed, where) if isinstance(listed, list) and listed != ["all"] else []
+        own = named + [Entry(name, name) for name in methods.METHODS if all(entry.name != name for entry in named)]
+    else:
+        listed = list(methods.METHODS) if listed in ("all", ["all"]) else listed
+        own = _chosen(
+            "method",
+            given["methods"],
+            METHODS.split(",") if listed is None else listed,
+            where if "methods" in values else "",
+        )
     for entry in own:
         methods.get(entry.name)
-    tasks_given = given.get("tasks") or values.get("tasks")
-    if tasks_given is None:  # a file given with --config may name one
-        tasks_given = [parsing.parse(arguments, method=own[0].name).task]
-    columns = _entries("task", tasks_given, where)
+    tasks_listed = values.get("tasks")
+    if given["tasks"] is None and tasks_listed is None:  # a file given with --config may name one
+        tasks_listed = [parsing.parse(arguments, method=own[0].name).task]
+    columns = _chosen("task", given["tasks"], tasks_listed, where if "tasks" in values else "")
     options = values.get("options", {})
     if not isinstance(options, dict):
         raise UserError(f"{where}options: expected a mapping of settings, got {options!r}")
@@ -162,6 +174,23 @@ def _entries(kind: str, given: Any, where: str) -> list[Entry]:
         entries.append(Entry(name, label, options))
     _once(key, [entry.label for entry in entries], "; give one of them another label" if where else "")
     return entries
+
+
+def _chosen(kind: str, names: list[str] | None, listed: Any, where: str) -> list[Entry]:
+    """The entries of those names, as the file `where` has them: all where none are named; without a file the names alone."""
+    if names is None or not where:
+        return _entries(kind, listed if names is None else names, where)
+    entries, chosen = _entries(kind, listed, where), []
+    _once(f"{kind}s", names)
+    for name in names:
+        found = [entry for entry in entries if entry.label == name] or [
+            entry for entry in entries if entry.name == name
+        ]
+        if not found:
+            known = ", ".join(entry.label for entry in entries)
+            raise UserError(f"{kind}s: {where.removesuffix(': ')} has no {kind} {name!r}, but {known}")
+        chosen += [entry for entry in found if entry not in chosen]
+    return chosen
 
 
 def _seeds(given: Any, where: str) -> list[int]:

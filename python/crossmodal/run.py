@@ -88,12 +88,13 @@ def train(config: Config) -> dict[str, Any]:
         folder.check_space(kept * size * (config.keep + 1) + size)
         folder.prepare(config, hashes)
     accelerator.wait_for_everyone()
+    length = ""
     if config.epochs is None:
         why = "as none are set (--epochs)" if config.steps is None else f"for {config.steps} steps"
         config = dataclasses.replace(config, epochs=config.epochs_for(len(task.train)), steps=None)
-        accelerator.print(f"epochs: {config.epochs}, {why}")
+        length = f"epochs: {config.epochs}, {why}"
     try:
-        return _train(Run(config, task, model, objective, accelerator, folder))
+        return _train(Run(config, task, model, objective, accelerator, folder, length))
     finally:
         folder.release()
 
@@ -252,6 +253,7 @@ def load_task(config: Config) -> tasks.Task:
         table=config.table,
         recordings=config.recordings,
         images=config.images,
+        copies=not config.check_only,
     )
     task = dataclasses.replace(_weighed(task, config), thresholds=thresholds.given(config.thresholds, task))
     count, limit = len(task.test), config.split.test_limit
@@ -308,17 +310,18 @@ def suited_task(config: Config) -> tasks.Task:
 def build(config: Config) -> tuple[tasks.Task, Model, Objective]:
     """Task, model and objective of a run, checked against one another; the model has the weights that training starts from."""
     method = methods.get(config.method)
-    if config.split.final and (method.needs_validation or config.model.layers == "auto"):
-        what = f"method {config.method}" if method.needs_validation else "model.layers auto"
-        raise UserError(
-            f"split.final: {what} chooses by a validation split, which a model that learns from all samples does not have; leave "
-            "split.final out: of --split.folds 5 predict.py takes the mean"
-        )
     set_seed(seeds.derive(config.seed, "initialisation") % 2**32)
+    final = config.split.final
     if folds.asked_for(config):  # of the runs the first stands for all
         first = dataclasses.replace(config.split, final=False, fold=config.split.folds and 1)
         config = dataclasses.replace(config, split=first)
     task = method.arranged(suited_task(config), config)
+    if final and ((needs := method.needs_validation(task, config)) or config.model.layers == "auto"):
+        what = f"method {config.method}" if needs else "model.layers auto"
+        raise UserError(
+            f"split.final: {what} chooses by a validation split, which a model that learns from all samples does not have; leave "
+            "split.final out: of --split.folds 5 predict.py takes the mean"
+        )
     model = method.build(learned_from(task, config), config)
     objective = method.objective(task, model, config)
     if config.compile:

@@ -53,7 +53,8 @@ class SplitConfig:
         divide_groups: let parts share groups: figures then say nothing about new groups, which is warned of.
         seed: seed of all these choices, of `split.train_size`, `split.test_limit` and `source.limit`; kept apart from the run's
             seed, so that runs differ in training alone.
-        train_size: learn from a subset of this many samples (drawn with `split.seed`) instead of all.
+        train_size: learn from a subset of this many samples (drawn with `split.seed`) instead of all; of samples in groups from
+            whole groups with about so many.
         test_limit: test on at most so many samples (drawn with `split.seed`; null: all, for pinn 10).
     """
 
@@ -467,6 +468,13 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[A
     a, b = flatten(one), flatten(other)
     keys = [key for key in {**a, **b} if key not in BOOKKEEPING]
     return {key: (a.get(key), b.get(key)) for key in keys if a.get(key) != b.get(key)}
+
+
+def changes(stored: dict[str, Any], config: Config) -> dict[str, tuple[Any, Any]]:
+    """The same for a stored run and one to be done. What the stored one lacks, made before there was such a setting, had
+    its default."""
+    usual = Config(method=config.method, options=type(config.options)())
+    return differences(flatten(usual.to_dict()) | flatten(stored), config.to_dict())
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -21,7 +21,7 @@ from crossmodal.data.dataset import Batch, Dataset
 from crossmodal.data.splitting import plain_sample
 from crossmodal.errors import UserError
 from crossmodal.models.base import Model
-from crossmodal.report.statistics import FEWEST_UNITS, LEVEL, compared, holm
+from crossmodal.report.statistics import LEVEL, compared, holm
 from crossmodal.scoring import metrics, protocols, thresholds
 from crossmodal.scoring.metric import FEWEST
 from crossmodal.training.evaluation import Evaluation, evaluate
@@ -203,7 +203,7 @@ def _sentence(metric: str, value: float, others: dict[str, dict[str, Any]], over
 
     first = floor or learner
     if first["p"] is None:
-        few = f"{units} {over} in the test part are too few" if units < FEWEST_UNITS else f"{metric} has no interval"
+        few = f"{units} {over} in the test part are too few" if units < FEWEST else f"{metric} has no interval"
         return (
             f"Not told: {few} to say whether this is better than {_doing(first)} ({figures(first)} on these samples)."
         )
@@ -238,7 +238,7 @@ def lines(found: dict[str, Any]) -> str:
     interval = "" if found["interval"] is None else f" (95 %: {found['interval'][0]:.4g} to {found['interval'][1]:.4g})"
     shown = [f"verdict, over {units} {over}: test {metric} {found['value']:.4g}{interval}"]
     if over == "groups" and units < FEWEST:
-        shown.append(f"  {units} groups are few: intervals are wide, or there are none")
+        shown.append(f"  {units} groups are too few for intervals")
     width = max(len(one["called"]) for one in found["others"].values()) if found["others"] else 0
     for one in found["others"].values():
         gain = "" if one["interval"] is None else f" (95 %: {one['interval'][0]:+.3g} to {one['interval'][1]:+.3g})"

@@ -63,6 +63,19 @@ def test_leakage_by_group_is_prevented_and_warned_of_when_forced(tmp_path):
     assert np.mean(whole) < 0.75
 
 
+def test_a_part_of_the_training_samples_is_whole_groups(tmp_path):
+    data = planted(tmp_path / "planted.npz")
+    for size in (100, 288):
+        task = tasks.load("arrays", data=data, split=SplitConfig(train_size=size))
+        groups = torch.cat([part.extra("group") for part in (task.train, task.validation)])
+        assert (groups.bincount(minlength=30)[groups.unique()] == 12).all()
+        assert abs(len(groups) - size) < 12
+        assert (
+            f"only {len(groups) // 12} of 24 groups, {len(groups)} of 288 samples, of the training" in task.description
+        )
+        assert abs(torch.cat([task.train.y, task.validation.y]).float().mean() - 0.5) < 0.1
+
+
 @pytest.mark.parametrize("grouped", [True, False])
 @pytest.mark.parametrize("kind", ["classification", "multilabel", "regression"])
 def test_folds_divide_no_group_and_test_each_sample_once(tmp_path, kind, grouped):
@@ -170,10 +183,15 @@ def test_the_folds_of_a_table_predict_from_a_table(tmp_path):
     assert [line.split(",")[0] for line in lines[1:]] == [row.split(",")[-1] for row in rows]
 
 
-def test_a_method_that_needs_validation_makes_no_final_model(tmp_path):
-    values = settings(tmp_path / "run", planted(tmp_path / "my.npz", each=3), "tuned_cnn", split={"final": True})
-    with pytest.raises(UserError, match=r"split\.final: method tuned_cnn chooses by a validation split"):
+@pytest.mark.parametrize("method", ["tuned_cnn", "dash", "nas", "linear"])
+def test_a_method_that_needs_validation_makes_no_final_model(tmp_path, method):
+    data = planted(tmp_path / "my.npz", each=3)
+    if method == "linear":  # of fields
+        data = runs.write_data(tmp_path, "dense")
+    values = settings(tmp_path / "run", data, method, split={"final": True})
+    with pytest.raises(UserError, match=rf"split\.final: method {method} chooses by a validation split"):
         run.train(parsing.from_dict(values))
+    assert not (tmp_path / "run").exists()
 
 
 def test_intervals_over_groups_hold_the_truth_as_often_as_they_say(monkeypatch):
@@ -198,10 +216,13 @@ def test_intervals_over_groups_hold_the_truth_as_often_as_they_say(monkeypatch):
 
 
 def test_the_interval_over_folds_is_wider_for_what_training_sets_share():
-    found = folds.corrected_interval([0.8, 0.9, 0.7, 0.8], [{"train": 60, "validation": 15, "test": 25}] * 4)
-    error = np.sqrt((1 / 4 + 25 / 75) * np.var([0.8, 0.9, 0.7, 0.8], ddof=1))
-    np.testing.assert_allclose(found, [0.8 - 3.182446 * error, 0.8 + 3.182446 * error], rtol=1e-6)
-    assert folds.corrected_interval([0.8, 0.8], [{"train": 60, "validation": 15, "test": 25}] * 2) is None
+    accuracy, sizes = metrics.get("accuracy"), {"train": 60, "validation": 15, "test": 25}
+    found = folds.corrected_interval(accuracy, [0.8, 1.0, 0.7, 0.9], [sizes] * 4)
+    error = np.sqrt((1 / 4 + 25 / 75) * np.var([0.8, 1.0, 0.7, 0.9], ddof=1))
+    np.testing.assert_allclose(found, [0.85 - 3.182446 * error, 1.0], rtol=1e-6)
+    assert folds.corrected_interval(accuracy, [0.8, 0.8], [sizes] * 2) is None
+    assert folds.corrected_interval(metrics.get("mae"), [0.1, 3.0], [sizes] * 2)[0] == 0
+    assert folds.corrected_interval(metrics.get("r2"), [-0.9, 0.9], [sizes] * 2)[0] < -1
 
 
 @pytest.mark.parametrize(

@@ -49,12 +49,38 @@ def test_a_file(tmp_path):
 
 
 def test_the_command_line_goes_before_the_file(tmp_path):
-    text = "{tasks: [digits], methods: [nft, {method: pare, label: a, epochs: 7}], seeds: [1], options: {epochs: 9}}"
+    text = "{methods: [nft, {method: pare, label: a, epochs: 7}], seeds: [1], options: {epochs: 9}}"
     plan = read(tmp_path, text, tasks="gunpoint", seeds="4", rest=["--epochs", "2", "--pare.tau=0.25"])
     found = jobs(plan, tmp_path)
     assert [(job.config.task, job.config.seed, job.config.epochs) for job in found] == [("gunpoint", 4, 2)] * 2
     assert found[1].config.options.tau == 0.25
     assert plan.title == "plan"
+
+
+def test_the_command_line_chooses_of_what_a_file_lists(tmp_path):
+    """By label, or by name all that have it; with the settings that the file gives them."""
+    text = """
+    tasks: [digits, {task: gunpoint, label: gestures, epochs: 4}]
+    methods: [nft, {method: pare, label: a, pare.tau: 0.5}, {method: pare, label: b}]
+    seeds: [0]
+    """
+    found = jobs(read(tmp_path, text, tasks="gunpoint", methods="a"), tmp_path)
+    assert [(job.task, job.method, job.config.epochs, job.config.options.tau) for job in found] == [
+        ("gestures", "a", 4, 0.5)
+    ]
+    chosen = read(tmp_path, text, tasks="gestures,digits", methods="pare")
+    assert ([task.label for task in chosen.tasks], [method.label for method in chosen.methods]) == (
+        ["gestures", "digits"],
+        ["a", "b"],
+    )
+    everything = read(tmp_path, text, methods="all")
+    assert everything.all_methods
+    assert [method.label for method in everything.methods][:3] == ["nft", "a", "b"]
+    assert {method.name for method in everything.methods} == set(METHODS)
+    with pytest.raises(UserError, match=r"methods: .*plan.yaml has no method 'linear', but nft, a, b"):
+        read(tmp_path, text, methods="linear")
+    with pytest.raises(UserError, match=r"tasks: .*plan.yaml has no task 'digit', but digits, gestures"):
+        read(tmp_path, text, tasks="digit")
 
 
 def test_the_command_line_alone(tmp_path):

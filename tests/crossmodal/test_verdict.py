@@ -57,12 +57,14 @@ def test_figures_of_the_others_are_those_of_their_own_runs(tmp_path):
         assert found["verdict"]["others"][name]["value"] == alone["test"]
 
 
-@pytest.mark.parametrize(("groups", "told"), [(3, False), (12, True)])
+@pytest.mark.parametrize(("groups", "told"), [(3, False), (5, True)])
 def test_groups_are_what_is_drawn_and_too_few_are_said(tmp_path, capsys, groups, told):
     found = learn(tmp_path, "regression", True, groups=groups)["verdict"]
     assert (found["over"], found["units"], found["interval"] is not None) == ("groups", groups, told)
     assert found["sentence"].startswith("Better than" if told else "Not told: 3 groups in the test part are too few")
-    assert ("3 groups are few" in capsys.readouterr().out) != told
+    said = capsys.readouterr().out
+    assert ("3 groups are too few for intervals" in said) != told
+    assert "epochs: " not in said  # of a method without any
 
 
 def test_many_samples_are_a_part_of_them(tmp_path, capsys, monkeypatch):

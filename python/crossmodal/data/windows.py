@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Callable, Sequence
@@ -63,6 +64,7 @@ def cut(
     starts: np.ndarray,
     length: int,
     look: Callable[[int, np.ndarray], None],
+    copies: bool = True,
 ) -> ArrayLike:
     """Windows of recordings (n, C, length), in memory where they fit, else read as they are needed.
 
@@ -73,6 +75,8 @@ def cut(
         starts: int64 (n,), where it begins, at the common rate.
         length: values of a channel in it.
         look: is shown the number and the values (C, m) of every recording, each once.
+        copies: of what does not fit into memory, keep files beside the recordings that can be mapped; else a recording is read
+            anew whenever another one was read before it.
 
     Raises:
         UserError: see `loaded`; every value is looked at before this returns.
@@ -96,7 +100,11 @@ def cut(
                 found[row] = values[:, starts[row] : starts[row] + length]
         return found
     held.clear()
-    loads = [_mapped(recording, grow, dtype) for recording, grow in zip(recordings, grows, strict=True)]
+    if copies:
+        loads = [_mapped(recording, grow, dtype) for recording, grow in zip(recordings, grows, strict=True)]
+    else:
+        one = functools.lru_cache(maxsize=1)(lambda number: loaded(recordings[number], grows[number]))
+        loads = [partial(one, number) for number in range(len(recordings))]
     sha = hashlib.sha256(of.tobytes() + starts.tobytes())
     for recording in recordings:
         sha.update(digest(recording.path).encode())

@@ -77,6 +77,9 @@ class MixingMethod(Method):
 
     pictures = ("distances.png", "schedule.png")
 
+    def needs_validation(self, task, config) -> bool:
+        return getattr(config.options, "end_patience", None) is not None
+
     def build(self, task, config) -> FineTuned:
         return build(task, config)
 

@@ -43,7 +43,6 @@ class Method:
         seeded: whether runs of different seeds differ.
         uses_encoder: whether it starts from the encoder of the settings.
         pretrained: whether with the encoder's pretrained weights; False draws all weights anew.
-        needs_validation: whether it chooses more than the epoch by the validation split, so that it cannot do without.
         learns_validation: whether it learns from the validation samples too, as it chooses no epoch.
         defaults: settings that stand in the place of those of a task's file, which were measured with a text encoder; see `suited`.
     """
@@ -56,7 +55,6 @@ class Method:
     seeded: ClassVar[bool] = True
     uses_encoder: ClassVar[bool] = True
     pretrained: ClassVar[bool] = True
-    needs_validation: ClassVar[bool] = False
     learns_validation: ClassVar[bool] = False
     defaults: ClassVar[dict[str, Any]] = {}
 
@@ -72,6 +70,10 @@ class Method:
     def refuses(self, task: Any) -> str | None:
         """Why it cannot do this task, beside what `unsuited` says of tasks of a kind."""
         return None
+
+    def needs_validation(self, task: Any, config: Any) -> bool:
+        """Whether it chooses more than the epoch by the validation split, so that it cannot do without."""
+        return False
 
     def arranged(self, task: Any, config: Any) -> Any:
         """The task as the method learns it: another training part, say. The usual one is what its files hold."""

@@ -65,6 +65,9 @@ class DASH(Method):
     # Epochs of the tasks' files were measured with a pretrained encoder.
     defaults: ClassVar = {"epochs": None, "accumulate": 1}
 
+    def needs_validation(self, task, config) -> bool:
+        return True
+
     def build(self, task, config) -> Model:
         from crossmodal.training.sharding import require_one_process
 

@@ -30,6 +30,9 @@ class LinearModel(Method):
     def refuses(self, task) -> str | None:
         return "its fields are values, not masks; take tuned_cnn or nft" if task.normalizer.logits else None
 
+    def needs_validation(self, task, config) -> bool:
+        return task.kind == "dense"
+
     def build(self, task, config) -> Linear | LinearField:
         from crossmodal.models.linear import Linear, LinearField
 

@@ -41,7 +41,9 @@ class LinearProbe(Method):
     name = "linear_probe"
     description = "frozen encoder, linear head (scikit-learn) on the features of any layer"
     Options = Options
-    needs_validation = True
+
+    def needs_validation(self, task, config) -> bool:
+        return task.kind != "dense"
 
     def build(self, task, config) -> FineTuned:
         layer = config.options.layer

@@ -72,6 +72,9 @@ class SearchedNetworks(Method):
     # Epochs of the tasks' files were measured with a pretrained encoder.
     defaults: ClassVar = {"epochs": None, "accumulate": 1}
 
+    def needs_validation(self, task, config) -> bool:
+        return published(task, config.options) is None
+
     def build(self, task, config) -> Model:
         from crossmodal.methods._searches import SEARCHES
         from crossmodal.training.sharding import require_one_process

@@ -44,10 +44,12 @@ class TunedCNN(Method):
     name = "tuned_cnn"
     description = "small residual network or U-Net from scratch, hyperparameters chosen on validation in a few trials"
     uses_encoder = False
-    needs_validation = True
     Options = Options
     # Epochs of the tasks' files were measured with a pretrained encoder.
     defaults: ClassVar = {"epochs": None}
+
+    def needs_validation(self, task, config) -> bool:
+        return True
 
     def build(self, task, config) -> ResidualNetwork:
         return _network(task, FIRST)

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from crossmodal.scoring.metric import FEWEST
+
 LEVEL = 0.05
 FEWEST_SEEDS = 3
-FEWEST_UNITS = 5  # of a bootstrap of differences
 POWER = 0.8
 FEWEST_TASKS = 6  # on five, one method that always wins against another still has p = 1/16 by the sign test
 
@@ -55,12 +56,12 @@ def compared(value: float, resampled: Any, units: int) -> Paired:
     Args:
         value: the difference, of all samples.
         resampled: (resamples,), that of each; those that are NaN are left out.
-        units: how many samples, or groups of them, were drawn from; below five (`FEWEST_UNITS`) nothing but the difference is
+        units: how many samples, or groups of them, were drawn from; below five (`FEWEST`) nothing but the difference is
             given.
     """
     resampled = np.asarray(resampled, dtype=float)
     resampled = resampled[np.isfinite(resampled)]
-    if units < FEWEST_UNITS or len(resampled) < 2 or not np.isfinite(value):
+    if units < FEWEST or len(resampled) < 2 or not np.isfinite(value):
         return Paired(value)
     if np.ptp(resampled) <= 1e-9 * np.abs(resampled).max():
         return Paired(value, 0.0, [value, value], 1.0 if value == 0 else 0.5 ** (units - 1))

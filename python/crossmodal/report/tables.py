@@ -99,6 +99,7 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
             "mean": float(np.mean(errors)),
             "std": float(np.std(errors, ddof=1)) if len(errors) > 1 else None,
             "samples": found[0]["samples"]["test"],
+            "groups": len(found[0]["test_groups"]) if found[0].get("test_interval_over") == "groups" else None,
             "interval": None if None in intervals else np.mean(intervals, axis=0).tolist(),
             "seconds": float(np.mean([results["seconds"] for results in found])),
         }
@@ -168,10 +169,16 @@ def _intervals(table: dict[str, Any], form: str) -> list[str]:
         return []
     return [
         "",
-        f"| 95 % interval | over {table['samples']} test samples, mean of the seeds' | of the difference, over seeds |",
+        f"| 95 % interval | over {_units(table)}, mean of the seeds' | of the difference, over seeds |",
         "| --- | ---: | ---: |",
         *(f"| {' | '.join(row)} |" for row in rows),
     ]
+
+
+def _units(table: dict[str, Any]) -> str:
+    """What intervals take the test part for a choice of."""
+    groups = max((row["groups"] or 0 for row in table["methods"].values()), default=0)
+    return f"{groups} test groups" if groups else f"{table['samples']} test samples"
 
 
 def _range(interval: list[float] | None, form: str) -> str:

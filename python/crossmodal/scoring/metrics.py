@@ -96,6 +96,7 @@ METRICS: dict[str, Metric] = {
         _CLASSES,
         "Cohen's kappa with quadratic weights, for classes that have an order: theirs",
         decides=True,
+        bounds=(-1.0, 1.0),
     ),
     "brier": Metric(
         labels.squares,
@@ -147,7 +148,12 @@ METRICS: dict[str, Metric] = {
         "MAE of distances up to 8 angstrom of residues 24 or more apart along the chain, mean over proteins",
     ),
     "r2": Metric(
-        values.pairs, values.r2, True, _VALUES, "coefficient of determination, mean over the values of a sample"
+        values.pairs,
+        values.r2,
+        True,
+        _VALUES,
+        "coefficient of determination, mean over the values of a sample",
+        bounds=(-math.inf, 1.0),
     ),
 } | {
     name: Metric(

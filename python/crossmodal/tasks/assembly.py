@@ -48,6 +48,7 @@ def load(
     table: TableConfig | None = None,
     recordings: RecordingsConfig | None = None,
     images: ImagesConfig | None = None,
+    copies: bool = True,
 ) -> Task:
     """Load a task, set test and validation samples aside, and normalise.
 
@@ -65,6 +66,7 @@ def load(
             classification, with at least one training sample left to every class, and for multilabel. Where it asks for folds and
             names none, the first one.
         table, recordings, images: for task "arrays": how its files are read (None: as by default).
+        copies: whether files may be made, beside those of task "arrays", that are faster to read.
 
     Raises:
         UserError: unknown task, or an option or data that cannot be used, or data that are not where they should be.
@@ -91,6 +93,7 @@ def load(
         data_dir=None if data_dir is None else Path(data_dir),
         kind=kind,
         protocol=protocol or entry.protocols[0],
+        copies=copies,
         **forms,
     )
     miniature = base.check_files(name, options.data_dir)

@@ -203,6 +203,7 @@ class Options:
         kind: one of :data:`KINDS`, or None to infer it.
         protocol: one of ``crossmodal.scoring.protocols.PROTOCOLS``, or None for the task's own.
         table, recordings, images: how the user's own files are read.
+        copies: whether copies of these may be made that are faster to read.
     """
 
     data: Path | None = None
@@ -212,6 +213,7 @@ class Options:
     table: TableConfig = field(default_factory=TableConfig)
     recordings: RecordingsConfig = field(default_factory=RecordingsConfig)
     images: ImagesConfig = field(default_factory=ImagesConfig)
+    copies: bool = True
 
 
 Loader = Callable[[Options], RawTask]

@@ -79,19 +79,22 @@ def divide(raw: RawTask, origin: str, split: SplitConfig) -> Division:
             return rows[multilabel_sample(labels[rows], size, rng)]
         return rows[plain_sample(len(rows), size, rng)]
 
+    def strata_of(rows: np.ndarray) -> np.ndarray:
+        """How much each of the rows counts for each class or label."""
+        if labels is None:
+            return np.zeros((len(rows), 0))
+        return np.eye(len(raw.class_names))[labels[rows]] if labels.ndim == 1 else labels[rows]
+
     def hold_out(rows: np.ndarray, fraction: float, what: str, *stream: int) -> np.ndarray:
         """Which of the rows, bool, are set aside; every class keeps a sample among the others."""
         if groups is None:
             size = max(min(max(1, round(fraction * len(rows))), len(rows) - smallest), 0)
             held = ~np.isin(rows, sample(rows, len(rows) - size, *stream)) if size else np.zeros(len(rows), bool)
         else:
-            strata = np.zeros((len(rows), 0))
-            if labels is not None:
-                strata = np.eye(len(raw.class_names))[labels[rows]] if labels.ndim == 1 else labels[rows]
             held = np.zeros(len(rows), bool)
             if len(np.unique(groups[rows])) > 1:
                 rng = np.random.default_rng((split.seed, *stream))
-                held = grouped_sample(groups[rows], strata, fraction * len(rows), rng)
+                held = grouped_sample(groups[rows], strata_of(rows), fraction * len(rows), rng)
         if not held.any():
             few = f"{len(rows)} training samples" if groups is None else "groups of the training part"
             raise UserError(
@@ -157,10 +160,19 @@ def divide(raw: RawTask, origin: str, split: SplitConfig) -> Division:
             raise UserError(
                 f"split.train_size: expected {smallest} to {len(rows)} (the training part of {origin}), got {split.train_size}"
             )
-        notes.append(
-            f"only {split.train_size} of {len(rows)} samples of the training part are used (seed {split.seed})."
-        )
-        rows = sample(rows, split.train_size, TRAIN_SIZE)
+        if groups is None:
+            kept = sample(rows, split.train_size, TRAIN_SIZE)
+            what = f"{len(kept)} of {len(rows)} samples"
+        else:
+            kept = rows
+            if split.train_size < len(rows):
+                rng = np.random.default_rng((split.seed, TRAIN_SIZE))
+                kept = rows[~grouped_sample(groups[rows], strata_of(rows), len(rows) - split.train_size, rng)]
+            counts = [len(np.unique(groups[part])) for part in (kept, rows)]
+            what = f"{counts[0]} of {counts[1]} groups, {len(kept)} of {len(rows)} samples,"
+        keep_classes(kept, "split.train_size")
+        notes.append(f"only {what} of the training part are used (seed {split.seed}).")
+        rows = kept
     if raw.x_val is not None:
         return Division(rows, None, test, notes)
     held = hold_out(rows, split.validation_fraction, "validation", VALIDATION, *([] if fold is None else [fold]))

@@ -72,7 +72,7 @@ def load_recordings(options: Options) -> RawTask:
         np.fmin(low, values.min(axis=1), out=low)
         np.fmax(high, values.max(axis=1), out=high)
 
-    x = windows.cut(found, grows, of, starts, window, look)
+    x = windows.cut(found, grows, of, starts, window, look, options.copies)
     flat = [found[0].channels[i] for i in np.flatnonzero(low == high)]
     notes += [f"warning: constant channels, which say nothing: {shown(flat)}."] if flat else []
     files = np.array([path.relative_to(listing.folder).as_posix() for path in paths])

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from crossmodal.data.dataset import Batch, Dataset
 from crossmodal.data.loader import eval_rows
-from crossmodal.errors import UserError
 from crossmodal.scoring import losses, metrics, thresholds
 
 KEPT_VALUES = 2**26  # Outputs are kept, for pictures, where a split has no more values than these,
@@ -85,10 +84,6 @@ def evaluate(
         accelerator: device and processes; None: the CPU, this process alone,
         processes: in the batches that so many would have: another number of rows in a matrix product may change the last bit.
     """
-    if not len(split):
-        raise UserError(
-            "split.final: a split without samples cannot be evaluated: this method needs a validation split, leave split.final out"
-        )
     device = accelerator.device if accelerator else torch.device("cpu")
     world = accelerator.num_processes if accelerator else processes
     ranks = [accelerator.process_index] if accelerator else range(processes)

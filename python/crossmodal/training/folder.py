@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from crossmodal.errors import UserError
 from crossmodal.files import finite, read_json, read_yaml, write_json, write_text
 from crossmodal.models.base import DESCRIPTION_FILE, WEIGHTS_FILE
-from crossmodal.settings import Config, differences
+from crossmodal.settings import Config, changes
 from crossmodal.training.checkpoint import Checkpoints
 
 PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scipy", "scikit-learn", "safetensors")
@@ -152,7 +152,7 @@ class RunFolder:
 
     def _check_same(self, config: Config) -> None:
         stored = self.read_config()
-        changed = differences(stored, config.to_dict())
+        changed = changes(stored, config)
         if not self.finished and config.epochs is not None and (stored.get("epochs") or 0) < config.epochs:
             changed = {key: values for key, values in changed.items() if key not in ("epochs", "steps")}
         if changed:

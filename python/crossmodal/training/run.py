@@ -33,16 +33,27 @@ class Run:
         best: `epoch`, `metric` and `loss` of the epoch of the last stage whose weights were kept; None without training.
         history: records of all epochs of all stages.
         steps, seconds: of all stages.
+
+    Args:
+        length: how many epochs there are and why, said before the first stage: not every method has any.
     """
 
     def __init__(
-        self, config: Config, task, model: Model, objective: Objective, accelerator: Accelerator, folder: RunFolder
+        self,
+        config: Config,
+        task,
+        model: Model,
+        objective: Objective,
+        accelerator: Accelerator,
+        folder: RunFolder,
+        length: str = "",
     ) -> None:
         self.config, self.task, self.accelerator, self.folder = config, task, accelerator, folder
         self.model, self.objective = model, objective
         self.best: dict[str, Any] | None = None
         self.history: list[dict[str, Any]] = []
         self.steps, self.seconds = 0, 0.0
+        self._length = length
         self._trainer: Trainer | None = None
 
     def train(
@@ -74,6 +85,8 @@ class Run:
         """
         if self._trainer is not None and sharding.in_force(self.accelerator):
             raise UserError("shard: a method of several stages cannot train in shards; take --shard false")
+        if self._trainer is None and self._length:
+            self.accelerator.print(self._length)
         self.accelerator.free_memory()  # forgets model and optimizer of the stage before
         config = self.config.changed(optimizer=optimizer, lr_schedule=schedule or {})
         if batch_size is not None:

@@ -42,6 +42,9 @@ def test_table_by_hand():
     # 4.3027 standard errors, by Student's t for three seeds; scores, whose best is 1, become errors
     assert pare["difference_interval"] == pytest.approx([-20 / 3 - 14.342, -20 / 3 + 14.342], abs=1e-3)
     assert "| 95 % interval | over 40 test samples, mean of the seeds' | of the difference, over seeds |" in text
+    for row in table["methods"].values():
+        row["groups"] = 7
+    assert "| 95 % interval | over 7 test groups, mean" in render(table)
     assert "| pare | 19.00 to 25.00 | -21.01 to +7.68 |" in text
     assert "| nft | 25.67 to 31.67 |  |" in text
     assert "| logistic regression, raw values | 3.00 to 9.00 |  |" in text

@@ -38,9 +38,20 @@ def test_a_threshold_of_what_says_nothing_is_a_half():
 def test_the_mean_of_a_group_is_held_against_the_threshold_itself():
     probability = torch.tensor([0.2, 0.5, 0.2, 0.2], dtype=torch.float64)  # groups of mean 0.35 and 0.2
     outputs = torch.stack([torch.zeros(4), probability.logit()], 1)
-    batch = Batch(torch.zeros(4, 1, 1), torch.tensor([1, 1, 0, 0]), torch.arange(4), torch.ones(4), {"group": torch.arange(4) // 2})
+    batch = Batch(
+        torch.zeros(4, 1, 1),
+        torch.tensor([1, 1, 0, 0]),
+        torch.arange(4),
+        torch.ones(4),
+        {"group": torch.arange(4) // 2},
+    )
     shift = thresholds.shift("classification", (0.3,))
-    for name, value in {"accuracy_of_groups": 1.0, "accuracy": 0.75, "accuracy_of_group_votes": 0.5, "auroc": 0.75}.items():
+    for name, value in {
+        "accuracy_of_groups": 1.0,
+        "accuracy": 0.75,
+        "accuracy_of_group_votes": 0.5,
+        "auroc": 0.75,
+    }.items():
         metric = metrics.get(name)
         found = {key: values.numpy() for key, values in metric.measure(outputs, batch, shift).items()}
         assert metric.figure(found) == value, name

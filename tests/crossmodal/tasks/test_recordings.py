@@ -280,12 +280,17 @@ def test_recordings_that_do_not_fit_into_memory_are_read_as_they_are_needed(fold
     told = {"window": "1s", "hop": "0.3s", "resample": 50.0}
     expected = raw(folder, **told)
     monkeypatch.setattr(windows, "free_memory", lambda: 0)
+    before = sorted(folder.rglob("*"))
+    checked = tasks.load("arrays", data=folder, recordings=RecordingsConfig(**told), copies=False)
+    assert sorted(folder.rglob("*")) == before
     found = raw(folder, **told)
     assert not isinstance(found.x_train, np.ndarray)
     rows = np.random.default_rng(0).permutation(len(expected.x_test))
     np.testing.assert_allclose(found.x_test[rows], expected.x_test[rows], rtol=1e-6)
     task = tasks.load("arrays", data=folder, recordings=RecordingsConfig(**told))
     assert len(task.test) == len(rows)
+    assert sorted(folder.rglob("*")) != before
+    assert checked.description == task.description
 
 
 def test_edf(tmp_path):

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
+import yaml
 
 from crossmodal.errors import UserError
+from crossmodal.methods import METHODS
 from crossmodal.settings import Config
 from crossmodal.training.folder import RunFolder, versions
 
@@ -121,6 +125,17 @@ def test_resume_needs_a_run(tmp_path, monkeypatch):
         ):
             RunFolder(name).check(Config(resume=True))
     assert not (tmp_path / "gone").exists()
+
+
+def test_what_an_older_run_does_not_name_had_its_default(tmp_path):
+    folder, config = RunFolder(tmp_path), Config(options=METHODS["pare"].Options())
+    folder.prepare(config)
+    stored = config.to_dict()
+    del stored["sampler"], stored["split"]["final"], stored["pare"]["tau"]
+    folder.config.write_text(yaml.safe_dump(stored))
+    folder.check(dataclasses.replace(config, resume=True))
+    with pytest.raises(UserError, match=r"other settings: sampler was None and is now 'balanced'$"):
+        folder.check(dataclasses.replace(config, resume=True, sampler="balanced"))
 
 
 def test_only_epochs_may_grow_and_not_of_a_finished_run(tmp_path):

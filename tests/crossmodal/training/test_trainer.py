@@ -20,7 +20,7 @@ import crossmodal
 from crossmodal import evaluate, parsing, run
 from crossmodal.errors import UserError
 from crossmodal.settings import Config
-from crossmodal.training import sharding, trainer
+from crossmodal.training import outcomes, sharding, trainer
 from crossmodal.training.checkpoint import Checkpoints
 from crossmodal.training.folder import RunFolder
 from crossmodal.training.selection import EpochSelection
@@ -499,7 +499,7 @@ VARIANTS = {"noise_on": "logits", "noise_end": 0.5, "straight_through": True, "s
                 PARE | {f"pare__{name}": value for name, value in VARIANTS.items()} | {"pare__partners": "nearest"},
                 PARE | {"pare__partners": "class", "pare__labels": "joint"},
                 {"method": "pare_released"},
-                {"method": "cutmix"},
+                {"method": "cutmix", "sampler": "balanced", "thresholds": "f1", "metric": "macro_f1"},
             )
         ),
     ],
@@ -518,6 +518,13 @@ def test_two_processes_make_the_same_curve_as_one(tmp_path, tiny_bert, changes, 
     results = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two")]
     assert results[1]["processes"] == 2
     assert results[1]["sharded"] == (launcher is SHARDED)
+    others = [result["verdict"].pop("others") for result in results]
+    assert [one["value"] for one in others[0].values()] == [one["value"] for one in others[1].values()]
+    assert results[0]["verdict"]["value"] == pytest.approx(results[1]["verdict"]["value"])
+    kept = [outcomes.load(tmp_path / name / "test.npz") for name in ("one", "two")]
+    assert kept[0].rows.tolist() == kept[1].rows.tolist()
+    assert all(np.array_equal(kept[0].numbers[key], values) for key, values in kept[1].numbers.items())
+    assert results[0]["thresholds"] == pytest.approx(results[1]["thresholds"], abs=1e-3)
     x = np.random.default_rng(0).standard_normal((4, 2, runs.LENGTH)).astype(np.float32)
     outputs = [crossmodal.load(tmp_path / name).predict(x).probabilities for name in ("one", "two")]
     assert outputs[0] == pytest.approx(outputs[1], rel=2e-3)
