@@ -64,6 +64,15 @@ def parse_number(text: str) -> float:
     return value
 
 
+def is_number(text: str) -> bool:
+    """Whether `parse_number` takes it for one."""
+    try:
+        parse_number(text)
+    except UserError:
+        return False
+    return True
+
+
 def require_finite(values: ArrayLike, name: str, *, missing: bool = False) -> None:
     """Refuse infinity, and NaN unless values may be ``missing``; errors as those of :func:`require_numbers`."""
     if values.dtype.kind in "biu" or getattr(values, "checked", False):

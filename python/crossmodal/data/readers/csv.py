@@ -8,7 +8,7 @@ from statistics import mode
 
 import numpy as np
 
-from crossmodal.data.numeric import parse_number
+from crossmodal.data.numeric import is_number, parse_number
 from crossmodal.errors import UserError
 
 ALIKE = 0.25  # a first row is odd where a smaller share of the others is monotonic, or evenly spaced, as it is
@@ -37,7 +37,7 @@ def read_csv(path: Path, length: int | None = None, header: bool | None = None) 
     width = mode(len(cells) for cells in rows[1:] or rows)
     first, *others = rows
     lacks_corner = (
-        len(first) == width - 1 and header is not False and (length == width - 1 or not any(map(_is_number, first)))
+        len(first) == width - 1 and header is not False and (length == width - 1 or not any(map(is_number, first)))
     )
     if lacks_corner:
         first = ["", *first]
@@ -50,9 +50,9 @@ def read_csv(path: Path, length: int | None = None, header: bool | None = None) 
     if _is_nameless(first[0]) and not row_names and width > 1 and header is not False:
         takes = "" if length is None else f", and the run takes {length}"
         raise UserError(f"{wheres[0]}: a column without a name holds row names, which leaves {width - 1} values{takes}")
-    if header is None and row_names and not _is_number(first[0]):
-        header = _is_nameless(first[0]) or _is_number(rows[-1][0]) or None
-    if header is None and not any(map(_is_number, first[start:])):
+    if header is None and row_names and not is_number(first[0]):
+        header = _is_nameless(first[0]) or is_number(rows[-1][0]) or None
+    if header is None and not any(map(is_number, first[start:])):
         header = True
     taken = [cells[start:] for cells in (others if header else [first, *others])]
     if not taken:
@@ -89,7 +89,7 @@ def read_labels(path: Path, samples: int) -> tuple[np.ndarray, str]:
         UserError: see `read_csv`; or text in several columns.
     """
     rows, wheres = read_cells(path)
-    if len(rows) == 1 or any(_is_number(cells[-1]) for cells in rows[1:]):
+    if len(rows) == 1 or any(is_number(cells[-1]) for cells in rows[1:]):
         values, said = read_csv(path)
         if values.shape[1] == 1:
             values = values[:, 0].astype(np.int64) if (values == np.floor(values)).all() else values[:, 0]
@@ -129,14 +129,6 @@ def read_cells(path: Path, delimiter: str = ",") -> tuple[list[list[str]], list[
     return rows, places
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        parse_number(cell)
-    except ValueError:
-        return False
-    return True
-
-
 def _is_nameless(corner: str) -> bool:
     return not corner.strip() or corner.startswith("Unnamed: 0")  # what pandas makes of it
 
@@ -155,7 +147,7 @@ def _are_row_names(corner: str, column: list[str], length: int | None, width: in
     """Whether the first column (``corner`` in the first line, ``column`` below) holds names or numbers of rows."""
     if width < 2 or not column or length not in (None, width - 1):
         return False
-    if not any(map(_is_number, column)) or (length is not None and _is_nameless(corner)):
+    if not any(map(is_number, column)) or (length is not None and _is_nameless(corner)):
         return True
     if not all(cell.strip().isdecimal() for cell in column):
         return False

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from crossmodal.data.numeric import is_number
 from crossmodal.data.readers.audio import open_wav, scaled
 from crossmodal.data.readers.npy import read_npy
 from crossmodal.data.readers.tables import Table, read_rows, shown, table_of
@@ -133,7 +134,7 @@ def _wav(path: Path) -> np.ndarray:
 
 def _text(path: Path, ignore: Sequence[str], labels: str | None) -> Recording:
     rows, places = read_rows(path)
-    numbers = [_is_number(cell) for cell in rows[0]]
+    numbers = [is_number(cell) for cell in rows[0]]
     if any(numbers) and not all(numbers):
         raise UserError(f"{path}, {places[0]}: neither names of channels nor numbers: {shown(rows[0])}")
     names = list(map(str, range(len(rows[0])))) if all(numbers) else rows.pop(0)
@@ -170,14 +171,6 @@ def _text(path: Path, ignore: Sequence[str], labels: str | None) -> Recording:
         label,
         tuple(ignored),
     )
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
 
 
 def _unit(head: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from crossmodal.data.arrays import free_memory
-from crossmodal.data.numeric import parse_number
+from crossmodal.data.numeric import is_number, parse_number
 from crossmodal.data.readers.csv import read_cells
 from crossmodal.errors import MissingPackage, UserError
 from crossmodal.naming import nearest
@@ -117,7 +117,7 @@ def read_table(path: Path) -> Table:
 def _read_text(path: Path) -> Table:
     rows, places = read_rows(path)
     names = rows.pop(0)
-    if all(_is_number(name) for name in names):
+    if all(is_number(name) for name in names):
         raise UserError(f"{path}: the first line must name the columns, got numbers: {shown(names)}")
     return table_of(path, names, rows, places[1:])
 
@@ -166,15 +166,7 @@ def _delimiter(path: Path) -> str:
 def _decimal(cell: str) -> str:
     """A number with a decimal comma as one with a point; other cells as they are."""
     whole, comma, part = cell.partition(",")
-    return f"{whole}.{part}" if comma and part[:1].isdigit() and _is_number(f"{whole}.{part}") else cell
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        parse_number(cell)
-    except ValueError:
-        return False
-    return True
+    return f"{whole}.{part}" if comma and part[:1].isdigit() and is_number(f"{whole}.{part}") else cell
 
 
 def _named(path: Path, names: Sequence[str], columns: Iterable[Any]) -> dict[str, Any]:
