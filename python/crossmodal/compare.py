@@ -13,12 +13,12 @@ from typing import Any
 
 import yaml
 
-from crossmodal import methods, parsers, plans, run
+from crossmodal import drawing, methods, parsers, plans, run
 from crossmodal.errors import UserError
 from crossmodal.files import finite, write_json, write_text
 from crossmodal.jobs import Cluster, Job, Machine, execute
 from crossmodal.plans import YARDSTICK, Entry, Plan
-from crossmodal.report import grid, pictures, published, ranking, statistics, tables
+from crossmodal.report import comparison_pictures, grid, published, ranking, statistics, tables
 from crossmodal.training import outcomes, sharding
 
 CLUSTER = "--cluster."
@@ -169,7 +169,9 @@ def report(
             "runs": runs,
         },
     )
-    pictures.save_all({f"{plan.title}{name}.png": figure for name, figure in draw(found, done).items()}, folder)
+    with drawing.style():
+        drawn = {f"{plan.title}{name}.png": figure for name, figure in draw(found, done).items()}
+        drawing.save_all(drawn, folder)
     print(f"\n{text}{elsewhere}\n{folder / plan.title}.png; pictures of each run: {folder}/*/*.png")
 
 
@@ -195,20 +197,22 @@ def rank(done: dict[str, list[tuple[Job, dict[str, Any]]]]) -> tuple[dict[str, d
 
 def draw(found: grid.Grid, done: dict[str, list[tuple[Job, dict[str, Any]]]]) -> dict[str, Any]:
     """Pictures of a comparison, by what is added to its name; those of several tasks where there are enough."""
-    drawn = {"": pictures.comparison(found.tasks)}
+    drawn = {"": comparison_pictures.comparison(found.tasks)}
     curves: dict[str, dict[str, list[list[float]]]] = {}
     for task, runs in done.items():
         for job, _ in runs:
             history = job.folder.read_metrics() if job.folder.metrics.is_file() else []
             if history:
-                values = pictures.column(history, "validation")
+                values = drawing.column(history, "validation")
                 curves.setdefault(task, {}).setdefault(job.method, []).append(values)
     if curves:
-        drawn["-curves"] = pictures.learning_curves(curves, {task: found.tasks[task]["metric"] for task in curves})
+        drawn["-curves"] = comparison_pictures.learning_curves(
+            curves, {task: found.tasks[task]["metric"] for task in curves}
+        )
     ranked, means = found.means()
     if found.ranks:
         names = [found.label(name) for name in ranked]
-        drawn["-profiles"] = pictures.profiles(names, means)
+        drawn["-profiles"] = comparison_pictures.profiles(names, means)
         if len(means) >= statistics.FEWEST_TASKS:
-            drawn["-ranks"] = pictures.critical_difference(names, means)
+            drawn["-ranks"] = comparison_pictures.critical_difference(names, means)
     return drawn

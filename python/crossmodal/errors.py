@@ -1,6 +1,7 @@
 """The one kind of error whose message is for the person who started the program."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 
 
@@ -29,6 +30,16 @@ def training_packages() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise MissingPackage("crossmodal", str(error.name).partition(".")[0], "train") from error
+
+
+@contextlib.contextmanager
+def sparing(what: str) -> Iterator[None]:
+    """Pictures and pages must not cost a run that is done: where memory, the disk or a font is at fault, it is warned of."""
+    try:
+        yield
+    except (MemoryError, OSError, RuntimeError) as error:
+        said = f"{what}: could not be made ({type(error).__name__}: {error}); the run is whole without"
+        warnings.warn(said, stacklevel=3)
 
 
 class Interrupted(RuntimeError):

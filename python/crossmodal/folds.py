@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from scipy import stats
 
 from crossmodal.errors import UserError
 from crossmodal.files import finite
-from crossmodal.scoring import metrics
+from crossmodal.report import page
+from crossmodal.scoring import labels, metrics
 from crossmodal.scoring.metric import FEWEST
 from crossmodal.settings import Config
 from crossmodal.training import outcomes
@@ -79,6 +81,9 @@ def train(config: Config, accelerator: Accelerator, hashes: dict[str, str], one:
                 "final_samples": final["samples"]["train"],
             }
         folder.write_results(results)
+        if config.pictures:
+            _draw(folder, results, config.pictures)
+        page.write(folder)
         accelerator.print(f"\n{table(results)}\n{folder.path}")
         return results
     finally:
@@ -113,11 +118,12 @@ def combine(folders: list[Path], folds: int | None) -> dict[str, Any]:
     tests = [_number(run["test"]) for run in runs]
     rows = np.concatenate([found.rows for found in tested])
     group = None if tested[0].group is None else np.concatenate([found.group for found in tested])
-    interval, over, pooled = None, "samples" if group is None else "groups", None
-    if all(found.metric == name for found in tested):  # of many and large samples only scores were kept
-        numbers = [found.numbers for found in tested]
-        interval = pooled_interval(metric, numbers, rows, group)
-        pooled = metric.figure({key: np.concatenate([found[key] for found in numbers]) for key in numbers[0]})
+    interval, over, pooled, classes = None, "samples" if group is None else "groups", None, {}
+    if (numbers := _pooled(tested, name)) is not None:
+        interval = pooled_interval(metric, [found.numbers for found in tested], rows, group)
+        pooled = metric.figure(numbers)
+        if _counts_classes(first, numbers):
+            classes = labels.by_class(numbers, tuple(first["class_names"]))
     mean = float(np.mean(tests))
     results = first | {
         "test": mean,
@@ -131,6 +137,7 @@ def combine(folders: list[Path], folds: int | None) -> dict[str, Any]:
         "thresholds": [
             statistics.median(several) for several in zip(*(run["thresholds"] for run in runs), strict=True)
         ],
+        "test_classes": classes,
         "test_groups": _merged(run["test_groups"] for run in runs),
         "best_epoch": None,
         "steps": sum(run["steps"] for run in runs),
@@ -148,6 +155,34 @@ def combine(folders: list[Path], folds: int | None) -> dict[str, Any]:
         },
     }
     return finite(results)
+
+
+def _pooled(tested: list[outcomes.Outcomes], name: str) -> metrics.Numbers | None:
+    """What the metric says of the samples of all folds; of many and large samples only scores were kept."""
+    if any(found.metric != name for found in tested):
+        return None
+    return {key: np.concatenate([found.numbers[key] for found in tested]) for key in tested[0].numbers}
+
+
+def _counts_classes(results: dict[str, Any], numbers: metrics.Numbers) -> bool:
+    """Whether numbers of a metric are those of `labels.counts`, a column for each class or label."""
+    return results["kind"] in ("classification", "multilabel") and {"truth", "found", "both"} <= numbers.keys()
+
+
+def _draw(folder: RunFolder, results: dict[str, Any], form: str) -> None:
+    from crossmodal import drawing
+    from crossmodal.report import pictures
+
+    drawn = pictures.of_folds(results)
+    tested = [outcomes.load(RunFolder(folder.path / name).outcomes) for name in results["folds"]["runs"]]
+    numbers = _pooled(tested, results["metric"])
+    if results["kind"] == "classification" and numbers is not None and _counts_classes(results, numbers):
+        names = tuple(results["class_names"]) or tuple(map(str, range(numbers["truth"].shape[1])))
+        drawn["confusion.png"] = partial(
+            pictures.confusion, pictures.confused(numbers), names, pictures.heading(results)
+        )
+    with drawing.style():
+        drawing.sparingly(drawn, folder.path, drawing.vector(form))
 
 
 def _number(value: float | None) -> float:

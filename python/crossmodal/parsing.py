@@ -160,6 +160,19 @@ def from_dict(values: dict[str, Any], where: str = "") -> Config:
     return _build({name: _checked(name, value, known, learner.name, where) for name, value in values.items()}, learner)
 
 
+def changed(config: Config) -> dict[str, Any]:
+    """Settings, by dotted name, in which a run differs from one that is told its task, method and encoder alone."""
+    told = {"task": config.task, "data": config.data, "encoder": config.encoder}
+    plain = flatten(parse([f"--{key}={value}" for key, value in told.items() if value], method=config.method).to_dict())
+    passed = ("task", "method", "encoder", "output_dir", "overwrite", "resume")
+    settings = flatten(config.to_dict()).items()
+    return {
+        key: value
+        for key, value in settings
+        if key not in passed and (key == "data" or plain.get(key) != value) and not (key == "data" and value is None)
+    }
+
+
 def load(path: Path | str) -> Config:
     """Settings of a finished or interrupted run, from its `config.yaml`."""
     return from_dict(read_yaml(path), f"{path}: ")

@@ -17,13 +17,13 @@ from safetensors.torch import save_file
 
 from crossmodal import folds, methods, seeds, tasks, verdict
 from crossmodal.data.splitting import plain_sample
-from crossmodal.errors import UserError
+from crossmodal.errors import UserError, sparing
 from crossmodal.files import replacing, writing
 from crossmodal.models.base import Model
 from crossmodal.naming import unknown
-from crossmodal.report import pictures
+from crossmodal.report import page
 from crossmodal.report.tables import closing_table
-from crossmodal.scoring import losses, metrics, thresholds
+from crossmodal.scoring import labels, losses, metrics, thresholds
 from crossmodal.settings import Config, flatten
 from crossmodal.training import outcomes, sharding
 from crossmodal.training.evaluation import Evaluation
@@ -114,7 +114,7 @@ def _train(run: Run) -> dict[str, Any]:
             accelerator.print(_choose_thresholds(run))
         test = run.evaluate(run.task.test) if len(run.task.test) else None
         results = summarise(run, test)
-        for said in _warnings(run, test) if test is not None else ():
+        for said in results["warnings"]:
             accelerator.print(said)
         weights = run.whole_weights()
         if test is not None:
@@ -129,10 +129,10 @@ def _train(run: Run) -> dict[str, Any]:
                 outcomes.save(folder.outcomes, test, run.task.test_rows)
             folder.write_results(results)
             run.clear_checkpoints()
-            # Pictures come last: one that cannot be drawn must not cost the run.
-            if test is not None:
-                pictures.draw_run(run, test)
-            pictures.save_all(method.draw(run), folder.path)
+            # What people look at comes last: a picture that cannot be drawn must not cost the run.
+            if config.pictures:
+                _draw(run, results, test)
+            page.write(folder)
     except OSError as error:
         saved = run.checkpoints()
         last = f"the last checkpoint is {saved[-1]}, `--resume true` goes on from it" if saved else "no checkpoint yet"
@@ -159,6 +159,17 @@ def _choose_thresholds(run: Run) -> str:
         again = run.evaluate(held)
         run.best = run.best | {"metric": again.metric, "loss": again.loss}
     return f"thresholds, by {by} on {len(held)} validation samples: {thresholds.said(run.task.class_names, found)}"
+
+
+def _draw(run: Run, results: dict[str, Any], test: Evaluation | None) -> None:
+    from crossmodal import drawing
+    from crossmodal.report import pictures
+
+    vector = drawing.vector(run.config.pictures)
+    with drawing.style():
+        pictures.draw_run(run.task, results, test, run.history, run.folder.path, vector)
+        with sparing(f"{run.folder.path}: pictures of {run.config.method}"):
+            drawing.save_all(methods.get(run.config.method).draw(run), run.folder.path, vector)
 
 
 def _warnings(run: Run, test: Evaluation) -> list[str]:
@@ -194,6 +205,13 @@ def _of_groups(task: tasks.Task, test: Evaluation | None) -> dict[str, dict[str,
         }
         found[task.group_names[one]] = {"samples": int(rows.sum())} | figures
     return found
+
+
+def _of_classes(task: tasks.Task, test: Evaluation | None) -> dict[str, dict[str, float]]:
+    """See `labels.by_class`; nothing where the task has none, or where not all outputs were kept."""
+    if test is None or task.kind not in ("classification", "multilabel") or len(test.outputs) < len(task.test):
+        return {}
+    return labels.by_class(metrics.get("macro_f1").numbers(test.decided, test.targets), task.class_names)
 
 
 def check_names(config: Config) -> None:
@@ -367,6 +385,7 @@ def summarise(run: Run, test: Evaluation | None) -> dict[str, Any]:
         "test_interval_over": test and test.unit,
         "test_metrics": test.metrics if test else {},
         "test_groups": _of_groups(task, test),
+        "test_classes": _of_classes(task, test),
         # frames x channels, by metric
         "test_fields": test.by_field(task.num_outputs) if test and task.kind == "dense" else {},
         "channels": list(task.equation.outputs) if task.equation else [],
@@ -377,6 +396,8 @@ def summarise(run: Run, test: Evaluation | None) -> dict[str, Any]:
         "parameters": model.count_parameters(),
         "trainable_parameters": model.count_parameters(trainable=True),
         "fingerprint": task.fingerprint,
+        "description": "\n".join(filter(None, (task.description, run.objective.description))),
+        "warnings": _warnings(run, test) if test else [],
         "directory": str(Path.cwd()),  # from which relative paths in the settings count
         "samples": {name: len(getattr(task, name)) for name in ("train", "validation", "test")},
         "input_shape": list(task.input_shape),

@@ -333,6 +333,7 @@ class Config:
         select: which epoch's weights are kept, by the validation split: best metric (by loss in a tie, or where the samples
             are such that it has no value; then the later epoch), lowest loss, the last epoch within one standard error of
             the best (for few validation samples, which cannot rank epochs finely), or the last epoch whatever the split says.
+        pictures: what is drawn of the run: `png` for the report, and `pdf` or `svg` beside it for a paper (null: nothing).
         verdict: compare the test figure, at the end, with what needs no learning and what needs no transformer, fitted in
             seconds on the same samples (of many or large ones on a part of them).
         patience: end training after so many epochs in a row of which `select` keeps none (null: go on to the last).
@@ -380,6 +381,7 @@ class Config:
     shard: bool = False
     threads: Count | None = None
     select: Literal["metric", "loss", "within_error", "last"] = "metric"
+    pictures: Literal["png", "pdf", "svg"] | None = "png"
     verdict: bool = True
     patience: Count | None = None
     on_nan: Literal["stop", "skip"] = "stop"
@@ -458,6 +460,7 @@ BOOKKEEPING = (
     "track",
     "threads",
     "verdict",
+    "pictures",
     "checkpoint.every_minutes",
     "checkpoint.every_steps",
 )

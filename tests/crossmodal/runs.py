@@ -93,6 +93,7 @@ def settings(folder: Path, encoder: str, kind: str = "classification", ndim: int
         "device": "cpu",
         "threads": 1,
         "select": "metric",
+        "pictures": None,
         "model": {"patch_size": 2, "layers": 1},
         "source": {"name": str(write_source(folder / "data"))},
         "optimizer": {"lr": 5e-3, "new_lr": 2e-2},

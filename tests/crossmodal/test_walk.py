@@ -60,7 +60,7 @@ def test_a_method_walks_with_a_task(tmp_path, tiny_bert, monkeypatch, method, ki
         assert reason in str(refused.value)
         assert not Path(values["output_dir"]).exists()
         return
-    straight = run.train(parsing.from_dict(values | {"output_dir": str(tmp_path / "straight")}))
+    straight = run.train(parsing.from_dict(values | {"output_dir": str(tmp_path / "straight"), "pictures": "png"}))
     with monkeypatch.context() as patch:
         stop_at(patch, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
         for resume in (False, *[True] * 9):  # once in each stage
@@ -74,7 +74,8 @@ def test_a_method_walks_with_a_task(tmp_path, tiny_bert, monkeypatch, method, ki
     results = one.read_results()
     assert (results["test"], results["steps"]) == (straight["test"], straight["steps"])
     assert results["test_metrics"].keys() == json.loads(other.results.read_text())["test_metrics"].keys()
-    assert {path.name for path in one.path.glob("*.png")} >= set(methods.get(method).pictures)
+    assert {path.name for path in other.path.glob("*.png")} >= set(methods.get(method).pictures)
+    assert not [*one.path.glob("*.png")]
 
     again = evaluate.evaluate(one.path)
     assert (again["value"], again["metrics"]) == (results["test"], results["test_metrics"])

@@ -90,6 +90,11 @@ class Normalizer:
         frame along the channels, each frame is scaled alike."""
         return _scaled(y, rows, *self._y_scale(y.shape[1]))
 
+    def inverse_x(self, x: Tensor) -> Tensor:
+        """The inverse of :meth:`apply_x`, in float64 where the device has it."""
+        x = _wide(x)
+        return x * self.x_std.to(x) + self.x_mean.to(x)
+
     def inverse_y(self, y: Tensor) -> Tensor:
         """The inverse of :meth:`apply_y`, in float64 on the targets' device; those that are not scaled stay as they are."""
         if self.y_mean is None:
@@ -112,10 +117,9 @@ class Normalizer:
     def following(self, x: Tensor, output: Tensor) -> Tensor:
         """What comes after the samples ``x`` of a roll-out: of their frames, which lie along the channels, the oldest goes, and the
         model's output is the newest; all scaled, float32."""
-        x, new = _wide(x), self.inverse_y(output)
-        mean, std = self.x_mean.to(x), self.x_std.to(x)
-        frames = torch.cat([(x * std + mean)[:, new.shape[1] :], new], dim=1)
-        return ((frames - mean) / std).float()
+        new = self.inverse_y(output)
+        frames = torch.cat([self.inverse_x(x)[:, new.shape[1] :], new], dim=1)
+        return ((frames - self.x_mean.to(frames)) / self.x_std.to(frames)).float()
 
     def prepare(self, raw: np.ndarray | Tensor | Sequence[np.ndarray], name: str = "inputs") -> np.ndarray:
         """Turn raw data into an array ``(n, *input_shape)``, checked and in its own units (:meth:`apply_x` scales it).

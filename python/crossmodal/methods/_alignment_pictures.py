@@ -5,18 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
-
-matplotlib.use("Agg", force=False)
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from crossmodal import seeds
 from crossmodal.alignment import Labelled, Labeller, otdd
 from crossmodal.data.dataset import fitting
+from crossmodal.drawing import BLUE, GREY, ORANGE, PURPLE, over_epochs, panel
 from crossmodal.training.objective import Position
 from crossmodal.training.run import Run
 
@@ -26,32 +22,38 @@ SAMPLES, LEVELS = (
 )  # Samples of either side (fewer large ones), and values of k, that distances are measured with.
 
 
-def course(history: list[dict[str, Any]], distance: str) -> Figure:
+def course(history: list[dict[str, Any]], distance: str, head: str) -> Figure:
     """The distance between source and target features over the epochs of an alignment."""
-    figure, axis = plt.subplots(figsize=(4.5, 3.2), layout="constrained")
+    figure, axis = panel(
+        (4.8, 3.3), f"{distance} from the source to the target's classes over the epochs of the alignment."
+    )
+    figure.suptitle(head)
     records = [record for record in history if record["stage"] == "alignment"]
-    axis.plot([record["epoch"] for record in records], [record["loss"] for record in records], color="tab:purple")
+    axis.plot([record["epoch"] for record in records], [record["loss"] for record in records], color=PURPLE)
     axis.set(xlabel="epoch of the alignment", ylabel=f"{distance}, source to target classes", ylim=(0, None))
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    over_epochs(axis)
     return figure
 
 
-def between(levels: list[dict[str, float]], whole: float) -> Figure:
+def between(levels: list[dict[str, float]], whole: float, head: str) -> Figure:
     """OTDD from the source to mixed samples, and from these to the target, as k falls.
 
     Args:
         levels: of `mixed_distances`.
         whole: OTDD from source to target.
     """
-    figure, axis = plt.subplots(figsize=(4.5, 3.2), layout="constrained")
+    figure, axis = panel(
+        (4.8, 3.3), "Distances from the source to mixed samples and from these to the target, as k falls."
+    )
+    figure.suptitle(f"{head}, at most {SAMPLES} of them and of the source")
     k = [level["k"] for level in levels]
-    axis.plot(k, [level["source"] for level in levels], marker=".", color="tab:orange", label="source to mixed")
-    axis.plot(k, [level["target"] for level in levels], marker=".", color="tab:blue", label="mixed to target")
-    axis.axhline(whole, color="0.5", linestyle="--", linewidth=0.9, label="source to target")
+    axis.plot(k, [level["source"] for level in levels], marker=".", color=ORANGE, label="source to mixed")
+    axis.plot(k, [level["target"] for level in levels], marker=".", color=BLUE, label="mixed to target")
+    axis.axhline(whole, color=GREY, linestyle="--", linewidth=0.9, label="source to target")
     axis.set(xlabel="replaced patches k, falling", ylabel="OTDD", ylim=(0, None))
     axis.invert_xaxis()
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.legend(fontsize="small")
+    over_epochs(axis)
+    axis.legend(loc="center right")
     return figure
 
 

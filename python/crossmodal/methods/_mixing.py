@@ -91,19 +91,22 @@ class MixingMethod(Method):
         raise NotImplementedError
 
     def draw(self, run) -> dict:
+        from crossmodal.drawing import of_training
         from crossmodal.methods import _alignment_pictures as distances
         from crossmodal.methods import _mixing_pictures as pictures
         from crossmodal.training.sharding import in_force
 
-        drawn = {"schedule.png": pictures.schedule(run.history)}
+        head = of_training(run)
+        drawn = {"schedule.png": pictures.schedule(run.history, head)}
         replaced, scores = run.objective.replaced(), run.objective.notes.get("gate")
         if replaced:
             embedder = run.model.encoder.attached
             first, *others = embedder.canvas_size
             canvas = (embedder.images * first, *others)
-            drawn["mixing.png"] = pictures.mixing(run.task.train, replaced, embedder.patch_size, canvas, embedder.sheet)
+            sheet = None if embedder.imaging is None else embedder.sheet
+            drawn["mixing.png"] = pictures.mixing(run.task, replaced, embedder.patch_size, canvas, head, sheet)
         if scores:
-            drawn["gate.png"] = pictures.gate(scores)
+            drawn["gate.png"] = pictures.gate(scores, head)
         if not in_force(run.accelerator):  # shards of a model compute on all processes, and a picture is drawn on one
-            drawn["distances.png"] = distances.between(*distances.mixed_distances(run))
+            drawn["distances.png"] = distances.between(*distances.mixed_distances(run), head)
         return drawn

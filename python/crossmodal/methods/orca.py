@@ -97,6 +97,7 @@ class ORCA(Method):
         return run.train(run.model, aligned)
 
     def draw(self, run) -> dict:
+        from crossmodal.drawing import of_training
         from crossmodal.methods._alignment_pictures import course
 
-        return {"alignment.png": course(run.history, run.config.options.alignment)}
+        return {"alignment.png": course(run.history, run.config.options.alignment, of_training(run))}

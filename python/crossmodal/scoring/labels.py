@@ -42,6 +42,22 @@ def sums(numbers: Numbers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return tuple(numbers[name].sum(0) for name in ("truth", "found", "both"))
 
 
+def by_class(numbers: Numbers, names: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """Of each class or label, how many `samples` have it, and `recall`, `precision` and `f1`, NaN where there are none."""
+    truth, found, both = sums(numbers)
+    names = names or tuple(map(str, range(len(truth))))
+    with np.errstate(invalid="ignore"):
+        columns = zip(
+            truth.astype(int).tolist(),
+            *(part.tolist() for part in (both / truth, both / found, 2 * both / (truth + found))),
+            strict=True,
+        )
+    return {
+        name: dict(zip(("samples", "recall", "precision", "f1"), column, strict=True))
+        for name, column in zip(names, columns, strict=True)
+    }
+
+
 def accuracy(numbers: Numbers) -> float:
     return float(numbers["both"].sum() / numbers["truth"].sum())
 
@@ -169,11 +185,15 @@ def confidences(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[s
     return {"probability": probability, "truth": truth.double()}
 
 
+def bins(probability: np.ndarray) -> list[np.ndarray]:
+    """The bins of the calibration error: rows of equally many samples, by growing probability (n,)."""
+    return np.array_split(np.argsort(probability, kind="stable"), min(BINS, len(probability)))
+
+
 def calibration_error(numbers: Numbers) -> float:
     """Expected calibration error over bins of equally many samples (Nguyen and O'Connor, EMNLP 2015), mean over labels."""
     errors = []
     for probability, truth in zip(numbers["probability"].T, numbers["truth"].T, strict=True):
-        order = np.argsort(probability, kind="stable")
-        bins = np.array_split(order, min(BINS, len(order)))
-        errors.append(sum(abs((probability[one] - truth[one]).sum()) for one in bins) / len(order))
+        gaps = [abs((probability[one] - truth[one]).sum()) for one in bins(probability)]
+        errors.append(sum(gaps) / len(probability))
     return float(np.mean(errors))

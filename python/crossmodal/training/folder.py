@@ -27,11 +27,14 @@ PICTURES = (  # beside those of the method
     "confusion.png",
     "labels.png",
     "scatter.png",
+    "calibration.png",
+    "groups.png",
+    "folds.png",
     "examples.png",
     "errors_over_time.png",
     "rollout.gif",
 )
-
+FORMS = (".pdf", ".svg")  # of pictures, for papers
 LOCK = ".lock"  # held while a run is at work
 WRITER = "crossmodal"  # what data.json names, and trackers call the project
 
@@ -41,7 +44,7 @@ class RunFolder:
 
     config.yaml, data.json (hashes of what is learned from), metrics.jsonl (a line per epoch), test.npz (what came of each test
     sample), results.json (written last: a run with it is finished), model/ and normalizer.safetensors, pictures, and checkpoints/
-    while the run goes on.
+    while the run goes on; report.html (all of it in one file, for people).
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -51,6 +54,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.outcomes = self.path / "test.npz"
         self.results = self.path / "results.json"
+        self.report = self.path / "report.html"
         self.model = self.path / "model"
         self.normalizer = self.path / "normalizer.safetensors"
         self.checkpoints = self.path / "checkpoints"
@@ -197,6 +201,13 @@ class RunFolder:
             self.metrics,
             self.normalizer,
             self.data,
+            self.report,
+            *(
+                (self.path / picture).with_suffix(form)
+                for picture in drawn
+                for form in FORMS
+                if picture.endswith(".png")
+            ),
             *(self.path / picture for picture in drawn),
             *(self.model / file for file in (WEIGHTS_FILE, DESCRIPTION_FILE)),
             self.config,

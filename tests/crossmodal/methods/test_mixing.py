@@ -291,6 +291,7 @@ def test_every_variant_at_once_resumes_to_the_same_bits(tmp_path, tiny_bert, mon
     told = Mixing.observe
     monkeypatch.setattr(Mixing, "observe", lambda self, record: told(self, record | {"validation": -record["epoch"]}))
     values = runs.settings(tmp_path, tiny_bert, epochs=5, pare=VARIANT | {"gumbel_epochs": 3}, batch_size=16)
+    values["pictures"] = "png"
     straight = run.train(parsing.from_dict(values | {"output_dir": str(tmp_path / "straight")}))
     ended = straight["k_ended_after_epoch"]
     assert ended == 2
@@ -456,6 +457,7 @@ def test_a_run_with_masks_and_a_learned_dense_head(tmp_path, tiny_swin, method):
     """Its pictures too; ORCA, which aligns classes, refuses them."""
     folder = write_voc(tmp_path / "VOC2012")
     changes = {"method": method, "source": {"name": str(folder)}, "epochs": 2, "model": {"dense_head": "upsampling"}}
+    changes["pictures"] = "png"
     config = parsing.from_dict(runs.settings(tmp_path, tiny_swin, "dense", 2, **changes))
     if method == "orca":
         with pytest.raises(UserError, match=r"^source\.name: orca aligns classes, and samples of .* have masks"):

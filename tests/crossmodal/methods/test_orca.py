@@ -122,7 +122,7 @@ def test_measuring_takes_no_more_samples_than_are_set_and_always_the_same(tiny_b
 
 def test_the_course_of_an_alignment_is_drawn_without_the_stage_after_it():
     history = [{"stage": "alignment", "epoch": n, "loss": 3.0 - n} for n in (1, 2)]
-    (axis,) = pictures.course([*history, {"stage": "train", "epoch": 1, "loss": 9.0}], "otdd").axes
+    (axis,) = pictures.course([*history, {"stage": "train", "epoch": 1, "loss": 9.0}], "otdd", "toy").axes
     assert axis.lines[0].get_xydata().tolist() == [[1, 2], [2, 1]]
 
 
@@ -132,6 +132,7 @@ def test_mixed_samples_go_from_source_to_target_as_k_falls(tmp_path, tiny_bert, 
     plain = pictures.mixed_distances
     monkeypatch.setattr(pictures, "mixed_distances", lambda *args: found.append(plain(*args)) or found[0])
     values = runs.settings(tmp_path, tiny_bert, epochs=5, pare__end=0, pare__schedule="piecewise", pare__steps=3)
+    values["pictures"] = "png"
     run.train(parsing.from_dict(values))
     levels, whole = found[0]
     assert [level["k"] for level in levels] == [8, 4, 0]
@@ -141,6 +142,6 @@ def test_mixed_samples_go_from_source_to_target_as_k_falls(tmp_path, tiny_bert, 
     assert levels[-1]["source"] == pytest.approx(whole, rel=1e-4)
     assert 0 < levels[1]["source"] < whole
     assert 0 < levels[1]["target"] < whole
-    (axis,) = pictures.between(levels, whole).axes
+    (axis,) = pictures.between(levels, whole, "toy").axes
     assert axis.xaxis_inverted()
     assert "distances.png" in json.loads((tmp_path / "run" / "results.json").read_text())["pictures"]

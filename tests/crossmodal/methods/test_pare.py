@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 
 from crossmodal import seeds
 from crossmodal.data.dataset import ArrayDataset, Batch
+from crossmodal.data.normalizer import Normalizer
 from crossmodal.errors import UserError
 from crossmodal.methods import _mixing_pictures as pictures
 from crossmodal.methods._patch_replacement import PatchReplacement, replace_by_scores
@@ -14,17 +14,12 @@ from crossmodal.methods.pare import Options
 from crossmodal.models import encoders
 from crossmodal.models.finetuned import FineTuned
 from crossmodal.sources.base import Source
+from crossmodal.tasks.base import About
 from crossmodal.training.objective import Objective, Position, Step
 from tests.crossmodal.runs import toy_task
 
 TOKENS = 8
 NOISY, LATE = Position(0, 10, seed=11), Position(7, 10, seed=11)  # k = 8 and, with plain top-k, 2
-
-
-@pytest.fixture(autouse=True)
-def _close():
-    yield
-    plt.close("all")
 
 
 @pytest.mark.parametrize("start", [0, 3, TOKENS])
@@ -178,8 +173,12 @@ def test_by_gradient_the_patches_on_which_the_loss_hangs_stay(model, batch, mixi
     assert all(torch.equal(model.get_parameter(name).grad, grad) for name, grad in parameters.items())
 
 
-def split(*shape: int) -> ArrayDataset:
-    return ArrayDataset(torch.randn(*shape), torch.zeros(shape[0]))
+def series(count: int, channels: int, *size: int, **changes):
+    """A task of random samples, whose values are 3 times the normalised ones, and 7 more."""
+    train = ArrayDataset(torch.randn(count, channels, *size), torch.zeros(count))
+    scale = torch.full((channels, *[1] * len(size)), 1.0, dtype=torch.float64)
+    shape = (channels, *size)
+    return toy_task(train=train, input_shape=shape, normalizer=Normalizer(shape, 7 * scale, 3 * scale), **changes)
 
 
 @pytest.mark.parametrize("epochs", [1, 5])
@@ -188,7 +187,7 @@ def test_schedule_shows_k_and_lam(epochs):
     history = [
         {"epoch": n + 1, "k": 4 - n, "lam": (4 - n) / 4, "selection": "topk" if n else "gumbel"} for n in range(epochs)
     ]
-    figure = pictures.schedule(history)
+    figure = pictures.schedule(history, "toy")
     figure.canvas.draw()  # the second axis follows
     (axis,) = figure.axes
     (lam,) = axis.child_axes
@@ -197,20 +196,37 @@ def test_schedule_shows_k_and_lam(epochs):
 
 
 def test_mixing_shades_the_replaced_samples_of_a_series():
-    figure = pictures.mixing(split(3, 1, 10), {"1": {"2": [0, 3]}, "8": {"2": []}}, (2,), (10,))
+    task = series(3, 1, 10)
+    figure = pictures.mixing(task, {"1": {"2": [0, 3]}, "8": {"2": []}}, (2,), (10,), "toy")
     early, late = figure.axes
     assert early.get_title() == "sample 2, epoch 1: 2 replaced"
     assert late.get_title() == "sample 2, epoch 8: 0 replaced"
-    spans = sorted(
-        patch.get_extents().transformed(early.transData.inverted()).intervalx.tolist() for patch in early.patches
-    )
-    assert spans == [pytest.approx([-0.5, 1.5]), pytest.approx([5.5, 7.5])]
-    assert not late.patches
+    assert spans(early) == [pytest.approx([-0.5, 1.5]), pytest.approx([5.5, 7.5])]
+    assert spans(late) == []
+
+
+def spans(axis) -> list[list[float]]:
+    return [[path.vertices[:, 0].min(), path.vertices[:, 0].max()] for path in axis.collections[0].get_paths()]
+
+
+def test_mixing_has_a_row_for_each_channel_in_its_own_unit():
+    """Two channels of 10 values, five in a second; what is drawn are the values before normalisation."""
+    about = About(features=("left", "right"), units=("mV", ""), rate=5.0)
+    task = series(20, 2, 10, about=about)
+    replaced = {"1": {str(row): [1] for row in range(20)}, "2": {}}
+    figure = pictures.mixing(task, replaced, (2,), (10,), "toy")
+    assert len(figure.axes) == pictures.MOST_ROWS * 2
+    first, _, second = figure.axes[:3]
+    assert (first.get_ylabel(), second.get_ylabel(), figure.axes[-1].get_xlabel()) == ("left [mV]", "right", "time [s]")
+    np.testing.assert_allclose(second.lines[0].get_xdata(), np.arange(10) / 5)
+    np.testing.assert_allclose(second.lines[0].get_ydata(), 3 * task.train.x[0, 1].double() + 7)
+    assert spans(second) == [pytest.approx([0.3, 0.7])]
+    assert figure.get_suptitle().startswith("toy, 6 of them shown")
 
 
 def test_mixing_covers_the_replaced_patches_of_an_image():
     """5 x 4 pixels in patches of 2 x 2: three rows of two, the last row cut."""
-    figure = pictures.mixing(split(1, 3, 5, 4), {"1": {"0": [1, 4]}}, (2, 2), (5, 4))
+    figure = pictures.mixing(series(1, 3, 5, 4), {"1": {"0": [1, 4]}}, (2, 2), (5, 4), "toy")
     (axis,) = figure.axes
     cover = axis.images[1]
     assert (np.asarray(cover.get_alpha()) > 0).tolist() == [[False, True], [False, False], [True, False]]
@@ -221,7 +237,7 @@ def test_mixing_covers_the_replaced_patches_of_an_image():
 @pytest.mark.parametrize("size", [(5, 4), (32, 24)])
 def test_mixing_follows_the_canvas_to_which_images_are_resized(size):
     """A canvas of 16 x 16 in patches of 4 x 4: its grid lies over the whole image, be that smaller or larger."""
-    figure = pictures.mixing(split(1, 3, *size), {"1": {"0": [0, 15]}}, (4, 4), (16, 16))
+    figure = pictures.mixing(series(1, 3, *size), {"1": {"0": [0, 15]}}, (4, 4), (16, 16), "toy")
     (axis,) = figure.axes
     cover = axis.images[1]
     assert np.flatnonzero(np.asarray(cover.get_alpha())).tolist() == [0, 15]
@@ -232,7 +248,7 @@ def test_mixing_follows_the_canvas_to_which_images_are_resized(size):
 def test_gate_scores_are_drawn_by_epoch():
     """The mean over samples of each one's quantiles."""
     scores = {f"{epoch}/{row}": [[0.1, 0.2 + row / 10, 0.9], [0.3, 0.5, 0.7]] for epoch in (1, 2, 10) for row in (0, 2)}
-    (axis,) = pictures.gate(scores).axes
+    (axis,) = pictures.gate(scores, "toy").axes
     target, source = axis.lines
     assert target.get_xdata().tolist() == [1, 2, 10]
     assert target.get_ydata() == pytest.approx([0.3] * 3)

@@ -5,8 +5,10 @@ import csv
 import numpy as np
 import pytest
 
+from crossmodal import drawing
 from crossmodal.files import read_yaml
-from crossmodal.report import pictures, published
+from crossmodal.report import comparison_pictures as pictures
+from crossmodal.report import published
 from crossmodal.report.grid import Grid, comma_separated, latex, markdown
 from crossmodal.report.tables import summarise
 from tests.crossmodal.report.test_tables import result
@@ -110,5 +112,5 @@ def test_pictures_of_several_tasks(grid, tmp_path):
     assert "critical difference 1.25, 7 tasks" in {text.get_text() for text in ranks.axes[0].texts}
     drawn = {"curves.png": figure, "ranks.png": ranks, "comparison.png": pictures.comparison(grid.tasks)}
     drawn["profiles.png"] = pictures.profiles(["a", "b"], np.array([[0.0, 1.0], [1.0, 1.0]]))
-    pictures.save_all(drawn, tmp_path)
+    drawing.save_all(drawn, tmp_path)
     assert all((tmp_path / name).stat().st_size for name in drawn)

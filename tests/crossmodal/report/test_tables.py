@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from crossmodal.report import pictures
+from crossmodal import drawing
+from crossmodal.report import comparison_pictures as pictures
 from crossmodal.report.tables import closing_table, render, summarise
 
 
@@ -106,7 +107,7 @@ def test_a_metric_that_is_nan_leaves_a_blank(tmp_path):
     assert "| nft | 37.50 | 17.68 |  | 2 |" in text
     assert "| linear |  |  |  |  |" in text
     assert "No mean of pare, scratch, linear: test auroc is NaN in at least one run." in text
-    pictures.save(pictures.comparison({"digits": table}), tmp_path / "a.png")
+    drawing.save(pictures.comparison({"digits": table}), tmp_path / "a.png")
 
 
 def test_closing_table():
