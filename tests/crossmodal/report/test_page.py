@@ -52,7 +52,7 @@ def heard():
 def data(folder: Path, name: str, y: np.ndarray, **more) -> str:
     """Samples that say something of their target, of four channels."""
     said = y.reshape(len(y), -1)[:, :1, None] if y.ndim < 3 else 0
-    x = RNG.normal(size=(len(y), 4, 24)) + said
+    x = RNG.normal(size=(len(y), 4, 24)) + 0.2 * said
     np.savez(folder / f"{name}.npz", x=x, y=y, **more)
     return str(folder / f"{name}.npz")
 
@@ -62,21 +62,22 @@ def reports(tmp_path_factory, heard, tiny_bert) -> dict[str, RunFolder]:
     """Finished runs: of every kind of target, with groups, folds and epochs, without a test part, with names from a bad place."""
     folder = tmp_path_factory.mktemp("reports")
     bad = f'<img src="{heard[0]}/name"><script src="{heard[0]}/script"></script>'
-    classes, group = np.arange(96) % 3, np.arange(96) // 8
+    classes, group = np.arange(96) % 3, np.arange(96) // 4
     names = {"class_names": np.array([bad, "rest", "a" * 300])}
     groups = {"group": np.array([f"{bad}{one}" if one == 3 else f"p{one:02}" for one in group])}
+    quick = {"verdict": False}
     told = {
         "groups": {"data": data(folder, "groups", classes, **names, **groups), "split": {"test_fraction": 0.5}},
-        "labels": {"data": data(folder, "labels", (RNG.random((60, 3)) < 0.4).astype(int)), "kind": "multilabel"},
-        "values": {"data": data(folder, "values", RNG.normal(size=60)), "method": "knn", "pictures": "svg"},
-        "field": {"data": data(folder, "field", RNG.normal(size=(60, 2, 24))), "kind": "dense"},
-        "folds": {"data": data(folder, "folds", classes, **groups), "split": {"folds": 3, "final": True}},
-        "bare": {"data": data(folder, "bare", classes), "method": "mean", "verdict": False, "pictures": None},
+        "labels": {"data": data(folder, "labels", (RNG.random((60, 3)) < 0.4).astype(int)), "kind": "multilabel"} | quick,
+        "values": {"data": data(folder, "values", RNG.normal(size=60)), "method": "knn", "pictures": "svg"} | quick,
+        "field": {"data": data(folder, "field", RNG.normal(size=(60, 2, 24))), "kind": "dense"} | quick,
+        "folds": {"data": data(folder, "folds", classes, **groups), "split": {"folds": 3, "final": True}} | quick,
+        "bare": {"data": data(folder, "bare", classes), "method": "mean", "pictures": None} | quick,
     }
     for name, values in told.items():
         values = {"task": "arrays", "method": "linear", "device": "cpu", "threads": 1} | values
         run.train(parsing.from_dict(values | {"output_dir": str(folder / name)}))
-    epochs = runs.settings(folder, tiny_bert, epochs=2, pictures="png", output_dir=str(folder / "epochs"))
+    epochs = runs.settings(folder, tiny_bert, epochs=2, pictures="png", verdict=False, output_dir=str(folder / "epochs"))
     run.train(parsing.from_dict(epochs))
     found = {name: RunFolder(folder / name) for name in (*told, "epochs")}
     return found | {"final": RunFolder(folder / "folds" / "final")}
@@ -91,7 +92,7 @@ def text(folder: RunFolder) -> str:
 def test_a_report_has_what_a_run_came_to(reports):
     found, results = text(reports["groups"]), reports["groups"].read_results()
     low, high = results["test_interval"]
-    assert f"95 % interval over groups {low:#.4g} to {high:#.4g}, n = 48 in 6 groups" in found
+    assert f"95 % interval over groups {low:#.4g} to {high:#.4g}, n = 48 in 12 groups" in found
     assert results["verdict"]["sentence"] in found
     for one in results["verdict"]["others"].values():
         assert f"{one['called']}" in found
@@ -100,7 +101,7 @@ def test_a_report_has_what_a_run_came_to(reports):
         assert f"{one['samples']} {one['accuracy']:#.4g}" in found, name
     assert f"rest 16 {results['test_classes']['rest']['recall']:#.4g}" in found
     assert "split.test_fraction 0.5" in found
-    assert "groups 5 train, 1 validation, 6 test" in found
+    assert "groups 10 train, 2 validation, 12 test" in found
     assert f"torch {results['versions']['torch']}" in found
     assert results["fingerprint"] in found
     epochs = text(reports["epochs"])
@@ -145,7 +146,7 @@ def test_pictures_of_folds_are_of_all_samples(reports):
     results = reports["folds"].read_results()
     assert [picture.name for picture in page.pictures(reports["folds"])] == ["confusion.png", "groups.png", "folds.png"]
     assert sum(one["samples"] for one in results["test_classes"].values()) == 96
-    assert page.pictures(reports["folds"])[0].title.startswith("arrays, linear: test split, n = 96 in 12 groups")
+    assert page.pictures(reports["folds"])[0].title.startswith("arrays, linear: test split, n = 96 in 24 groups")
     for name in ("fold-1", "fold-3", "final"):
         assert f'<a href="{name}/report.html">' in reports["folds"].report.read_text()
         assert (reports["folds"].path / name / "report.html").is_file()
