@@ -482,7 +482,7 @@ def test_pictures_with_more_or_less_sky(folders):
     assert (levels.abs() > 0.1).sum() >= 5
     assert -0.9 * 60 < levels.min() < levels.max() < 3 * 60
     assert not torch.equal(one, other)
-    part = loaded.train.read(rows[3:5], 1)
+    part = loaded.train.read(rows[3:5], torch.ones(2, dtype=torch.int64))
     assert torch.equal(part.x, one[3:5])  # whatever the batch
     planes = np.load(folders("cosmic") / "cosmic/npy_test/f435w/10260/5/2_0.npy")[:, 64:192, 64:192]
     batch = loaded.test.read(torch.tensor([1]))
