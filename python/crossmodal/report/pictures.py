@@ -222,7 +222,7 @@ def labels(outputs: Tensor, targets: Tensor, names: tuple[str, ...], metric: str
     values = np.array([score(outputs[:, [i]], targets[:, [i]]) for i in range(count)])
     having = (targets > 0.5).sum(0).tolist()
     height = min(0.28, 9 / count)
-    figure, axis = panel((6.4, 1.4 + count * height), f"{metric} of {count} labels.")
+    figure, axis = panel((6.4, max(1.4 + count * height, 2.6)), f"{metric} of {count} labels.")
     figure.suptitle(head)
     axis.barh(range(count), values, color=SKY)
     if not np.isnan(values).all():
@@ -299,7 +299,9 @@ def scatter(outputs: Tensor, targets: Tensor, names: tuple[str, ...], metric: st
     count, score = min(values, MOST_PANELS), metrics.get(plain)
     names = names if len(names) == values else tuple(f"value {one}" if values > 1 else "" for one in range(values))
     rows = np.unique(np.linspace(0, len(targets) - 1, MOST_POINTS).round().astype(int))
-    about = f"Predicted against true values of {len(rows)} test samples, a panel for each of {count} values."
+    about = f"Predicted against true values of {len(rows)} test samples" + (
+        f", {count} values each." if count > 1 else "."
+    )
     figure, axes = tiled(count, (3.6, 3.7) if count > 1 else (4.8, 4.6), about)
     figure.suptitle(head + (f"\n{len(rows)} of the samples, evenly chosen" if len(rows) < len(targets) else ""))
     for value, axis in enumerate(axes):
@@ -336,7 +338,7 @@ def groups(results: dict[str, Any]) -> Figure:
     order = sorted(kept, key=lambda name: kept[name][metric], reverse=not higher)[:MOST_GROUPS]
     about = f"{metric} of {len(order)} of {len(found)} groups, the worst first."
     height = min(0.28, 9.6 / max(len(order), 1))
-    figure, axis = panel((6.4, 1.7 + height * len(order)), about)
+    figure, axis = panel((6.4, max(1.7 + height * len(order), 2.6)), about)
     cut = f"\nthe {len(order)} groups of {len(found)} with the worst {metric}" if len(order) < len(found) else ""
     figure.suptitle(heading(results) + cut)
     values = [kept[name][metric] for name in order]

@@ -68,7 +68,8 @@ def reports(tmp_path_factory, heard, tiny_bert) -> dict[str, RunFolder]:
     quick = {"verdict": False}
     told = {
         "groups": {"data": data(folder, "groups", classes, **names, **groups), "split": {"test_fraction": 0.5}},
-        "labels": {"data": data(folder, "labels", (RNG.random((60, 3)) < 0.4).astype(int)), "kind": "multilabel"} | quick,
+        "labels": {"data": data(folder, "labels", (RNG.random((60, 3)) < 0.4).astype(int)), "kind": "multilabel"}
+        | quick,
         "values": {"data": data(folder, "values", RNG.normal(size=60)), "method": "knn", "pictures": "svg"} | quick,
         "field": {"data": data(folder, "field", RNG.normal(size=(60, 2, 24))), "kind": "dense"} | quick,
         "folds": {"data": data(folder, "folds", classes, **groups), "split": {"folds": 3, "final": True}} | quick,
@@ -77,7 +78,9 @@ def reports(tmp_path_factory, heard, tiny_bert) -> dict[str, RunFolder]:
     for name, values in told.items():
         values = {"task": "arrays", "method": "linear", "device": "cpu", "threads": 1} | values
         run.train(parsing.from_dict(values | {"output_dir": str(folder / name)}))
-    epochs = runs.settings(folder, tiny_bert, epochs=2, pictures="png", verdict=False, output_dir=str(folder / "epochs"))
+    epochs = runs.settings(
+        folder, tiny_bert, epochs=2, pictures="png", verdict=False, output_dir=str(folder / "epochs")
+    )
     run.train(parsing.from_dict(epochs))
     found = {name: RunFolder(folder / name) for name in (*told, "epochs")}
     return found | {"final": RunFolder(folder / "folds" / "final")}
@@ -227,7 +230,12 @@ addEventListener("load", () => {
 def browse(folder: Path, url: str, *options: str) -> str:
     """What a browser without a network makes of a page; its own files lie in the folder."""
     switches = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
-    switches += ("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage", "--hide-scrollbars")
+    switches += (
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-dev-shm-usage",
+        "--hide-scrollbars",
+    )
     switches += (f"--user-data-dir={folder}", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1")
     done = subprocess.run([BROWSER, *switches, *options, url], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
