@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from crossmodal import folds, methods, seeds, tasks, verdict
 from crossmodal.data.splitting import plain_sample
 from crossmodal.errors import UserError, sparing
-from crossmodal.files import replacing, writing
+from crossmodal.files import finite, replacing, writing
 from crossmodal.models.base import Model
 from crossmodal.naming import unknown
 from crossmodal.report import page
@@ -207,11 +207,11 @@ def _of_groups(task: tasks.Task, test: Evaluation | None) -> dict[str, dict[str,
     return found
 
 
-def _of_classes(task: tasks.Task, test: Evaluation | None) -> dict[str, dict[str, float]]:
+def _of_classes(task: tasks.Task, test: Evaluation | None) -> dict[str, dict[str, float | None]]:
     """See `labels.by_class`; nothing where the task has none, or where not all outputs were kept."""
     if test is None or task.kind not in ("classification", "multilabel") or len(test.outputs) < len(task.test):
         return {}
-    return labels.by_class(metrics.get("macro_f1").numbers(test.decided, test.targets), task.class_names)
+    return finite(labels.by_class(metrics.get("macro_f1").numbers(test.decided, test.targets), task.class_names))
 
 
 def check_names(config: Config) -> None:

@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import crossmodal
 from crossmodal import compare, evaluate, parsing, predict, run
 from crossmodal.errors import UserError
+from crossmodal.report import pictures
 from crossmodal.settings import Config
 from crossmodal.training import sharding
 from crossmodal.training.folder import RunFolder
@@ -35,15 +36,15 @@ def numbers(folder) -> list[dict]:
 @pytest.mark.parametrize("ndim", [1, 2])
 @pytest.mark.parametrize("kind", ["classification", "multilabel", "regression", "dense"])
 def test_loss_falls_for_each_kind_of_target(tmp_path, tiny_bert, kind, ndim):
-    results = train(tmp_path, tiny_bert, kind, ndim, epochs=8)
+    results = train(tmp_path, tiny_bert, kind, ndim, epochs=8, pictures="png")
     history = numbers(tmp_path)
     assert history[-1]["loss_target"] < 0.9 * history[0]["loss_target"]
     folder = RunFolder(tmp_path / "run")
-    pictures = {
-        "classification": "confusion.png",
-        "multilabel": "labels.png",
-        "regression": "scatter.png",
-        "dense": "examples.png",
+    own = {
+        "classification": {"confusion.png", "calibration.png"},
+        "multilabel": {"labels.png", "calibration.png"},
+        "regression": {"scatter.png"},
+        "dense": {"examples.png"},
     }
     expected = {
         "curves.png",
@@ -55,12 +56,12 @@ def test_loss_falls_for_each_kind_of_target(tmp_path, tiny_bert, kind, ndim):
         "data.json",
         "metrics.jsonl",
         "results.json",
+        "report.html",
         "test.npz",
         "normalizer.safetensors",
         "model",
-        pictures[kind],
     }
-    assert {path.name for path in folder.path.iterdir()} == expected
+    assert {path.name for path in folder.path.iterdir()} == expected | own[kind]
     again = evaluate.evaluate(folder.path)
     assert again["value"] == again["stored"] == results["test"]
     assert evaluate.evaluate(folder.path, "validation")["value"] == results["validation"]
@@ -106,9 +107,9 @@ def test_a_picture_that_cannot_be_drawn_costs_no_run(tmp_path, tiny_bert, monkey
     def fail(*arguments):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(run.pictures, "draw_run", fail)
+    monkeypatch.setattr(pictures, "draw_run", fail)
     with pytest.raises(ZeroDivisionError):
-        train(tmp_path, tiny_bert, epochs=1)
+        train(tmp_path, tiny_bert, epochs=1, pictures="png")
     assert RunFolder(tmp_path / "run").finished
     assert evaluate.evaluate(tmp_path / "run")["value"] == RunFolder(tmp_path / "run").read_results()["test"]
 
