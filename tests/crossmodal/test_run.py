@@ -71,7 +71,7 @@ def test_loss_falls_for_each_kind_of_target(tmp_path, tiny_bert, kind, ndim):
 @pytest.mark.parametrize("kind", ["classification", "dense"])
 def test_images_smaller_than_the_canvas_of_an_image_encoder(tmp_path, request, encoder, kind):
     """From the samples through a pretrained image encoder, mixed with images of its source, to the pictures at the end."""
-    settings = runs.settings(tmp_path, request.getfixturevalue(encoder), kind, 2, epochs=2)
+    settings = runs.settings(tmp_path, request.getfixturevalue(encoder), kind, 2, epochs=2, pictures="png")
     settings["source"], settings["model"] = {"name": None, "limit": 2}, {}
     results = run.train(parsing.from_dict(settings))
     assert results["source"]["name"] == "photographs"
@@ -94,6 +94,7 @@ def test_images_smaller_than_the_canvas_of_an_image_encoder(tmp_path, request, e
 def test_series_through_an_image_encoder(tmp_path, request, encoder, method, kind, model):
     """Drawn as images by a step of the model: what is saved predicts from series."""
     settings = runs.settings(tmp_path, request.getfixturevalue(encoder), kind, 1, epochs=2, method=method)
+    settings["pictures"] = "png"
     settings["source"], settings["model"] = {"name": None, "limit": 2}, model
     results = run.train(parsing.from_dict(settings))
     assert (tmp_path / "run" / "mixing.png").is_file() == (method == "pare")
