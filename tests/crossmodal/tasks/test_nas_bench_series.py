@@ -433,7 +433,9 @@ def test_an_epoch_takes_one_piece_of_each_clip_and_another_the_next_time(folders
         loaded.train.read(rows, seed and torch.full_like(rows, seed)) for seed in (None, 1, 1, 2)
     )
     assert torch.equal(first.x, again.x)
-    assert torch.equal(loaded.train.read(rows[5:9], 1).x, first.x[5:9])  # whatever the batch
+    assert torch.equal(
+        loaded.train.read(rows[5:9], torch.ones(4, dtype=torch.int64)).x, first.x[5:9]
+    )  # whatever the batch
     assert first.extras["group"].tolist() == next_time.extras["group"].tolist() == plain.extras["group"].tolist()
     assert torch.equal(first.y, next_time.y)
     assert torch.equal(first.y, loaded.train.y)
@@ -443,7 +445,9 @@ def test_an_epoch_takes_one_piece_of_each_clip_and_another_the_next_time(folders
     several = torch.tensor([clips.count(clip) > 1 for clip in sorted(set(clips))])
     assert torch.stack(changed).any(0).sum() > 0.5 * several.sum()
     assert not torch.stack(changed).any(0)[~several].any()
-    assert (next_time.x != pieces.train.read(rows, 2).x).flatten(1).any(1).float().mean() > 0.7  # augmented
+    assert (next_time.x != pieces.train.read(rows, torch.full_like(rows, 2)).x).flatten(1).any(
+        1
+    ).float().mean() > 0.7  # augmented
     assert plain.x[..., -1].abs().max() == 0
     assert plain.x[..., :-1].mean((1, 2, 3)).abs().max() < 0.01  # each less its mean
 
