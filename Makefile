@@ -52,9 +52,10 @@ $(VENV)/train: $(VENV)/made $(BUILD)
 	@touch $@
 
 # neuraloperator (the extra "fno") and kernels come without what is not used here: 40 packages, 160 MB, and 20 that check signatures.
+# Of chemotools and seglearn the examples read data alone.
 $(VENV)/test: $(VENV)/train
 	@$(PIP) install -c constraints.txt --no-warn-conflicts --no-build-isolation -e ".[test,docs]" requests
-	@$(PIP) install -c constraints.txt --no-deps neuraloperator opt_einsum tensorly tensorly-torch kernels tomlkit
+	@$(PIP) install -c constraints.txt --no-deps neuraloperator opt_einsum tensorly tensorly-torch kernels tomlkit chemotools seglearn
 	@touch $@
 
 train: $(VENV)/train

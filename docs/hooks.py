@@ -1,13 +1,16 @@
 """What the site takes from the rest of the repository when it is built: parts of README, the registries, pictures.
 
 In a page, `<!-- include: FILE -->` stands for all of FILE (of README: what it says before its first section),
-`<!-- include: FILE # Section -->` for that section, its subsections one level up, and `<!-- registry: NAME -->` for a registry.
+`<!-- include: FILE # Section -->` for that section, its subsections one level up, `<!-- notebook: FILE -->` for a notebook with its
+outputs, and `<!-- registry: NAME -->` for a registry.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,6 +24,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 LINKS = {  # from files that are included to pages of the site
     "CONTRIBUTING.md": "contributing.md",
     "benchmarks/evidence/recipe.md": "recipe.md",
+    "examples/operator.ipynb": "examples/operator.md",
     "benchmarks/results/": "results/",
 }
 
@@ -41,6 +45,19 @@ def include(name: str, section: str | None) -> str:
     if not found:
         raise ValueError(f"{name} has no section {section!r}")
     return outside_code(lambda part: re.sub(r"^#(#+ )", r"\1", part, flags=re.M), found.group(1))
+
+
+def notebook(name: str) -> str:
+    parts = []
+    for one in json.loads((ROOT / name).read_text())["cells"]:
+        text = "".join(one["source"])
+        parts.append(text if one["cell_type"] == "markdown" else f"```python\n{text}\n```")
+        for output in one.get("outputs", []):
+            if picture := output.get("data", {}).get("image/png"):
+                parts.append(f'<img alt="" src="data:image/png;base64,{"".join(picture).strip()}">')
+            elif output.get("name") == "stdout":
+                parts.append(textwrap.indent("".join(output["text"]), "    "))
+    return "\n\n".join(parts)
 
 
 def cell(text: object) -> str:
@@ -70,6 +87,7 @@ def registry(name: str) -> str:
 def expand(markdown: str) -> str:
     """A page with what its comments stand for."""
     markdown = re.sub(r"<!-- include: (\S+)(?: # (.+?))? -->", lambda found: include(*found.groups()), markdown)
+    markdown = re.sub(r"<!-- notebook: (\S+) -->", lambda found: notebook(found.group(1)), markdown)
     markdown = re.sub(r"<!-- registry: (\w+) -->", lambda found: registry(found.group(1)), markdown)
 
     def link(found: re.Match) -> str:

@@ -81,8 +81,9 @@ def read_rows(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, list[
     Raises:
         UserError: a column is missing, or holds what training did not meet.
     """
-    table, schema = read_table(path), Schema.from_dict(reading["features"])
+    schema = Schema.from_dict(reading["features"])
     used = {feature.name for feature in schema.features}
+    table = read_table(path, used)
     unused = [name for name in table.names if name not in used]
     said = f"{table.path}: {len(table)} rows; columns by name: {shown([one.name for one in schema.features])}"
     x = schema.encode(table)

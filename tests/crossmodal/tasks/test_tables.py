@@ -219,6 +219,14 @@ def test_malformed_text(tmp_path, content, message):
         raw(tmp_path / "t.csv", target="a")
 
 
+def test_names_may_be_numbers_where_they_are_known(tmp_path):
+    path = write(tmp_path / "new.csv", [["1", "2"]], ["950.0", "952.0"])
+    assert read_table(path, {"950.0", "952.0", "glucose"}).names == ["950.0", "952.0"]
+    for known in ((), {"950.0"}):
+        with pytest.raises(UserError, match="must name the columns, got numbers"):
+            read_table(path, known)
+
+
 def test_settings_of_tables_are_for_tables(save):
     with pytest.raises(UserError, match=r"table\.target: .*my\.npz is no table"):
         tasks.load("arrays", data=save({"x_train": np.zeros(2)}), table=TableConfig(target="a"))

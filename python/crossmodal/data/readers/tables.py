@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +99,12 @@ class Table:
         return None if wrong or not found else values
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, known: Collection[str] = ()) -> Table:
     """A table: .csv (separated by commas or semicolons, then with decimal commas if you like), .tsv or .parquet.
+
+    Args:
+        path: the file.
+        known: names of columns that may be numbers, as those of spectra are: a first line of these is one of names.
 
     Raises:
         UserError: no such content; names line and column.
@@ -108,16 +112,16 @@ def read_table(path: Path) -> Table:
     """
     if not path.is_file():
         raise UserError(f"no such file: {path}")
-    table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_text(path)
+    table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_text(path, known)
     if not len(table):
         raise UserError(f"{path}: no rows below the names of the columns")
     return table
 
 
-def _read_text(path: Path) -> Table:
+def _read_text(path: Path, known: Collection[str]) -> Table:
     rows, places = read_rows(path)
     names = rows.pop(0)
-    if all(is_number(name) for name in names):
+    if all(is_number(name) for name in names) and not set(known).issuperset(names):
         raise UserError(f"{path}: the first line must name the columns, got numbers: {shown(names)}")
     return table_of(path, names, rows, places[1:])
 
