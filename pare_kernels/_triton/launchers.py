@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -71,53 +71,44 @@ def _two_loads(like: Tensor) -> int:
     return 8192 // like.element_size()
 
 
-def _strides(tensor: Tensor, align: int) -> tuple[int, int, int]:
-    """Steps between samples and rows, in units of `align` elements, and between columns."""
+def _as_one_sample(tensor: Tensor) -> tuple[int, int, tuple[int, int, int]]:
+    """(samples, patches, strides) of (B, N, D): those of (1, B N, D) where the strides allow, so that short rows share blocks."""
+    batch, num, _ = tensor.shape
     sample, row, column = tensor.stride()
-    return (sample, row, column) if align == 1 else (sample // align, row // align, column)
+    return (1, batch * num, (0, row, column)) if sample == num * row else (batch, num, (sample, row, column))
 
 
-def _as_one_sample(tensor: Tensor) -> Tensor:
-    """(B, N, D) as (1, B N, D) where the strides allow, so that short rows share blocks."""
-    batch, num, features = tensor.shape
-    if tensor.stride(0) == num * tensor.stride(1):
-        return tensor.as_strided((1, batch * num, features), (0, *tensor.stride()[1:]))
-    return tensor
-
-
-def _launch_tokens(kernel, programs: int, *arguments, buffers, align: int, tile: tuple[int, int], **constants) -> None:
-    """Of a kernel of `tokens`, whose last numbers are the strides of two buffers (B, N, D); eight warps a (rows, columns) tile."""
-    first, second = buffers
-    steps = *_strides(first, align), *_strides(second, align)
+def _launch_tokens(kernel, programs: int, *arguments, strides, align: int, tile: tuple[int, int], **constants) -> None:
+    """Of a kernel of `tokens`, whose last numbers are the strides of two buffers (B, N, D), the first two of each in units of
+    `align` elements; eight warps a (rows, columns) tile."""
+    steps = [step for sample, row, column in strides for step in (sample // align, row // align, column)]
     rows, columns = tile
     constants |= {"ALIGN": align, "BLOCK_ROWS": rows, "BLOCK_COLUMNS": columns}
-    launch(kernel, programs, *arguments, *steps, device=first.device, num_warps=8, **constants)
+    launch(kernel, programs, *arguments, *steps, device=arguments[0].device, num_warps=8, **constants)
 
 
 def gate_scores(both: Sequence[Tensor], weight: Tensor, bias: Tensor | None, scores: Sequence[Tensor]) -> None:
     """Fills in the (B, N) scores of one or both modalities, one launch. Bytes: read T + S + weight, write 2 rows."""
-    target = both[0]
-    both = [_as_one_sample(tensor) for tensor in both]
-    block_rows, block_columns = _tile(
-        target.shape[2], max(tensor.shape[1] for tensor in both), 2 * _two_loads(target), most=64
-    )
-    programs = [tensor.shape[0] * _cdiv(tensor.shape[1], block_rows) for tensor in both]
+    features = both[0].shape[2]
+    samples, nums, strides = zip(*map(_as_one_sample, both), strict=True)
+    block_rows, block_columns = _tile(features, max(nums), 2 * _two_loads(both[0]), most=64)
+    programs = [batch * _cdiv(num, block_rows) for batch, num in zip(samples, nums, strict=True)]
     align = alignment(*both)
     _launch_tokens(
         tokens.gate_scores_kernel,
         sum(programs),
         both[0],
         both[-1],
-        weight.reshape(-1).contiguous(),
+        weight.contiguous(),
         weight if bias is None else bias,
         scores[0],
         scores[-1],
         programs[0],
-        both[0].shape[1],
-        both[-1].shape[1],
-        target.shape[2] // align,
+        nums[0],
+        nums[-1],
+        features // align,
         HAS_BIAS=bias is not None,
-        buffers=(both[0], both[-1]),
+        strides=(strides[0], strides[-1]),
         align=align,
         tile=(block_rows, block_columns),
     )
@@ -140,7 +131,7 @@ def select(
     batch, nums = noisy[0].shape[0], [rows.shape[1] for rows in noisy]
     by_score = options.pairing == "score"
     index = [rows.new_empty((batch, k), dtype=torch.int64) for rows in noisy]
-    orders = noisy[0].new_empty((batch, 4, k) if by_score else 1, dtype=torch.int32)
+    orders = noisy[0].new_empty((batch, 4, k), dtype=torch.int32) if by_score else index[0]  # which is not read
     _launch_select(
         noisy,
         index,
@@ -244,7 +235,7 @@ def replace(target: Tensor, source: Tensor, target_index: Tensor, source_index: 
         num_target,
         features // align,
         target_index.shape[1],
-        buffers=(target, source),
+        strides=(target.stride(), source.stride()),
         align=align,
         tile=(block_rows, block_columns),
     )
@@ -266,7 +257,7 @@ def swap(target: Tensor, source: Tensor, target_index: Tensor, source_index: Ten
         source_index,
         features // align,
         k,
-        buffers=(target, source),
+        strides=(target.stride(), source.stride()),
         align=align,
         tile=(block_rows, block_columns),
     )
@@ -290,7 +281,7 @@ def dots(grad: Tensor, target: Tensor, source: Tensor, index: tuple[Tensor, Tens
         features // align,
         index[0].shape[1],
         SWAPPED=swapped,
-        buffers=(target, source),
+        strides=(target.stride(), source.stride()),
         align=align,
         tile=(block_rows, block_columns),
     )
@@ -337,17 +328,20 @@ def _row_space(num: int) -> int:
     return _cdiv(_cdiv(num, 4) * 4 + 3, 4) * 4
 
 
-def _row_launches(num: int, dtype: torch.dtype) -> Iterator[tuple[torch.dtype, dict[str, int]]]:
+@functools.lru_cache
+def _row_launches(num: int, dtype: torch.dtype) -> list[tuple[torch.dtype, dict[str, int]]]:
     """The launches over rows of a length: the type that each computes in, and its options.
 
     Of single scores the rows that singles do not hold come last, in doubles (`row_kernels.beyond_singles`).
     """
     block, single = _row_block(num, dtype)
+    launches = []
     if dtype == torch.float64 or num >= SHORTEST_SINGLE:
         options = _row_options(block, dtype) if single else _sweep_options(dtype)
-        yield dtype, {"SINGLE": single, "WIDE": False, **options}
+        launches.append((dtype, {"SINGLE": single, "WIDE": False, **options}))
     if dtype == torch.float32:
-        yield torch.float64, {"SINGLE": False, "WIDE": True, **_sweep_options(torch.float64)}
+        launches.append((torch.float64, {"SINGLE": False, "WIDE": True, **_sweep_options(torch.float64)}))
+    return launches
 
 
 def _by_nodes(
@@ -501,7 +495,7 @@ def relaxed(noisy: Tensor, k: int, tau: float, exact_steps: int) -> Tensor:
         left = _by_nodes(noisy, both, both, both, (h, h), k, tau, (0, k), False, given=True, back=False)
     for acc, options in _row_launches(num, noisy.dtype):
         if options["WIDE"]:
-            options["num_warps"] = 4  # with more it spills
+            options = options | {"num_warps": 4}  # with more it spills
         launch(
             row_kernels.relaxed_kernel,
             batch,
@@ -588,7 +582,7 @@ def gradients(
         *(partner or rows),
         *rows,
         *(gates or rows),
-        weight.reshape(-1).contiguous(),
+        weight.contiguous(),
         dtarget,
         dsource,
         partial,
@@ -604,7 +598,7 @@ def gradients(
         NEED_TARGET=need_target,
         NEED_SOURCE=need_source,
         NEED_WEIGHT=need_weight,
-        buffers=(target, source),
+        strides=(target.stride(), source.stride()),
         align=align,
         tile=tile,
     )
