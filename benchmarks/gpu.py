@@ -151,16 +151,17 @@ def parts(out: Path, rehearse: bool = False) -> list[Part]:
             operator("tiny", 80, *ALONE, operations=OPERATIONS_ALONE),
             training,
         ]
-    # What matters most comes first, and what may hang or be slow (compilers, the paper's thousands of launches) is on its own:
-    # a part writes its rows when it ends, and one that is cut short loses no others.
+    # What matters most comes first, and what may hang, be slow (compilers, the paper's thousands of launches) or break the
+    # process's hold on the device is on its own: a part writes its rows when it ends, and one that is cut short loses no others.
     return [
         *preparation(out),
         *tests,
-        operator(HEADLINE, 60, *OURS),
-        operator(HEADLINE, 50, "paper"),
-        operator(HEADLINE, 60, "eager-closed-manual", "compile-closed-manual", "lapsum"),
-        operator(HEADLINE, 60, "compile-closed"),
+        operator(HEADLINE, 40, OURS[0]),
+        operator(HEADLINE, 45, "paper"),
+        operator(HEADLINE, 55, "eager-closed-manual", "compile-closed-manual", "lapsum"),
+        operator(HEADLINE, 50, "compile-closed"),
         training,
+        operator(HEADLINE, 40, *OURS[1:]),
         operator(HEADLINE, 40, *ALONE, operations=OPERATIONS_ALONE),
         operator("short", 25, *OURS, *RIVALS),
     ]
