@@ -12,7 +12,8 @@ JOBS ?= $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) if h
 SECONDS ?= 120
 OLDEST_PYTHON ?= python3.10
 OUT ?= benchmarks/results
-WHEEL_PYTHONS ?= $(abspath $(wildcard $(BIN)/python $(OLDEST)/bin/python))
+PYTHONS ?= $(PYTHON)
+TORCHES ?= $(shell sed -n 's/^torch==\([0-9]*\.[0-9]*\).*/\1/p' constraints.txt)
 
 BUILD := setup.py pyproject.toml pare_kernels/_version.py $(wildcard csrc/*.* csrc/*/*.*)
 
@@ -25,7 +26,8 @@ help:
 	@echo "make test    the test suite without its slow tests;  make test-all  all of them"
 	@echo "make oldest  the operator built and tested with the oldest Python, torch and Triton that are promised, in .venv-oldest;"
 	@echo "             then that build under the newest ones"
-	@echo "make wheel   sdist and wheel of a release, in dist/;  make wheel-test  both built again and compared, the wheel tried"
+	@echo "make wheel   sdist and wheel of a release, in dist/;  make wheel-test  both built again and compared, the wheel tried,"
+	@echo "             with as many versions as you name: PYTHONS=\"python3.10 python3.13\" TORCHES=\"2.10 2.13\""
 	@echo "make hub     the folder for Hugging Face's kernel hub, in dist/hub"
 	@echo "make docs    the documentation as a site, in build/site"
 	@echo "make bench   throughput on the CPU against every rival (benchmarks/results/)"
@@ -82,19 +84,14 @@ $(OLDEST)/made: requirements-oldest.txt
 	@$(OLDEST)/bin/pip --disable-pip-version-check --quiet install -r requirements-oldest.txt
 	@touch $@
 
-# The tests in the folder $(1), in the way of the unpacked wheel there: try TESTS... with a Python says first what that has.
-define with_wheel
-cd $(1) && try() { "$$1" -c "import sys, torch; from pare_kernels import _library; \
-	    sys.exit(_library.EXTENSION_PROBLEM or print('Python', sys.version.split()[0], 'and torch', torch.__version__))" \
-	    && OMP_NUM_THREADS=1 "$$1" -m pytest -q -n $(JOBS) "$${@:2}" $(ARGS); };
-endef
-
 oldest: $(OLDEST)/made $(VENV)/test
 	@rm -rf $(OLDEST)/tree && mkdir $(OLDEST)/tree
 	@cp -R setup.py pyproject.toml requirements-oldest.txt README.md csrc pare_kernels python tests benchmarks $(OLDEST)/tree
 	@rm -f $(OLDEST)/tree/pare_kernels/*.so
 	@cd $(OLDEST)/tree && ../bin/pip --disable-pip-version-check --quiet wheel --no-deps --no-build-isolation . && ../bin/python -m zipfile -e *.whl .
-	@$(call with_wheel,$(OLDEST)/tree) \
+	@cd $(OLDEST)/tree && try() { "$$1" -c "import sys, torch; from pare_kernels import _library; \
+	    sys.exit(_library.EXTENSION_PROBLEM or print('Python', sys.version.split()[0], 'and torch', torch.__version__))" \
+	    && OMP_NUM_THREADS=1 "$$1" -m pytest -q -n $(JOBS) "$${@:2}" $(ARGS); }; \
 	try ../bin/python tests/pare_kernels tests/csrc tests/triton --deselect tests/triton/test_aot.py::test_nothing_spills \
 	    && try $(abspath $(BIN))/python tests/pare_kernels
 
@@ -105,13 +102,12 @@ $(VENV)/release: $(VENV)/train
 wheel: $(VENV)/release
 	@rm -rf dist && $(BIN)/python release/build.py dist && ls dist
 
-# Two builds are the same bytes; the wheel in a fresh environment, then under the tests of the operator with each of WHEEL_PYTHONS.
-wheel-test: wheel $(VENV)/test
-	@rm -rf build/again build/beside && $(BIN)/python release/build.py build/again && diff -r dist build/again && echo "two builds, the same bytes"
+# Two builds are the same bytes; the wheel in fresh environments: with the programs, then under the tests of the operator with each of
+# PYTHONS and each of TORCHES.
+wheel-test: wheel
+	@rm -rf build/again && $(BIN)/python release/build.py build/again && diff -r dist build/again && echo "two builds, the same bytes"
 	@$(BIN)/python release/try_fresh.py dist/*.whl
-	@mkdir build/beside && cp -R setup.py pyproject.toml requirements-oldest.txt csrc tests benchmarks build/beside
-	@$(BIN)/python -m zipfile -e dist/*.whl build/beside
-	@$(call with_wheel,build/beside) for python in $(WHEEL_PYTHONS); do try $$python tests/pare_kernels || exit 1; done
+	@for python in $(PYTHONS); do for torch in $(TORCHES); do $$python release/try_fresh.py dist/*.whl --torch $$torch || exit 1; done; done
 
 hub: $(VENV)/train
 	@$(BIN)/python release/hub.py dist/hub

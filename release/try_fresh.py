@@ -1,16 +1,22 @@
 """Tries a wheel where nothing else is installed: python release/try_fresh.py dist/pare_kernels-*.whl
 
-First with torch alone, the operator; then with the extra "train", the programs. All of it runs in an empty folder.
+First with torch alone, the operator; then with the extra "train", the programs. All of it runs in an empty folder. With `--torch 2.10`
+there is that torch instead of the one in constraints.txt, and the operator's tests run in the place of the programs.
 """
 
+import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import venv
 from pathlib import Path
 
-CONSTRAINTS = Path(__file__).resolve().parents[1] / "constraints.txt"
+ROOT = Path(__file__).resolve().parents[1]
+CONSTRAINTS = ROOT / "constraints.txt"
+TESTED = "setup.py", "pyproject.toml", "requirements-oldest.txt", "csrc", "tests", "benchmarks"  # all that the tests read
+TESTS_NEED = "numpy", "scipy", "hypothesis", "mpmath", "pytest", "pytest-xdist", "setuptools", "ninja"
 
 OPERATOR = """
 import importlib.util, warnings
@@ -28,6 +34,11 @@ assert report.backends()["patch_replace"]["CPU"].startswith("C++ kernels"), repo
 print("the operator runs with torch alone:", report.backends()["patch_replace"]["CPU"])
 """
 
+VERSIONS = """
+import platform, torch
+print(f"Python {platform.python_version()}, torch {torch.__version__}, {platform.machine()}")
+"""
+
 DATA = """
 import numpy as np
 rng = np.random.default_rng(0)
@@ -38,7 +49,7 @@ np.savez("fields.npz", x_train=x[:40], y_train=x[:40], x_test=x[40:], y_test=x[4
 """
 
 
-def main(wheel: Path) -> None:
+def main(wheel: Path, torch: str | None) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         home = folder / "home"
@@ -55,12 +66,20 @@ def main(wheel: Path) -> None:
                 sys.exit(f"{' '.join(command)}\n{done.stdout}{done.stderr}\nended with {done.returncode}")
             return done.stdout + done.stderr
 
-        def install(what: str) -> None:
-            run("pip", "install", "--quiet", "-c", CONSTRAINTS, "setuptools", what)
+        def install(*what: str) -> None:
+            run("pip", "install", "--quiet", *([] if torch else ["-c", CONSTRAINTS]), "setuptools", *what)
 
-        install("torch")
+        install(f"torch=={torch}.*" if torch else "torch")
         install(str(wheel))
         print(run("python", "-c", OPERATOR), end="")
+        if torch:
+            install(*TESTS_NEED)
+            for name in TESTED:
+                (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, home / name)
+            environment["OMP_NUM_THREADS"] = "1"
+            summary = run("python", "-m", "pytest", "-q", "-n", "auto", "tests/pare_kernels").splitlines()[-1]
+            print(run("python", "-c", VERSIONS).strip(), summary.strip("= "), sep=": ")
+            return
         assert "pip install 'pare-kernels[train]'" in run("pare-train", "--print_config", fails=True)
         install(f"{wheel}[train]")
         run("python", "-c", DATA)
@@ -76,4 +95,8 @@ def main(wheel: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve())
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("wheel", type=Path)
+    parser.add_argument("--torch", metavar="VERSION", help="major and minor number, as 2.10")
+    arguments = parser.parse_args()
+    main(arguments.wheel.resolve(), arguments.torch)
