@@ -1,7 +1,7 @@
 """Tries a wheel where nothing else is installed: python release/try_fresh.py dist/pare_kernels-*.whl
 
-First with torch alone, the operator; then with the extra "train", the programs. All of it runs in an empty folder. With `--torch 2.10`
-there is that torch instead of the one in constraints.txt, and the operator's tests run in the place of the programs.
+First with torch alone, the operator; then with the extra "train", the programs. All of it runs in an empty folder. With --torch
+there is that version instead of the one in constraints.txt, and the operator's tests run in the place of the programs.
 """
 
 import argparse
@@ -15,7 +15,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CONSTRAINTS = ROOT / "constraints.txt"
-TESTED = "setup.py", "pyproject.toml", "requirements-oldest.txt", "csrc", "tests", "benchmarks"  # all that the tests read
+TESTED = (
+    "setup.py",
+    "pyproject.toml",
+    "requirements-oldest.txt",
+    "csrc",
+    "tests",
+    "benchmarks",
+)  # all that the tests read
 TESTS_NEED = "numpy", "scipy", "hypothesis", "mpmath", "pytest", "pytest-xdist", "setuptools", "ninja"
 
 OPERATOR = """
