@@ -6,6 +6,7 @@ there is that version instead of the one in constraints.txt, and the operator's 
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -84,8 +85,9 @@ def main(wheel: Path, torch: str | None) -> None:
             for name in TESTED:
                 (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, home / name)
             environment["OMP_NUM_THREADS"] = "1"
-            summary = run("python", "-m", "pytest", "-q", "-n", "auto", "tests/pare_kernels").splitlines()[-1]
-            print(run("python", "-c", VERSIONS).strip(), summary.strip("= "), sep=": ")
+            said = run("python", "-m", "pytest", "-q", "-n", "auto", "tests/pare_kernels")
+            (summary,) = re.findall(r"^=*\s?(\d+ passed.*?)\s?=*$", said, re.M)  # warnings may follow it
+            print(run("python", "-c", VERSIONS).strip(), summary, sep=": ")
             return
         assert "pip install 'pare-kernels[train]'" in run("pare-train", "--print_config", fails=True)
         install(f"{wheel}[train]")
