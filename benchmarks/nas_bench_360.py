@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
+import multiprocessing
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -246,10 +250,10 @@ the paper's runs (training and validation part), times epochs.
 """
 
 
-def document(costs: Sequence[Cost], provenance: Provenance) -> str:
+def document(costs: Sequence[Cost], provenance: Provenance, threads: int) -> str:
     """Markdown."""
     made = f"{provenance.device}; torch {provenance.torch}; commit {provenance.commit}; {provenance.date[:10]}"
-    text = MEASURED.format(made=f"{made}; {torch.get_num_threads()} thread(s)")
+    text = MEASURED.format(made=f"{made}; {threads} thread(s)")
     for cost in costs:
         text += (
             f"| `{cost.task}` | {cost.encoder} | {cost.tokens} | {cost.trained / 1e6:.1f} | {cost.batch} | {cost.flop / 1e12:.3g} "
@@ -265,12 +269,31 @@ def document(costs: Sequence[Cost], provenance: Provenance) -> str:
     return text + f"| all | | | {sum(c.training_flop for c in costs) / 1e15:,.0f} | {total[0]:.1f} | {total[1]:.1f} |\n"
 
 
+def measure_alone(name: str, batch: int, threads: int) -> Cost:
+    """One task with the full-size encoder, in this process; files go to a temporary folder."""
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        encoder = read_yaml(parsing.TASK_CONFIGS / f"{name}.yaml")["encoder"]
+        SHAPES[encoder]().save_pretrained(folder / encoder)
+        return measure(name, folder / encoder, write_sources(folder, 768, 2 * batch), batch, folder)
+
+
+def read_kept(path: Path, run: dict[str, object]) -> dict[str, Cost]:
+    """What was measured before with the same `run` (commit, device, batch, threads), by task."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    found = [json.loads(line) for line in lines]
+    return {one["cost"]["task"]: Cost(**one["cost"]) for one in found if one["run"] == run}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.nas_bench_360", description=__doc__.split("\n")[0])
     parser.add_argument("--tasks", default=",".join(SAMPLES), help="default: all ten")
     parser.add_argument("--batch", type=int, default=2, help="samples per step; default: 2")
     parser.add_argument("--threads", type=int, default=1, help="default: 1")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="Markdown; default: print only")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="Markdown; default: print only, and keep nothing"
+    )
     options = parser.parse_args(arguments)
     names = options.tasks.split(",")
     unknown = [name for name in names if name not in SAMPLES]
@@ -279,22 +302,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for key in ("batch", "threads"):
         if getattr(options, key) < 1:
             parser.error(f"argument --{key}: must be at least 1, got {getattr(options, key)}")
-    torch.set_num_threads(options.threads)
-    provenance = Provenance.here(torch.device("cpu"))
-    costs = []
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        sources = write_sources(folder, 768, 2 * options.batch)
-        for name, shape in SHAPES.items():
-            shape().save_pretrained(folder / name)
-        for name in names:
-            encoder = folder / read_yaml(parsing.TASK_CONFIGS / f"{name}.yaml")["encoder"]
-            costs.append(measure(name, encoder, sources, options.batch, folder))
-            print(costs[-1], flush=True)
-    text = document(costs, provenance)
+    here = Provenance.here(torch.device("cpu"))
+    run = {"commit": here.commit, "device": here.device, "torch": here.torch}
+    run |= {"batch": options.batch, "threads": options.threads}
+    kept = options.output.with_name(f"{options.output.name}.jsonl") if options.output else None
+    costs = read_kept(kept, run) if kept else {}
+    for name in names:
+        if name in costs:
+            continue
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+            try:
+                costs[name] = alone.submit(measure_alone, name, options.batch, options.threads).result()
+            except BrokenProcessPool:
+                print(f"{name}: its process was killed (memory?); the same command goes on with it", file=sys.stderr)
+                return 1
+        print(costs[name], flush=True)
+        if kept:
+            with kept.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"run": run, "cost": dataclasses.asdict(costs[name])}) + "\n")
+    text = document([costs[name] for name in names], here, options.threads)
     print(text)
-    if options.output:
+    if kept:
         options.output.write_text(text, encoding="utf-8")
+        kept.unlink(missing_ok=True)
     return 0
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 
 import pytest
@@ -21,7 +24,7 @@ def test_projections_by_hand():
     assert COST.hours() == pytest.approx(395.64e15 / 395.6e12 / 3600)
     assert COST.hours(8) == pytest.approx(COST.hours() / 7.2)
     assert COST.paper_memory == 2**30 + 4000 + 8 * 2**28
-    text = document([COST, replace(COST, task="ecg")], Provenance.here(torch.device("cpu")))
+    text = document([COST, replace(COST, task="ecg")], Provenance.here(torch.device("cpu")), 1)
     assert "| `ninapro` | swin-base | 3136 | 0.0 | 2 | 4 | 1.5 | 4.0 | 16 | 3.0 |" in text
     assert "| `ninapro` | 3,297 | 60 | 396 | 0.28 | 0.04 |" in text
 
@@ -69,3 +72,42 @@ def test_options(capsys):
         with pytest.raises(SystemExit):
             nas_bench_360.main(arguments)
         assert said in capsys.readouterr().err
+
+
+def test_what_was_measured_is_kept_until_the_page_is_whole(tmp_path, monkeypatch, capsys):
+    """A task whose process is killed costs the others nothing, and no page mixes two settings."""
+    page, asked, deadly = tmp_path / "page.md", [], {"ecg"}
+
+    class Alone:
+        """In the place of a process for each task."""
+
+        def __init__(self, *_):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def submit(self, function, name, batch, threads):
+            asked.append(name)
+            result = Future()
+            if name in deadly:
+                result.set_exception(BrokenProcessPool())
+            else:
+                result.set_result(replace(COST, task=name, batch=batch))
+            return result
+
+    monkeypatch.setattr(nas_bench_360, "ProcessPoolExecutor", Alone)
+    monkeypatch.setattr("benchmarks.records.commit_of", lambda folder: "0123456789ab")
+    command = ["--tasks", "ninapro,ecg,cosmic", "-o", str(page)]
+    assert nas_bench_360.main(command) == 1
+    assert "ecg: its process was killed" in capsys.readouterr().err
+    assert not page.exists()
+    assert nas_bench_360.main([*command, "--batch", "1"]) == 1  # what was measured with two is not taken
+    deadly.clear()
+    assert nas_bench_360.main(command) == 0
+    assert asked == ["ninapro", "ecg", "ninapro", "ecg", "ecg", "cosmic"]
+    assert page.read_text().count("| swin-base |") == 3
+    assert os.listdir(tmp_path) == ["page.md"]
