@@ -188,11 +188,11 @@ class ArrayDataset:
         return None if values is None else self._take(values, torch.arange(len(self)), torch.as_tensor)
 
 
-def fitting(split: Dataset, most: int) -> int:
-    """How many samples can be read at once: `most`, or fewer where these would take more than :data:`AT_ONCE`."""
+def fitting(split: Dataset, most: int, size: int = AT_ONCE) -> int:
+    """How many samples can be read at once: `most`, or fewer where these would take more than `size` bytes."""
     one = split.read(torch.arange(1))
-    size = sum(part.numel() * part.element_size() for part in (one.x, one.y, *one.extras.values()))
-    return max(1, min(most, AT_ONCE // size))
+    each = sum(part.numel() * part.element_size() for part in (one.x, one.y, *one.extras.values()))
+    return max(1, min(most, size // each))
 
 
 def take(values: ArrayLike, rows: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from crossmodal import seeds
 from crossmodal.alignment import DISTANCES, Labelled, Labeller
-from crossmodal.data.dataset import Batch, Dataset
+from crossmodal.data.dataset import Batch, Dataset, fitting
 from crossmodal.data.splitting import stratified_sample
 from crossmodal.methods.orca import Options
 from crossmodal.models.finetuned import FineTuned
@@ -21,6 +21,9 @@ from crossmodal.training.objective import Objective, Position
 from crossmodal.training.sharding import gathered
 
 CHUNK = 64  # Samples whose tokens are held at a time.
+AT_ONCE = (
+    2**32
+)  # Bytes of target samples of one step: 64 of PSICOV's maps, as the authors take, and the usual 1000 of others.
 
 
 class Alignment(Objective):
@@ -31,6 +34,9 @@ class Alignment(Objective):
         source: samples of the pretraining modality.
         options: of the method.
         seed: of what source samples are taken, and of the clusters.
+
+    Attributes:
+        most: how many target samples one step takes.
     """
 
     predicts = False
@@ -40,6 +46,7 @@ class Alignment(Objective):
         self.source, self.options, self.seed = source, options, seed
         self.label = Labeller(task.train, task.kind, seed)
         self.distance = DISTANCES[options.alignment]
+        self.most = fitting(task.train, options.samples, AT_ONCE)
         self._source_features: Labelled | None = None
 
     def losses(self, model: FineTuned, batch: Batch, position: Position) -> dict[str, Tensor]:
@@ -50,7 +57,7 @@ class Alignment(Objective):
     @torch.no_grad()
     def measure(self, model: FineTuned, split: Dataset) -> float:
         """The distance of a split with the weights as they are; where it is large, that of some samples."""
-        rows = seeds.permutation(len(split), self.seed, "measured")[: self.options.samples]
+        rows = seeds.permutation(len(split), self.seed, "measured")[: self.most]
         device = next(model.parameters()).device
         return self._between(model, split.read(rows).to(device)).item()
 

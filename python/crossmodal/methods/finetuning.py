@@ -52,7 +52,10 @@ def build(task, config) -> FineTuned:
     if config.model.freeze == "queries_keys":
         encoder.freeze_queries_keys()
     output_shape = task.output_shape if task.kind == "dense" else None
-    return FineTuned(encoder, task.kind, task.num_outputs, output_shape, config.model.dense_head)
+    model = FineTuned(encoder, task.kind, task.num_outputs, output_shape, config.model.dense_head)
+    if task.level:
+        model.head.last.bias.data.fill_(task.level)
+    return model
 
 
 def load_source(model: FineTuned, config) -> Source:

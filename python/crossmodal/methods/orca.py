@@ -34,7 +34,8 @@ class Options:
             Euclidean distance.
         epochs: passes over the training samples in which the embedder alone is aligned.
         lr: peak learning rate of the embedder in these epochs.
-        samples: at most so many source samples, and so many target samples per step.
+        samples: at most so many source samples, and so many target samples per step; fewer of these where they would take more
+            than 4 GiB.
     """
 
     alignment: Literal["otdd", "mmd", "l2"] = "otdd"
@@ -74,7 +75,7 @@ class ORCA(Method):
             parameter.requires_grad_(False)
         # As few batches as hold all samples, of nearly one size.
         samples = len(run.task.train)
-        batches = -(-samples // options.samples)
+        batches = -(-samples // alignment.most)
         with run.accelerator.autocast():
             before = alignment.measure(model, run.task.train)
         run.train(

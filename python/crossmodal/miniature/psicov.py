@@ -1,4 +1,8 @@
-"""Proteins that are none: chains that fold back on themselves within a ball, and features that know something of it."""
+"""Proteins that are none: helices, strands and loops that fold within a ball, and features that know something of it.
+
+Two residues near each other are coupled the more, the more both of them may vary: what a score says of a distance can be told
+only beside the entropies of its two residues, and from the scores around it, since scores are noisy.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,18 @@ import numpy as np
 
 from crossmodal.miniature.base import register
 
-EACH = {"deepcov": 8, "psicov": 3}  # proteins of the two lists
-LENGTHS = (50, 90)
-STEP, DENSITY = 3.8, 2.4  # angstrom from a residue to the next; radius of the ball over the cube root of the length
+EACH = {"deepcov": 40, "psicov": 12}  # proteins of the two lists
+LENGTHS = (56, 80)
+DENSITY = 2.4  # radius of the ball over the cube root of the length, angstrom
+# Of helices, strands and loops: angstrom along the axis from a residue to the next, radius around it, residues, share of turning.
+KINDS = ((1.5, 2.3, (8, 16), 0.05), (3.3, 0.9, (4, 9), 0.05), (3.8, 0.0, (2, 6), 0.8))
+TURNS = (100, 180, 0)  # degrees around the axis from a residue to the next
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 
 
-@register("psicov", "simulated chains within a ball; coupling scores are high for residues that are near, with noise")
+@register(
+    "psicov", "simulated helices, strands and loops within a ball; couplings of residues that are near, with noise"
+)
 def psicov(folder: Path, rng: np.random.Generator) -> None:
     """The lists, and for each protein its two pickled files."""
     for part, each in EACH.items():
@@ -31,30 +40,48 @@ def psicov(folder: Path, rng: np.random.Generator) -> None:
         (folder / "protein" / f"{part}.lst").write_text("".join(lines))
 
 
+def chain(rng: np.random.Generator, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of residues (L, 3) in angstrom, and the kind of each (L), a row of `KINDS`."""
+    kinds: list[int] = []
+    while len(kinds) < length:  # a loop after each helix and strand
+        for kind in (int(rng.integers(2)), 2):
+            kinds += [kind] * int(rng.integers(*KINDS[kind][2]))
+    kinds = kinds[:length]
+    axis, heading, places = np.zeros(3), np.array([1.0, 0.0, 0.0]), np.zeros((length, 3))
+    for row, kind in enumerate(kinds):
+        step, radius, _, turning = KINDS[kind]
+        if kind == 2:  # loops lead back to the middle
+            heading = heading - axis / (DENSITY * length ** (1 / 3))
+        heading = heading + turning * rng.standard_normal(3)
+        heading /= np.linalg.norm(heading)
+        axis = axis + step * heading
+        across = np.linalg.svd(heading[None])[2][1:]
+        angle = np.deg2rad(TURNS[kind] * row)
+        places[row] = axis + radius * (np.cos(angle) * across[0] + np.sin(angle) * across[1])
+    return places, np.array(kinds)
+
+
 def protein(rng: np.random.Generator) -> tuple[dict, np.ndarray]:
     """Features by name, and distances float32 (L, L) in angstrom."""
     length = int(rng.integers(*LENGTHS))
-    places, heading = np.zeros((length, 3)), np.array([1.0, 0.0, 0.0])
-    for row in range(1, length):
-        heading = heading + 0.8 * rng.standard_normal(3) - places[row - 1] / (DENSITY * length ** (1 / 3))
-        heading /= np.linalg.norm(heading)
-        places[row] = places[row - 1] + STEP * heading
+    places, kinds = chain(rng, length)
     distances = np.linalg.norm(places[:, None] - places, axis=2).astype(np.float32)
     buried = (distances < 10).mean(1)
-    kinds = rng.dirichlet(np.ones(3), length)
+    profile, entropy = rng.dirichlet(np.full(22, 0.3), length), rng.uniform(0.3, 1, length)
+    coupled = np.outer(entropy, entropy) / (1 + np.exp((distances - 8) / 2))
 
     def pairs(noise: float) -> np.ndarray:
-        score = 1 / (1 + np.exp((distances - 8) / 2)) + noise * rng.standard_normal((length, length))
+        score = coupled + noise * rng.standard_normal((length, length))
         return ((score + score.T) / 2).astype(np.float32)
 
     features = {
-        "seq": "".join(rng.choice(list(LETTERS), length)),
-        "ss": kinds.T.astype(np.float32),
-        "pssm": rng.uniform(0, 1, (length, 22)).astype(np.float32),
+        "seq": "".join(LETTERS[column] for column in profile[:, :20].argmax(1)),
+        "ss": (0.7 * np.eye(3)[kinds] + 0.3 * rng.dirichlet(np.ones(3), length)).T.astype(np.float32),
+        "pssm": profile.astype(np.float32),
         "sa": (1 - buried + 0.1 * rng.standard_normal(length)).astype(np.float32),
-        "entropy": rng.uniform(0, 1, length).astype(np.float32),
+        "entropy": entropy.astype(np.float32),
         "ccmpred": pairs(0.1),
         "freecon": pairs(0.2),
-        "potential": pairs(1.0),
+        "potential": pairs(0.4),
     }
     return features, distances

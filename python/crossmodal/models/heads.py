@@ -66,6 +66,11 @@ class DenseHead(nn.Module):
         self.restore = restore
         self._build(feature_width)
 
+    @property
+    def last(self) -> nn.Module:
+        """The layer that gives the outputs."""
+        return self.linear
+
     def _build(self, feature_width: int) -> None:
         self.linear = nn.Linear(feature_width, self.output_shape[0] * math.prod(self.stride))
 
@@ -120,6 +125,10 @@ class UpsamplingHead(DenseHead):
                 nn.Sequential(convolution(before, width, 3, padding=1), nn.GroupNorm(self.GROUPS, width), nn.GELU())
             )
         self.out = convolution(width, self.output_shape[0], 1)
+
+    @property
+    def last(self) -> nn.Module:
+        return self.out
 
     def _field(self, features: Tensor) -> Tensor:
         field = self.narrow(features.transpose(1, 2).unflatten(2, self.grid))

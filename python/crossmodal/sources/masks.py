@@ -11,8 +11,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from crossmodal.data.readers.images import look_at
 from crossmodal.errors import UserError
-from crossmodal.sources.images import LabelledImages, read_image
+from crossmodal.sources.images import LabelledImages
 
 IMAGES, MASKS = "JPEGImages", "SegmentationClass"
 LISTS = ("trainval", "train", "val")  # of ImageSets/Segmentation: the first that is there
@@ -78,6 +79,6 @@ def to_masks(images: MaskedImages, size: tuple[int, int]) -> Tensor:
     found = torch.empty(len(images.items), 1, *size, dtype=torch.uint8)
     for index, item in enumerate(images.items):
         path = item.parents[1] / MASKS / f"{item.stem}.png"
-        mask = torch.from_numpy(read_mask(path, read_image(item).shape[:2]))
+        mask = torch.from_numpy(read_mask(path, look_at(item)[0]))
         found[index, 0] = interpolate(mask[None, None], size=size, mode="nearest-exact")[0, 0]
     return found

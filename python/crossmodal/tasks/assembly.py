@@ -173,6 +173,7 @@ def _assemble(name: str, read: Callable[[], RawTask], split: SplitConfig, own_da
         "protocol": raw.protocol,
         "steps": raw.steps,
         "equation": raw.equation,
+        "level": raw.level,
         "about": raw.about,
     }
     scaling, vary = raw.normalize_x, {"train": raw.vary}

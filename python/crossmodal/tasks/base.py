@@ -73,6 +73,7 @@ class Task:
         protocol: how it is evaluated, one of ``crossmodal.scoring.protocols.PROTOCOLS``.
         steps: evaluation applies the model so many times to its own output (0: it does not).
         equation: what the fields solve, where that is known.
+        level: of dense targets that are not scaled: what a new dense head starts at, in their own units.
         class_weights: of each class or label in the loss of training, see `losses.class_weights`; empty: all weigh the same.
         thresholds: of each label's probability, or that of the second of two classes, above which it is predicted; empty: 1/2.
         normalizer: what was applied to ``x`` (and to ``y``), fitted on the training split alone.
@@ -103,6 +104,7 @@ class Task:
     steps: int = 0
     miniature: bool = False
     equation: SolvedEquation | None = None
+    level: float = 0.0
     about: About = field(default_factory=About)
     class_weights: tuple[float, ...] = ()
     thresholds: tuple[float, ...] = ()
@@ -156,7 +158,7 @@ class RawTask:
         fill_missing: NaN in new data is interpolated.
         impute: NaN in inputs, here and in new data, becomes the median of the training samples.
         about: names, units, and how new data are read.
-        protocol, steps, equation: see :class:`Task`; with steps, targets of the validation and test part hold so many frames, along
+        protocol, steps, equation, level: see :class:`Task`; with steps, targets of the validation and test part hold so many frames, along
             the channels.
     """
 
@@ -191,6 +193,7 @@ class RawTask:
     protocol: str = "default"
     steps: int = 0
     equation: SolvedEquation | None = None
+    level: float = 0.0
 
 
 @dataclass(frozen=True)

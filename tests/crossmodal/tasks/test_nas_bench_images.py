@@ -195,7 +195,7 @@ def test_a_miniature_is_learned(task, folders, tmp_path):
 
 
 # How a miniature of fields is learned, in half a minute or so, and the metric by which it is compared with the floor. psicov is
-# left out: what was tried on it, a tiny encoder for eight epochs, did not pass on its three test proteins.
+# left out: a tiny encoder beats the mean by mae, but not by mae_8, within a minute.
 FIELDS = {
     "darcy_flow": ({"method": "unet", "epochs": 3, "batch_size": 2}, "relative_l2"),
     "cosmic": ({"method": "unet", "epochs": 2, "batch_size": 2}, "auroc"),
@@ -390,7 +390,7 @@ def protein(folder: Path, part: str = "deepcov", number: int = 0) -> tuple[Path,
 def test_maps_of_a_protein(folders):
     """Channels in their order, zeros around them, distances as they are tested and as they are learned from."""
     loaded = tasks.load("psicov", data_dir=folders("psicov"))
-    assert [len(part) for part in (loaded.train, loaded.validation, loaded.test)] == [7, 1, 3]
+    assert [len(part) for part in (loaded.train, loaded.validation, loaded.test)] == [36, 4, 12]
     features, (length, _, distances) = map(read_pickle, protein(folders("psicov"), "psicov", 1))
     batch = loaded.test.read(torch.tensor([1]))
     x, y, mask = batch.x[0], batch.y[0, 0], batch.extras["mask"][0, 0]

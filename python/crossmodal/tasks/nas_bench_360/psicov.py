@@ -26,8 +26,9 @@ from crossmodal.tasks.nas_bench_360 import _public
 
 SIDE, MARGIN = 512, 5
 LONGEST = SIDE - 2 * MARGIN  # of a longer protein the first so many residues are taken
-TRAIN, VALIDATION = 3356, 100
+VALIDATION = 100
 FARTHEST = 16.0  # angstrom, in targets that are learned from
+MIDDLE = 12.0  # of these, about
 # Of a protein of length L; what is of single residues becomes two maps, of the column's residue and of the row's.
 SINGLE = {"ss": 3, "pssm": 22, "sa": 1, "entropy": 1}
 PAIRS = ("ccmpred", "freecon", "potential")
@@ -52,14 +53,14 @@ FILES = tuple(
     files=FILES,
 )
 def psicov(options: Options) -> RawTask:
-    """100 of the training proteins, or of fewer their share, validate. Only pairs within the protein count."""
+    """100 of the training proteins, or of fewer than 1000 a tenth, validate. Only pairs within the protein count."""
     folder = options.data_dir / "protein"
     learned, tested = (_Proteins(folder, part) for part in ("deepcov", "psicov"))
     released = options.protocol == "released"
     if released:
         trained, validating = learned, tested
     else:
-        held = max(len(learned.names) * VALIDATION // (TRAIN + VALIDATION), 1)
+        held = min(max(len(learned.names) // 10, 1), VALIDATION)
         rows = np.random.default_rng(0).permutation(len(learned.names))
         validating, trained = learned.some(rows[:held]), learned.some(np.sort(rows[held:]))
     cut = f"mae_8_cut_{tested.lengths[0]}"
@@ -67,19 +68,24 @@ def psicov(options: Options) -> RawTask:
         _public.TEST_VALIDATES,
         f"released: {cut} looks at the first {tested.lengths[0]} residues of every protein, the length of the first one, and at "
         "3/4 of the lower triangle and 1/4 of the upper, not at their mean.",
+        f"released: the head starts at distances of 0, not of {MIDDLE:g} angstrom.",
     )
     return RawTask(
         kind="dense",
         **trained.arrays("train", FARTHEST),
-        **validating.arrays("val"),
+        **validating.arrays("val", FARTHEST),
         **tested.arrays("test"),
         origin=str(folder),
-        notes=(f"distances beyond {FARTHEST:g} angstrom are learned as {FARTHEST:g}.", *(notes if released else ())),
+        notes=(
+            f"distances beyond {FARTHEST:g} angstrom are learned and validated as {FARTHEST:g}.",
+            *(notes if released else ()),
+        ),
         loss="mse",
         metrics=(cut, "mae_8") if released else ("mae_8", "mae"),
         normalize_x="none",
         normalize_y="none",
         protocol=options.protocol,
+        level=0.0 if released else MIDDLE,
     )
 
 
