@@ -42,7 +42,7 @@ GENOTYPES = {
 # Channels, residual layers and stride.
 BLOCKS = {"fsd50k": [(64, 1, 2), (112, 2, 2), (176, 2, 2), (224, 1, 1)]}
 
-_WIDE_RESNET = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "dropout": 0.0, "batch_size": 128}
-HYPERPARAMETERS = {"cifar100": _WIDE_RESNET, "ninapro": _WIDE_RESNET}
+USUAL = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "dropout": 0.0, "batch_size": 128}
+HYPERPARAMETERS = {"cifar100": USUAL, "ninapro": USUAL}
 
 FOUND = {"wide_resnet": HYPERPARAMETERS, "cells": GENOTYPES, "blocks": BLOCKS, "controller": {}}

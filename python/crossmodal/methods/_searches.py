@@ -10,7 +10,7 @@ import numpy as np
 from crossmodal import seeds
 from crossmodal.errors import MissingPackage
 from crossmodal.methods._architecture_search import CellSearching, ControllerSearching, Halving
-from crossmodal.methods._published_networks import BLOCKS
+from crossmodal.methods._published_networks import BLOCKS, USUAL
 from crossmodal.methods._trials import Trials, seeded
 from crossmodal.models.base import Model
 from crossmodal.models.block_chain import BlockChain
@@ -77,7 +77,8 @@ class Search:
 
 class WideResNets(Search):
     """Hyperparameters of WRN-16-4 by successive halving: a trial goes on after 1/256, 1/64, 1/16 and 1/4 of the epochs while it is
-    in the best quarter of those that came as far (ASHA, Li et al., MLSys 2020)."""
+    in the best quarter of those that came as far (ASHA, Li et al., MLSys 2020). The first trial has the usual ones: random
+    learning rates are from three decades, and where a budget allows few, all of them may be too small to learn by."""
 
     budget = 0.05
     schedule: ClassVar = {"kind": "step", "warmup": 0.0, "milestones": (0.3, 0.6, 0.8), "gamma": 0.2}
@@ -97,22 +98,10 @@ class WideResNets(Search):
             sampler=optuna.samplers.RandomSampler(seeds.derive(config.seed, "trials") % 2**32),
             pruner=optuna.pruners.SuccessiveHalvingPruner(max(1, config.epochs // 4**4), reduction_factor=4),
         )
-        cifar = task.name == "cifar100"  # the same ranges, as seven values each
         trials = Trials(run)
         for number in range(1, self.count(28 if task.name == "ninapro" else 128) + 1):
             trial = study.ask()
-            choice = {
-                "lr": trial.suggest_categorical("lr", [float(10 ** (-4 + 0.5 * n)) for n in range(7)])
-                if cifar
-                else trial.suggest_float("lr", 1e-4, 1e-1, log=True),
-                "dropout": trial.suggest_categorical("dropout", [0.0, 0.3, 0.6]),
-                "weight_decay": trial.suggest_categorical(
-                    "weight_decay", [float(10 ** (-5 + 0.5 * n)) for n in range(7)]
-                )
-                if cifar
-                else trial.suggest_float("weight_decay", 1e-5, 1e-2, log=True),
-                "momentum": trial.suggest_categorical("momentum", [0.0, 0.3, 0.6, 0.9]),
-            }
+            choice = dict(USUAL) if number == 1 else self.drawn(trial)
             objective, stage = Halving(task, trial), f"trial-{number}"
             trials.attempt(choice, partial(self.train, run, objective, choice, stage))
             # A stage that was done before an interruption tells the study now what it would have told then.
@@ -121,6 +110,21 @@ class WideResNets(Search):
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)  # its values are in what it reported
         run.accelerator.print(trials.said)
         return trials.best, {"trials": trials.tried}
+
+    def drawn(self, trial: Any) -> dict[str, float]:
+        """Hyperparameters of a trial of optuna's, from the published ranges: for CIFAR-100 seven values of each."""
+
+        def draw(name: str, low: float, high: float) -> float:
+            if self.task.name != "cifar100":
+                return trial.suggest_float(name, low, high, log=True)
+            return trial.suggest_categorical(name, np.geomspace(low, high, 7).tolist())
+
+        return {
+            "lr": draw("lr", 1e-4, 1e-1),
+            "dropout": trial.suggest_categorical("dropout", [0.0, 0.3, 0.6]),
+            "weight_decay": draw("weight_decay", 1e-5, 1e-2),
+            "momentum": trial.suggest_categorical("momentum", [0.0, 0.3, 0.6, 0.9]),
+        }
 
     def network(self, found: Any) -> Model:
         return WideResNet(*self.shape, 4, found["dropout"])
