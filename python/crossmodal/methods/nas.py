@@ -41,8 +41,8 @@ class Options:
             images, but `blocks` for those with several labels; `cells` for series, but `controller` for those with several
             labels; `cells` for dense targets.
         budget: part of the published search that is done: of 128 trials (ninapro: 28; the first has the usual hyperparameters), of
-            an epoch of search for three of training (`cells`), of 30 networks (`blocks`), of as many epochs of search as of training
-            (`controller`); at least one of each (null: 0.05, 1, 0.1 and 0.25).
+            an epoch of search for three of training (`cells`), of 30 networks (`blocks`), of as many epochs of search as of
+            training (`controller`); at least one of each (null: 0.05, 1, 0.1 and 0.25).
         size: of the network of `cells` that is trained: 20 cells of 36 channels as `published`, or `small`, 8 of 16, as the search
             has.
     """
