@@ -54,10 +54,18 @@ def glucose(folder: Path) -> None:
 
     numbers, *mixtures = table("train_spectra.csv")
     kept = [place for place, number in enumerate(numbers) if 950 <= float(number) <= 1550]
-    fingerprint = [[one[place] for place in kept] for one in (numbers, *mixtures, *table("fermentation_spectra.csv")[1:])]
-    numbers, mixtures, fermentation = fingerprint[0], fingerprint[1 : len(mixtures) + 1], fingerprint[len(mixtures) + 1 :]
+    fingerprint = [
+        [one[place] for place in kept] for one in (numbers, *mixtures, *table("fermentation_spectra.csv")[1:])
+    ]
+    numbers, mixtures, fermentation = (
+        fingerprint[0],
+        fingerprint[1 : len(mixtures) + 1],
+        fingerprint[len(mixtures) + 1 :],
+    )
     known = [[value, *one] for (value,), one in zip(table("train_hplc.csv")[1:], mixtures, strict=True)]
-    tested = [[value, *fermentation[round(float(hours) * 48)]] for hours, value, *_ in table("fermentation_hplc.csv")[1:-1]]
+    tested = [
+        [value, *fermentation[round(float(hours) * 48)]] for hours, value, *_ in table("fermentation_hplc.csv")[1:-1]
+    ]
     write_table(folder / "mixtures.csv", [["glucose", *numbers], *known])
     parts = [["train", *one] for one in known] + [["test", *one] for one in tested]  # at the last one the probe was off
     write_table(folder / "transfer.csv", [["part", "glucose", *numbers], *parts])

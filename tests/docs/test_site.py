@@ -92,7 +92,9 @@ def run_command(line: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if not page.startswith("examples/")])  # those have tests of their own
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if not page.startswith("examples/")]
+)  # those have tests of their own
 def test_code_blocks_run(hooks, page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")

@@ -129,7 +129,9 @@ def test_the_notebook_is_one_and_its_outputs_are_stored():
 @pytest.mark.slow
 def test_the_notebook_runs(clone):
     code = ["import matplotlib; matplotlib.use('Agg')"]
-    code += ["".join(cell["source"]) for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"]
+    code += [
+        "".join(cell["source"]) for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"
+    ]
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(code)], check=False, capture_output=True, text=True, env=environment()
     )
