@@ -45,8 +45,9 @@ def watch(folder: Path) -> None:
 
 
 def glucose(folder: Path) -> None:
-    """mixtures.csv: infrared spectra of 21 prepared mixtures (950 to 1550 per cm) and their glucose in g/l. transfer.csv: the same to
-    learn from and 33 samples of a fermentation, as HPLC found them, to test on. new.csv: spectra of that fermentation, one every 75 s."""
+    """mixtures.csv: infrared spectra of 21 prepared mixtures (950 to 1550 per cm) and their glucose in g/l. transfer.csv: the same
+    to learn from and 33 samples of a fermentation, as HPLC found them, to test on. new.csv: spectra of that fermentation, one every
+    75 s."""
 
     def table(name: str) -> list[list[str]]:
         with open(package_file("chemotools", "datasets", "data", name, needed_by="the example glucose")) as file:

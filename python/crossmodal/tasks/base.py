@@ -158,8 +158,8 @@ class RawTask:
         fill_missing: NaN in new data is interpolated.
         impute: NaN in inputs, here and in new data, becomes the median of the training samples.
         about: names, units, and how new data are read.
-        protocol, steps, equation, level: see :class:`Task`; with steps, targets of the validation and test part hold so many frames, along
-            the channels.
+        protocol, steps, equation, level: see :class:`Task`; with steps, targets of the validation and test part hold so many
+            frames, along the channels.
     """
 
     kind: str | None
