@@ -309,13 +309,13 @@ def test_cluster_rehearsed_by_submitit(tmp_path, plan, capsys):
     assert compare.main([*few, "--seeds", "0"]) == 1
     out, err = capsys.readouterr()
     assert "nft seed 0: epoch 1/1" in out
-    assert "pare seed 0 failed: exit code 1: error: broken pipe" in err
+    assert "random patches seed 0 failed: exit code 1: error: broken pipe" in err
     assert "| nft | 20.00 |" in out
     (tmp_path / "runs" / "break").unlink()
     assert compare.main([*few, "--seeds", "0"]) == 0
     out = capsys.readouterr().out
     assert out.count("finished before, taken as it is") == 2
-    assert "| pare | 10.00 |" in out
+    assert "| random patches | 10.00 |" in out
     assert not list((tmp_path / "runs").glob("*.job"))
 
 

@@ -294,12 +294,12 @@ def test_the_end_of_training_is_kept(straight, monkeypatch, moment):
     folder = Path(values["output_dir"])
     evaluated = Trainer.evaluate
 
-    def evaluate_and_stop(self, split):
+    def evaluate_and_stop(self, split, task):
         if moment == "test" and split is self.task.test:
             raise RuntimeError("power cut")
         if moment == "validation" and split is self.task.validation and self.state.step == 12:
             os.kill(os.getpid(), signal.SIGTERM)
-        return evaluated(self, split)
+        return evaluated(self, split, task)
 
     def full(*_, **__):
         raise SafetensorError("I/O error: No space left on device")
