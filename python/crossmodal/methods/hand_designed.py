@@ -197,7 +197,7 @@ class HandDesigned(Method):
 
     def build(self, task, config) -> Model:
         from crossmodal.models import hand_designed as models
-        from crossmodal.models.hand_designed.base import has_batch_norm
+        from crossmodal.models.convolutions import has_batch_norm
         from crossmodal.training import sharding
 
         name = chosen(task, config)

@@ -38,9 +38,11 @@ class Model(nn.Module):
     """A network from normalised samples ``(B, *input_shape)`` to outputs: logits ``(B, K)`` of classes or labels, normalised
     values ``(B, R)``, or a normalised field ``(B, Cout, ...)``.
 
-    A subclass gives its name in files (``class FNO(Model, name="fno")``) and :meth:`spec`, the arguments of its constructor.
+    A subclass gives its name in files (``class FNO(Model, name="fno")``) and hands the arguments of its constructor to that of this
+    class, or has a :meth:`spec` of its own.
 
     Attributes:
+        chosen: what a method found before the network was trained, for results.json.
         unsaved: prefixes of tensors that are not needed to predict and stay out of the file.
         gives_every_frame: whether the outputs of a roll-out are all its frames, instead of the next one.
     """
@@ -55,9 +57,13 @@ class Model(nn.Module):
         cls.name = name
         Model.registry[name] = cls
 
+    def __init__(self, **spec: Any) -> None:
+        super().__init__()
+        self._spec, self.chosen = spec, {}
+
     def spec(self) -> dict[str, Any]:
         """Arguments that rebuild the module, as JSON values."""
-        raise NotImplementedError
+        return self._spec
 
     @classmethod
     def from_spec(cls, spec: dict[str, Any]) -> Model:
@@ -81,7 +87,7 @@ class Model(nn.Module):
 
     def facts(self) -> dict[str, Any]:
         """What results.json says of the model beside its size, as JSON values."""
-        return {}
+        return self.chosen
 
     def count_parameters(self, *, trainable: bool = False) -> int:
         """Number of parameters of what predicts, or of those of them that are trained."""

@@ -6,7 +6,6 @@ For series and images, point and dense targets; of the latter no block makes the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,14 +29,12 @@ class BlockChain(Model, name="block_chain"):
     def __init__(
         self, input_shape: Sequence[int], num_outputs: int, dense: bool, blocks: Sequence[Sequence[int]]
     ) -> None:
-        super().__init__()
-        self._spec = {
-            "input_shape": list(input_shape),
-            "num_outputs": num_outputs,
-            "dense": dense,
-            "blocks": [list(one) for one in blocks],
-        }
-        self.chosen: dict[str, Any] = {}
+        super().__init__(
+            input_shape=list(input_shape),
+            num_outputs=num_outputs,
+            dense=dense,
+            blocks=[list(one) for one in blocks],
+        )
         ndim, before = len(input_shape) - 1, FIRST
         layers: list[nn.Module] = [SameConv(ndim, input_shape[0], before, 3), BatchNorm(before), nn.ReLU()]
         for channels, depth, stride in blocks:
@@ -49,12 +46,6 @@ class BlockChain(Model, name="block_chain"):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.body(x))
-
-    def spec(self) -> dict[str, Any]:
-        return self._spec
-
-    def facts(self) -> dict[str, Any]:
-        return self.chosen
 
 
 class Layer(nn.Module):

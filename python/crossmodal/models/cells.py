@@ -6,7 +6,6 @@ For series and images, point and dense targets; of the latter no cell makes the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -220,27 +219,19 @@ class CellNetwork(Model, name="cells"):
         genotype: Genotype,
         dropped: float = 0.0,
     ) -> None:
-        super().__init__()
-        self._spec = {
-            "input_shape": list(input_shape),
-            "num_outputs": num_outputs,
-            "dense": dense,
-            "cells": cells,
-            "channels": channels,
-            "genotype": {kind: [list(one) for one in chosen] for kind, chosen in genotype.items()},
-            "dropped": dropped,
-        }
-        self.chosen: dict[str, Any] = {}
+        super().__init__(
+            input_shape=list(input_shape),
+            num_outputs=num_outputs,
+            dense=dense,
+            cells=cells,
+            channels=channels,
+            genotype={kind: [list(one) for one in chosen] for kind, chosen in genotype.items()},
+            dropped=dropped,
+        )
         self.network = _Cells(input_shape, num_outputs, dense, cells, channels, genotype, dropped)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)
-
-    def spec(self) -> dict[str, Any]:
-        return self._spec
-
-    def facts(self) -> dict[str, Any]:
-        return self.chosen
 
 
 class CellSearch(Model, name="cell_search"):

@@ -23,6 +23,11 @@ class BatchNorm(_BatchNorm):
         return super().forward(x)
 
 
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether a model looks at the other samples of a batch."""
+    return any(isinstance(module, _BatchNorm) for module in model.modules())
+
+
 class SameConv(nn.Module):
     """A convolution that keeps the grid, (B, before, *grid) to (B, after, *grid), or divides it by the stride, rounding up.
 

@@ -45,17 +45,16 @@ class FNO(Model, name="fno"):
             from neuralop.models import FNO as Network
         except ImportError as error:
             raise MissingPackage("fno", "neuraloperator", "fno") from error
-        super().__init__()
+        super().__init__(
+            input_shape=list(input_shape),
+            out_channels=out_channels,
+            modes=modes,
+            width=width,
+            layers=layers,
+            padding=padding,
+            positions=positions,
+        )
         channels, *grid = input_shape
-        self._spec = {
-            "input_shape": list(input_shape),
-            "out_channels": out_channels,
-            "modes": modes,
-            "width": width,
-            "layers": layers,
-            "padding": padding,
-            "positions": positions,
-        }
         padded = [size + 2 * padding for size in grid]
         self.network = Network(
             # Frequencies of both signs, but along the last axis, where those of a real field are conjugate.
@@ -79,9 +78,6 @@ class FNO(Model, name="fno"):
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             return self.network(torch.cat([x.float(), self.positions.expand(len(x), *self.positions.shape)], dim=1))
-
-    def spec(self) -> dict[str, Any]:
-        return self._spec
 
 
 def _without_metadata(module: nn.Module, state: dict[str, Any], prefix: str, local: Any) -> None:

@@ -7,7 +7,6 @@ For series and images, point and dense targets; of the latter the grid stays as 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -111,25 +110,15 @@ class LayeredNetwork(Model, name="layered"):
     """
 
     def __init__(self, input_shape: Sequence[int], num_outputs: int, dense: bool, architecture: Architecture) -> None:
-        super().__init__()
-        self.architecture = [list(one) for one in architecture]
-        self._spec = {
-            "input_shape": list(input_shape),
-            "num_outputs": num_outputs,
-            "dense": dense,
-            "architecture": self.architecture,
-        }
-        self.chosen: dict[str, Any] = {}
+        architecture = [list(one) for one in architecture]
+        super().__init__(
+            input_shape=list(input_shape), num_outputs=num_outputs, dense=dense, architecture=architecture
+        )
+        self.architecture = architecture
         self.network = _Layers(input_shape, num_outputs, dense, self.architecture)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x, self.architecture)
-
-    def spec(self) -> dict[str, Any]:
-        return self._spec
-
-    def facts(self) -> dict[str, Any]:
-        return self.chosen
 
 
 class Controller(nn.Module):

@@ -4,7 +4,6 @@ queries look at them."""
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,13 +34,12 @@ class PerceiverIO(Model, name="perceiver"):
     """
 
     def __init__(self, input_shape: tuple[int, ...], num_outputs: int, dense: bool, variant: str) -> None:
-        super().__init__()
-        self._spec = {
-            "input_shape": list(input_shape),
-            "num_outputs": num_outputs,
-            "dense": dense,
-            "variant": variant,
-        }
+        super().__init__(
+            input_shape=list(input_shape),
+            num_outputs=num_outputs,
+            dense=dense,
+            variant=variant,
+        )
         channels, *grid = input_shape
         self.grid, self.field = [1, *grid][-2:], (num_outputs, *grid) if dense else None
         if variant == "nb360":
@@ -60,9 +58,6 @@ class PerceiverIO(Model, name="perceiver"):
             found = self.network(x).logits  # of fields (B, *grid, K)
             found = found.movedim(-1, 1) if self.field else found
         return found.reshape(len(x), *self.field) if self.field else found
-
-    def spec(self) -> dict[str, Any]:
-        return self._spec
 
 
 def _of_transformers(channels: int, grid: list[int], num_outputs: int, dense: bool) -> PerceiverModel:

@@ -54,17 +54,16 @@ class PINN(Model, name="pinn"):
         lr: float,
         seed: int,
     ) -> None:
-        super().__init__()
-        self._spec = {
-            "equation": equation,
-            "scaling": scaling,
-            "depth": depth,
-            "width": width,
-            "steps": steps,
-            "points": points,
-            "lr": lr,
-            "seed": seed,
-        }
+        super().__init__(
+            equation=equation,
+            scaling=scaling,
+            depth=depth,
+            width=width,
+            steps=steps,
+            points=points,
+            lr=lr,
+            seed=seed,
+        )
         told = SolvedEquation(**equation | {"points": tuple(map(np.array, equation["points"]))})
         self.equation, self.physics = told, PHYSICS[told.name]
         self.normalizer = Normalizer.from_state({key: torch.tensor(value) for key, value in scaling.items()})
@@ -87,9 +86,6 @@ class PINN(Model, name="pinn"):
         for before, after in itertools.pairwise(sizes):
             self.weights.append(nn.init.xavier_normal_(torch.empty(before, after)))
             self.biases.append(nn.Parameter(torch.zeros(after)))
-
-    def spec(self) -> dict[str, Any]:
-        return self._spec
 
     def facts(self) -> dict[str, Any]:
         return {"fitted": f"one network per test sample, {self.steps} steps each"}

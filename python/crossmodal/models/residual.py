@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,16 +30,14 @@ class ResidualNetwork(Model, name="residual"):
     def __init__(
         self, input_shape: tuple[int, ...], num_outputs: int, dense: bool, width: int, depth: int, kernel: int
     ) -> None:
-        super().__init__()
-        self._spec = {
-            "input_shape": list(input_shape),
-            "num_outputs": num_outputs,
-            "dense": dense,
-            "width": width,
-            "depth": depth,
-            "kernel": kernel,
-        }
-        self.chosen: dict[str, Any] = {}
+        super().__init__(
+            input_shape=list(input_shape),
+            num_outputs=num_outputs,
+            dense=dense,
+            width=width,
+            depth=depth,
+            kernel=kernel,
+        )
         convolution = nn.Conv1d if len(input_shape) == 2 else nn.Conv2d
         widths = [width * min(2**level, 4) for level in range(depth)]
         self.stem = convolution(input_shape[0], width, kernel, padding=kernel // 2)
@@ -65,12 +61,6 @@ class ResidualNetwork(Model, name="residual"):
         for block, level in zip(self.up, reversed(levels[:-1]), strict=True):
             x = block(torch.cat([F.interpolate(x, level.shape[2:]), level], dim=1))
         return self.head(x)
-
-    def spec(self) -> dict[str, Any]:
-        return self._spec
-
-    def facts(self) -> dict[str, Any]:
-        return self.chosen
 
 
 class Block(nn.Module):

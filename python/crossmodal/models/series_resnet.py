@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,16 +35,14 @@ class SeriesResNet(Model, name="series_resnet"):
         dropout: float = 0.0,
         kernels: Sequence[Sequence[int]] | None = None,
     ) -> None:
-        super().__init__()
-        self._spec = {
-            "input_shape": list(input_shape),
-            "num_outputs": num_outputs,
-            "dense": dense,
-            "width": width,
-            "dropout": dropout,
-            "kernels": kernels and [list(one) for one in kernels],
-        }
-        self.chosen: dict[str, Any] = {}
+        super().__init__(
+            input_shape=list(input_shape),
+            num_outputs=num_outputs,
+            dense=dense,
+            width=width,
+            dropout=dropout,
+            kernels=kernels and [list(one) for one in kernels],
+        )
         kernels = kernels or [(length, 1) for length in LENGTHS] * 3
         widths = [input_shape[0], width, 2 * width, 2 * width]
         self.blocks = nn.ModuleList(
@@ -58,12 +55,6 @@ class SeriesResNet(Model, name="series_resnet"):
         for block in self.blocks:
             x = block(x)
         return self.head(x)
-
-    def spec(self) -> dict[str, Any]:
-        return self._spec
-
-    def facts(self) -> dict[str, Any]:
-        return self.chosen
 
 
 class Block(nn.Module):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,13 +27,12 @@ class UNet(Model, name="unet"):
     """
 
     def __init__(self, input_shape: tuple[int, ...], out_channels: int, width: int, norm: str) -> None:
-        super().__init__()
-        self._spec = {
-            "input_shape": list(input_shape),
-            "out_channels": out_channels,
-            "width": width,
-            "norm": norm,
-        }
+        super().__init__(
+            input_shape=list(input_shape),
+            out_channels=out_channels,
+            width=width,
+            norm=norm,
+        )
         ndim = len(input_shape) - 1
         convolution, up, self.pool = (
             (nn.Conv1d, nn.ConvTranspose1d, nn.MaxPool1d(2)),
@@ -78,6 +75,3 @@ class UNet(Model, name="unet"):
         for axis, (one, size) in enumerate(zip(reversed(before), grid, strict=True), 2):
             x = x.narrow(axis, one, size)
         return self.head(x)
-
-    def spec(self) -> dict[str, Any]:
-        return self._spec

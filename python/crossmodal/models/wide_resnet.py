@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,16 +35,14 @@ class WideResNet(Model, name="wide_resnet"):
         dropout: float = 0.0,
         kernels: Sequence[Sequence[int]] | None = None,
     ) -> None:
-        super().__init__()
-        self._spec = {
-            "input_shape": list(input_shape),
-            "num_outputs": num_outputs,
-            "dense": dense,
-            "width": width,
-            "dropout": dropout,
-            "kernels": kernels and [list(one) for one in kernels],
-        }
-        self.chosen: dict[str, Any] = {}
+        super().__init__(
+            input_shape=list(input_shape),
+            num_outputs=num_outputs,
+            dense=dense,
+            width=width,
+            dropout=dropout,
+            kernels=kernels and [list(one) for one in kernels],
+        )
         ndim, channels = len(input_shape) - 1, 16
         lengths = iter(kernels or [(3, 1)] * CONVOLUTIONS)
         kernel, dilation = next(lengths)
@@ -66,12 +63,6 @@ class WideResNet(Model, name="wide_resnet"):
         for block in self.blocks:
             x = block(x)
         return self.head(F.relu(self.norm(x)))
-
-    def spec(self) -> dict[str, Any]:
-        return self._spec
-
-    def facts(self) -> dict[str, Any]:
-        return self.chosen
 
 
 class Block(nn.Module):

@@ -20,7 +20,6 @@ from crossmodal.models.hand_designed import (
     ResNet1D,
     s2cnn,
 )
-from crossmodal.models.hand_designed.base import BatchNorm1d
 from crossmodal.models.perceiver import PerceiverIO
 
 
@@ -97,15 +96,6 @@ def test_a_network_is_rebuilt_from_its_file_and_learns_with_all_its_weights(
 def test_shapes_that_do_not_suit_are_named(network, shape, said):
     with pytest.raises(UserError, match=said):
         network(shape, 2)
-
-
-def test_batch_norm_of_a_single_value_goes_by_what_it_has_seen():
-    norm = BatchNorm1d(2)
-    norm(torch.randn(50, 2) + 5)
-    mean = norm.running_mean.clone()
-    found = norm(torch.ones(1, 2))
-    torch.testing.assert_close(found, norm.eval()(torch.ones(1, 2)))
-    assert torch.equal(norm.running_mean, mean)
 
 
 def test_weights_of_deepsea_are_at_most_so_long():

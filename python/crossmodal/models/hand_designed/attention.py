@@ -6,12 +6,13 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from crossmodal.models.hand_designed.base import BatchNorm1d, Specialist
+from crossmodal.models.base import Model
+from crossmodal.models.convolutions import BatchNorm
 
 FEATURES, WIDTHS, DROPOUT = 128, (500, 500, 2000), 0.36
 
 
-class AttentionNetwork(Specialist, name="attention"):
+class AttentionNetwork(Model, name="attention"):
     """Outputs (B, K) of series (B, C, L), or of images (B, C, H, W), whose rows are such channels.
 
     Batch norm of each channel; 128 features of it by one linear map for all channels; of each feature the mean over the
@@ -26,10 +27,10 @@ class AttentionNetwork(Specialist, name="attention"):
     """
 
     def __init__(self, input_shape: tuple[int, ...], num_outputs: int) -> None:
-        super().__init__(input_shape, num_outputs)
+        super().__init__(input_shape=list(input_shape), num_outputs=num_outputs)
         *rows, length = input_shape
         channels = rows[0] * (rows[1] if len(rows) > 1 else 1)
-        self.norm = BatchNorm1d(channels)
+        self.norm = BatchNorm(channels)
         self.features = nn.Sequential(nn.Linear(length, FEATURES), nn.Mish(), nn.LayerNorm(FEATURES))
         self.weights = nn.Linear(channels, channels)
         parts: list[nn.Module] = []

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from crossmodal.models.hand_designed.base import Specialist
+from crossmodal.models.base import Model
 
 
-class DeepCR(Specialist, name="deepcr"):
+class DeepCR(Model, name="deepcr"):
     """Fields (B, K, H, W) of images (B, C, H, W) of any size: logits of masks.
 
     Twice a 3x3 convolution and ReLU, on the grid, on half of it, and on the grid again, where a transposed convolution joins
@@ -23,7 +23,7 @@ class DeepCR(Specialist, name="deepcr"):
     """
 
     def __init__(self, input_shape: tuple[int, int, int], num_outputs: int, width: int = 32) -> None:
-        super().__init__(input_shape, num_outputs, width=width)
+        super().__init__(input_shape=list(input_shape), num_outputs=num_outputs, width=width)
 
         def twice(before: int, after: int) -> nn.Sequential:
             first, second = nn.Conv2d(before, after, 3, padding=1), nn.Conv2d(after, after, 3, padding=1)

@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossmodal.models.hand_designed.base import Specialist
+from crossmodal.models.base import Model
 
 WIDTHS, KERNEL, DROPOUTS, HIDDEN = (320, 480, 960), 8, (0.2, 0.2, 0.5), 925
 LONGEST = 0.9  # of a column of weights
 
 
-class DeepSEA(Specialist, name="deepsea"):
+class DeepSEA(Model, name="deepsea"):
     """Outputs (B, K) of series (B, C, L): three convolutions of length 8 with ReLU and dropout, a maximum over each four values
     after the first two, and two linear maps with 925 units between them; no biases.
 
@@ -25,7 +25,7 @@ class DeepSEA(Specialist, name="deepsea"):
     """
 
     def __init__(self, input_shape: tuple[int, int], num_outputs: int) -> None:
-        super().__init__(input_shape, num_outputs)
+        super().__init__(input_shape=list(input_shape), num_outputs=num_outputs)
         channels, length = input_shape
         self.convolutions = nn.ModuleList()
         for width in WIDTHS:

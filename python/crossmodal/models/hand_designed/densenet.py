@@ -7,12 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossmodal.errors import UserError
-from crossmodal.models.hand_designed.base import BatchNorm2d, Specialist
+from crossmodal.models.base import Model
+from crossmodal.models.convolutions import BatchNorm
 
 BLOCKS, SMALLEST = 3, 4
 
 
-class DenseNet(Specialist, name="densenet"):
+class DenseNet(Model, name="densenet"):
     """Outputs (B, K) of images (B, C, H, W).
 
     A 3x3 convolution to twice the growth, three blocks with half the channels (a 1x1 convolution) and half the grid between
@@ -30,7 +31,7 @@ class DenseNet(Specialist, name="densenet"):
     """
 
     def __init__(self, input_shape: tuple[int, int, int], num_outputs: int, depth: int = 100, growth: int = 24) -> None:
-        super().__init__(input_shape, num_outputs, depth=depth, growth=growth)
+        super().__init__(input_shape=list(input_shape), num_outputs=num_outputs, depth=depth, growth=growth)
         if min(input_shape[1:]) < SMALLEST:
             raise UserError(f"densenet: expected images of at least {SMALLEST} x {SMALLEST}, got {tuple(input_shape)}")
         channels = 2 * growth
@@ -38,12 +39,12 @@ class DenseNet(Specialist, name="densenet"):
         for block in range(BLOCKS):
             if block:
                 half = channels // 2
-                parts += [BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, half, 1, bias=False), nn.AvgPool2d(2)]
+                parts += [BatchNorm(channels), nn.ReLU(), nn.Conv2d(channels, half, 1, bias=False), nn.AvgPool2d(2)]
                 channels = half
             for _ in range((depth - 4) // (2 * BLOCKS)):
                 parts.append(Layer(channels, growth))
                 channels += growth
-        self.features = nn.Sequential(*parts, BatchNorm2d(channels), nn.ReLU())
+        self.features = nn.Sequential(*parts, BatchNorm(channels), nn.ReLU())
         self.head = nn.Linear(channels, num_outputs)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -58,7 +59,7 @@ class Layer(nn.Module):
 
     def __init__(self, channels: int, growth: int) -> None:
         super().__init__()
-        self.first, self.second = BatchNorm2d(channels), BatchNorm2d(4 * growth)
+        self.first, self.second = BatchNorm(channels), BatchNorm(4 * growth)
         self.narrow = nn.Conv2d(channels, 4 * growth, 1, bias=False)
         self.wide = nn.Conv2d(4 * growth, growth, 3, padding=1, bias=False)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossmodal.models.hand_designed.base import BatchNorm2d, Specialist
+from crossmodal.models.base import Model
+from crossmodal.models.convolutions import BatchNorm
 
 DROPOUT, DILATIONS = 0.3, (1, 2, 4)
 
 
-class PDNet(Specialist, name="pdnet"):
+class PDNet(Model, name="pdnet"):
     """Fields (B, K, H, W) of images (B, C, H, W) of any size.
 
     Batch norm, ReLU and a 1x1 convolution; blocks of two 3x3 convolutions, the second of dilation 1, 2, 4, 1, ...; batch norm,
@@ -31,12 +32,14 @@ class PDNet(Specialist, name="pdnet"):
         blocks: int = 128,
         width: int = 16,
     ) -> None:
-        super().__init__(input_shape, num_outputs, distances=distances, blocks=blocks, width=width)
+        super().__init__(
+            input_shape=list(input_shape), num_outputs=num_outputs, distances=distances, blocks=blocks, width=width
+        )
         self.distances = distances
         channels = input_shape[0]
-        self.stem = nn.Sequential(BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, width, 1))
+        self.stem = nn.Sequential(BatchNorm(channels), nn.ReLU(), nn.Conv2d(channels, width, 1))
         self.blocks = nn.ModuleList(Block(width, DILATIONS[number % len(DILATIONS)]) for number in range(blocks))
-        self.head = nn.Sequential(BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, num_outputs, 3, padding=1))
+        self.head = nn.Sequential(BatchNorm(width), nn.ReLU(), nn.Conv2d(width, num_outputs, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
@@ -54,7 +57,7 @@ class Block(nn.Sequential):
 
     def __init__(self, width: int, dilation: int) -> None:
         super().__init__(
-            BatchNorm2d(width),
+            BatchNorm(width),
             nn.ReLU(),
             nn.Conv2d(width, width, 3, padding=1),
             nn.Dropout(DROPOUT),

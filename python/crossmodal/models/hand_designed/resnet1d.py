@@ -6,13 +6,14 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossmodal.models.hand_designed.base import BatchNorm1d, Specialist
+from crossmodal.models.base import Model
+from crossmodal.models.convolutions import BatchNorm
 
 KERNEL, GROUPS, DROPOUT = 16, 32, 0.5
 HALVED, DOUBLED = 6, 12  # after so many blocks the length is halved, the channels are doubled
 
 
-class ResNet1D(Specialist, name="resnet1d"):
+class ResNet1D(Model, name="resnet1d"):
     """Outputs (B, K) of series (B, C, L).
 
     A convolution, and blocks of two: batch norm, ReLU, dropout, grouped convolution, twice. What goes past a block is halved by
@@ -26,14 +27,14 @@ class ResNet1D(Specialist, name="resnet1d"):
     """
 
     def __init__(self, input_shape: tuple[int, int], num_outputs: int, width: int = 128, blocks: int = 48) -> None:
-        super().__init__(input_shape, num_outputs, width=width, blocks=blocks)
-        self.stem = nn.Sequential(Convolution(input_shape[0], width), BatchNorm1d(width), nn.ReLU())
+        super().__init__(input_shape=list(input_shape), num_outputs=num_outputs, width=width, blocks=blocks)
+        self.stem = nn.Sequential(Convolution(input_shape[0], width), BatchNorm(width), nn.ReLU())
         self.blocks = nn.ModuleList()
         for number in range(blocks):
             after = width * 2 if number and number % DOUBLED == 0 else width
             self.blocks.append(Block(width, after, 2 if number % HALVED == 1 else 1, first=number == 0))
             width = after
-        self.norm, self.head = BatchNorm1d(width), nn.Linear(width, num_outputs)
+        self.norm, self.head = BatchNorm(width), nn.Linear(width, num_outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
@@ -64,11 +65,11 @@ class Block(nn.Module):
     def __init__(self, before: int, after: int, stride: int, first: bool) -> None:
         super().__init__()
         self.stride, self.more = stride, after - before
-        opening = [] if first else [BatchNorm1d(before), nn.ReLU(), nn.Dropout(DROPOUT)]
+        opening = [] if first else [BatchNorm(before), nn.ReLU(), nn.Dropout(DROPOUT)]
         self.body = nn.Sequential(
             *opening,
             Convolution(before, after, stride, GROUPS),
-            BatchNorm1d(after),
+            BatchNorm(after),
             nn.ReLU(),
             nn.Dropout(DROPOUT),
             Convolution(after, after, 1, GROUPS),

@@ -24,7 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossmodal.errors import UserError
-from crossmodal.models.hand_designed.base import BatchNorm1d, Specialist
+from crossmodal.models.base import Model
+from crossmodal.models.convolutions import BatchNorm
 
 AROUND = 6  # points of a filter around the identity, and turns at each of them
 WIDTHS = (8, 16, 16, 24, 24, 32, 64)
@@ -33,7 +34,7 @@ SHRINKS = (1, 2, 2, 4, 4, 8, 8)  # by which the bandwidth of the input is divide
 REACH = tuple(math.pi / part for part in (16, 16, 8, 8, 4, 4, 2))
 
 
-class S2CNN(Specialist, name="s2cnn"):
+class S2CNN(Model, name="s2cnn"):
     """Outputs (B, K) of images on the sphere (B, C, 2b, 2b), rows from pole to pole, columns around: they do not change with a
     rotation of the sphere, but for what ReLU adds beyond the bandwidth.
 
@@ -49,7 +50,7 @@ class S2CNN(Specialist, name="s2cnn"):
     """
 
     def __init__(self, input_shape: tuple[int, int, int], num_outputs: int) -> None:
-        super().__init__(input_shape, num_outputs)
+        super().__init__(input_shape=list(input_shape), num_outputs=num_outputs)
         channels, height, width = input_shape
         if height != width or height % 2:
             raise UserError(
@@ -64,9 +65,9 @@ class S2CNN(Specialist, name="s2cnn"):
             channels, before = features, after
         self.register_buffer("share", torch.tensor(quadrature(before), dtype=torch.float32), persistent=False)
         self.head = nn.Sequential(
-            BatchNorm1d(64), nn.Linear(64, 64), nn.ReLU(),
-            BatchNorm1d(64), nn.Linear(64, 32), nn.ReLU(),
-            BatchNorm1d(32), nn.Linear(32, num_outputs),
+            BatchNorm(64), nn.Linear(64, 64), nn.ReLU(),
+            BatchNorm(64), nn.Linear(64, 32), nn.ReLU(),
+            BatchNorm(32), nn.Linear(32, num_outputs),
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:

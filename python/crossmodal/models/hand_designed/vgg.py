@@ -6,13 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from crossmodal.errors import UserError
-from crossmodal.models.hand_designed.base import BatchNorm2d, Specialist
+from crossmodal.models.base import Model
+from crossmodal.models.convolutions import BatchNorm
 
 WIDTHS = ((32, 32, 32), (64, 64), (128, 128))  # of the convolutions between two poolings
 SMALLEST = 34  # of which one value is left
 
 
-class VGG(Specialist, name="vgg"):
+class VGG(Model, name="vgg"):
     """Outputs (B, K) of images (B, C, H, W).
 
     Seven 3x3 convolutions without a margin, each with batch norm and ReLU, with two poolings between them; mean and greatest of
@@ -27,14 +28,14 @@ class VGG(Specialist, name="vgg"):
     """
 
     def __init__(self, input_shape: tuple[int, int, int], num_outputs: int) -> None:
-        super().__init__(input_shape, num_outputs)
+        super().__init__(input_shape=list(input_shape), num_outputs=num_outputs)
         if min(input_shape[1:]) < SMALLEST:
             raise UserError(f"vgg: expected images of at least {SMALLEST} x {SMALLEST}, got {tuple(input_shape)}")
         parts, channels = [], input_shape[0]
         for widths in WIDTHS:
             parts += [nn.MaxPool2d(2)] if parts else []
             for width in widths:
-                parts += [nn.Conv2d(channels, width, 3), BatchNorm2d(width), nn.ReLU()]
+                parts += [nn.Conv2d(channels, width, 3), BatchNorm(width), nn.ReLU()]
                 channels = width
         self.features = nn.Sequential(*parts)
         self.head = nn.Linear(2 * channels, num_outputs)
