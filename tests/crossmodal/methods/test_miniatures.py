@@ -10,10 +10,8 @@ from crossmodal import miniature, parsing, run
 from crossmodal.models import hand_designed
 from crossmodal.training.folder import RunFolder
 
-SMALLER = {
-    "depth": 22,
-    "growth": 12,
-}  # DenseNet of full size takes minutes; it was seen to learn eight samples by heart
+# DenseNet of full size takes minutes; it was seen to learn eight samples by heart.
+SMALLER = {"depth": 22, "growth": 12}
 
 # Method, task, settings, and what the test figure is to pass, about half way from what knows no sample (1 %, relative error 0.27, 0.5,
 # 6 and 4 %) to the worst of three seeds.
