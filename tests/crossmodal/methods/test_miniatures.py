@@ -13,8 +13,8 @@ from crossmodal.training.folder import RunFolder
 # DenseNet of full size takes minutes; it was seen to learn eight samples by heart.
 SMALLER = {"depth": 22, "growth": 12}
 
-# Method, task, settings, and what the test figure is to pass: between what knows no sample (1 %, relative error 0.27, 0.5, 6 and 4 %)
-# and the worst of the seeds 0, 1 and 2.
+# Method, task, settings, and what the test figure is to pass: between what knows no sample (1 %, relative error 0.27, 0.5, 6 and
+# 4 %) and the worst of the seeds 0, 1 and 2.
 CASES = {
     "densenet": ("hand_designed", "cifar100", {"epochs": 5, "batch_size": 32}, 0.13),
     "fno": ("hand_designed", "darcy_flow", {"epochs": 12, "batch_size": 4}, 0.22),
