@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from crossmodal import drawing, methods, parsers, plans, run
@@ -38,8 +39,8 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"cluster.{next(iter(parameters))}: expected --cluster slurm or local as well")
     plan = plans.read(arguments.plan, arguments.tasks, arguments.methods, arguments.seeds, rest)
     jobs, unsuited = assemble(plan, arguments.runs_dir)
-    hashes = functools.cache(lambda task, method: _hashes(jobs, task, method))
-    waiting = [job for job in jobs if job.prepare(arguments.overwrite, functools.partial(hashes, job.task, job.method))]
+    hashes = functools.cache(lambda *row: _hashes(jobs, row))
+    waiting = [job for job in jobs if job.prepare(arguments.overwrite, functools.partial(hashes, *_row(job)))]
     if arguments.cluster:
         place = Cluster(arguments.cluster, parameters, arguments.runs_dir.absolute() / "submitit")
     else:
@@ -102,16 +103,48 @@ def assemble(plan: Plan, runs_dir: Path) -> tuple[list[Job], dict[tuple[str, str
     return jobs, unsuited
 
 
-def _hashes(jobs: list[Job], task: str, method: str) -> dict[str, str]:
-    config = next(job.config for job in jobs if (job.task, job.method) == (task, method))
+def _row(job: Job) -> tuple[str, str, str]:
+    return job.task, job.method, job.point
+
+
+def _hashes(jobs: list[Job], row: tuple[str, str, str]) -> dict[str, str]:
+    config = next(job.config for job in jobs if _row(job) == row)
     built, _, objective = run.build(config)
     return run.data_hashes(built, objective)
+
+
+def tune(jobs: list[Job]) -> tuple[list[Job], list[dict[str, Any]]]:
+    """Of each grid the runs of the point that is best on validation, in the mean over the seeds, beside all runs without a grid;
+    and what was chosen from.
+
+    Points with failed runs are not chosen where others have none; of equal ones the first is. A NaN is the worst.
+    """
+    points: dict[tuple[str, str], dict[str, list[Job]]] = {}
+    for job in jobs:
+        points.setdefault((job.task, job.method), {}).setdefault(job.point, []).append(job)
+    kept, chosen = [], []
+    for (task, method), found in points.items():
+        whole = {point: runs for point, runs in found.items() if not any(job.failure for job in runs)}
+        if len(found) == 1 or not whole:
+            kept += next(iter(found.values()))
+            continue
+        means, sign = {}, 1.0
+        for point, runs in whole.items():
+            results = [job.folder.read_results() for job in runs]
+            sign = 1.0 if results[0]["higher_is_better"] else -1.0
+            values = [result["validation"] for result in results]
+            means[point] = float("nan") if None in values else float(np.mean(values))
+        best = max(means, key=lambda point: -np.inf if np.isnan(means[point]) else sign * means[point])
+        kept += whole[best]
+        chosen.append({"task": task, "method": method, "chosen": best, "validation": means})
+    return kept, chosen
 
 
 def report(
     plan: Plan, jobs: list[Job], unsuited: dict[tuple[str, str], str], folder: Path, all_published: bool
 ) -> None:
     """Prints the table, and writes it, all numbers and pictures."""
+    every, (jobs, chosen) = jobs, tune(jobs)
     done: dict[str, list[tuple[Job, dict[str, Any]]]] = {}
     for job in jobs:
         if not job.failure:
@@ -136,6 +169,8 @@ def report(
     else:
         text = grid.markdown(found)
         whole = "\n".join([text, *details])
+    if chosen:
+        text, whole = (f"{part}\n{tables.tuning(chosen)}" for part in (text, whole))
     ranked, unranked = rank(done) if plan.all_methods or jobs[0].config.data else ({}, [])
     for added in (*(ranking.render(task, found_) for task, found_ in ranked.items()), "".join(unranked)):
         text, whole = (f"{part}\n{added}" if added else part for part in (text, whole))
@@ -152,11 +187,12 @@ def report(
         {
             "task": job.task,
             "method": job.method,
+            "point": job.point,
             "seed": job.config.seed,
             "folder": str(job.folder.path),
             "failure": job.failure,
         }
-        for job in jobs
+        for job in every
     ]
     write_json(
         folder / f"{plan.title}.json",
@@ -166,6 +202,7 @@ def report(
             "tests": found.tests,
             "gaps": found.gaps(),
             "ranking": finite(ranked),
+            "tuning": finite(chosen),
             "runs": runs,
         },
     )

@@ -40,6 +40,7 @@ class Job:
     Attributes:
         task, method: names of its column and row.
         name: how it is called while it runs.
+        point: where in the grid of its method it is, in words; empty where that has none.
         failure: why it did not come to its end.
     """
 
@@ -48,6 +49,7 @@ class Job:
     name: str
     config: Config
     folder: RunFolder
+    point: str = ""
     failure: str | None = None
 
     def beside(self, suffix: str) -> Path:

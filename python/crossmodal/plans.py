@@ -9,8 +9,11 @@ A plan is a short YAML file; entries are names, or mappings with settings of the
       - nft
       - pare
       - {method: pare, label: random patches, pare.selection: random}
+      - {method: pare, label: tuned, grid: {optimizer.lr: [1.0e-5, 3.0e-5]}}
     seeds: [0, 1, 2]
     options: {epochs: 30}
+
+Of a grid every combination runs with every seed, and the one that is best on validation is the method's row.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -50,11 +54,20 @@ OWN = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A task or a method of a comparison: its name, what it is called in tables, and settings of its own by dotted key."""
+    """A task or a method of a comparison: its name, what it is called in tables, and settings of its own by dotted key.
+
+    Attributes:
+        grid: of a method, values to choose from on validation, by dotted key.
+    """
 
     name: str
     label: str
     options: dict[str, Any] = field(default_factory=dict)
+    grid: dict[str, list[Any]] = field(default_factory=dict)
+
+    def points(self) -> list[dict[str, Any]]:
+        """The combinations of its grid; one, of no settings, where it has none."""
+        return [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
 
 
 @dataclass
@@ -81,27 +94,29 @@ class Plan:
     all_methods: bool = False
 
     def jobs(self, task: Entry, method: Entry, runs_dir: Path) -> list[Job]:
-        """A job for each seed; one, of seed 0, where seeds make no difference.
+        """A job for each point of the method's grid and each seed; one, of seed 0, where seeds make no difference.
 
         Raises:
             UserError: see `parsing.parse`.
         """
-        given = [f"--task={task.name}", "--threads=1", "--verdict=false"]
-        for options in (self.options, task.options, method.options):
-            given += [f"--{key}={_text(value)}" for key, value in options.items()]
         seeds = self.seeds if methods.get(method.name).seeded else [0]
-        try:
-            parsed = parsing.parse([*given, *self.arguments], method=method.name)
-            configs = [dataclasses.replace(parsed, seed=seed) for seed in seeds]
-        except UserError as error:
-            raise UserError(f"{self.where}{error}") from None
         jobs = []
-        for config in configs:
-            config.output_dir = str(runs_dir / folder_name(config))
-            name = f"{method.label} seed {config.seed}"
-            if len(self.tasks) > 1:
-                name = f"{task.label}, {name}"
-            jobs.append(Job(task.label, method.label, name, config, RunFolder(config.output_dir)))
+        for point in method.points():
+            given = [f"--task={task.name}", "--threads=1", "--verdict=false"]
+            for options in (self.options, task.options, method.options, point):
+                given += [f"--{key}={_text(value)}" for key, value in options.items()]
+            try:
+                parsed = parsing.parse([*given, *self.arguments], method=method.name)
+            except UserError as error:
+                raise UserError(f"{self.where}{error}") from None
+            where = ", ".join(f"{key} {_text(value)}" for key, value in point.items())
+            for seed in seeds:
+                config = dataclasses.replace(parsed, seed=seed)
+                config.output_dir = str(runs_dir / folder_name(config))
+                name = " ".join(filter(None, (method.label, where, f"seed {seed}")))
+                if len(self.tasks) > 1:
+                    name = f"{task.label}, {name}"
+                jobs.append(Job(task.label, method.label, name, config, RunFolder(config.output_dir), where))
         return jobs
 
 
@@ -151,7 +166,10 @@ def read(file: Path | None, tasks: str | None, chosen: str | None, seeds: str | 
     for entry in (Entry("", "options", options), *columns):
         _check_owners(entry.options, run, f"{where}{entry.label}: ")
     for entry in own:
-        _check_owners(entry.options, {entry.name}, f"{where}{entry.label}: ")
+        _check_owners([*entry.options, *entry.grid], {entry.name}, f"{where}{entry.label}: ")
+        for key in entry.grid:
+            if key in {word.removeprefix("--").partition("=")[0] for word in arguments} | set(entry.options):
+                raise UserError(f"{where}{entry.label}: {key}: given beside the grid that is to choose it")
     title = f"{columns[0].label}-comparison" if len(columns) == 1 else "comparison"
     numbers = _seeds(seeds.split(",") if seeds is not None else values.get("seeds", SEEDS.split(",")), where)
     return Plan(file.stem if file else title, where, columns, own, numbers, options, arguments, everything)
@@ -166,14 +184,27 @@ def _entries(kind: str, given: Any, where: str) -> list[Entry]:
         values = {kind: item} if isinstance(item, str) else item
         if not isinstance(values, dict) or not isinstance(values.get(kind), str):
             raise UserError(f"{key}: expected a name or a mapping with {kind!r}, got {item!r}")
+        values = dict(values)
+        grid = _grid(values.pop("grid"), f"{key}: ") if kind == "method" and "grid" in values else {}
         options = flatten(values)
         name = options.pop(kind)
         label = options.pop("label", name)
         if not isinstance(label, str) or not label.strip() or not label.isprintable():
             raise UserError(f"{key}: label: expected text on one line, got {label!r}")
-        entries.append(Entry(name, label, options))
+        entries.append(Entry(name, label, options, grid))
     _once(key, [entry.label for entry in entries], "; give one of them another label" if where else "")
     return entries
+
+
+def _grid(given: Any, where: str) -> dict[str, list[Any]]:
+    values = flatten(given) if isinstance(given, dict) else {}
+    if not values or not all(isinstance(points, list) and points for points in values.values()):
+        raise UserError(
+            f"{where}grid: expected lists of values by setting, as {{optimizer.lr: [1.0e-5, 3.0e-5]}}, got {given!r}"
+        )
+    for key, points in values.items():
+        _once(f"{where}grid: {key}", map(_text, points))
+    return values
 
 
 def _chosen(kind: str, names: list[str] | None, listed: Any, where: str) -> list[Entry]:

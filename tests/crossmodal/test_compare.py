@@ -42,6 +42,7 @@ if (folder.parent / "break").exists() and config["method"] == "pare":
 error = {"pare": 0.1, "nft": 0.2, "linear": 0.3}[config["method"]] + 0.01 * config["seed"] ** 2
 results = {"task": config["task"], "method": config["method"], "encoder": None, "seed": config["seed"], "metric": "accuracy"}
 results["protocol"] = config["protocol"] or "default"
+results |= {"higher_is_better": True, "validation": config["optimizer"]["lr"]}
 results |= {"test": 1 - error, "test_interval": None, "samples": {"test": 9}, "seconds": 1.0}
 (folder / "metrics.jsonl").write_text(json.dumps({"validation": 0.5, "resumed": config["resume"]}) + chr(10))
 (folder / "results.json").write_text(json.dumps(results))
@@ -79,8 +80,8 @@ def wait_until(true: Callable[[], object], seconds: float = 400) -> None:
         time.sleep(0.05)
 
 
-def read(tmp_path: Path) -> dict:
-    return json.loads((tmp_path / "runs" / "small.json").read_text())
+def read(tmp_path: Path, title: str = "small") -> dict:
+    return json.loads((tmp_path / "runs" / f"{title}.json").read_text())
 
 
 def test_runs_side_by_side_then_taken_as_they_are(tmp_path, tiny_bert, capsys, monkeypatch):
@@ -164,6 +165,29 @@ def test_runs_of_another_plan_are_found_again(tmp_path, plan, capsys):
     out = capsys.readouterr().out
     assert "finished before" not in out
     assert "| noise | 12.00 |" in out
+
+
+def test_of_a_grid_the_best_on_validation_is_the_row(tmp_path, plan, capsys):
+    file = tmp_path / "tuned.yaml"
+    file.write_text(
+        "methods: [nft, {method: pare, label: tuned, grid: {optimizer.lr: [0.1, 0.3, 0.2], pare: {start: [0.5]}}}]"
+    )
+    given = ["--plan", str(file), "--runs_dir", str(tmp_path / "runs"), "--task", "digits", "--seeds", "0,1"]
+    assert compare.main(given) == 0
+    out = capsys.readouterr().out
+    assert "tuned optimizer.lr 0.2, pare.start 0.5 seed 1: epoch 1/1" in out
+    line = "| digits | tuned | optimizer.lr 0.3, pare.start 0.5 | optimizer.lr 0.1, pare.start 0.5: 0.1000; optimizer.lr 0.3, "
+    assert line in out
+    assert "| tuned | 10.50 | 0.71 |" in out
+    assert len(read(tmp_path, "tuned")["runs"]) == 2 + 6 + 1
+    assert read(tmp_path, "tuned")["tuning"][0]["chosen"] == "optimizer.lr 0.3, pare.start 0.5"
+    (tmp_path / "runs" / "break").touch()
+    file.write_text(file.read_text().replace("0.1, 0.3", "0.3, 0.4"))  # one more run each, which fails
+    assert compare.main(given) == 1
+    assert (
+        "| tuned | optimizer.lr 0.3, pare.start 0.5 | optimizer.lr 0.3, pare.start 0.5: 0.3000; optimizer.lr 0.2"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_failed_run_is_told_and_stops_no_other(tmp_path, plan, capsys):

@@ -123,6 +123,23 @@ def test_a_folder_is_named_by_what_defines_the_run(tmp_path):
     assert changed == f"digits-pare-{digest[:8]}-0"
 
 
+def test_a_grid(tmp_path):
+    found = jobs(
+        read(
+            tmp_path,
+            "{tasks: [digits], methods: [{method: nft, grid: {optimizer.lr: [0.1, 0.2], epochs: [1, 2]}}], seeds: [0, 1]}",
+        ),
+        tmp_path,
+    )
+    assert [(job.config.optimizer.lr, job.config.epochs, job.config.seed) for job in found[:3]] == [
+        (0.1, 1, 0),
+        (0.1, 1, 1),
+        (0.1, 2, 0),
+    ]
+    assert found[-1].name == "nft optimizer.lr 0.2, epochs 2 seed 1"
+    assert len(found) == len({job.folder.path for job in found}) == 8
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -134,6 +151,15 @@ def test_a_folder_is_named_by_what_defines_the_run(tmp_path):
         ("methods: [{method: pare, label: 3}]", "plan.yaml: methods: label: expected text on one line, got 3"),
         ('methods: [{method: pare, label: "a\\nb"}]', "label: expected text on one line"),
         ("methods: [pare, {method: pare}]", "methods: pare is given twice; give one of them another label"),
+        ("methods: [{method: nft, grid: [1]}]", r"methods: grid: expected lists of values by setting, .*, got \[1\]"),
+        ("methods: [{method: nft, grid: {lr: 3}}]", "methods: grid: expected lists of values by setting"),
+        ("methods: [{method: nft, grid: {lr: [1, 1]}}]", "methods: grid: lr: 1 is given twice"),
+        (
+            "methods: [{method: nft, epochs: 1, grid: {epochs: [1, 2]}}]",
+            "nft: epochs: given beside the grid that is to choose it",
+        ),
+        ("methods: [{method: nft, grid: {pare.tau: [1]}}]", "nft: pare.tau: an option of the method pare"),
+        ("tasks: [{task: digits, grid: {lr: [1]}}]", "plan.yaml: unknown key 'grid.lr'"),
         ("methods: [nfd]", "method: unknown name 'nfd', did you mean 'nft'"),
         ("seeds: 3", "plan.yaml: seeds: expected a list of whole numbers, got 3"),
         ("seeds: [a]", "plan.yaml: seeds: expected a list of whole numbers"),

@@ -159,6 +159,20 @@ def render(table: dict[str, Any]) -> str:
     return "\n".join(lines + _intervals(table, form)) + "\n"
 
 
+def tuning(chosen: list[dict[str, Any]]) -> str:
+    """What was chosen from grids on validation, as Markdown.
+
+    Args:
+        chosen: see `compare.tune`.
+    """
+    lines = ["| task | method | chosen on validation | mean over the seeds of the validation metric |"]
+    lines.append("| --- | --- | --- | --- |")
+    for row in chosen:
+        values = "; ".join(f"{point}: {_figure(value)}" for point, value in row["validation"].items())
+        lines.append(f"| {row['task']} | {row['method']} | {row['chosen']} | {values} |")
+    return "\n".join(lines) + "\n"
+
+
 def _intervals(table: dict[str, Any], form: str) -> list[str]:
     """The table of intervals; nothing where there is none."""
     rows = [
