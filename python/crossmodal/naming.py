@@ -1,9 +1,38 @@
-"""Messages about names nobody knows, with the nearest one that exists."""
+"""Things by their name, and messages about names nobody knows, with the nearest one that exists."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+from crossmodal.errors import UserError
+
+Item = TypeVar("Item")
+
+
+class Registry(dict[str, Item], Generic[Item]):
+    """Things of one kind by name, in the order in which they were added.
+
+    Args:
+        what: the kind, for messages.
+    """
+
+    def __init__(self, what: str, items: dict[str, Item] | None = None) -> None:
+        super().__init__(items or {})
+        self.what = what
+
+    def add(self, name: str, item: Item) -> None:
+        """Raises ValueError where the name is taken."""
+        if name in self:
+            raise ValueError(f"{self.what} {name!r} is registered already")
+        self[name] = item
+
+    def find(self, name: str) -> Item:
+        """Raises UserError where there is none of that name; the nearest is given."""
+        if name not in self:
+            raise UserError(unknown(self.what, name, self))
+        return self[name]
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

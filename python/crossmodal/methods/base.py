@@ -21,8 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from crossmodal.errors import UserError
-from crossmodal.naming import unknown
+from crossmodal.naming import Registry
 
 
 @dataclass
@@ -106,30 +105,14 @@ class Method:
         return {}
 
 
-METHODS: dict[str, Method] = {}
+METHODS: Registry[Method] = Registry("method")
+get = METHODS.find
 
 
 def register(cls: type[Method]) -> type[Method]:
-    """Decorator that makes a method known.
-
-    Raises:
-        ValueError: the name is taken.
-    """
-    if cls.name in METHODS:
-        raise ValueError(f"method {cls.name!r} is registered already")
-    METHODS[cls.name] = cls()
+    """Decorator that makes a method known."""
+    METHODS.add(cls.name, cls())
     return cls
-
-
-def get(name: str) -> Method:
-    """The method of that name.
-
-    Raises:
-        UserError: there is none; the nearest name is given.
-    """
-    if name not in METHODS:
-        raise UserError(unknown("method", name, METHODS))
-    return METHODS[name]
 
 
 def reason_against(name: str, task: Any) -> str | None:

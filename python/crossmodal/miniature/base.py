@@ -11,7 +11,7 @@ import numpy as np
 from crossmodal.data.download import marker
 from crossmodal.errors import UserError
 from crossmodal.files import adding
-from crossmodal.naming import unknown
+from crossmodal.naming import Registry
 
 Maker = Callable[[Path, np.random.Generator], None]
 
@@ -24,7 +24,7 @@ class Miniature:
     made_of: str
 
 
-REGISTRY: dict[str, Miniature] = {}
+REGISTRY: Registry[Miniature] = Registry("task")
 
 
 def register(task: str, made_of: str) -> Callable[[Maker], Maker]:
@@ -38,7 +38,7 @@ def register(task: str, made_of: str) -> Callable[[Maker], Maker]:
     """
 
     def decorate(maker: Maker) -> Maker:
-        REGISTRY[task] = Miniature(maker, made_of)
+        REGISTRY.add(task, Miniature(maker, made_of))
         return maker
 
     return decorate
@@ -50,14 +50,13 @@ def make(task: str, folder: Path, seed: int = 0) -> None:
     Raises:
         UserError: there is none of that task; it, or a file is there already; or the package with the real data is not installed.
     """
-    if task not in REGISTRY:
-        raise UserError(unknown("task", task, REGISTRY))
+    found = REGISTRY.find(task)
     if seed < 0:
         raise UserError(f"seed: expected a whole number >= 0, got {seed}")
     if marker(task, folder).exists():
         raise UserError(f"output: {folder} holds a miniature of {task} already; remove it, or choose another folder")
     with adding(folder) as aside:
-        REGISTRY[task].maker(aside, np.random.default_rng(seed))
+        found.maker(aside, np.random.default_rng(seed))
         marker(task, aside).write_text(
             f"A miniature of the task {task} (seed {seed}): {REGISTRY[task].made_of}. No result on it stands for the real task.\n"
         )

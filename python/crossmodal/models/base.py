@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 import pkgutil
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -38,10 +40,11 @@ class Model(nn.Module):
     """A network from normalised samples ``(B, *input_shape)`` to outputs: logits ``(B, K)`` of classes or labels, normalised
     values ``(B, R)``, or a normalised field ``(B, Cout, ...)``.
 
-    A subclass gives its name in files (``class FNO(Model, name="fno")``) and hands the arguments of its constructor to that of this
-    class, or has a :meth:`spec` of its own.
+    A subclass gives its name in files (``class FNO(Model, name="fno")``). It is rebuilt with the arguments that its constructor was
+    called with; where these are no JSON values, it has a :meth:`spec` of its own.
 
     Attributes:
+        arguments: of the constructor, by name.
         chosen: what a method found before the network was trained, for results.json.
         unsaved: prefixes of tensors that are not needed to predict and stay out of the file.
         gives_every_frame: whether the outputs of a roll-out are all its frames, instead of the next one.
@@ -56,14 +59,24 @@ class Model(nn.Module):
         super().__init_subclass__(**options)
         cls.name = name
         Model.registry[name] = cls
+        make, signature = cls.__init__, inspect.signature(cls)
 
-    def __init__(self, **spec: Any) -> None:
+        @functools.wraps(make)
+        def remember(self: Model, *args: Any, **kwargs: Any) -> None:
+            given = signature.bind(*args, **kwargs)
+            given.apply_defaults()
+            make(self, *args, **kwargs)
+            self.arguments = dict(given.arguments)
+
+        cls.__init__ = remember
+
+    def __init__(self) -> None:
         super().__init__()
-        self._spec, self.chosen = spec, {}
+        self.chosen: dict[str, Any] = {}
 
     def spec(self) -> dict[str, Any]:
-        """Arguments that rebuild the module, as JSON values."""
-        return self._spec
+        """Arguments that rebuild the module, as `json.dumps` takes them."""
+        return self.arguments
 
     @classmethod
     def from_spec(cls, spec: dict[str, Any]) -> Model:

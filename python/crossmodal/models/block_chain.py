@@ -29,12 +29,7 @@ class BlockChain(Model, name="block_chain"):
     def __init__(
         self, input_shape: Sequence[int], num_outputs: int, dense: bool, blocks: Sequence[Sequence[int]]
     ) -> None:
-        super().__init__(
-            input_shape=list(input_shape),
-            num_outputs=num_outputs,
-            dense=dense,
-            blocks=[list(one) for one in blocks],
-        )
+        super().__init__()
         ndim, before = len(input_shape) - 1, FIRST
         layers: list[nn.Module] = [SameConv(ndim, input_shape[0], before, 3), BatchNorm(before), nn.ReLU()]
         for channels, depth, stride in blocks:

@@ -219,15 +219,7 @@ class CellNetwork(Model, name="cells"):
         genotype: Genotype,
         dropped: float = 0.0,
     ) -> None:
-        super().__init__(
-            input_shape=list(input_shape),
-            num_outputs=num_outputs,
-            dense=dense,
-            cells=cells,
-            channels=channels,
-            genotype={kind: [list(one) for one in chosen] for kind, chosen in genotype.items()},
-            dropped=dropped,
-        )
+        super().__init__()
         self.network = _Cells(input_shape, num_outputs, dense, cells, channels, genotype, dropped)
 
     def forward(self, x: Tensor) -> Tensor:

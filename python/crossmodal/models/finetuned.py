@@ -115,13 +115,7 @@ class FineTuned(Model, name="finetuned"):
         }
 
     def spec(self) -> dict[str, Any]:
-        return {
-            "encoder": self.encoder.spec(),
-            "task_kind": self.task_kind,
-            "num_outputs": self.num_outputs,
-            "output_shape": self.output_shape,
-            "dense_head": self.dense_head,
-        }
+        return self.arguments | {"encoder": self.encoder.spec()}
 
     @classmethod
     def from_spec(cls, spec: dict[str, Any]) -> FineTuned:

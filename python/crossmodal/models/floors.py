@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -24,9 +22,6 @@ class Constant(Model, name="constant"):
     def forward(self, x: Tensor) -> Tensor:
         return self.output.expand(len(x), *self.output.shape).clone()
 
-    def spec(self) -> dict[str, Any]:
-        return {"output_shape": list(self.output.shape)}
-
 
 class Copy(Model, name="copy"):
     """The last channels of a sample (B, C, *grid), which are its last frame, as normalised outputs (B, Cout, *grid).
@@ -42,6 +37,3 @@ class Copy(Model, name="copy"):
 
     def forward(self, x: Tensor) -> Tensor:
         return x[:, -len(self.scale) :] * self.scale + self.shift
-
-    def spec(self) -> dict[str, Any]:
-        return {"scale_shape": list(self.scale.shape)}

@@ -45,15 +45,7 @@ class FNO(Model, name="fno"):
             from neuralop.models import FNO as Network
         except ImportError as error:
             raise MissingPackage("fno", "neuraloperator", "fno") from error
-        super().__init__(
-            input_shape=list(input_shape),
-            out_channels=out_channels,
-            modes=modes,
-            width=width,
-            layers=layers,
-            padding=padding,
-            positions=positions,
-        )
+        super().__init__()
         channels, *grid = input_shape
         padded = [size + 2 * padding for size in grid]
         self.network = Network(

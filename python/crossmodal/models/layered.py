@@ -110,8 +110,7 @@ class LayeredNetwork(Model, name="layered"):
     """
 
     def __init__(self, input_shape: Sequence[int], num_outputs: int, dense: bool, architecture: Architecture) -> None:
-        architecture = [list(one) for one in architecture]
-        super().__init__(input_shape=list(input_shape), num_outputs=num_outputs, dense=dense, architecture=architecture)
+        super().__init__()
         self.architecture = architecture
         self.network = _Layers(input_shape, num_outputs, dense, self.architecture)
 

@@ -33,13 +33,6 @@ class Linear(Model, name="linear"):
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x.flatten(1))
 
-    def spec(self) -> dict[str, Any]:
-        return {
-            "input_shape": list(self.input_shape),
-            "num_outputs": self.linear.out_features,
-            "called": self.called,
-        }
-
     def facts(self) -> dict[str, Any]:
         return {"called": self.called}
 
@@ -68,9 +61,6 @@ class LinearField(Model, name="linear_field"):
                 "oc...,bc...->bo...", torch.view_as_complex(self.weight), torch.fft.rfftn(x.float(), dim=axes)
             )
             return torch.fft.irfftn(spectrum, s=x.shape[2:], dim=axes) + self.constant
-
-    def spec(self) -> dict[str, Any]:
-        return {"input_shape": list(self.input_shape), "out_channels": len(self.constant)}
 
     def facts(self) -> dict[str, Any]:
         return {"called": "linear convolution"}

@@ -51,13 +51,7 @@ class Neighbours(Model, name="neighbours"):
         return share.log() if self.task_kind == "classification" else share.logit()
 
     def spec(self) -> dict[str, Any]:
-        return {
-            "input_shape": list(self.input_shape),
-            "task_kind": self.task_kind,
-            "num_outputs": self.y.shape[1],
-            "samples": len(self.x),
-            "k": self.k,
-        }
+        return self.arguments | {"k": self.k}  # as it was chosen
 
     def facts(self) -> dict[str, Any]:
         return {"k": self.k}

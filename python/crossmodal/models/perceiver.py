@@ -34,12 +34,7 @@ class PerceiverIO(Model, name="perceiver"):
     """
 
     def __init__(self, input_shape: tuple[int, ...], num_outputs: int, dense: bool, variant: str) -> None:
-        super().__init__(
-            input_shape=list(input_shape),
-            num_outputs=num_outputs,
-            dense=dense,
-            variant=variant,
-        )
+        super().__init__()
         channels, *grid = input_shape
         self.grid, self.field = [1, *grid][-2:], (num_outputs, *grid) if dense else None
         if variant == "nb360":

@@ -54,16 +54,7 @@ class PINN(Model, name="pinn"):
         lr: float,
         seed: int,
     ) -> None:
-        super().__init__(
-            equation=equation,
-            scaling=scaling,
-            depth=depth,
-            width=width,
-            steps=steps,
-            points=points,
-            lr=lr,
-            seed=seed,
-        )
+        super().__init__()
         told = SolvedEquation(**equation | {"points": tuple(map(np.array, equation["points"]))})
         self.equation, self.physics = told, PHYSICS[told.name]
         self.normalizer = Normalizer.from_state({key: torch.tensor(value) for key, value in scaling.items()})

@@ -30,14 +30,7 @@ class ResidualNetwork(Model, name="residual"):
     def __init__(
         self, input_shape: tuple[int, ...], num_outputs: int, dense: bool, width: int, depth: int, kernel: int
     ) -> None:
-        super().__init__(
-            input_shape=list(input_shape),
-            num_outputs=num_outputs,
-            dense=dense,
-            width=width,
-            depth=depth,
-            kernel=kernel,
-        )
+        super().__init__()
         convolution = nn.Conv1d if len(input_shape) == 2 else nn.Conv2d
         widths = [width * min(2**level, 4) for level in range(depth)]
         self.stem = convolution(input_shape[0], width, kernel, padding=kernel // 2)

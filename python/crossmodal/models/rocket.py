@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -81,10 +80,3 @@ class Rocket(Model, name="rocket"):
                     rows, :, :length
                 ]
                 yield rows, dilation, padding, weight
-
-    def spec(self) -> dict[str, Any]:
-        return {
-            "input_shape": list(self.input_shape),
-            "num_outputs": self.linear.out_features,
-            "kernels": len(self.bias),
-        }

@@ -35,14 +35,7 @@ class SeriesResNet(Model, name="series_resnet"):
         dropout: float = 0.0,
         kernels: Sequence[Sequence[int]] | None = None,
     ) -> None:
-        super().__init__(
-            input_shape=list(input_shape),
-            num_outputs=num_outputs,
-            dense=dense,
-            width=width,
-            dropout=dropout,
-            kernels=kernels and [list(one) for one in kernels],
-        )
+        super().__init__()
         kernels = kernels or [(length, 1) for length in LENGTHS] * 3
         widths = [input_shape[0], width, 2 * width, 2 * width]
         self.blocks = nn.ModuleList(

@@ -27,12 +27,7 @@ class UNet(Model, name="unet"):
     """
 
     def __init__(self, input_shape: tuple[int, ...], out_channels: int, width: int, norm: str) -> None:
-        super().__init__(
-            input_shape=list(input_shape),
-            out_channels=out_channels,
-            width=width,
-            norm=norm,
-        )
+        super().__init__()
         ndim = len(input_shape) - 1
         convolution, up, self.pool = (
             (nn.Conv1d, nn.ConvTranspose1d, nn.MaxPool1d(2)),

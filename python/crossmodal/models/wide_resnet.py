@@ -35,14 +35,7 @@ class WideResNet(Model, name="wide_resnet"):
         dropout: float = 0.0,
         kernels: Sequence[Sequence[int]] | None = None,
     ) -> None:
-        super().__init__(
-            input_shape=list(input_shape),
-            num_outputs=num_outputs,
-            dense=dense,
-            width=width,
-            dropout=dropout,
-            kernels=kernels and [list(one) for one in kernels],
-        )
+        super().__init__()
         ndim, channels = len(input_shape) - 1, 16
         lengths = iter(kernels or [(3, 1)] * CONVOLUTIONS)
         kernel, dilation = next(lengths)

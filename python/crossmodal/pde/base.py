@@ -16,8 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy import fft
 
-from crossmodal.errors import UserError
-from crossmodal.naming import unknown
+from crossmodal.naming import Registry
 
 Generators = list[np.random.Generator]  # one per sample: what a sample is does not depend on which others are drawn
 
@@ -88,30 +87,14 @@ class Equation:
         return [low + (high - low) * (np.arange(resolution) + 0.5) / resolution for low, high in self.axes]
 
 
-EQUATIONS: dict[str, Equation] = {}
+EQUATIONS: Registry[Equation] = Registry("equation")
+get = EQUATIONS.find
 
 
 def register(cls: type[Equation]) -> type[Equation]:
-    """Decorator that makes an equation known.
-
-    Raises:
-        ValueError: the name is taken.
-    """
-    if cls.name in EQUATIONS:
-        raise ValueError(f"equation {cls.name!r} is registered already")
-    EQUATIONS[cls.name] = cls()
+    """Decorator that makes an equation known."""
+    EQUATIONS.add(cls.name, cls())
     return cls
-
-
-def get(name: str) -> Equation:
-    """The equation of that name.
-
-    Raises:
-        UserError: there is none; the nearest name is given.
-    """
-    if name not in EQUATIONS:
-        raise UserError(unknown("equation", name, EQUATIONS))
-    return EQUATIONS[name]
 
 
 def at_centres(modes: np.ndarray, size: int, resolution: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from torch import Tensor
 from crossmodal.data.dataset import Batch
 from crossmodal.data.normalizer import Normalizer
 from crossmodal.errors import UserError
-from crossmodal.naming import unknown
+from crossmodal.naming import Registry
 
 
 @dataclass(frozen=True)
@@ -107,38 +107,33 @@ def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
     return (values * mask).flatten(1).sum(1) / mask.flatten(1).sum(1).clamp_min(1)
 
 
-LOSSES: dict[str, Loss] = {
-    "cross_entropy": Loss(cross_entropy, ("classification",), False, "softmax cross entropy"),
-    "focal": Loss(focal, ("classification",), False, "cross entropy times (1 - probability)^3"),
-    "bce_with_logits": Loss(bce_with_logits, ("multilabel", "dense"), False, "binary cross entropy on logits"),
-    **{
-        f"bce_with_logits_{weight}": Loss(
-            partial(bce_with_logits, positive=float(weight)),
-            ("multilabel",),
-            False,
-            f"the same, in which a label that is there weighs {weight} times",
-        )
-        for weight in (4, 10)
+LOSSES: Registry[Loss] = Registry(
+    "loss",
+    {
+        "cross_entropy": Loss(cross_entropy, ("classification",), False, "softmax cross entropy"),
+        "focal": Loss(focal, ("classification",), False, "cross entropy times (1 - probability)^3"),
+        "bce_with_logits": Loss(bce_with_logits, ("multilabel", "dense"), False, "binary cross entropy on logits"),
+        **{
+            f"bce_with_logits_{weight}": Loss(
+                partial(bce_with_logits, positive=float(weight)),
+                ("multilabel",),
+                False,
+                f"the same, in which a label that is there weighs {weight} times",
+            )
+            for weight in (4, 10)
+        },
+        "mse": Loss(mse, ("regression", "dense"), False, "mean squared error of normalised values"),
+        "log_cosh": Loss(log_cosh, ("regression", "dense"), False, "log cosh of the error of normalised values"),
+        "rmse": Loss(
+            rmse, ("regression", "dense"), False, "root of the mean squared error of a sample's normalised values"
+        ),
+        "relative_l2": Loss(
+            relative_l2, ("regression", "dense"), True, "norm of the error over the norm of the target"
+        ),
+        "nrmse": Loss(nrmse, ("dense",), True, "relative_l2 of each channel, mean over the channels"),
     },
-    "mse": Loss(mse, ("regression", "dense"), False, "mean squared error of normalised values"),
-    "log_cosh": Loss(log_cosh, ("regression", "dense"), False, "log cosh of the error of normalised values"),
-    "rmse": Loss(
-        rmse, ("regression", "dense"), False, "root of the mean squared error of a sample's normalised values"
-    ),
-    "relative_l2": Loss(relative_l2, ("regression", "dense"), True, "norm of the error over the norm of the target"),
-    "nrmse": Loss(nrmse, ("dense",), True, "relative_l2 of each channel, mean over the channels"),
-}
-
-
-def get(name: str) -> Loss:
-    """The loss of that name.
-
-    Raises:
-        UserError: there is none; the nearest name is given.
-    """
-    if name not in LOSSES:
-        raise UserError(unknown("loss", name, LOSSES))
-    return LOSSES[name]
+)
+get = LOSSES.find
 
 
 def class_weights(asked: str, kind: str, loss: str, y: Tensor, count: int) -> tuple[float, ...]:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from crossmodal.errors import UserError
-from crossmodal.naming import unknown
+from crossmodal.naming import Registry
 from crossmodal.scoring import fields, labels, values
 from crossmodal.scoring.metric import Metric, Numbers, mean_of
 
@@ -34,178 +34,182 @@ _CLASSES, _LABELS, _VALUES = (
     ("regression", "dense", "mask"),
 )
 
-METRICS: dict[str, Metric] = {
-    "accuracy": Metric(
-        labels.counts,
-        labels.accuracy,
-        True,
-        _CLASSES,
-        "share of samples in the right class",
-        interval_by="wilson",
-        decides=True,
-    ),
-    "balanced_accuracy": Metric(
-        labels.counts,
-        labels.balanced_accuracy,
-        True,
-        _CLASSES,
-        "accuracy with every class weighing the same",
-        decides=True,
-    ),
-    "macro_f1": Metric(
-        labels.counts,
-        labels.macro_f1,
-        True,
-        _LABELS,
-        "F1 (of masks: Dice), mean over classes, labels or channels",
-        decides=True,
-    ),
-    "challenge2017_f1": Metric(
-        labels.counts,
-        labels.challenge2017_f1,
-        True,
-        _CLASSES,
-        "F1, mean over the first three classes: of PhysioNet's challenge of 2017, whose fourth is noise",
-        decides=True,
-    ),
-    "auroc": Metric(
-        labels.ranks,
-        labels.per_column(labels.area),
-        True,
-        _LABELS,
-        "area under the ROC curve, mean over labels or channels",
-    ),
-    "mean_average_precision": Metric(
-        labels.ranks,
-        labels.per_column(labels.precision),
-        True,
-        _LABELS,
-        "average precision, mean over labels or channels",
-    ),
-    "average_precision": Metric(
-        labels.positive_ranks,
-        labels.per_column(labels.precision),
-        True,
-        ("classification", "multilabel"),
-        "average precision, of two classes that of the second, else the mean over classes or labels",
-    ),
-    "quadratic_kappa": Metric(
-        labels.orders,
-        labels.quadratic_kappa,
-        True,
-        _CLASSES,
-        "Cohen's kappa with quadratic weights, for classes that have an order: theirs",
-        decides=True,
-        bounds=(-1.0, 1.0),
-    ),
-    "brier": Metric(
-        labels.squares,
-        labels.brier,
-        False,
-        ("classification", "multilabel"),
-        "squared error of the probabilities, summed over classes (of two: of one), mean over labels",
-    ),
-    "calibration_error": Metric(  # which is larger in a resample than in the sample
-        labels.confidences,
-        labels.calibration_error,
-        False,
-        ("classification", "multilabel"),
-        f"gap between probability and frequency of being right, over {labels.BINS} bins of equally many samples",
-        interval_by=None,
-    ),
-    "false_negative_rate": Metric(
-        labels.counts,
-        labels.false_negative_rate,
-        False,
-        ("multilabel", "mask"),
-        "share of what is true that is not found, mean over labels or channels",
-        decides=True,
-    ),
-    "thresholded_auroc": Metric(
-        labels.counts_of_all,
-        labels.thresholded_auroc,
-        True,
-        ("mask",),
-        "area under the ROC curve of masks that are predicted, not of probabilities: the mean of the shares of true and other "
-        "pixels that are found so, where those that do not count are others, rightly",
-    ),
-    "iou": Metric(labels.counts, labels.iou, True, ("mask",), "intersection over union, mean over channels"),
-    "mse": Metric(values.errors, values.mse, False, _VALUES, "mean squared error"),
-    "rmse": Metric(values.errors, values.rmse, False, _VALUES, "root of the mean squared error"),
-    "mae": Metric(values.errors, values.mae, False, _VALUES, "mean absolute error"),
-    "relative_l2": Metric(
-        values.errors,
-        values.relative_l2,
-        False,
-        _VALUES,
-        "norm of the error over the norm of the target, mean over samples",
-    ),
-    "mae_8": Metric(
-        partial(values.near_residues, lower=0.5),
-        values.near_mean,
-        False,
-        ("dense",),
-        "MAE of distances up to 8 angstrom of residues 24 or more apart along the chain, mean over proteins",
-    ),
-    "r2": Metric(
-        values.pairs,
-        values.r2,
-        True,
-        _VALUES,
-        "coefficient of determination, mean over the values of a sample",
-        bounds=(-math.inf, 1.0),
-    ),
-} | {
-    name: Metric(
-        of_samples,
-        figure,
-        False,
-        ("dense",),
-        description,
-        of_fields=True,
-        interval_by=None if figure is fields.largest else "bootstrap",
-    )
-    for name, of_samples, figure, description in (
-        (
-            "nrmse",
-            fields.nrmse,
-            fields.relative,
-            "RMSE of a field over the root mean square of its target, mean over samples, channels and frames",
+METRICS: Registry[Metric] = Registry(
+    "metric",
+    {
+        "accuracy": Metric(
+            labels.counts,
+            labels.accuracy,
+            True,
+            _CLASSES,
+            "share of samples in the right class",
+            interval_by="wilson",
+            decides=True,
         ),
-        ("field_rmse", fields.rmse, fields.mean, "RMSE of a field, mean over samples, channels and frames"),
-        ("max_error", fields.max, fields.largest, "largest absolute error"),
-        (
-            "boundary_rmse",
-            fields.boundary,
-            fields.mean,
-            "RMSE over the outermost cells of a field, mean like field_rmse",
+        "balanced_accuracy": Metric(
+            labels.counts,
+            labels.balanced_accuracy,
+            True,
+            _CLASSES,
+            "accuracy with every class weighing the same",
+            decides=True,
         ),
-        (
-            "conserved_error",
-            fields.conserved,
-            fields.mean,
-            "absolute error of the mean of a field, mean like field_rmse",
+        "macro_f1": Metric(
+            labels.counts,
+            labels.macro_f1,
+            True,
+            _LABELS,
+            "F1 (of masks: Dice), mean over classes, labels or channels",
+            decides=True,
         ),
-        (
-            "fourier_low",
-            fields.band(0, fields.LOW),
-            fields.mean,
-            f"part of field_rmse in wave numbers up to {fields.LOW}",
+        "challenge2017_f1": Metric(
+            labels.counts,
+            labels.challenge2017_f1,
+            True,
+            _CLASSES,
+            "F1, mean over the first three classes: of PhysioNet's challenge of 2017, whose fourth is noise",
+            decides=True,
         ),
-        (
-            "fourier_mid",
-            fields.band(fields.LOW + 1, fields.MIDDLE),
-            fields.mean,
-            f"part of field_rmse in wave numbers {fields.LOW + 1} to {fields.MIDDLE}",
+        "auroc": Metric(
+            labels.ranks,
+            labels.per_column(labels.area),
+            True,
+            _LABELS,
+            "area under the ROC curve, mean over labels or channels",
         ),
-        (
-            "fourier_high",
-            fields.band(fields.MIDDLE + 1, math.inf),
-            fields.mean,
-            f"part of field_rmse in wave numbers above {fields.MIDDLE}",
+        "mean_average_precision": Metric(
+            labels.ranks,
+            labels.per_column(labels.precision),
+            True,
+            _LABELS,
+            "average precision, mean over labels or channels",
         ),
-    )
-}
+        "average_precision": Metric(
+            labels.positive_ranks,
+            labels.per_column(labels.precision),
+            True,
+            ("classification", "multilabel"),
+            "average precision, of two classes that of the second, else the mean over classes or labels",
+        ),
+        "quadratic_kappa": Metric(
+            labels.orders,
+            labels.quadratic_kappa,
+            True,
+            _CLASSES,
+            "Cohen's kappa with quadratic weights, for classes that have an order: theirs",
+            decides=True,
+            bounds=(-1.0, 1.0),
+        ),
+        "brier": Metric(
+            labels.squares,
+            labels.brier,
+            False,
+            ("classification", "multilabel"),
+            "squared error of the probabilities, summed over classes (of two: of one), mean over labels",
+        ),
+        "calibration_error": Metric(  # which is larger in a resample than in the sample
+            labels.confidences,
+            labels.calibration_error,
+            False,
+            ("classification", "multilabel"),
+            f"gap between probability and frequency of being right, over {labels.BINS} bins of equally many samples",
+            interval_by=None,
+        ),
+        "false_negative_rate": Metric(
+            labels.counts,
+            labels.false_negative_rate,
+            False,
+            ("multilabel", "mask"),
+            "share of what is true that is not found, mean over labels or channels",
+            decides=True,
+        ),
+        "thresholded_auroc": Metric(
+            labels.counts_of_all,
+            labels.thresholded_auroc,
+            True,
+            ("mask",),
+            "area under the ROC curve of masks that are predicted, not of probabilities: the mean of the shares of true and other "
+            "pixels that are found so, where those that do not count are others, rightly",
+        ),
+        "iou": Metric(labels.counts, labels.iou, True, ("mask",), "intersection over union, mean over channels"),
+        "mse": Metric(values.errors, values.mse, False, _VALUES, "mean squared error"),
+        "rmse": Metric(values.errors, values.rmse, False, _VALUES, "root of the mean squared error"),
+        "mae": Metric(values.errors, values.mae, False, _VALUES, "mean absolute error"),
+        "relative_l2": Metric(
+            values.errors,
+            values.relative_l2,
+            False,
+            _VALUES,
+            "norm of the error over the norm of the target, mean over samples",
+        ),
+        "mae_8": Metric(
+            partial(values.near_residues, lower=0.5),
+            values.near_mean,
+            False,
+            ("dense",),
+            "MAE of distances up to 8 angstrom of residues 24 or more apart along the chain, mean over proteins",
+        ),
+        "r2": Metric(
+            values.pairs,
+            values.r2,
+            True,
+            _VALUES,
+            "coefficient of determination, mean over the values of a sample",
+            bounds=(-math.inf, 1.0),
+        ),
+    }
+    | {
+        name: Metric(
+            of_samples,
+            figure,
+            False,
+            ("dense",),
+            description,
+            of_fields=True,
+            interval_by=None if figure is fields.largest else "bootstrap",
+        )
+        for name, of_samples, figure, description in (
+            (
+                "nrmse",
+                fields.nrmse,
+                fields.relative,
+                "RMSE of a field over the root mean square of its target, mean over samples, channels and frames",
+            ),
+            ("field_rmse", fields.rmse, fields.mean, "RMSE of a field, mean over samples, channels and frames"),
+            ("max_error", fields.max, fields.largest, "largest absolute error"),
+            (
+                "boundary_rmse",
+                fields.boundary,
+                fields.mean,
+                "RMSE over the outermost cells of a field, mean like field_rmse",
+            ),
+            (
+                "conserved_error",
+                fields.conserved,
+                fields.mean,
+                "absolute error of the mean of a field, mean like field_rmse",
+            ),
+            (
+                "fourier_low",
+                fields.band(0, fields.LOW),
+                fields.mean,
+                f"part of field_rmse in wave numbers up to {fields.LOW}",
+            ),
+            (
+                "fourier_mid",
+                fields.band(fields.LOW + 1, fields.MIDDLE),
+                fields.mean,
+                f"part of field_rmse in wave numbers {fields.LOW + 1} to {fields.MIDDLE}",
+            ),
+            (
+                "fourier_high",
+                fields.band(fields.MIDDLE + 1, math.inf),
+                fields.mean,
+                f"part of field_rmse in wave numbers above {fields.MIDDLE}",
+            ),
+        )
+    },
+)
 
 PER_GROUP, OF_GROUPS = "_per_group", "_of_groups"
 OF_GROUP_LOGITS, OF_GROUP_VOTES = "_of_group_logits", "_of_group_votes"
@@ -231,9 +235,7 @@ def get(name: str) -> Metric:
             figure=partial(values.near_mean, length=int(length[1])),
             description=f"the same of the first {length[1]} residues, with 3/4 of the lower triangle and 1/4 of the upper",
         )
-    if name not in METRICS:
-        raise UserError(unknown("metric", name, METRICS))
-    return METRICS[name]
+    return METRICS.find(name)
 
 
 def plain_name(name: str) -> str:

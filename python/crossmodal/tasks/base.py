@@ -13,7 +13,7 @@ from crossmodal.data.dataset import ArrayLike, Augmentation, Dataset, Variation
 from crossmodal.data.download import Remote, marker, missing
 from crossmodal.data.normalizer import Normalizer, Scaling
 from crossmodal.errors import UserError
-from crossmodal.naming import unknown
+from crossmodal.naming import Registry
 from crossmodal.pde.base import SolvedEquation
 from crossmodal.scoring.protocols import PROTOCOLS
 from crossmodal.settings import ImagesConfig, RecordingsConfig, TableConfig
@@ -234,7 +234,8 @@ class Entry:
     needs_files: bool = True
 
 
-REGISTRY: dict[str, Entry] = {}
+REGISTRY: Registry[Entry] = Registry("task")
+entry = REGISTRY.find
 
 
 def register(
@@ -262,9 +263,7 @@ def register(
         raise ValueError(f"protocols: expected some of {PROTOCOLS}, got {protocols}")
 
     def decorate(loader: Loader) -> Loader:
-        if name in REGISTRY:
-            raise ValueError(f"task {name!r} is registered already")
-        REGISTRY[name] = Entry(loader, summary, own_data, protocols, files, needs_files)
+        REGISTRY.add(name, Entry(loader, summary, own_data, protocols, files, needs_files))
         return loader
 
     return decorate
@@ -273,17 +272,6 @@ def register(
 def available() -> dict[str, str]:
     """Every registered task with its one-line description."""
     return {name: entry.summary for name, entry in REGISTRY.items()}
-
-
-def entry(name: str) -> Entry:
-    """What was registered under that name.
-
-    Raises:
-        UserError: nothing was; the nearest name is given.
-    """
-    if name not in REGISTRY:
-        raise UserError(unknown("task", name, REGISTRY))
-    return REGISTRY[name]
 
 
 def protocols(name: str) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ class AttentionNetwork(Model, name="attention"):
     """
 
     def __init__(self, input_shape: tuple[int, ...], num_outputs: int) -> None:
-        super().__init__(input_shape=list(input_shape), num_outputs=num_outputs)
+        super().__init__()
         *rows, length = input_shape
         channels = rows[0] * (rows[1] if len(rows) > 1 else 1)
         self.norm = BatchNorm(channels)

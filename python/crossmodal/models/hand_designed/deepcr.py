@@ -23,7 +23,7 @@ class DeepCR(Model, name="deepcr"):
     """
 
     def __init__(self, input_shape: tuple[int, int, int], num_outputs: int, width: int = 32) -> None:
-        super().__init__(input_shape=list(input_shape), num_outputs=num_outputs, width=width)
+        super().__init__()
 
         def twice(before: int, after: int) -> nn.Sequential:
             first, second = nn.Conv2d(before, after, 3, padding=1), nn.Conv2d(after, after, 3, padding=1)

@@ -25,7 +25,7 @@ class DeepSEA(Model, name="deepsea"):
     """
 
     def __init__(self, input_shape: tuple[int, int], num_outputs: int) -> None:
-        super().__init__(input_shape=list(input_shape), num_outputs=num_outputs)
+        super().__init__()
         channels, length = input_shape
         self.convolutions = nn.ModuleList()
         for width in WIDTHS:

@@ -31,7 +31,7 @@ class DenseNet(Model, name="densenet"):
     """
 
     def __init__(self, input_shape: tuple[int, int, int], num_outputs: int, depth: int = 100, growth: int = 24) -> None:
-        super().__init__(input_shape=list(input_shape), num_outputs=num_outputs, depth=depth, growth=growth)
+        super().__init__()
         if min(input_shape[1:]) < SMALLEST:
             raise UserError(f"densenet: expected images of at least {SMALLEST} x {SMALLEST}, got {tuple(input_shape)}")
         channels = 2 * growth

@@ -32,9 +32,7 @@ class PDNet(Model, name="pdnet"):
         blocks: int = 128,
         width: int = 16,
     ) -> None:
-        super().__init__(
-            input_shape=list(input_shape), num_outputs=num_outputs, distances=distances, blocks=blocks, width=width
-        )
+        super().__init__()
         self.distances = distances
         channels = input_shape[0]
         self.stem = nn.Sequential(BatchNorm(channels), nn.ReLU(), nn.Conv2d(channels, width, 1))

@@ -27,7 +27,7 @@ class ResNet1D(Model, name="resnet1d"):
     """
 
     def __init__(self, input_shape: tuple[int, int], num_outputs: int, width: int = 128, blocks: int = 48) -> None:
-        super().__init__(input_shape=list(input_shape), num_outputs=num_outputs, width=width, blocks=blocks)
+        super().__init__()
         self.stem = nn.Sequential(Convolution(input_shape[0], width), BatchNorm(width), nn.ReLU())
         self.blocks = nn.ModuleList()
         for number in range(blocks):

@@ -50,7 +50,7 @@ class S2CNN(Model, name="s2cnn"):
     """
 
     def __init__(self, input_shape: tuple[int, int, int], num_outputs: int) -> None:
-        super().__init__(input_shape=list(input_shape), num_outputs=num_outputs)
+        super().__init__()
         channels, height, width = input_shape
         if height != width or height % 2:
             raise UserError(

@@ -28,7 +28,7 @@ class VGG(Model, name="vgg"):
     """
 
     def __init__(self, input_shape: tuple[int, int, int], num_outputs: int) -> None:
-        super().__init__(input_shape=list(input_shape), num_outputs=num_outputs)
+        super().__init__()
         if min(input_shape[1:]) < SMALLEST:
             raise UserError(f"vgg: expected images of at least {SMALLEST} x {SMALLEST}, got {tuple(input_shape)}")
         parts, channels = [], input_shape[0]
