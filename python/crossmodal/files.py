@@ -114,7 +114,7 @@ def read_json(path: Path | str) -> dict[str, Any]:
     """
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not readable JSON ({error})") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected an object, got {type(value).__name__}")

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from crossmodal.data.readers.images import FORMATS, read_image
-from crossmodal.data.readers.pickles import read_pickle, text_keys
+from crossmodal.data.readers.pickles import read_pickle
 from crossmodal.errors import UserError
 from crossmodal.sources.labelled import Labelled
 
@@ -42,7 +42,7 @@ def cifar10(path: Path) -> LabelledImages:
     Raises:
         UserError: a file is missing or damaged, or holds something else; file and key are named.
     """
-    meta = text_keys(read_pickle(path / "batches.meta"))
+    meta = read_pickle(path / "batches.meta")
     names = meta.get("label_names") if isinstance(meta, dict) else None
     if not isinstance(names, list) or not names:
         raise UserError(f"{path / 'batches.meta'}: expected a list of names under 'label_names'")
@@ -53,7 +53,7 @@ def cifar10(path: Path) -> LabelledImages:
     if not batches:
         raise UserError(f"{path}: expected images in data_batch_1 and so on, found none")
     for batch in batches:
-        found = text_keys(read_pickle(batch))
+        found = read_pickle(batch)
         data, known = (found.get(key) if isinstance(found, dict) else None for key in ("data", "labels"))
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (3 * 32 * 32,):
             raise UserError(f"{batch}: data: expected uint8 of shape (n, 3072)")

@@ -109,7 +109,7 @@ def load(
     split = split or SplitConfig()
     if split.folds and split.fold is None:
         split = replace(split, fold=1)
-    task = _assemble(name, read, split, entry.own_data)
+    task = _assemble(name, read, split, options.protocol, entry.own_data)
     if miniature:
         said = "warning: these data are a miniature: no result on them stands for the real task."
         task = replace(task, miniature=True, description=f"{task.description}\n{said}")
@@ -121,7 +121,7 @@ def load(
     return task
 
 
-def _assemble(name: str, read: Callable[[], RawTask], split: SplitConfig, own_data: bool) -> Task:
+def _assemble(name: str, read: Callable[[], RawTask], split: SplitConfig, protocol: str, own_data: bool) -> Task:
     raw = read()
     origin = raw.origin or f"task {name!r}"
     raw = checked(raw, origin)
@@ -170,7 +170,7 @@ def _assemble(name: str, read: Callable[[], RawTask], split: SplitConfig, own_da
         "fingerprint": fingerprint,
         "group_names": raw.group_names,
         "test_rows": np.arange(len(parts["test"])) if parts["test"].rows is None else parts["test"].rows,
-        "protocol": raw.protocol,
+        "protocol": protocol,
         "steps": raw.steps,
         "equation": raw.equation,
         "level": raw.level,

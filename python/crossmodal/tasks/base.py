@@ -158,7 +158,7 @@ class RawTask:
         fill_missing: NaN in new data is interpolated.
         impute: NaN in inputs, here and in new data, becomes the median of the training samples.
         about: names, units, and how new data are read.
-        protocol, steps, equation, level: see :class:`Task`; with steps, targets of the validation and test part hold so many
+        steps, equation, level: see :class:`Task`; with steps, targets of the validation and test part hold so many
             frames, along the channels.
     """
 
@@ -190,7 +190,6 @@ class RawTask:
     fill_missing: bool = False
     impute: bool = False
     about: About = field(default_factory=About)
-    protocol: str = "default"
     steps: int = 0
     equation: SolvedEquation | None = None
     level: float = 0.0

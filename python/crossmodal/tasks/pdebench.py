@@ -266,7 +266,6 @@ def load(name: str, options: Options) -> RawTask:
         notes=tuple(notes),
         loss=entry.loss,
         metrics=METRICS,
-        protocol=protocol,
         steps=count if protocol in ("rollout", "markov") else 0,
         equation=SolvedEquation(
             name,

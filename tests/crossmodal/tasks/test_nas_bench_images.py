@@ -277,6 +277,7 @@ class Malicious:
             lambda d: d["fine_label_names"].pop(),
             r"meta: expected fine_label_names, a list of 100 different names",
         ),
+        ("meta", lambda d: d.update(fine_label_names=list(range(100))), r"expected fine_label_names, a list of 100"),
         ("train", lambda d: d.update(data=Malicious()), r"train: refused: it asks for posix\.system"),
     ],
 )
@@ -303,7 +304,7 @@ def test_cifar_as_python_2_wrote_it(copied, folders):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda d: d.pop("test"), "expected a dictionary with 'train' and 'test'"),
+        (lambda d: d.pop("test"), r"s2_cifar100\.gz: lacks the key 'test'; it holds 'train'"),
         (lambda d: d["train"].pop("images"), r"train: lacks the key 'images'; it holds 'labels'"),
         (lambda d: d["test"].update(images=d["test"]["images"][:, 0]), r"shape \(n, 3, 60, 60\), got uint8"),
         (lambda d: d["test"].update(images=d["test"]["images"] - 3.0), r"from 0 to 255, got -3\.0 to"),
@@ -320,9 +321,10 @@ def test_spherical_files_that_are_wrong(copied, change, match):
     refused("spherical", folder, match)
 
 
-def test_a_truncated_spherical_file(copied):
+@pytest.mark.parametrize("change", [lambda t: t[:-1000], lambda t: t[:-8] + bytes(8)], ids=["truncated", "checksum"])
+def test_a_damaged_spherical_file(copied, change):
     path = copied("spherical") / "s2_cifar100.gz"
-    path.write_bytes(path.read_bytes()[:-1000])
+    path.write_bytes(change(path.read_bytes()))
     refused("spherical", path.parent, "not a pickled file, or a damaged one")
 
 
@@ -369,6 +371,13 @@ def test_darcy_files_that_are_wrong(tmp_path, write, arrays, match):
         path = tmp_path / f"piececonst_r421_N1024_smooth{number}.mat"
         write(path, {name: np.ones(shape, np.float32) for name, shape in arrays.items()})
     refused("darcy_flow", tmp_path, match)
+
+
+def test_a_darcy_file_that_would_fill_the_memory(tmp_path):
+    for number in (1, 2):
+        with h5py.File(tmp_path / f"piececonst_r421_N1024_smooth{number}.mat", "w") as file:
+            file.create_dataset("coeff", (1 << 20, 1 << 20, 1024), "f8", chunks=(64, 64, 64))
+    refused("darcy_flow", tmp_path, r"smooth1\.mat: coeff takes 3\d{5}\.\d GiB, and .* GiB of memory are free")
 
 
 @pytest.mark.parametrize("content", [lambda whole: whole[: len(whole) // 2], lambda whole: b"hello" * 200])
@@ -436,6 +445,7 @@ def test_a_protein_longer_than_the_map_is_cut_and_other_forms_of_the_file_are_re
         (0, lambda d: d.pop("seq"), "expected a dictionary with a sequence under 'seq'"),
         (0, lambda d: d.update(pssm=d["pssm"][:, :21]), r"pssm: expected numbers of shape \(\d+, 22\)"),
         (0, lambda d: d["ccmpred"].__setitem__((0, 0), np.nan), "ccmpred: holds NaN or infinity"),
+        (0, lambda d: d.update(sa=1e300 * d["sa"].astype(float)), "sa: holds NaN or infinity, or what is"),
         (0, lambda d: d.update(sa=Malicious()), r"refused: it asks for posix\.system"),
         (1, lambda d: d.pop(0), "distance/de00A-cb.npy: expected a length, a sequence and a map"),
         (1, lambda d: d.__setitem__(2, d[2][:-1]), r"map: expected numbers of shape"),

@@ -27,7 +27,8 @@ def read_hdf5(path: Path, choose: Callable[[list[str]], list[str]]) -> dict[str,
     with opened(path) as file:
         import h5py
 
-        for name in choose([name for name, item in file.items() if isinstance(item, h5py.Dataset)]):
+        own = [name for name in file if not isinstance(file.get(name, getlink=True), h5py.ExternalLink)]
+        for name in choose([name for name in own if isinstance(file.get(name), h5py.Dataset)]):
             data = file[name]
             if data.external or data.is_virtual:
                 raise UserError(f"{path}: {name} refers to other files, which are not opened")

@@ -42,11 +42,7 @@ def read_mat(path: Path, name: str, index: tuple[slice, ...]) -> np.ndarray:
         shape, kind = held.get(name, ((), "nothing"))
         if kind not in BYTES or len(shape) != len(index):
             raise UserError(_other(path, name, index, f"{kind} of shape {shape}" if name in held else ", ".join(held)))
-        needed, free = math.prod(shape) * BYTES[kind], free_memory()
-        if needed > free:
-            raise UserError(
-                f"{path}: {name} takes {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of memory are free"
-            )
+        _require_room(path, name, math.prod(shape) * BYTES[kind])  # the whole is read, whatever part is asked for
         return np.ascontiguousarray(loadmat(path, variable_names=[name])[name][index])
 
 
@@ -59,7 +55,16 @@ def _read_73(path: Path, name: str, index: tuple[slice, ...]) -> np.ndarray:
     array = read_hdf5(path, choose)[name]
     if len(array.shape) != len(index):
         raise UserError(_other(path, name, index, f"{array.dtype} of shape {array.shape}"))
-    return np.ascontiguousarray(np.asarray(array[index[::-1]]).T)  # in HDF5 axes are reversed
+    index = index[::-1]  # in HDF5 axes are reversed
+    shape = [len(range(*part.indices(length))) for part, length in zip(index, array.shape, strict=True)]
+    _require_room(path, name, math.prod(shape) * array.dtype.itemsize)
+    return np.ascontiguousarray(np.asarray(array[index]).T)
+
+
+def _require_room(path: Path, name: str, needed: int) -> None:
+    free = free_memory()
+    if needed > free:
+        raise UserError(f"{path}: {name} takes {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of memory are free")
 
 
 def _other(path: Path, name: str, index: tuple[slice, ...], found: str) -> str:

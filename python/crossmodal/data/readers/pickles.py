@@ -23,14 +23,15 @@ from crossmodal.errors import UserError
 KINDS = "biufcSUO"  # of dtypes: numbers, strings and objects, which are plain again
 LEAF = (str, bytes, bool, int, float, complex, np.generic, type(None))
 GZIP = b"\x1f\x8b"
+BLOCK = 1 << 16
 DEEPEST = 100  # containers within containers
 
 
 def read_pickle(path: Path) -> Any:
     """What a pickled file holds: a plain one, one compressed by gzip, or a .npy file of objects.
 
-    Text that Python 2 wrote as bytes comes as str. Of an array without axes, which is how np.save keeps a dictionary, it is
-    what the array holds.
+    Text that Python 2 wrote as bytes comes as str, and so do keys of dictionaries that are bytes. Of an array without axes, which
+    is how np.save keeps a dictionary, it is what the array holds.
 
     Raises:
         UserError: no such file, a damaged one, one that takes more memory than is free, or one that asks for anything but numpy
@@ -42,17 +43,13 @@ def read_pickle(path: Path) -> Any:
                 packed = file.peek(len(GZIP))[: len(GZIP)] == GZIP
             with (gzip.open if packed else open)(path, "rb") as file:
                 _skip_header(file)
-                found = _plain(_Unpickler(_Limited(file, free_memory()), encoding="latin1").load(), {})
+                limited = _Limited(file, free_memory())
+                found = _plain(_Unpickler(limited, encoding="latin1").load(), {})
+                while limited.read(BLOCK):  # to its end, where gzip has its checksum
+                    pass
     except _Refused as error:
         raise UserError(f"{path}: refused: {error}") from None
     return found.item() if isinstance(found, np.ndarray) and found.shape == () else found
-
-
-def text_keys(found: Any) -> Any:
-    """A dictionary with str keys: whether they were pickled as bytes depends on the Python that did. Anything else as it is."""
-    if not isinstance(found, dict):
-        return found
-    return {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in found.items()}
 
 
 class _Refused(UserError):
@@ -226,7 +223,8 @@ def _plain(value: Any, done: dict[int, Any], depth: int = 0) -> Any:
     if isinstance(array, np.ndarray):
         found = _objects(each(array.ravel())).reshape(array.shape) if array.dtype.kind == "O" else array
     elif type(value) is dict:
-        found = dict(zip(each(value.keys()), each(value.values()), strict=True))
+        keys = (key.decode("latin1") if isinstance(key, bytes) else key for key in each(value.keys()))
+        found = dict(zip(keys, each(value.values()), strict=True))
     elif type(value) in (list, tuple):
         found = type(value)(each(value))
     elif isinstance(value, bytearray):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from crossmodal.data.download import Remote
-from crossmodal.data.readers.pickles import read_pickle, text_keys
+from crossmodal.data.readers.pickles import read_pickle
 from crossmodal.errors import UserError
 from crossmodal.tasks.base import Options, RawTask, register
 from crossmodal.tasks.nas_bench_360 import _public
@@ -39,26 +39,21 @@ FILES = tuple(
 def cifar100(options: Options) -> RawTask:
     """A fifth of the training samples validates, as in NAS-Bench-360."""
     train, test, meta = (options.data_dir / file.path for file in FILES)
-    (x_train, y_train), (x_test, y_test) = _images(train), _images(test)
-    return RawTask(
+    raw = RawTask(
         kind="classification",
-        x_train=x_train,
-        y_train=y_train,
-        x_test=x_test,
-        y_test=y_test,
+        **_public.parts(train=_images(train), test=_images(test)),
         class_names=_names(meta),
         origin=str(train.parent),
         normalize_x=COLOURS,
-        protocol=options.protocol,
-        **(_public.released(x_test, y_test, "accuracy", BATCH) if options.protocol == "released" else {}),
     )
+    if options.protocol == "released":
+        return _public.released(raw, ("accuracy",), batch_size=BATCH)
+    return raw
 
 
 def _images(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 (n, 3, 32, 32) and labels int64 (n,)."""
-    data, label = _public.arrays(
-        text_keys(read_pickle(path)), path, {"data": (None, 3 * SIDE * SIDE), "fine_labels": (None,)}
-    )
+    data, label = _public.arrays(read_pickle(path), path, {"data": (None, 3 * SIDE * SIDE), "fine_labels": (None,)})
     if data.dtype != np.uint8:
         raise UserError(f"{path}: data: expected uint8, got {data.dtype}")
     label = _public.labels(label, f"{path}: fine_labels", 0, CLASSES - 1)
@@ -66,8 +61,7 @@ def _images(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _names(path: Path) -> tuple[str, ...]:
-    found = text_keys(read_pickle(path))
-    names = found.get("fine_label_names") if isinstance(found, dict) else None
-    if not isinstance(names, list) or len(set(map(str, names))) != CLASSES:
+    names = _public.entries(read_pickle(path), path, ("fine_label_names",))["fine_label_names"]
+    if not isinstance(names, list) or {*map(type, names)} - {str, bytes} or len(set(names)) != CLASSES:
         raise UserError(f"{path}: expected fine_label_names, a list of {CLASSES} different names")
-    return tuple(name.decode("latin1") if isinstance(name, bytes) else str(name) for name in names)
+    return tuple(name.decode("latin1") if isinstance(name, bytes) else name for name in names)

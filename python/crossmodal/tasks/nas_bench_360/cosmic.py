@@ -15,8 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from crossmodal.data.arrays import Rows
-from crossmodal.data.derived import New, derived
-from crossmodal.data.download import Remote
+from crossmodal.data.derived import New
 from crossmodal.data.readers.npy import read_npy
 from crossmodal.errors import UserError
 from crossmodal.files import digest
@@ -27,14 +26,11 @@ FIRST, SIDE = 64, 128  # of the pixels that are taken, along either axis
 BATCH = 4
 SKY = (-0.9, 3.0)  # so many times the level of the sky is added
 FILES = tuple(
-    Remote(
-        f"cosmic/npy_{part}/f435w",
-        f"https://pde-xd.s3.amazonaws.com/cosmic/deepCR.ACS-WFC.{part}.tar",
-        size,
-        unpack="cosmic",
-        how=f"deepCR.ACS-WFC.{part}.tar of the authors of deepCR",
+    _public.remote(f"cosmic/npy_{part}/f435w", f"cosmic/{name}", size, "cosmic", f"{name} of the authors of deepCR")
+    for part, name, size in (
+        ("train", "deepCR.ACS-WFC.train.tar", 6_500_000_000),
+        ("test", "deepCR.ACS-WFC.test.tar", 2_000_000_000),
     )
-    for part, size in (("train", 6_500_000_000), ("test", 2_000_000_000))
 )
 # Visits of the telescope, by proposal, that look at galaxies, not at clusters of stars or at empty fields.
 GALAXIES = {
@@ -70,26 +66,25 @@ def cosmic(options: Options) -> RawTask:
     folder = options.data_dir / "cosmic"
     trained, tested = (_Pictures(folder, part) for part in ("train", "test"))
     released = options.protocol == "released"
-    name, said = _public.chunked("thresholded_auroc", BATCH)
-    notes = (
-        _public.TEST_VALIDATES,
-        said,
-        "released: thresholded_auroc is of predicted masks, not of probabilities, and pixels that do not count are rightly free.",
-        "released: test pictures, too, have a random share of the sky added.",
-        "released: pictures are not normalised.",
-    )
-    return RawTask(
+    raw = RawTask(
         kind="dense",
         **trained.arrays("train"),
-        **(tested.arrays("val", with_sky=True) if released else {}),
         **tested.arrays("test", with_sky=released),
         vary=trained.with_sky,
         origin=str(folder),
-        notes=notes if released else (),
         loss="bce_with_logits",
-        metrics=(name, "auroc") if released else ("auroc", "false_negative_rate", "iou"),
-        normalize_x="none" if released else "channel",
-        protocol=options.protocol,
+        metrics=("auroc", "false_negative_rate", "iou"),
+    )
+    if not released:
+        return raw
+    return _public.released(
+        raw,
+        ("thresholded_auroc", "auroc"),
+        "thresholded_auroc is of predicted masks, not of probabilities, and pixels that do not count are rightly free.",
+        "test pictures, too, have a random share of the sky added.",
+        "pictures are not normalised.",
+        batch_size=BATCH,
+        normalize_x="none",
     )
 
 
@@ -106,14 +101,7 @@ class _Pictures:
         if not self.paths:
             raise UserError(f"{root}: expected pictures of galaxies, PROPOSAL/VISIT/NUMBER_*.npy, found none")
         skies = [visit / "sky.npy" for visit in visits if (visit / "sky.npy").exists()]
-        recipe = {
-            "files": [
-                [str(one.relative_to(root)), one.stat().st_size, one.stat().st_mtime_ns]
-                for one in [*self.paths, *skies]
-            ],
-            "version": 1,
-        }
-        measured = derived(folder / f"{part}.pictures.npy", recipe, self._measure)
+        measured = _public.measured(folder / f"{part}.pictures.npy", [*self.paths, *skies], self._measure)
         self.skies, self.hashes = np.array(measured["sky"]), np.array(measured["hash"])
 
     def _measure(self, new: New) -> None:

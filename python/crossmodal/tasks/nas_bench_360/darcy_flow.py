@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from crossmodal.data.download import Remote
 from crossmodal.data.readers.mat import read_mat
 from crossmodal.errors import UserError
 from crossmodal.tasks.base import Options, RawTask, register
@@ -17,13 +16,8 @@ SIDE = 85
 TRAIN, VALIDATION, TEST = 900, 100, 100
 BATCH = 4
 FILES = tuple(
-    Remote(
-        f"piececonst_r421_N1024_smooth{number}.mat",
-        f"https://pde-xd.s3.amazonaws.com/piececonst_r421_N1024_smooth{number}.mat",
-        1_600_000_000,
-        how="the authors of the Fourier neural operator have it in Darcy_421.zip",
-    )
-    for number in (1, 2)
+    _public.remote(name, name, 1_600_000_000, how="the authors of the Fourier neural operator have it in Darcy_421.zip")
+    for name in ("piececonst_r421_N1024_smooth1.mat", "piececonst_r421_N1024_smooth2.mat")
 )
 
 
@@ -38,25 +32,19 @@ def darcy_flow(options: Options) -> RawTask:
     Medium and pressure are z-scored point by point."""
     first, second = (options.data_dir / file.path for file in FILES)
     x, y = _fields(first, TRAIN + VALIDATION)
-    x_test, y_test = _fields(second, TEST)
     kept = len(x) - max(len(x) * VALIDATION // (TRAIN + VALIDATION), 1)
-    released = options.protocol == "released"
-    extra = {"x_val": x[kept:], "y_val": y[kept:], "metrics": ("relative_l2", "rmse")}
-    if released:
-        extra = _public.released(x_test, y_test, "relative_l2", BATCH)
-    return RawTask(
+    raw = RawTask(
         kind="dense",
-        x_train=x if released else x[:kept],
-        y_train=y if released else y[:kept],
-        x_test=x_test,
-        y_test=y_test,
+        **_public.parts(train=(x[:kept], y[:kept]), val=(x[kept:], y[kept:]), test=_fields(second, TEST)),
         origin=f"{first.name} and {second.name} in {options.data_dir}",
         loss="relative_l2",
+        metrics=("relative_l2", "rmse"),
         normalize_x=("position", "none", "none"),
         normalize_y="position",
-        protocol=options.protocol,
-        **extra,
     )
+    if options.protocol == "released":
+        return _public.released(raw, ("relative_l2",), batch_size=BATCH, x_train=x, y_train=y)
+    return raw
 
 
 def _fields(path: Path, most: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from crossmodal.data.arrays import Chosen
 from crossmodal.data.derived import New, derived
-from crossmodal.data.download import Remote
 from crossmodal.data.readers.npy import read_npz
 from crossmodal.errors import UserError
 from crossmodal.files import digest
@@ -22,12 +22,7 @@ LENGTH, BASES, FEATURES = 1000, 4, 36
 BATCH = 16
 PARTS = ("train", "val", "test")
 STEP = 1000  # samples that are checked and written at a time
-FILE = Remote(
-    "deepsea_filtered.npz",
-    "https://pde-xd.s3.amazonaws.com/deepsea/deepsea_filtered.npz",
-    860_000_000,
-    how="NAS-Bench-360 links its data sets in its README",
-)
+FILE = _public.remote("deepsea_filtered.npz", "deepsea/deepsea_filtered.npz", 860_000_000)
 
 
 @register(
@@ -42,39 +37,26 @@ def deepsea(options: Options) -> RawTask:
     rows = _rows(path)
     # The rows of a part lie together.
     ends = np.searchsorted(rows["part"], [1, 2])
-    train, validation, test = np.split(rows, ends)
-    x_test, y_test = test["x"], test["y"]
-    notes: tuple[str, ...] = ()
-    metrics: tuple[str, ...] = ()
-    if options.protocol == "released":
-        metric, said = _public.chunked("auroc", BATCH)
-        notes = (
-            _public.TEST_VALIDATES,
-            said,
-            "released: the test samples are shuffled before they are cut into pieces (by a fixed seed); a label that a piece has "
-            "always or never is left out of its mean.",
-        )
-        metrics = (metric, "auroc", "mean_average_precision")
-        train = rows[: ends[1]]
-        order = np.random.default_rng(0).permutation(len(test))
-        x_test, y_test = Chosen(x_test, order), y_test[order]
-        x_val, y_val = x_test, y_test
-    else:
-        x_val, y_val = validation["x"], validation["y"]
-    return RawTask(
+    train, validation, test = ((part["x"], part["y"]) for part in np.split(rows, ends))
+    raw = RawTask(
         kind="multilabel",
-        x_train=train["x"],
-        y_train=train["y"],
-        x_val=x_val,
-        y_val=y_val,
-        x_test=x_test,
-        y_test=y_test,
+        **_public.parts(train=train, val=validation, test=test),
         origin=str(path),
-        notes=notes,
         loss="bce_with_logits_4",
-        metrics=metrics,
         normalize_x="none",
-        protocol=options.protocol,
+    )
+    if options.protocol != "released":
+        return raw
+    learned, order = rows[: ends[1]], np.random.default_rng(0).permutation(len(test[0]))
+    raw = replace(
+        raw, **_public.parts(train=(learned["x"], learned["y"]), test=(Chosen(test[0], order), test[1][order]))
+    )
+    return _public.released(
+        raw,
+        ("auroc", "mean_average_precision"),
+        "the test samples are shuffled before they are cut into pieces (by a fixed seed); a label that a piece has always or never "
+        "is left out of its mean.",
+        batch_size=BATCH,
     )
 
 

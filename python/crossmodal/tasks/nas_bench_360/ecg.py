@@ -6,12 +6,12 @@ are cut into windows of 1000 values, which are classified; a recording is what i
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from crossmodal.data.arrays import Windows
-from crossmodal.data.download import Remote
 from crossmodal.data.readers.pickles import read_pickle
 from crossmodal.errors import UserError
 from crossmodal.tasks.base import Options, RawTask, register
@@ -22,12 +22,7 @@ LENGTH = 1000
 STRIDES = {"N": 500, "A": 83, "O": 250, "~": 25}
 HELD_OUT = 0.1  # of the recordings, for testing; as many to validate
 BATCH = 64
-FILE = Remote(
-    "challenge2017.pkl",
-    "https://pde-xd.s3.amazonaws.com/ECG/challenge2017.pkl",
-    150_000_000,
-    how="NAS-Bench-360 links its data sets in its README",
-)
+FILE = _public.remote("challenge2017.pkl", "ECG/challenge2017.pkl", 150_000_000)
 
 
 @register(
@@ -53,7 +48,7 @@ def ecg(options: Options) -> RawTask:
             np.arange(0, len(series[one]) - LENGTH, STRIDES[labels[one] if by_rhythm else "N"]) for one in recordings
         ]
         group = np.repeat(recordings, [len(one) for one in starts])
-        return Windows(values, np.concatenate(starts) + first[group], LENGTH), labels[group], group
+        return Windows(values, np.concatenate([np.arange(0), *starts]) + first[group], LENGTH), labels[group], group
 
     test = windows(order[:size], released)
     validation = test if released else windows(order[size : 2 * size], False)
@@ -62,55 +57,37 @@ def ecg(options: Options) -> RawTask:
         if not len(x):
             raise UserError(f"{path}: no recording of the {part} part is longer than {LENGTH} values")
     short = sum(len(one) <= LENGTH for one in series)
-    notes = [f"{short} recordings of at most {LENGTH} values hold no window."] if short else []
-    metrics = (
-        "macro_f1_of_groups",
-        "macro_f1",
-        "macro_f1_of_group_votes",
-        "challenge2017_f1_of_groups",
-        "accuracy_of_groups",
-    )
-    if released:
-        metric, said = _public.chunked("macro_f1", BATCH)
-        metrics = (metric, "macro_f1", "macro_f1_of_groups")
-        notes += [
-            _public.TEST_VALIDATES,
-            said,
-            "released: windows are scored, not recordings, and rhythms are cut by strides of their own in the test split too.",
-        ]
-    else:
-        notes.append(
-            "groups are recordings; those that validate and test are cut by one stride, whatever their rhythm."
-        )
-    return RawTask(
+    notes = (f"{short} recordings of at most {LENGTH} values hold no window.",) if short else ()
+    raw = RawTask(
         kind="classification",
-        x_train=train[0],
-        y_train=train[1],
-        group_train=train[2],
-        x_val=validation[0],
-        y_val=validation[1],
-        group_val=validation[2],
-        x_test=test[0],
-        y_test=test[1],
-        group_test=test[2],
+        **_public.parts(train=train, val=validation, test=test),
         class_names=tuple(STRIDES),
         origin=str(path),
-        notes=tuple(notes),
-        metrics=metrics,
+        notes=(
+            *notes,
+            "groups are recordings; those that validate and test are cut by one stride, whatever their rhythm.",
+        ),
+        metrics=(
+            "macro_f1_of_groups",
+            "macro_f1",
+            "macro_f1_of_group_votes",
+            "challenge2017_f1_of_groups",
+            "accuracy_of_groups",
+        ),
         normalize_x="none",
-        protocol=options.protocol,
     )
+    if not released:
+        return raw
+    said = "windows are scored, not recordings, and rhythms are cut by strides of their own in the test split too."
+    return _public.released(replace(raw, notes=notes), ("macro_f1", "macro_f1_of_groups"), said, batch_size=BATCH)
 
 
 def _recordings(path: Path) -> tuple[list[np.ndarray], np.ndarray]:
     """Recordings (L_i,) of any length, and their rhythms, str (n,)."""
-    found = read_pickle(path)
-    if not isinstance(found, dict) or not {"data", "label"} <= found.keys():
-        said = ", ".join(map(repr, found)) if isinstance(found, dict) else type(found).__name__
-        raise UserError(f"{path}: expected the keys 'data' and 'label', got {said or 'nothing'}")
-    for key in ("data", "label"):
-        if not isinstance(found[key], list | tuple | np.ndarray) or not len(found[key]):
-            raise UserError(f"{path}: {key}: expected one entry per recording, got {type(found[key]).__name__}")
+    found = _public.entries(read_pickle(path), path, ("data", "label"))
+    for key, values in found.items():
+        if not isinstance(values, list | tuple | np.ndarray) or not len(values):
+            raise UserError(f"{path}: {key}: expected one entry per recording, got {type(values).__name__}")
     series, labels = list(found["data"]), np.array([str(label) for label in found["label"]])
     if len(labels) != len(series):
         raise UserError(f"{path}: {len(series)} recordings in data, but {len(labels)} labels")

@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from crossmodal.data.arrays import Chosen
 from crossmodal.data.derived import New, derived
-from crossmodal.data.download import Remote
 from crossmodal.data.readers.audio import log_mel, read_wav
+from crossmodal.data.readers.damage import explained
 from crossmodal.errors import UserError
 from crossmodal.files import digest, read_json
 from crossmodal.tasks.base import Options, RawTask, register
@@ -33,13 +33,7 @@ UNIT = 100  # spectrograms are kept as whole numbers, in hundredths of a decibel
 AT_ONCE = 64  # spectrograms that are made together
 MIXED, LOUDEST = 0.75, 0.5  # share of samples that get a background, and its greatest part in them
 PARTS = ("tr", "val", "eval")
-FILE = Remote(
-    "audio/chunks/tr.csv",
-    "https://pde-xd.s3.amazonaws.com/audio/audio.zip",
-    24_000_000_000,
-    unpack="",
-    how="NAS-Bench-360 links its data sets in its README",
-)
+FILE = _public.remote("audio/chunks/tr.csv", "audio/audio.zip", 24_000_000_000, "")
 
 
 @register(
@@ -79,11 +73,7 @@ def fsd50k(options: Options) -> RawTask:
         ]
     return RawTask(
         kind="multilabel",
-        **{
-            f"{name}_{part}": values
-            for part, found in (("train", train), ("val", validation), ("test", test))
-            for name, values in zip(("x", "y", "group"), found, strict=True)
-        },
+        **_public.parts(train=train, val=validation, test=test),
         class_names=names,
         origin=str(folder),
         notes=tuple(notes),
@@ -92,7 +82,6 @@ def fsd50k(options: Options) -> RawTask:
         normalize_x=((0.0, float(UNIT)),),
         vary=AnyPiece(spectrograms, pieces),
         augmentations={"background": Background(noise)},
-        protocol=options.protocol,
     )
 
 
@@ -145,11 +134,9 @@ def _wavs(folder: Path) -> dict[str, Path]:
 
 def _pieces(path: Path, names: tuple[str, ...], wavs: dict[str, Path]) -> tuple[list[Path], np.ndarray, np.ndarray]:
     """Files, labels uint8 (n, K) and names of clips (n,) of the pieces in a list."""
-    if not path.is_file():
-        raise UserError(f"no such file: {path}")
     number = {name: index for index, name in enumerate(names)}
     chosen, rows, clips = [], [], []
-    with open(path, newline="", encoding="utf-8") as file:
+    with explained(path, "a CSV file in UTF-8"), open(path, newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         lacking = {"files", "labels", "ext"} - set(reader.fieldnames or ())
         if lacking:

@@ -9,21 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from crossmodal.data.download import Remote
 from crossmodal.data.readers.npy import read_npy
 from crossmodal.tasks.base import Options, RawTask, register
 from crossmodal.tasks.nas_bench_360 import _public
 
 STEPS, ELECTRODES, GESTURES = 52, 16, 18
 BATCH = 16
-URL = "https://pde-xd.s3.amazonaws.com/ninapro"
 PARTS = ("train", "val", "test")
 FILES = tuple(
-    Remote(
-        f"ninaPro/{what}_{part}.npy",
-        f"{URL}/{what}_{part}.npy",
-        how="NAS-Bench-360 links its data sets in its README",
-    )
+    _public.remote(f"ninaPro/{what}_{part}.npy", f"ninapro/{what}_{part}.npy")
     for part in PARTS
     for what in ("ninapro", "label")
 )
@@ -38,29 +32,18 @@ FILES = tuple(
 def ninapro(options: Options) -> RawTask:
     """Samples are images of 16 x 52, z-scored with the statistics of what is learned from (public code takes them as they are)."""
     folder = options.data_dir / "ninaPro"
-    (x_train, y_train), (x_val, y_val), (x_test, y_test) = (_part(folder, part) for part in PARTS)
-    notes: tuple[str, ...] = ()
-    metrics: tuple[str, ...] = ()
-    if options.protocol == "released":
-        metric, said = _public.chunked("accuracy", BATCH)
-        metrics, notes = (metric, "accuracy"), (_public.TEST_VALIDATES, said, "released: samples are not normalised.")
-        x_train, y_train = np.concatenate([x_train, x_val]), np.concatenate([y_train, y_val])
-        x_val, y_val = x_test, y_test
-    return RawTask(
+    parts = {part: _part(folder, part) for part in PARTS}
+    raw = RawTask(
         kind="classification",
-        x_train=x_train,
-        y_train=y_train,
-        x_val=x_val,
-        y_val=y_val,
-        x_test=x_test,
-        y_test=y_test,
+        **_public.parts(**parts),
         class_names=tuple(map(str, range(GESTURES))),
         origin=str(folder),
-        notes=notes,
-        metrics=metrics,
-        normalize_x="none" if notes else "channel",
-        protocol=options.protocol,
     )
+    if options.protocol != "released":
+        return raw
+    learned = map(np.concatenate, zip(parts["train"], parts["val"], strict=True))
+    changes = _public.parts(train=learned) | {"normalize_x": "none"}
+    return _public.released(raw, ("accuracy",), "samples are not normalised.", batch_size=BATCH, **changes)
 
 
 def _part(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:

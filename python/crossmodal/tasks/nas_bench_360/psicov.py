@@ -16,8 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from crossmodal.data.arrays import Rows
-from crossmodal.data.derived import New, derived
-from crossmodal.data.download import Remote
+from crossmodal.data.derived import New
 from crossmodal.data.readers.pickles import read_pickle
 from crossmodal.errors import UserError
 from crossmodal.files import digest
@@ -34,13 +33,7 @@ SINGLE = {"ss": 3, "pssm": 22, "sa": 1, "entropy": 1}
 PAIRS = ("ccmpred", "freecon", "potential")
 CHANNELS = 2 * sum(SINGLE.values()) + len(PAIRS)
 FILES = tuple(
-    Remote(
-        f"protein/{path}",
-        "https://pde-xd.s3.amazonaws.com/protein.zip",
-        1_100_000_000,
-        unpack="protein",
-        how="NAS-Bench-360 links its data sets in its README",
-    )
+    _public.remote(f"protein/{path}", "protein.zip", 1_100_000_000, "protein")
     for part in ("deepcov", "psicov")
     for path in (f"{part}.lst", f"{part}/features", f"{part}/distance")
 )
@@ -84,7 +77,6 @@ def psicov(options: Options) -> RawTask:
         metrics=(cut, "mae_8") if released else ("mae_8", "mae"),
         normalize_x="none",
         normalize_y="none",
-        protocol=options.protocol,
         level=0.0 if released else MIDDLE,
     )
 
@@ -105,13 +97,11 @@ class _Proteins:
         least = 2 if part == "deepcov" else 1
         if len(self.names) < least:
             raise UserError(f"{path}: expected at least {least} proteins, got {len(self.names)}")
-        for name in self.names:
-            for file in (self.features(name), self.distances(name)):
-                if name != Path(name).name or not file.is_file():
-                    raise UserError(f"{path} lists {name!r}, but there is no file {file}")
-        files = [one for name in self.names for one in (self.features(name), self.distances(name))]
-        recipe = {"files": [[one.name, one.stat().st_size, one.stat().st_mtime_ns] for one in files], "version": 1}
-        measured = derived(folder / f"{part}.lengths.npy", recipe, self._measure)
+        files = [(name, file) for name in self.names for file in (self.features(name), self.distances(name))]
+        for name, file in files:
+            if name != Path(name).name or not file.is_file():
+                raise UserError(f"{path} lists {name!r}, but there is no file {file}")
+        measured = _public.measured(folder / f"{part}.lengths.npy", [file for _, file in files], self._measure)
         self.lengths, self.hashes = np.array(measured["length"]), np.array(measured["hash"])
 
     def features(self, name: str) -> Path:
@@ -184,16 +174,13 @@ def _features(path: Path) -> tuple[np.ndarray, np.ndarray]:
     shapes |= {"entropy": (length,)} | dict.fromkeys(PAIRS, (length, length))
     if length is None:
         raise UserError(f"{path}: expected a dictionary with a sequence under 'seq'")
-    values = {key: _of(found, key, path, shape) for key, shape in shapes.items()}
+    values = {
+        key: _finite(_public.array(value, f"{path}: {key}", shapes[key]), f"{path}: {key}")
+        for key, value in _public.entries(found, path, shapes).items()
+    }
     values["pssm"] = values["pssm"].T
     single = np.concatenate([np.atleast_2d(values[name]) for name in SINGLE])
     return single, np.stack([values[name] for name in PAIRS])
-
-
-def _of(found: dict, key: str, path: Path, shape: tuple[int | None, ...]) -> np.ndarray:
-    if key not in found:
-        raise UserError(f"{path}: lacks the key {key!r}; it holds {', '.join(map(repr, found))}")
-    return _finite(_public.array(found[key], f"{path}: {key}", shape), f"{path}: {key}")
 
 
 def _distances(path: Path, length: int) -> np.ndarray:
@@ -209,6 +196,8 @@ def _distances(path: Path, length: int) -> np.ndarray:
 
 
 def _finite(values: np.ndarray, name: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32)
     if not np.isfinite(values).all():
-        raise UserError(f"{name}: holds NaN or infinity")
-    return values.astype(np.float32)
+        raise UserError(f"{name}: holds NaN or infinity, or what is infinite in float32")
+    return values

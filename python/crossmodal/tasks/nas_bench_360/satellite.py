@@ -10,22 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from crossmodal.data.derived import New, derived
-from crossmodal.data.download import Remote
 from crossmodal.data.readers.pickles import read_pickle
 from crossmodal.files import digest
 from crossmodal.tasks.base import Options, RawTask, register
 from crossmodal.tasks.nas_bench_360 import _public
 
 STEPS, CLASSES = 46, 24
-BATCH = 64  # of the public settings, which decides where the public code cuts the test split
-URL = "https://pde-xd.s3.amazonaws.com/satellite"
+BATCH = 64
 FILES = tuple(
-    Remote(
-        f"satellite_{part}.npy",
-        f"{URL}/satellite_{part}.npy",
-        size,
-        how="NAS-Bench-360 links its data sets in its README",
-    )
+    _public.remote(f"satellite_{part}.npy", f"satellite/satellite_{part}.npy", size)
     for part, size in (("train", 338_400_000), ("test", 37_600_000))
 )
 
@@ -41,26 +34,17 @@ def satellite(options: Options) -> RawTask:
 
     The public code takes raw values, which an embedding of single values with a LayerNorm behind it can hardly tell apart.
     """
-    train, test = (_rows(options.data_dir / file.path) for file in FILES)
-    released = options.protocol == "released"
-    metric, said = _public.chunked("accuracy", BATCH)
-    extra = {
-        "x_val": test["x"][:, None],
-        "y_val": test["y"],
-        "normalize_x": "none",
-        "metrics": (metric, "accuracy"),
-        "notes": (_public.TEST_VALIDATES, said, "released: series are not normalised."),
-    }
-    return RawTask(
+    rows = (_rows(options.data_dir / file.path) for file in FILES)
+    train, test = ((part["x"][:, None], part["y"]) for part in rows)
+    raw = RawTask(
         kind="classification",
-        x_train=train["x"][:, None],
-        y_train=train["y"],
-        x_test=test["x"][:, None],
-        y_test=test["y"],
+        **_public.parts(train=train, test=test),
         origin=f"satellite_train.npy and satellite_test.npy in {options.data_dir}",
-        protocol=options.protocol,
-        **(extra if released else {}),
     )
+    if options.protocol == "released":
+        said = "series are not normalised."
+        return _public.released(raw, ("accuracy",), said, batch_size=BATCH, normalize_x="none")
+    return raw
 
 
 def _rows(path: Path) -> np.ndarray:

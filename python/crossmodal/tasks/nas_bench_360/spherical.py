@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from crossmodal.data.derived import New, derived
-from crossmodal.data.download import Remote
 from crossmodal.data.readers.pickles import read_pickle
 from crossmodal.errors import UserError
 from crossmodal.files import digest
@@ -17,12 +16,7 @@ from crossmodal.tasks.nas_bench_360 import _public
 
 CLASSES, SIDE = 100, 60
 BATCH = 16
-FILE = Remote(
-    "s2_cifar100.gz",
-    "https://pde-xd.s3.amazonaws.com/spherical/s2_cifar100.gz",
-    272_000_000,
-    how="NAS-Bench-360 links its data sets in its README",
-)
+FILE = _public.remote("s2_cifar100.gz", "spherical/s2_cifar100.gz", 272_000_000)
 
 
 @register(
@@ -36,22 +30,16 @@ def spherical(options: Options) -> RawTask:
     path = options.data_dir / FILE.path
     rows = _rows(path)
     first = int(rows["train"].sum())
-    train, test = rows[:first], rows[first:]
-    x_test, y_test = test["x"], test["y"]
-    extra = {}
-    if options.protocol == "released":
-        extra = _public.released(x_test, y_test, "accuracy", BATCH) | {"normalize_x": ((0.0, 255.0),) * 3}
-    return RawTask(
+    x, y = rows["x"], rows["y"]
+    raw = RawTask(
         kind="classification",
-        x_train=train["x"],
-        y_train=train["y"],
-        x_test=x_test,
-        y_test=y_test,
+        **_public.parts(train=(x[:first], y[:first]), test=(x[first:], y[first:])),
         class_names=tuple(map(str, range(CLASSES))),
         origin=str(path),
-        protocol=options.protocol,
-        **extra,
     )
+    if options.protocol == "released":
+        return _public.released(raw, ("accuracy",), batch_size=BATCH, normalize_x=((0.0, 255.0),) * 3)
+    return raw
 
 
 def _rows(path: Path) -> np.ndarray:
@@ -61,14 +49,11 @@ def _rows(path: Path) -> np.ndarray:
     """
 
     def make(new: New) -> None:
-        found = read_pickle(path)
         parts = []
-        for part in ("train", "test"):
-            if not isinstance(found, dict) or part not in found:
-                raise UserError(f"{path}: expected a dictionary with 'train' and 'test'")
+        for part, found in _public.entries(read_pickle(path), path, ("train", "test")).items():
             name = f"{path}: {part}"
             shapes = {"images": (None, 3, SIDE, SIDE), "labels": (None,)}
-            images, label = _public.arrays(found[part], name, shapes)
+            images, label = _public.arrays(found, name, shapes)
             low, high = images.min(), images.max()
             if not (low >= 0 and high <= 255):
                 raise UserError(f"{name}: images: expected values from 0 to 255, got {low} to {high}")
