@@ -230,8 +230,9 @@ task is learned.
 
 FLOP: as torch counts them (a multiply-add is two), of a step with the batch that was measured; the operator itself and what is
 elementwise are not counted. Seconds: CPU time of such a step. GiB: weights, moments of the optimizer, and what a step takes
-beyond them at its peak, gradients included. At the paper's batch: weights, moments, gradients, and what the forward pass keeps
-for the backward pass, scaled. Gradients that are accumulated over several batches take no more.
+beyond them at its peak, gradients included. All these depend on the shapes of the samples, not on what they hold. At the
+paper's batch: weights, moments, gradients, and what the forward pass keeps for the backward pass, scaled. Gradients that are
+accumulated over several batches take no more.
 
 | task | encoder | tokens | trained, M | batch | TFLOP per step | s per step | GiB | paper's batch | GiB with it |
 | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |

@@ -1,7 +1,8 @@
 """The last word on a run: is it better than what needs no learning, and than what needs no transformer?
 
 These are fitted on the run's own training and validation samples and scored on its test samples, in seconds: of more samples than
-`MOST_LEARNED` and `MOST_TESTED`, or of large ones, a part is drawn. Differences are paired, sample by sample or group by group.
+`MOST_LEARNED` and `MOST_TESTED`, or of large ones, a part is drawn; where a single sample is larger than `MOST_VALUES`, nothing
+that learns is fitted. Differences are paired, sample by sample or group by group.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from crossmodal import methods, seeds
@@ -27,7 +29,7 @@ from crossmodal.scoring.metric import FEWEST
 from crossmodal.training.evaluation import Evaluation, evaluate
 from crossmodal.training.run import Run
 
-MOST_LEARNED, MOST_TESTED = 1000, 2000  # samples
+MOST_LEARNED, MOST_TESTED, LEAST = 1000, 2000, 24  # samples
 MOST_VALUES, MOST_AT_ONCE = 2**21, 2**18  # values of these samples together, and of those in one batch
 # What needs no transformer: methods, with their options here.
 LEARNERS: dict[str, dict[str, Any]] = {"linear": {}, "rocket": {"kernels": 1000}, "knn": {}}
@@ -47,8 +49,8 @@ def verdict(run: Run, test: Evaluation) -> dict[str, Any]:
     """
     rng = np.random.default_rng((run.config.split.seed, 3))
     size = int(np.prod(run.task.input_shape)) + int(np.prod(run.task.output_shape))
-    learned, tested = (max(2, min(limit, MOST_VALUES // size)) for limit in (MOST_LEARNED, MOST_TESTED))
-    held = max(1, learned // 5)
+    learned, tested = (max(LEAST, min(limit, MOST_VALUES // size)) for limit in (MOST_LEARNED, MOST_TESTED))
+    held = learned // 5
     batch = max(1, min(run.config.loader.eval_batch_size, MOST_AT_ONCE // size))
     config = run.config.changed(loader={"eval_batch_size": batch})
     rows = plain_sample(len(run.task.test), tested, rng)
@@ -69,6 +71,8 @@ def verdict(run: Run, test: Evaluation) -> dict[str, Any]:
         torch.manual_seed(seeds.derive(run.config.seed, "verdict") % 2**63)
         for name, called, learns, fit in _rivals(task, config):
             try:
+                if learns and size > MOST_VALUES:
+                    raise UserError(f"a sample has {size:,} values, which is too many to fit it in passing")
                 predict = fit()
                 own = _with_thresholds(task, config, predict) if learns else dataclasses.replace(task, thresholds=())
                 numbers = evaluate(predict, task.test, own, batch).numbers[task.metric]
@@ -124,9 +128,11 @@ def _rivals(task, config) -> list[tuple[str, str, bool, Callable[[], Predict]]]:
         if name != config.method and not methods.reason_against(name, task):
             rivals.append((name, words, learns, partial(_fitted, name, task, config)))
     if task.kind in ("regression", "dense") and not task.normalizer.logits:
-        rivals.append(("zero", "zero", False, partial(_zero, task)))
+        rivals.append(("zero", "zero", False, partial(_filled, task, 0.0)))
         if metrics.plain_name(task.metric) == "mae":
             rivals.append(("median", "the median", False, partial(_median, task)))
+        if metrics.plain_name(task.metric) == "mae_8":
+            rivals.append(("constant", "the best constant", False, partial(_best_constant, task)))
     if task.kind == "regression" and task.ndim == 1 and task.input_shape[0] in (1, task.num_outputs):
         rivals.append(("last", "the last value of the series", False, partial(_last, task)))
     return rivals
@@ -166,8 +172,22 @@ def _constant(output: Tensor, batch: Batch) -> Tensor:
     return output.expand(len(batch), *output.shape)
 
 
-def _zero(task) -> Predict:
-    return partial(_constant, task.normalizer.apply_y(np.zeros((1, *task.test.read(torch.tensor([0])).y.shape[1:])))[0])
+def _filled(task, value: float) -> Predict:
+    shape = task.test.read(torch.tensor([0])).y.shape[1:]
+    return partial(_constant, task.normalizer.apply_y(np.full((1, *shape), value))[0])
+
+
+def _best_constant(task) -> Predict:
+    """By the metric itself, which counts small distances alone: of these the mean of all distances knows nothing."""
+    metric, parts = metrics.get(task.metric), (task.train, task.validation)
+    y = task.normalizer.inverse_y(torch.cat([part.y for part in parts]))
+    mask = torch.cat([part.extra("mask") for part in parts])
+
+    def error(value: float) -> float:
+        return metric(torch.full_like(y, value), y, mask)
+
+    bounds = y[mask].min().item(), y[mask].max().item()
+    return _filled(task, float(minimize_scalar(error, bounds=bounds, method="bounded", options={"xatol": 0.01}).x))
 
 
 def _median(task) -> Predict:

@@ -14,8 +14,9 @@ LEAST = 1e-6  # share of a class or label that does not occur, so that logits ar
 
 @register
 class MeanOfTargets(Method):
-    """Of training and validation samples together, since no epoch is chosen; for fields at each place. For classes and labels (and
-    masks) how often each occurs. In a roll-out every frame is the mean frame. The settings of training and encoder are not used.
+    """Of training and validation samples together, since no epoch is chosen; for fields at each place, of the values that count.
+    For classes and labels (and masks) how often each occurs. In a roll-out every frame is the mean frame. The settings of training
+    and encoder are not used.
     """
 
     name = "mean"
@@ -33,16 +34,20 @@ class MeanOfTargets(Method):
         import torch
 
         task, model, size = run.task, run.model, run.config.loader.eval_batch_size
-        total, count = torch.zeros(task.output_shape, dtype=torch.float64), 0
+        total = torch.zeros(task.output_shape, dtype=torch.float64)
+        count = torch.zeros_like(total)
         # The frames of a roll-out's validation part are many times those of one target.
         for part in (task.train,) if task.steps else (task.train, task.validation):
             for rows in torch.arange(len(part)).split(size):
-                y = part.read(rows).y
+                batch = part.read(rows)
+                y = batch.y
                 if task.kind == "classification":
                     y = torch.nn.functional.one_hot(y, task.num_outputs)
-                total += y.sum(0, dtype=torch.float64)
-                count += len(rows)
-        mean = total / count
+                counts = batch.extras.get("mask", torch.ones_like(y))
+                total += (y * counts).sum(0, dtype=torch.float64)
+                count += counts.sum(0)
+        # Where none counts, as beyond the longest protein, the mean of all places.
+        mean = torch.where(count > 0, total / count, total.sum() / count.sum())
         if task.kind == "classification":
             mean = mean.clamp(LEAST, 1 - LEAST).log()
         elif task.kind == "multilabel" or task.normalizer.logits:

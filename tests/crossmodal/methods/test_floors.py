@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 import crossmodal
-from crossmodal import parsing, run, tasks
+from crossmodal import methods, parsing, run, tasks
 from crossmodal.data.dataset import ArrayDataset
 from crossmodal.errors import UserError
 from crossmodal.models.linear import LinearField, solve_field
@@ -30,6 +32,23 @@ def test_the_mean_is_that_of_all_that_may_be_learned_from(tmp_path, kind):
     expected = np.stack([y == 0, y == 1], 1).mean(0) if kind == "classification" else y.mean(0)
     predicted = found.predictions if found.probabilities is None else found.probabilities
     np.testing.assert_allclose(predicted, np.broadcast_to(expected, predicted.shape), rtol=1e-5, atol=1e-6)
+
+
+def test_the_mean_of_fields_is_of_the_values_that_count(tmp_path):
+    """Where none does, of all that do."""
+    y = np.arange(12.0).reshape(3, 1, 4)
+    mask = np.array([[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]], bool)[:, None]
+    parts = {
+        f"{part}": ArrayDataset(torch.zeros(3, 1, 4), torch.from_numpy(y), extras={"mask": torch.from_numpy(mask)})
+        for part in ("train", "validation")
+    }
+    task = SimpleNamespace(
+        kind="dense", output_shape=(1, 4), steps=0, normalizer=SimpleNamespace(logits=False), **parts
+    )
+    config = SimpleNamespace(loader=SimpleNamespace(eval_batch_size=2))
+    method = methods.get("mean")
+    found = method.fit(SimpleNamespace(task=task, config=config, model=method.build(task, config)))
+    assert found.output[0].tolist() == pytest.approx([4, 3, 2, y[mask].mean()])
 
 
 @pytest.mark.parametrize("ndim", [1, 2])
