@@ -121,7 +121,10 @@ def _fetch(file: Remote, folder: Path) -> None:
     except ValueError:  # pooch: another hash
         raise _Failed(f"what came from there has not the known checksum ({file.hash}) and is thrown away") from None
     if file.unpack is not None:
-        unpack(target, folder / file.unpack)
+        try:
+            unpack(target, folder / file.unpack)
+        except UserError as error:
+            raise _Failed(f"{error} (to fetch it anew, remove {target})") from None
         target.unlink()
         if not (folder / file.path).exists():
             raise _Failed(f"the archive was unpacked, but holds no {file.path}")
@@ -142,11 +145,13 @@ class _Resuming:
         # Bytes as they are: compressed on the way, they could not be counted.
         headers = {"Accept-Encoding": "identity"} | asked
         with requests.get(url, headers=headers, stream=True, timeout=SECONDS) as answer:
-            if answer.status_code == requests.codes.range_not_satisfiable:  # all of it was there, or too much
+            if have and answer.status_code == requests.codes.range_not_satisfiable:  # all of it was there, or too much
                 self.forget()
                 return self(url, output, _pooch)
             answer.raise_for_status()
             resumed = answer.status_code == requests.codes.partial_content
+            if resumed and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+                raise requests.ConnectionError(f"asked for the bytes from {have} on, and others came")
             have = have if resumed else 0
             length = answer.headers.get("Content-Length")
             total = None if length is None else have + int(length)

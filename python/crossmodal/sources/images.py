@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from crossmodal.data.readers import cifar
 from crossmodal.data.readers.images import FORMATS, read_image
-from crossmodal.data.readers.pickles import read_pickle
 from crossmodal.errors import UserError
 from crossmodal.sources.labelled import Labelled
 
@@ -42,26 +42,14 @@ def cifar10(path: Path) -> LabelledImages:
     Raises:
         UserError: a file is missing or damaged, or holds something else; file and key are named.
     """
-    meta = read_pickle(path / "batches.meta")
-    names = meta.get("label_names") if isinstance(meta, dict) else None
-    if not isinstance(names, list) or not names:
-        raise UserError(f"{path / 'batches.meta'}: expected a list of names under 'label_names'")
-    names = [name.decode("latin1") if isinstance(name, bytes) else str(name) for name in names]
-    items: list[np.ndarray] = []
-    labels: list[str] = []
+    names = cifar.read_names(path / "batches.meta", "label_names")
     batches = sorted(path.glob("data_batch_*"))
     if not batches:
         raise UserError(f"{path}: expected images in data_batch_1 and so on, found none")
-    for batch in batches:
-        found = read_pickle(batch)
-        data, known = (found.get(key) if isinstance(found, dict) else None for key in ("data", "labels"))
-        if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (3 * 32 * 32,):
-            raise UserError(f"{batch}: data: expected uint8 of shape (n, 3072)")
-        if not isinstance(known, list) or len(known) != len(data) or not set(known) <= set(range(len(names))):
-            raise UserError(f"{batch}: labels: expected {len(data)} numbers from 0 to {len(names) - 1}")
-        items += list(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-        labels += [names[label] for label in known]
-    return LabelledImages(tuple(items), tuple(labels), tuple(names), str(path))
+    parts = [cifar.read_batch(batch, "labels", len(names)) for batch in batches]
+    items = [image for images, _ in parts for image in images.transpose(0, 2, 3, 1)]
+    labels = [names[label] for _, known in parts for label in known]
+    return LabelledImages(tuple(items), tuple(labels), names, str(path))
 
 
 def list_images(path: Path) -> LabelledImages:

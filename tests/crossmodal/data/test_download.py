@@ -21,11 +21,12 @@ CONTENT = bytes(range(256)) * 2000
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `files`; notes every request. `cut`: bytes after which it hangs up. `tag`: its ETag, None for none."""
+    """Serves `files`; notes every request. `cut`: bytes after which it hangs up. `tag`: its ETag, None for none. `off`: by how many
+    bytes it misses the range it is asked for."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.asked, self.cut, self.tag = {}, [], None, '"one"'
+        self.files, self.asked, self.cut, self.tag, self.off = {}, [], None, '"one"', 0
 
     def url(self, name):
         return f"http://127.0.0.1:{self.server_port}/{name}"
@@ -42,6 +43,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers.get("Range") and self.headers.get("If-Range") == server.tag:
             start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
         self.send_response(206 if start else 200)
+        if start:
+            start += server.off
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.send_header("Content-Length", str(len(content) - start))
         if server.tag:
             self.send_header("ETag", server.tag)
@@ -71,14 +75,17 @@ def test_a_broken_download_goes_on_where_it_was_cut_off(tmp_path, server, capsys
     with pytest.raises(UserError, match=r"start again, and it goes on .*it belongs at \S+/in/a\.bin"):
         fetch("toy", files, tmp_path)
     assert not (tmp_path / "in/a.bin").exists()
-    server.cut = None
+    server.cut, server.off = None, 1
+    with pytest.raises(UserError, match="asked for the bytes from 65536 on, and others came"):
+        fetch("toy", files, tmp_path)
+    server.off = 0
     fetch("toy", files, tmp_path)
     assert (tmp_path / "in/a.bin").read_bytes() == CONTENT
-    assert server.asked == [None, "bytes=65536-"]
+    assert server.asked == [None, "bytes=65536-", "bytes=65536-"]
     assert [path.name for path in (tmp_path / "in").iterdir()] == ["a.bin"]
     assert "toy is complete: --task toy --data_dir" in capsys.readouterr().out
     fetch("toy", files, tmp_path)
-    assert len(server.asked) == 2
+    assert len(server.asked) == 3
     assert "is there already" in capsys.readouterr().out
 
 

@@ -209,12 +209,13 @@ def test_cifar_10_as_it_is_published(cifar, image_encoder):
 @pytest.mark.parametrize(
     ("name", "content", "match"),
     [
-        ("batches.meta", {}, r"batches\.meta: expected a list of names under 'label_names'"),
-        ("data_batch_2", {"labels": [0]}, r"data_batch_2: data: expected uint8 of shape \(n, 3072\)"),
+        ("batches.meta", {}, r"batches\.meta: lacks the key 'label_names'; it holds nothing"),
+        ("batches.meta", {"label_names": ["a", 1]}, r"batches\.meta: expected label_names, a list of different names"),
+        ("data_batch_2", {"labels": [0]}, r"data_batch_2: lacks the key 'data'; it holds 'labels'"),
         (
             "data_batch_2",
             {"data": np.zeros((1, 3072), np.uint8), "labels": [2]},
-            "labels: expected 1 numbers from 0 to 1",
+            "labels: expected labels from 0 to 1, but the one at index 0 is 2",
         ),
         ("data_batch_1", {"data": print}, r"refused: it asks for \w+\.print"),
     ],

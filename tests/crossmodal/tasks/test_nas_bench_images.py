@@ -17,6 +17,7 @@ import torch
 from scipy import stats
 from scipy.io import loadmat, savemat
 from sklearn.metrics import roc_auc_score
+from transformers import SwinConfig, SwinModel
 
 import crossmodal
 from crossmodal import cli, miniature, parsing, tasks
@@ -194,9 +195,24 @@ def test_a_miniature_is_learned(task, folders, tmp_path):
     assert low > 0.01
 
 
-# How a miniature of fields is learned, in half a minute or so, and the metric by which it is compared with the floor. psicov is
-# left out: a tiny encoder beats the mean by mae, but not by mae_8, within a minute.
+# How a miniature of fields is learned, in a minute at most, and the metric by which it is compared with the floor. The encoder of
+# psicov knows nothing yet: its first layers learn as fast as the last, and its first gradient is clipped, which is huge since a
+# LayerNorm divides by next to nothing where all that is around a protein is zero.
 FIELDS = {
+    "psicov": (
+        {
+            "method": "nft",
+            "epochs": 6,
+            "accumulate": 1,
+            "optimizer.lr": 1e-3,
+            "optimizer.new_lr": 1e-3,
+            "optimizer.layer_decay": 1,
+            "optimizer.clip": 1,
+            "lr_schedule.warmup": 0.05,
+            "lr_schedule.floor": 0,
+        },
+        "mae_8",
+    ),
     "darcy_flow": ({"method": "unet", "epochs": 3, "batch_size": 2}, "relative_l2"),
     "cosmic": ({"method": "unet", "epochs": 2, "batch_size": 2}, "auroc"),
 }
@@ -208,6 +224,11 @@ def test_a_miniature_of_fields_is_learned(task, folders, tmp_path):
     """Sample by sample against the mean of the training targets: the 95 % interval of the paired difference lies below zero."""
     settings, metric = FIELDS[task]
     metric = metrics.get(metric)
+    if settings["method"] == "nft":
+        sizes = {"embed_dim": 32, "depths": (2, 2), "num_heads": (2, 4), "window_size": 7}
+        torch.manual_seed(0)
+        SwinModel(SwinConfig(image_size=224, **sizes), add_pooling_layer=False).save_pretrained(tmp_path / "encoder")
+        settings = settings | {"encoder": tmp_path / "encoder"}
     loaded, scores = tasks.load(task, data_dir=folders(task)), []
     for name, chosen in (("floor", {"method": "mean"}), ("learned", settings)):
         words = {
@@ -216,6 +237,7 @@ def test_a_miniature_of_fields_is_learned(task, folders, tmp_path):
             "output_dir": tmp_path / name,
             "device": "cpu",
             "threads": 1,
+            "verdict": "false",
         } | chosen
         assert cli.train([word for key, value in words.items() for word in (f"--{key}", str(value))]) == 0
         predictor, each = crossmodal.load(tmp_path / name), []
@@ -275,9 +297,8 @@ class Malicious:
         (
             "meta",
             lambda d: d["fine_label_names"].pop(),
-            r"meta: expected fine_label_names, a list of 100 different names",
+            r"meta: expected 100 names of classes, got 99",
         ),
-        ("meta", lambda d: d.update(fine_label_names=list(range(100))), r"expected fine_label_names, a list of 100"),
         ("train", lambda d: d.update(data=Malicious()), r"train: refused: it asks for posix\.system"),
     ],
 )

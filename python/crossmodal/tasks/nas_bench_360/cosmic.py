@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from crossmodal.data.arrays import Rows
 from crossmodal.data.derived import New
+from crossmodal.data.readers import contents
 from crossmodal.data.readers.npy import read_npy
 from crossmodal.errors import UserError
 from crossmodal.files import digest
@@ -131,7 +132,7 @@ class _Pictures:
         file = path.with_name("sky.npy")
         if not file.exists():
             return 0.0
-        levels = _public.array(read_npy(file), str(file), (None,))
+        levels = contents.array(read_npy(file), str(file), (None,))
         number = path.name.partition("_")[0]
         if not number.isdecimal() or not 1 <= int(number) <= len(levels) or not np.isfinite(levels[int(number) - 1]):
             raise UserError(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from crossmodal.data.readers import contents
 from crossmodal.data.readers.mat import read_mat
 from crossmodal.errors import UserError
 from crossmodal.tasks.base import Options, RawTask, register
@@ -52,7 +53,7 @@ def _fields(path: Path, most: int) -> tuple[np.ndarray, np.ndarray]:
     index = (slice(most), slice(None, None, STEP), slice(None, None, STEP))
     coeff, sol = (read_mat(path, name, index) for name in ("coeff", "sol"))
     for name, values in (("coeff", coeff), ("sol", sol)):
-        _public.array(values, f"{path}: every {STEP}th point of {name}", (None, SIDE, SIDE))
+        contents.array(values, f"{path}: every {STEP}th point of {name}", (None, SIDE, SIDE))
     if len(coeff) != len(sol):
         raise UserError(f"{path}: {len(coeff)} samples in coeff, but {len(sol)} in sol")
     axis = np.linspace(0, 1, SIDE)

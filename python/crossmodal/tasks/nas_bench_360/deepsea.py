@@ -12,6 +12,7 @@ import numpy as np
 
 from crossmodal.data.arrays import Chosen
 from crossmodal.data.derived import New, derived
+from crossmodal.data.readers import contents
 from crossmodal.data.readers.npy import read_npz
 from crossmodal.errors import UserError
 from crossmodal.files import digest
@@ -72,7 +73,7 @@ def _rows(path: Path) -> np.ndarray:
                 raise UserError(f"{path}: lacks the array {name!r}; it holds {', '.join(names) or 'nothing'}")
             return [name]
 
-        return _public.array(read_npz(path, choose)[name], f"{path}: {name}", shape)
+        return contents.array(read_npz(path, choose)[name], f"{path}: {name}", shape)
 
     def make(new: New) -> None:
         y = {part: read(f"y_{part}", (None, FEATURES)) for part in PARTS}

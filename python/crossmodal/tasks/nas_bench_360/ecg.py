@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from crossmodal.data.arrays import Windows
+from crossmodal.data.readers import contents
 from crossmodal.data.readers.pickles import read_pickle
 from crossmodal.errors import UserError
 from crossmodal.tasks.base import Options, RawTask, register
@@ -84,7 +85,7 @@ def ecg(options: Options) -> RawTask:
 
 def _recordings(path: Path) -> tuple[list[np.ndarray], np.ndarray]:
     """Recordings (L_i,) of any length, and their rhythms, str (n,)."""
-    found = _public.entries(read_pickle(path), path, ("data", "label"))
+    found = contents.entries(read_pickle(path), path, ("data", "label"))
     for key, values in found.items():
         if not isinstance(values, list | tuple | np.ndarray) or not len(values):
             raise UserError(f"{path}: {key}: expected one entry per recording, got {type(values).__name__}")
@@ -95,7 +96,7 @@ def _recordings(path: Path) -> tuple[list[np.ndarray], np.ndarray]:
     if unknown.any():
         place = int(unknown.argmax())
         raise UserError(f"{path}: label {str(labels[place])!r} at index {place}; expected one of {', '.join(STRIDES)}")
-    series = [_public.array(one, f"{path}: data[{index}]", (None,)) for index, one in enumerate(series)]
+    series = [contents.array(one, f"{path}: data[{index}]", (None,)) for index, one in enumerate(series)]
     for index, one in enumerate(series):
         if not np.isfinite(one).all():
             raise UserError(f"{path}: data[{index}] holds {one[~np.isfinite(one)][0]}")

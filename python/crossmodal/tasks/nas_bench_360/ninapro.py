@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from crossmodal.data.readers import contents
 from crossmodal.data.readers.npy import read_npy
 from crossmodal.tasks.base import Options, RawTask, register
 from crossmodal.tasks.nas_bench_360 import _public
@@ -50,5 +51,5 @@ def _part(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
     """Samples (n, 1, 16, 52) and labels int64 (n,) from 0 to 17."""
     path, label_path = folder / f"ninapro_{part}.npy", folder / f"label_{part}.npy"
     found = {path.name: read_npy(path), label_path.name: read_npy(label_path)}
-    data, label = _public.arrays(found, folder, {path.name: (None, STEPS, ELECTRODES), label_path.name: (None,)})
-    return data.swapaxes(1, 2)[:, None], _public.labels(label, str(label_path), 0, GESTURES - 1)
+    data, label = contents.arrays(found, folder, {path.name: (None, STEPS, ELECTRODES), label_path.name: (None,)})
+    return data.swapaxes(1, 2)[:, None], contents.labels(label, str(label_path), 0, GESTURES - 1)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from crossmodal.data.arrays import Rows
 from crossmodal.data.derived import New
+from crossmodal.data.readers import contents
 from crossmodal.data.readers.pickles import read_pickle
 from crossmodal.errors import UserError
 from crossmodal.files import digest
@@ -175,8 +176,8 @@ def _features(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if length is None:
         raise UserError(f"{path}: expected a dictionary with a sequence under 'seq'")
     values = {
-        key: _finite(_public.array(value, f"{path}: {key}", shapes[key]), f"{path}: {key}")
-        for key, value in _public.entries(found, path, shapes).items()
+        key: _finite(contents.array(value, f"{path}: {key}", shapes[key]), f"{path}: {key}")
+        for key, value in contents.entries(found, path, shapes).items()
     }
     values["pssm"] = values["pssm"].T
     single = np.concatenate([np.atleast_2d(values[name]) for name in SINGLE])
@@ -188,7 +189,7 @@ def _distances(path: Path, length: int) -> np.ndarray:
     found: Any = read_pickle(path)
     if not isinstance(found, tuple | list | np.ndarray) or len(found) != 3:
         raise UserError(f"{path}: expected a length, a sequence and a map of distances")
-    distances = np.maximum(_finite(_public.array(found[2], f"{path}: map", (length, length)), f"{path}: map"), 1)
+    distances = np.maximum(_finite(contents.array(found[2], f"{path}: map", (length, length)), f"{path}: map"), 1)
     beside = np.diagonal(distances, 1)
     before, after = np.append(beside[:1], beside), np.append(beside, beside[-1:])
     np.fill_diagonal(distances, (before + after) / 2)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from crossmodal.data.derived import New, derived
+from crossmodal.data.readers import contents
 from crossmodal.data.readers.pickles import read_pickle
 from crossmodal.files import digest
 from crossmodal.tasks.base import Options, RawTask, register
@@ -54,8 +55,8 @@ def _rows(path: Path) -> np.ndarray:
     """
 
     def make(new: New) -> None:
-        data, label = _public.arrays(read_pickle(path), path, {"data": (None, STEPS), "label": (None,)})
-        label = _public.labels(label, f"{path}: label", 1, CLASSES, all_of_them=True)
+        data, label = contents.arrays(read_pickle(path), path, {"data": (None, STEPS), "label": (None,)})
+        label = contents.labels(label, f"{path}: label", 1, CLASSES, all_of_them=True)
         rows = new((len(data),), [("x", np.float32, (STEPS,)), ("y", np.int64)])
         rows["x"], rows["y"] = data, label
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from crossmodal.data.derived import New, derived
+from crossmodal.data.readers import contents
 from crossmodal.data.readers.pickles import read_pickle
 from crossmodal.errors import UserError
 from crossmodal.files import digest
@@ -50,14 +51,14 @@ def _rows(path: Path) -> np.ndarray:
 
     def make(new: New) -> None:
         parts = []
-        for part, found in _public.entries(read_pickle(path), path, ("train", "test")).items():
+        for part, found in contents.entries(read_pickle(path), path, ("train", "test")).items():
             name = f"{path}: {part}"
             shapes = {"images": (None, 3, SIDE, SIDE), "labels": (None,)}
-            images, label = _public.arrays(found, name, shapes)
+            images, label = contents.arrays(found, name, shapes)
             low, high = images.min(), images.max()
             if not (low >= 0 and high <= 255):
                 raise UserError(f"{name}: images: expected values from 0 to 255, got {low} to {high}")
-            parts.append((images, _public.labels(label, f"{name}: labels", 0, CLASSES - 1)))
+            parts.append((images, contents.labels(label, f"{name}: labels", 0, CLASSES - 1)))
         whole = all((images == images.astype(np.uint8)).all() for images, _ in parts)
         total = sum(len(label) for _, label in parts)
         fields = [("x", np.uint8 if whole else np.float32, (3, SIDE, SIDE)), ("y", np.int64), ("train", np.bool_)]
