@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from crossmodal.data.readers.images import look_at
+from crossmodal.data.readers.images import look_at, read_levels
 from crossmodal.errors import UserError
 from crossmodal.sources.images import LabelledImages
 
@@ -53,21 +52,15 @@ def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
     """A mask ``(H, W)`` uint8: 0 background, 1 foreground, :data:`IGNORED`.
 
     Args:
-        path: a PNG with the number of a kind of thing for each pixel, which stand for colours of a palette or of grey.
+        path: an image with the number of a kind of thing for each pixel, which stand for colours of a palette or of grey.
         size: ``(H, W)`` of its image.
 
     Raises:
-        UserError: the file is damaged, of other pixels or another size, or has other numbers.
+        UserError: see `read_levels`; or it has another size, or other numbers.
     """
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            mode, values = image.mode, np.asarray(image)
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not a PNG file, or a damaged one: {error}") from None
-    if mode not in ("P", "L") or values.shape != size:
-        raise UserError(
-            f"{path}: expected numbers of a palette (mode P), of the size of the image, {size}, got mode {mode}, {values.shape}"
-        )
+    values = read_levels(path)
+    if values.shape != size:
+        raise UserError(f"{path}: expected a mask of the size of its image, {size}, got {values.shape}")
     wrong = (values > KINDS) & (values != IGNORED)
     if wrong.any():
         raise UserError(f"{path}: expected numbers from 0 to {KINDS}, or {IGNORED}, got {values[wrong][0]}")

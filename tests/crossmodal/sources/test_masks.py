@@ -50,8 +50,8 @@ def test_masks_of_the_listed_images(voc, image_encoder):
     ("content", "match"),
     [
         (np.full(SIZE, 21), "expected numbers from 0 to 20, or 255, got 21"),
-        (np.zeros((9, 9)), r"of the size of the image, \(9, 8\), got mode P, \(9, 9\)"),
-        (None, "not a PNG file, or a damaged one"),
+        (np.zeros((9, 9)), r"of the size of its image, \(9, 8\), got \(9, 9\)"),
+        (None, "not an image, or damaged|cannot be read"),
     ],
 )
 def test_masks_that_are_wrong(voc, content, match):
@@ -60,10 +60,10 @@ def test_masks_that_are_wrong(voc, content, match):
         path.write_bytes(path.read_bytes()[:60])
     else:
         write_mask(path, content.astype(np.uint8))
-    with pytest.raises(UserError, match=rf"2007_0\.png: .*{match}"):
+    with pytest.raises(UserError, match=rf"2007_0\.png: .*({match})"):
         read_mask(path, SIZE)
-    Image.new("RGB", SIZE[::-1]).save(path)
-    with pytest.raises(UserError, match="got mode RGB"):
+    Image.new("RGB", SIZE[::-1], "red").save(path)
+    with pytest.raises(UserError, match=r"\(mode RGB\) are coloured"):
         read_mask(path, SIZE)
 
 
