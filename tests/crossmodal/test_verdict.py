@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from crossmodal import parsing, run, verdict
+from crossmodal.data.dataset import ArrayDataset
 from crossmodal.errors import UserError
 from crossmodal.training import outcomes
 
@@ -75,6 +78,28 @@ def test_many_samples_are_a_part_of_them(tmp_path, capsys, monkeypatch):
     assert (found["learned_from"], found["tested_on"], found["units"]) == (25 - 5 + 5, 50, 50)
     assert results["samples"]["test"] == 80
     assert "these learned from 25 of 60 samples" in capsys.readouterr().out
+
+
+def test_beside_mae_8_stands_the_best_constant():
+    """Of the distances that it counts, which are near, the median; the mean of all is far."""
+    y = torch.full((2, 1, 30, 30), 20.0)
+    y[..., 0, 25:28] = torch.tensor([4.0, 5.0, 6.0])
+    y[..., 0, 29] = 1.0  # which the mask takes out
+    mask = torch.ones_like(y, dtype=torch.bool)
+    mask[..., 29] = False
+    split = ArrayDataset(torch.zeros(2, 1, 30, 30), y, extras={"mask": mask})
+    scaling = SimpleNamespace(inverse_y=lambda y: y, apply_y=torch.from_numpy, logits=False)
+    task = SimpleNamespace(metric="mae_8", train=split, validation=split, test=split, normalizer=scaling)
+    found = verdict._best_constant(task)(split.read(torch.arange(2)))
+    assert found.shape == y.shape
+    assert found.unique().item() == pytest.approx(5, abs=0.05)
+
+
+def test_nothing_that_learns_is_fitted_to_samples_that_are_too_large(tmp_path, monkeypatch):
+    monkeypatch.setattr(verdict, "MOST_VALUES", 12)
+    found = learn(tmp_path, "classification", True)["verdict"]
+    assert (list(found["others"]), found["tested_on"], found["learned_from"]) == (["mean"], 24, 24)
+    assert "a sample has 14 values" in found["left_out"]["knn"]
 
 
 def test_a_rival_that_fails_costs_no_run(tmp_path, monkeypatch):
