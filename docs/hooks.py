@@ -7,6 +7,7 @@ outputs, and `<!-- registry: NAME -->` for a registry.
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import sys
@@ -69,14 +70,12 @@ def registry(name: str) -> str:
         rows = [f"| `{one}` | {cell(what)} |" for one, what in cli.registries()[name].items()]
         return "\n".join(["| name | |", "| --- | --- |", *rows])
     lines = []
-    for method in methods.METHODS.values():
-        lines += [
-            f"## `{method.name}` {{ #{method.name} }}",
-            "",
-            f"{method.description[0].upper()}{method.description[1:]}.",
-            "",
-        ]
-        lines += [f"Not for {what}: {reason}.\n" for what, reason in method.unsuited.items()]
+    for method in sorted(methods.METHODS.values(), key=lambda method: method.name):
+        lines += [f"## `{method.name}` {{ #{method.name} }}", ""]
+        lines += [f"{text}\n" for text in map(inspect.getdoc, (inspect.getmodule(type(method)), type(method)))]
+        for reason in dict.fromkeys(method.unsuited.values()):
+            kinds = " and ".join(what for what, because in method.unsuited.items() if because == reason)
+            lines.append(f"Not for {kinds.replace('2d', 'grids')}: {reason}.\n")
         options = parsing.keys(method.Options, f"{method.name}.")
         if options:
             lines += ["| option | default | |", "| --- | --- | --- |"]

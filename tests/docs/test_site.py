@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import runpy
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -41,6 +43,18 @@ def test_it_is_built_without_warnings_and_has_all_that_is_registered(tmp_path):
     assert not [path for path in tmp_path.rglob("*.html") if "<!-- include" in path.read_text()]
 
 
+@pytest.fixture(scope="module")
+def extras():
+    with mock.patch("setuptools.setup") as setup, mock.patch.dict("os.environ", PARE_KERNELS_NO_EXT="1"):
+        runpy.run_path(str(ROOT / "setup.py"))
+    return set(setup.call_args.kwargs["extras_require"])
+
+
+def test_each_extra_is_explained(extras):
+    rows = re.findall(r"^\| (`.*`) \| ", (DOCS / "install.md").read_text(), flags=re.M)
+    assert {name for row in rows for name in re.findall(r"\w+", row)} == extras - {"test", "docs", "release"}
+
+
 def blocks(markdown: str) -> list[tuple[str, str]]:
     """Language and text of the code blocks, but for the examples of CONTRIBUTING, which a test of their own walks."""
     found = re.findall(r"(<!-- example: .*? -->\n)?^```(\w*)\n(.*?)^```$", markdown, flags=re.M | re.S)
@@ -52,7 +66,7 @@ PROGRAM = re.compile(
 )
 
 
-def run_command(line: str) -> None:
+def run_command(line: str, extras: set[str]) -> None:
     """A command of the site: done with one epoch on arrays of its own, or with one small sample; what would take minutes, install
     or build is held against what it names: settings, targets, extras."""
     words = shlex.split(line.partition("  #")[0])
@@ -62,8 +76,7 @@ def run_command(line: str) -> None:
         assert named <= targets, line
         return
     if words[:2] == ["pip", "install"]:
-        extras = set(re.findall(r"\[(\w+)\]", line))
-        assert extras <= set(re.findall(r'^        "(\w+)": ', (ROOT / "setup.py").read_text(), flags=re.M)), line
+        assert set(re.findall(r"\[(\w+)\]", line)) <= extras, line
         return
     assert PROGRAM.match(line), f"the site shows a command that no test knows: {line}"
     if words[1] == "-m" or words[1].startswith("benchmarks/"):
@@ -95,7 +108,7 @@ def run_command(line: str) -> None:
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if not page.startswith("examples/")]
 )  # those have tests of their own
-def test_code_blocks_run(hooks, page, tmp_path, monkeypatch):
+def test_code_blocks_run(hooks, extras, page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
     names: dict = {}
@@ -107,7 +120,7 @@ def test_code_blocks_run(hooks, page, tmp_path, monkeypatch):
             assert plans.read(tmp_path / "plan.yaml", None, None, None, []).seeds
         elif re.match(r"(make|pip|python3?|\.venv)\b", text):
             for line in text.splitlines():
-                run_command(line)
+                run_command(line, extras)
         else:
             assert page == "how.md", f"a block that no test knows:\n{text}"  # formulas
 

@@ -459,11 +459,16 @@ def test_raw_operators_refuse_what_would_reach_outside_memory():
 @pytest.mark.skipif(sys.platform != "linux", reason="limits its own address space")
 def test_out_of_memory_in_a_task_is_said():
     program = """
-import resource, torch, pare_kernels
+import mmap, resource, torch, pare_kernels
 scores = torch.rand(3, 10**6, requires_grad=True)
 relaxed = pare_kernels.gumbel_topk(scores, 400_000, exact_steps=None).relaxed
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + (150 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (size, size))
+try:
+    mmap.mmap(-1, 300 << 20)
+    raise SystemExit("not limited")
+except OSError:
+    pass
 for threads in (1, 2):
     torch.set_num_threads(threads)
     try:
@@ -471,7 +476,10 @@ for threads in (1, 2):
     except RuntimeError as error:
         print(error)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    if done.stderr.strip().endswith("not limited"):
+        pytest.skip("limits of the address space hold nothing back here, as under an emulator of a processor")
+    assert done.returncode == 0, done.stderr
     assert done.stdout.count("out of memory: no room for the working space of 1 sample(s)") == 2
 
 

@@ -51,9 +51,9 @@ class DASH(Method):
     takes a fifth and a trial a tenth or less, as in the paper, which is done by as many fewer epochs. Images of at most 16 pixels
     in height or width have the shorter kernels of NinaPro. Networks for dense targets keep the grid of the input.
 
-    Optimizer and learning rate of the settings are not used, and `batch_size` is the task's. Large dense
-    targets are learned from windows. In the paper the epoch is chosen by
-    test samples, and identity shortcuts are missing from the network for series; neither is so here.
+    Optimizer and learning rate of the settings are not used, and `batch_size` is the task's. Large dense targets are learned from
+    windows. In the paper the epoch is chosen by test samples, and identity shortcuts are missing from the network for series;
+    neither is so here.
     """
 
     name = "dash"

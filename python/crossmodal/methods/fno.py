@@ -1,4 +1,5 @@
-"""A Fourier neural operator trained from scratch: the network made for fields that a pretrained encoder is measured against."""
+"""A Fourier neural operator (Li et al., ICLR 2021), trained from scratch: the network for fields that a pretrained encoder is
+measured against."""
 
 from __future__ import annotations
 

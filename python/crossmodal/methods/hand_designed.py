@@ -161,11 +161,10 @@ class Options:
 
     Args:
         network: `auto` takes that of the task, of NAS-Bench-360's ten; for other data one by their kind: `rocket` for series of
-            fewer than 256 values, `deepsea` for longer ones with labels, else `resnet1d`; `vgg` for images with labels, else
-            `densenet`;
-            `deepcr` for masks, `fno` for other fields. A network that is asked for by name, or by its task, is trained as its
-            authors (or the benchmark) did, unless settings say otherwise; one that `auto` took for other data by the usual
-            settings.
+            fewer than 256 values, of longer ones `deepsea` for several labels, else `resnet1d`; of images `vgg` for several
+            labels, else `densenet`; `deepcr` for masks, `fno` for other fields. A network that is asked for by name, or by its
+            task, is trained as its authors (or the benchmark) did, unless settings say otherwise; one that `auto` took for other
+            data by the usual settings.
     """
 
     network: Literal[
@@ -175,7 +174,21 @@ class Options:
 
 @register
 class HandDesigned(Method):
-    """All weights are new: `optimizer.new_lr` is their learning rate. The settings of the encoder are not used."""
+    """The ten, each with its task:
+
+    - `densenet`, DenseNet-BC (Huang et al., CVPR 2017): `cifar100`, with Cutout
+    - `s2cnn`, convolutions on the sphere (Cohen et al., ICLR 2018): `spherical`
+    - `fno`, a Fourier neural operator (Li et al., ICLR 2021): `darcy_flow`
+    - `pdnet`, PDNET (Adhikari, Scientific Reports 2020): `psicov`
+    - `deepcr`, deepCR (Zhang and Bloom, ApJ 2020): `cosmic`
+    - `attention`, an attention network for muscle signals (Josephs et al., ML4H 2020): `ninapro`
+    - `vgg`, the VGG-like network of FSD50K's paper (Fonseca et al., 2022): `fsd50k`
+    - `resnet1d`, a residual network for ECG (Hong et al., 2020): `ecg`
+    - `rocket`, random convolutional kernels (Dempster et al., DMKD 2020): `satellite`
+    - `deepsea`, DeepSEA (Zhou and Troyanskaya, Nature Methods 2015): `deepsea`
+
+    All weights are new: `optimizer.new_lr` is their learning rate. The settings of the encoder are not used.
+    """
 
     name = "hand_designed"
     description = "the network that experts designed for a task of NAS-Bench-360, or one of them for data of your own"

@@ -57,6 +57,11 @@ class Options:
 class SearchedNetworks(Method):
     """The search, where there is one, and the training of what it found, from scratch, for `epochs`; each a stage or several.
 
+    What is searched: hyperparameters of WRN-16-4 (Zagoruyko and Komodakis, BMVC 2016) by successive halving (ASHA, Li et al., MLSys
+    2020); cells (PC-DARTS, Xu et al., ICLR 2020) by GAEA (Li et al., ICLR 2021); chains of blocks (DenseNAS, Fang et al., CVPR
+    2020) at random; layers of AMBER (Zhang et al., Nature Machine Intelligence 2021) by a recurrent controller (ENAS, Pham et al.,
+    ICML 2018).
+
     The published recipe is `--nas.budget 1 --nas.size published` with 200 epochs for `wide_resnet`, 150 for `cells` and 240 for
     `blocks`. Optimizer and learning rate of the settings are not used, and `batch_size` is the task's; published learning rates are
     for batches of 128 samples (`wide_resnet`) and 512 (`blocks`), and go down with their number. Networks for dense targets keep

@@ -82,7 +82,11 @@ class Options(MixingOptions):
 
 @register
 class PaRe(MixingMethod):
-    """Patch replacement."""
+    """The relaxation behind the gate's gradient is the paper's with `exact_steps` null, else close to it in closed form.
+
+    Beyond the paper are `noise_on`, `noise_end`, `straight_through`, `saliency`, `partners`, `labels`, `end_patience` and
+    `control`, all off unless they are set.
+    """
 
     name = "pare"
     description = "patch replacement: source patches, fewer each epoch, mixed into the target's"

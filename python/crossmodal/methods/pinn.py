@@ -1,4 +1,5 @@
-"""Physics-informed networks, which know the equation and nothing of other samples: to be compared with what learns from samples."""
+"""Physics-informed networks (Raissi et al., JCP 2019), which know the equation and nothing of other samples: to be compared with
+what learns from samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""PDEBench's U-Net, trained from scratch: a convolutional network that a pretrained encoder is measured against on fields."""
+"""PDEBench's U-Net (Takamoto et al., NeurIPS 2022), trained from scratch: convolutions that a pretrained encoder is measured
+against on fields."""
 
 from __future__ import annotations
 
