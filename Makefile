@@ -8,6 +8,7 @@ VENV := .venv
 OLDEST := .venv-oldest
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
+EDITABLE := $(PIP) install -c constraints.txt --no-warn-conflicts --no-build-isolation -e
 JOBS ?= $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())")
 SECONDS ?= 120
 OLDEST_PYTHON ?= python3.10
@@ -50,13 +51,13 @@ $(VENV)/made: constraints.txt
 
 $(VENV)/train: $(VENV)/made $(BUILD)
 	@echo "installing pare_kernels (C++ kernels are compiled where there is a compiler)"
-	@$(PIP) install -c constraints.txt --no-warn-conflicts --no-build-isolation -e ".[train]"
+	@$(EDITABLE) ".[train]"
 	@touch $@
 
 # neuraloperator (the extra "fno") and kernels come without what is not used here: 40 packages, 160 MB, and 20 that check signatures.
 # Of chemotools and seglearn the examples read data alone.
 $(VENV)/test: $(VENV)/train
-	@$(PIP) install -c constraints.txt --no-warn-conflicts --no-build-isolation -e ".[test,docs]" requests
+	@$(EDITABLE) ".[test,docs]" requests
 	@$(PIP) install -c constraints.txt --no-deps neuraloperator opt_einsum tensorly tensorly-torch kernels tomlkit chemotools seglearn
 	@touch $@
 
@@ -96,7 +97,7 @@ oldest: $(OLDEST)/made $(VENV)/test
 	    && try $(abspath $(BIN))/python tests/pare_kernels
 
 $(VENV)/release: $(VENV)/train
-	@$(PIP) install -c constraints.txt --no-warn-conflicts --no-build-isolation -e ".[release]"
+	@$(EDITABLE) ".[release]"
 	@touch $@
 
 wheel: $(VENV)/release

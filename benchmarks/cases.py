@@ -109,6 +109,7 @@ _SHORT_LIST = (*_OURS, "paper", "eager-closed-manual")
 _PARTS = {
     "forward": ("pare", "topk-gather", "compile-topk-gather"),
     "swap": ("pare", "pare-inplace", "index_copy", "index_copy-inplace", "scatter", "where"),
+    "pairs": ("pare", "topk-gather"),
     "select": ("pare", "topk", "topk-sorted"),
     "sampler": ("pare", "pare-exact", "paper", "batched", "closed", "closed-manual", "sigmoid", "lapsum"),
     "scores": ("pare", "linear", "mv"),
@@ -159,7 +160,9 @@ def _full() -> list[Plan]:
         for dtype in ("float32", "bfloat16"):
             name = case.name if dtype == "float32" else f"{case.name}-bf16"
             typed = case.with_(name=name, dtype=dtype)
-            plans += [Plan(typed, operation, ()) for operation in ("replace", "swap", "select", "sampler", "scores")]
+            plans += [
+                Plan(typed, operation, ()) for operation in ("replace", "swap", "pairs", "select", "sampler", "scores")
+            ]
     return [*plans, *_scaling(), Plan(CASES["tiny"], "overhead", ()), *_growth()]
 
 

@@ -32,6 +32,7 @@ from accelerate import Accelerator
 from benchmarks import train_step
 from benchmarks.clock import Quantiles
 from benchmarks.records import ROOT, Provenance, Row, append, results_path
+from benchmarks.run import positive
 from benchmarks.train_step import SETTINGS, Setting, blank_row
 from crossmodal.data.dataset import Batch
 from crossmodal.settings import CheckpointConfig, Config, OptimizerConfig, ScheduleConfig
@@ -243,9 +244,11 @@ def parser_of() -> argparse.ArgumentParser:
     parser.add_argument("--size", default="small", choices=SETTINGS, help="default: small")
     parser.add_argument("--case", metavar="NAME", help=f"one case instead of all of that size: {cases}")
     parser.add_argument("--method", choices=METHODS, help="one method instead of both")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"epochs measured in each way; default: {ROUNDS}")
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"optimiser steps per epoch; default: {STEPS}")
-    parser.add_argument("--threads", type=int, default=1, help="per process; default: 1")
+    parser.add_argument(
+        "--rounds", type=positive, default=ROUNDS, help=f"epochs measured in each way; default: {ROUNDS}"
+    )
+    parser.add_argument("--steps", type=positive, default=STEPS, help=f"optimiser steps per epoch; default: {STEPS}")
+    parser.add_argument("--threads", type=positive, default=1, help="per process; default: 1")
     parser.add_argument("--processes", default="1,2", metavar="N,N", help="numbers of processes; default: 1,2")
     parser.add_argument("--repeats", type=int, default=3, help="runs for each number of processes; default: 3, 0: none")
     parser.add_argument("--csv", type=Path, metavar="PATH", help="default: benchmarks/results/<device>.csv")
@@ -261,9 +264,6 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[Set
     if not chosen:
         valid = ", ".join(setting.name for setting in SETTINGS[options.size])
         parser.error(f"argument --case: unknown name {options.case!r}; valid with --size {options.size} are {valid}")
-    for name in ("rounds", "steps", "threads"):
-        if getattr(options, name) < 1:
-            parser.error(f"argument --{name}: must be at least 1, got {getattr(options, name)}")
     if options.repeats < 0:
         parser.error(f"argument --repeats: must be at least 0, got {options.repeats}")
     counts = options.processes.split(",")

@@ -40,10 +40,11 @@ HEADLINE = "swin-2000-B32"
 OURS = "pare", "pare-inplace", "pare-exact"
 RIVALS, COMPILED = ("paper", "eager-closed-manual"), ("compile-closed", "compile-closed-manual")
 # What a part of the operator costs by itself, beside others' way to do that part.
-OPERATIONS_ALONE = "forward", "select", "sampler"
+OPERATIONS_ALONE = "forward", "pairs", "select", "sampler"
 ALONE = "pare", "pare-exact", "topk-gather", "compile-topk-gather", "topk", "topk-sorted", "closed-manual", "lapsum"
 RIVALS_ALONE = {
     "forward": ("forward alone", "topk-gather", ""),
+    "pairs": ("forward alone, pairs by score", "topk-gather", ""),
     "select": ("selecting alone", "topk-sorted", ""),
 }
 # Of these files the tests that are marked `gpu`; of tests/triton/on_device all.

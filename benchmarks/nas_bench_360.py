@@ -27,10 +27,12 @@ import torch
 from PIL import Image
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import RobertaConfig, RobertaModel, SwinConfig, SwinModel
+from transformers import RobertaConfig, RobertaModel
 
 from benchmarks.memory import peak_mib
 from benchmarks.records import Provenance
+from benchmarks.run import positive
+from benchmarks.train_step import swin
 from crossmodal import miniature, parsing, run
 from crossmodal.files import read_yaml
 from crossmodal.training.objective import Position, Step
@@ -94,18 +96,11 @@ class Cost:
         return self.training_flop / rate / 3600
 
 
-def swin_base() -> SwinModel:
-    config = SwinConfig(
-        image_size=224, patch_size=4, embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), window_size=7
-    )
-    return SwinModel(config, add_pooling_layer=False)
-
-
 def roberta_base() -> RobertaModel:
     return RobertaModel(RobertaConfig(max_position_embeddings=514, type_vocab_size=1), add_pooling_layer=False)
 
 
-SHAPES = {"swin-base": swin_base, "roberta-base": roberta_base}
+SHAPES = {"swin-base": lambda: swin((2, 2, 18, 2), (4, 8, 16, 32)), "roberta-base": roberta_base}
 
 
 def write_sources(folder: Path, width: int, samples: int) -> dict[str, Path]:
@@ -290,8 +285,8 @@ def read_kept(path: Path, run: dict[str, object]) -> dict[str, Cost]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.nas_bench_360", description=__doc__.split("\n")[0])
     parser.add_argument("--tasks", default=",".join(SAMPLES), help="default: all ten")
-    parser.add_argument("--batch", type=int, default=2, help="samples per step; default: 2")
-    parser.add_argument("--threads", type=int, default=1, help="default: 1")
+    parser.add_argument("--batch", type=positive, default=2, help="samples per step; default: 2")
+    parser.add_argument("--threads", type=positive, default=1, help="default: 1")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="Markdown; default: print only, and keep nothing"
     )
@@ -300,9 +295,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unknown = [name for name in names if name not in SAMPLES]
     if unknown:
         parser.error(f"argument --tasks: unknown task {unknown[0]!r}; valid are {', '.join(SAMPLES)}")
-    for key in ("batch", "threads"):
-        if getattr(options, key) < 1:
-            parser.error(f"argument --{key}: must be at least 1, got {getattr(options, key)}")
     here = Provenance.here(torch.device("cpu"))
     run = {"commit": here.commit, "device": here.device, "torch": here.torch}
     run |= {"batch": options.batch, "threads": options.threads}

@@ -3,6 +3,7 @@
 replace   the whole operator: scores, noise, choice, rows; gradients of tokens and gate
 forward   the same without a gradient
 swap      the rows alone, the choice being given
+pairs     choice and rows by given scores, no two of them equal, the best source patch into the lowest slot; no gradient
 scores    the gate's scores of one token tensor
 sampler   scores to a random k-subset with straight-through gradient
 select    scores to the indices of the k largest, no gradient
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -110,6 +111,11 @@ def make_workload(
     return Workload(case, leaves, grad, noise, seed, choice)
 
 
+def make_pairs(case: Case, device: torch.device) -> Workload:
+    workload = make_workload(case, device, parts="ts", upstream=None)
+    return replace(workload, noise=tuple(part.argsort().argsort().float() for part in workload.noise))
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # What is right.
 # ---------------------------------------------------------------------------------------------------------------------
@@ -137,6 +143,13 @@ def expect_swap(workload: Workload, exact_steps: int | None, seed: Tensor | None
     slots, patches = (index.unsqueeze(-1).expand(-1, -1, workload.case.dim) for index in workload.choice)
     mixed = target.scatter(1, slots, source.gather(1, patches))
     return Expected(mixed.detach(), _grads(mixed, leaves, workload))
+
+
+def expect_pairs(workload: Workload, exact_steps: int | None, seed: Tensor | None) -> Expected:
+    target, source = _double(workload)
+    noise, weight = tuple(part.double() for part in workload.noise), target.new_zeros(workload.case.dim)
+    options = {"selection": "random", "pairing": "score", "noise": noise}
+    return Expected(reference.patch_replace(target, source, weight, k=workload.case.k, **options).mixed)
 
 
 def expect_scores(workload: Workload, exact_steps: int | None, seed: Tensor | None) -> Expected:
@@ -201,6 +214,7 @@ OPERATIONS = {
             random=True,
         ),
         Operation("swap", lambda c, d: make_workload(c, d, parts="ts"), expect_swap, swap_traffic),
+        Operation("pairs", make_pairs, expect_pairs),
         Operation(
             "scores", lambda c, d: make_workload(c, d, parts="twb", upstream="rows"), expect_scores, scores_traffic
         ),

@@ -30,22 +30,18 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         description="Throughput of patch replacement beside every other way to compute it.",
         epilog="Without --case and --provider the whole suite is run; with --case but no --suite, every provider of --operation.",
     )
-    parser.add_argument("--suite", metavar="NAME", help=f"{', '.join(SUITES)} (default: standard)")
+    parser.add_argument("--suite", choices=SUITES, metavar="NAME", help=f"{', '.join(SUITES)} (default: standard)")
     parser.add_argument("--device", default="cpu", metavar="cpu|cuda[:N]", help="default: cpu")
-    parser.add_argument("--case", action="append", metavar="NAME", help=f"repeatable; one of {', '.join(CASES)}")
-    parser.add_argument("--provider", action="append", metavar="NAME", help="repeatable; see --list")
+    for option, choices, told in (
+        ("case", case_names(), f"one of {', '.join(CASES)}"),
+        ("provider", list(dict.fromkeys(name for _, name in PROVIDERS)), "see --list"),
+        ("operation", OPERATIONS, f"one of {', '.join(OPERATIONS)}"),
+        ("dtype", DTYPES, f"one of {', '.join(DTYPES)}"),
+        ("heap", HEAPS, f"{' or '.join(HEAPS)} memory, default: as the suite says"),
+    ):
+        parser.add_argument(f"--{option}", action="append", choices=choices, metavar="NAME", help=f"repeatable; {told}")
     parser.add_argument(
-        "--operation", action="append", metavar="NAME", help=f"repeatable; one of {', '.join(OPERATIONS)}"
-    )
-    parser.add_argument("--dtype", action="append", metavar="NAME", help=f"repeatable; one of {', '.join(DTYPES)}")
-    parser.add_argument(
-        "--threads", type=int, action="append", metavar="N", help="repeatable; default: as the suite says, 1"
-    )
-    parser.add_argument(
-        "--heap",
-        action="append",
-        metavar="NAME",
-        help=f"repeatable; {' or '.join(HEAPS)} memory, default: as the suite says",
+        "--threads", type=positive, action="append", metavar="N", help="repeatable; default: as the suite says, 1"
     )
     parser.add_argument("--seconds", type=float, default=1.0, help="time per provider and case (default: 1)")
     parser.add_argument("--base", metavar="REF", help="also measure that commit, in a throw-away worktree, and compare")
@@ -53,30 +49,19 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no-csv", action="store_true", help="print only")
     parser.add_argument("--list", action="store_true", help="print cases, suites and providers, and end")
     options = parser.parse_args(arguments)
-    _check(parser, options)
-    return options
-
-
-def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    def known(option: str, values, valid) -> None:
-        for value in values or ():
-            if value not in valid:
-                parser.error(f"argument --{option}: unknown name {value!r}; valid are {', '.join(map(str, valid))}")
-
-    known("suite", [options.suite] if options.suite else (), SUITES)
-    known("case", options.case, case_names())
-    known("provider", options.provider, list(dict.fromkeys(name for _, name in PROVIDERS)))
-    known("operation", options.operation, OPERATIONS)
-    known("dtype", options.dtype, DTYPES)
-    known("heap", options.heap, HEAPS)
-    for threads in options.threads or ():
-        if threads < 1:
-            parser.error(f"argument --threads: must be at least 1, got {threads}")
     if not options.seconds > 0:
         parser.error(f"argument --seconds: must be > 0, got {options.seconds}")
     options.device = parse_device(parser, options.device)
     if options.csv is not None and options.no_csv:
         parser.error("argument --csv: not together with --no-csv")
+    return options
+
+
+def positive(text: str) -> int:
+    """An option that counts something."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
 
 
 def parse_device(parser: argparse.ArgumentParser, name: str) -> torch.device:

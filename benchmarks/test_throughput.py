@@ -24,6 +24,7 @@ CHOSEN = {
     "swap": ("swin-2000",),
     "scores": ("swin-2000",),
     "sampler": ("swin-2000",),
+    "pairs": ("swin-2000",),
     "select": ("swin-2000",),
     "overhead": ("tiny",),
 }

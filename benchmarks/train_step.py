@@ -30,7 +30,7 @@ from benchmarks.memory import peak_mib
 from benchmarks.providers.ours import backend
 from benchmarks.providers.rivals import paper_mix
 from benchmarks.records import Provenance, Row, append, results_path
-from benchmarks.run import parse_device
+from benchmarks.run import parse_device, positive
 from crossmodal.data.dataset import ArrayDataset, Batch
 from crossmodal.data.normalizer import Normalizer
 from crossmodal.methods._mixing_objective import PICTURED
@@ -61,11 +61,14 @@ class Setting:
     k: int
 
 
-def _swin(depths: tuple[int, ...], heads: tuple[int, ...]) -> SwinEncoder:
+def swin(depths: tuple[int, ...], heads: tuple[int, ...]) -> SwinModel:
     config = SwinConfig(image_size=224, patch_size=4, embed_dim=128, depths=depths, num_heads=heads, window_size=7)
-    model = SwinModel(config, add_pooling_layer=False)
+    return SwinModel(config, add_pooling_layer=False)
+
+
+def _swin(depths: tuple[int, ...], heads: tuple[int, ...]) -> SwinEncoder:
     statistics = {"image_mean": (0.5,) * 3, "image_std": (0.5,) * 3}
-    encoder = SwinEncoder(model, name="swin", keep_source=True, image_size=(224, 224), **statistics)
+    encoder = SwinEncoder(swin(depths, heads), name="swin", keep_source=True, image_size=(224, 224), **statistics)
     encoder.attach((3, 32, 32))
     return encoder
 
@@ -305,16 +308,12 @@ def table(setting: Setting, rows: Sequence[Row]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.train_step", description=__doc__.split("\n")[0])
-    parser.add_argument("--size", default="small", metavar="tiny|small|base", help="default: small")
+    parser.add_argument("--size", default="small", choices=SETTINGS, help="default: small")
     parser.add_argument("--device", default="cpu", metavar="cpu|cuda[:N]", help="default: cpu")
-    parser.add_argument("--threads", type=int, default=1, help="default: 1")
+    parser.add_argument("--threads", type=positive, default=1, help="default: 1")
     parser.add_argument("--csv", type=Path, metavar="PATH", help="default: benchmarks/results/<device>.csv")
     parser.add_argument("--no-csv", action="store_true", help="print only")
     options = parser.parse_args(arguments)
-    if options.size not in SETTINGS:
-        parser.error(f"argument --size: unknown size {options.size!r}; valid are {', '.join(SETTINGS)}")
-    if options.threads < 1:
-        parser.error(f"argument --threads: must be at least 1, got {options.threads}")
     device = parse_device(parser, options.device)
     provenance = Provenance.here(device, "train_step")
     torch.set_num_threads(options.threads)

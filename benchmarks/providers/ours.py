@@ -98,6 +98,17 @@ register(
 )
 
 
+def _pairs(case: Case, device: torch.device) -> Call:
+    weight = torch.zeros(case.dim, device=device)
+    options = {"k": case.k, "selection": "random", "pairing": "score"}
+    return lambda workload, _: (
+        pare_kernels.patch_replace(*workload.leaves, weight, noise=workload.noise, **options).mixed
+    )
+
+
+register(Provider("pairs", "pare", "patch_replace, pairing by score", _pairs, family="ours", backend=backend))
+
+
 def _scores(case: Case, device: torch.device) -> Call:
     return lambda workload, noise: pare_kernels.gate_scores(*workload.leaves)
 

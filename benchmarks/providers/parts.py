@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -44,6 +46,11 @@ def index_copy_inplace(workload: Workload) -> Tensor:
     return target
 
 
+def topk_gather(workload: Workload) -> Tensor:
+    (low, high), k = workload.noise, workload.case.k
+    return index_copy(replace(workload, choice=(low.topk(k, largest=False).indices, high.topk(k).indices)))
+
+
 def scatter(workload: Workload) -> Tensor:
     target, source = workload.leaves
     slots, patches = (index.unsqueeze(-1).expand(-1, -1, target.shape[2]) for index in workload.choice)
@@ -75,6 +82,14 @@ for _name, _function, _summary in (
             in_place=_name.endswith("-inplace"),
         )
     )
+register(
+    Provider(
+        "pairs",
+        "topk-gather",
+        "torch.topk in order, index_select and index_copy_",
+        lambda case, device: lambda workload, noise: topk_gather(workload),
+    )
+)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Scores.
