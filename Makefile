@@ -113,8 +113,9 @@ wheel-test: wheel
 hub: $(VENV)/train
 	@$(BIN)/python release/hub.py dist/hub
 
+# `--quiet` would hide warnings from `--strict` too.
 docs: $(VENV)/test
-	@$(BIN)/python -m mkdocs build --strict --quiet --site-dir build/site && echo "build/site/index.html"
+	@$(BIN)/python -m mkdocs build --strict --site-dir build/site && echo "build/site/index.html"
 
 lint: $(VENV)/test
 	@$(BIN)/ruff check .

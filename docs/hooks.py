@@ -1,4 +1,4 @@
-"""What the site takes from the rest of the repository when it is built: parts of README, the registries, pictures.
+"""What the site takes from the rest of the repository when it is built: parts of README, the registries, evidence, pictures.
 
 In a page, `<!-- include: FILE -->` stands for all of FILE (of README: what it says before its first section),
 `<!-- include: FILE # Section -->` for that section, its subsections one level up, `<!-- notebook: FILE -->` for a notebook with its
@@ -21,12 +21,14 @@ import pictures  # noqa: E402
 
 from crossmodal import cli, methods, parsing  # noqa: E402
 
-RESULTS = ROOT / "benchmarks" / "results"
+FOLDERS = {
+    "results": "benchmarks/results/*.png",
+    "evidence": "benchmarks/evidence/*",
+}  # of the site, and what comes into them
 LINKS = {  # from files that are included to pages of the site
     "CONTRIBUTING.md": "contributing.md",
-    "benchmarks/evidence/recipe.md": "recipe.md",
     "examples/operator.ipynb": "examples/operator.md",
-    "benchmarks/results/": "results/",
+    "benchmarks/": "",
 }
 
 
@@ -112,7 +114,7 @@ def on_files(files, config):
 
     for name, draw in pictures.PICTURES.items():
         files.append(File.generated(config, f"pictures/{name}.svg", content=pictures.svg(draw)))
-    for path in RESULTS.glob("*.png"):
-        files.append(File.generated(config, f"results/{path.name}", abs_src_path=str(path)))
-    files.append(File.generated(config, "recipe.yaml", abs_src_path=str(ROOT / "benchmarks/evidence/recipe.yaml")))
+    for folder, pattern in FOLDERS.items():
+        for path in ROOT.glob(pattern):
+            files.append(File.generated(config, f"{folder}/{path.name}", abs_src_path=str(path)))
     return files

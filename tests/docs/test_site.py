@@ -18,7 +18,8 @@ from crossmodal import methods, parsers, parsing, plans, tasks
 pytest.importorskip("mkdocs")
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
+PAGES = {str(path.relative_to(DOCS)): path for path in sorted(DOCS.rglob("*.md"))}
+EVIDENCE = {f"evidence/{path.name}": path for path in sorted((ROOT / "benchmarks" / "evidence").glob("*.md"))}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,8 @@ def hooks():
 
 @pytest.mark.slow
 def test_it_is_built_without_warnings_and_has_all_that_is_registered(tmp_path):
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path]
+    # Without `--quiet`, which hides warnings from `--strict` too.
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path]
     built = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout + built.stderr
     on_methods, on_tasks = ((tmp_path / page / "index.html").read_text() for page in ("methods", "tasks"))
@@ -88,6 +90,9 @@ def run_command(line: str, extras: set[str]) -> None:
         plan = ROOT / known.plan if known.plan else None
         assert plans.read(plan, known.tasks, known.methods, known.seeds, rest).methods
         return
+    if "--download" in arguments:
+        assert arguments[arguments.index("--download") + 1] in tasks.available(), line
+        return
     if program == "train" and "--data" not in arguments:
         with pytest.raises(SystemExit) as stopped:
             parsing.parse([*arguments, "--print_config"])
@@ -106,13 +111,13 @@ def run_command(line: str, extras: set[str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if not page.startswith("examples/")]
+    "page", [page for page in PAGES | EVIDENCE if not page.startswith("examples/")]
 )  # those have tests of their own
 def test_code_blocks_run(hooks, extras, page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
     names: dict = {}
-    for language, text in blocks(hooks.expand((DOCS / page).read_text())):
+    for language, text in blocks(hooks.expand((PAGES | EVIDENCE)[page].read_text())):
         if language == "python":
             exec(compile(text, page, "exec"), names)
         elif language == "yaml":
@@ -126,5 +131,5 @@ def test_code_blocks_run(hooks, extras, page, tmp_path, monkeypatch):
 
 
 def test_pages_are_found_in_the_navigation():
-    navigation = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.M)
-    assert sorted(navigation) == PAGES
+    navigation = set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.M))
+    assert {*PAGES} <= navigation <= {*PAGES, *EVIDENCE}
