@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{job.name}: finished before, taken as it is", flush=True)
     if plan.all_methods:
         said = ", ".join(dict.fromkeys(job.method for job in jobs))
-        print(f"{len(jobs)} runs, of which {len(waiting)} are to be done, of all methods that suit: {said}", flush=True)
+        print(f"{len(jobs)} runs, {len(waiting)} of them to be done, of all methods that suit: {said}", flush=True)
     many = len(waiting) if arguments.cluster == "slurm" else parsers.cpu_cores()
     execute(waiting, place, arguments.jobs or many)
     report(plan, jobs, unsuited, arguments.runs_dir, arguments.published)
@@ -92,7 +92,10 @@ def assemble(plan: Plan, runs_dir: Path) -> tuple[list[Job], dict[tuple[str, str
         if all(method.name != YARDSTICK for method in plan.methods):
             own[YARDSTICK] = [] if methods.reason_against(YARDSTICK, data) else plan.jobs(task, yardstick, runs_dir)
         for method in plan.methods:
-            if reason := methods.reason_against(method.name, data):
+            reason = methods.reason_against(method.name, data)
+            if plan.all_methods and data.is_table and methods.get(method.name).slides:
+                reason = "looks at neighbouring values, and the columns of a table are none"
+            if reason:
                 unsuited[task.label, method.label] = reason
                 own[method.label] = []
         jobs += [job for found in own.values() for job in found]

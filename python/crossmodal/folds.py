@@ -13,16 +13,16 @@ import numpy as np
 from accelerate import Accelerator
 from scipy import stats
 
+from crossmodal import verdict
 from crossmodal.errors import UserError
 from crossmodal.files import finite
+from crossmodal.naming import counted
 from crossmodal.report import page
 from crossmodal.scoring import labels, metrics
-from crossmodal.scoring.metric import FEWEST
 from crossmodal.settings import Config
 from crossmodal.training import outcomes
 from crossmodal.training.folder import RunFolder
 
-RESAMPLES = 1000
 FINAL = "final"
 
 
@@ -62,7 +62,9 @@ def train(config: Config, accelerator: Accelerator, hashes: dict[str, str], one:
             accelerator.print(f"\nfold {number} of {split.runs}" if split.folds else "\nwith a test part")
             fold = number if split.folds else None
             found.append(_one(config, one, f"fold-{number}", fold=fold, final=False))
-        results = combine([folder.path / f"fold-{number}" for number in range(1, split.runs + 1)], split.folds)
+        parts = [RunFolder(folder.path / f"fold-{number}") for number in range(1, split.runs + 1)]
+        tested = outcomes.joined([outcomes.load(part.outcomes) for part in parts])
+        results = combine([part.path for part in parts], split.folds, tested)
         if split.final:
             epochs = [run["best_epoch"] for run in found if run["best_epoch"]]
             length, said = {}, ""
@@ -80,9 +82,10 @@ def train(config: Config, accelerator: Accelerator, hashes: dict[str, str], one:
                 "final_epochs": final["epochs"] or None,
                 "final_samples": final["samples"]["train"],
             }
+        outcomes.save(folder.outcomes, tested)
         folder.write_results(results)
         if config.pictures:
-            _draw(folder, results, config.pictures)
+            _draw(folder, results, tested, config.pictures)
         page.write(folder)
         accelerator.print(f"\n{table(results)}\n{folder.path}")
         return results
@@ -109,30 +112,27 @@ def _one(config: Config, run: Callable[[Config], dict], name: str, changes: dict
 # ----- what the runs came to ---------------------------------------------------------------------------------------------------
 
 
-def combine(folders: list[Path], folds: int | None) -> dict[str, Any]:
+def combine(folders: list[Path], folds: int | None, tested: outcomes.Outcomes) -> dict[str, Any]:
     """What `results.json` of several folds holds: as that of a run, with means for figures, and the figure of each fold."""
     runs = [RunFolder(path).read_results() for path in folders]
-    tested = [outcomes.load(RunFolder(path).outcomes) for path in folders]
     first, name = runs[0], runs[0]["metric"]
     metric = metrics.get(name)
     tests = [_number(run["test"]) for run in runs]
-    rows = np.concatenate([found.rows for found in tested])
-    group = None if tested[0].group is None else np.concatenate([found.group for found in tested])
-    interval, over, pooled, classes = None, "samples" if group is None else "groups", None, {}
-    if (numbers := _pooled(tested, name)) is not None:
-        interval = pooled_interval(metric, [found.numbers for found in tested], rows, group)
-        pooled = metric.figure(numbers)
-        if _counts_classes(first, numbers):
-            classes = labels.by_class(numbers, tuple(first["class_names"]))
-    mean = float(np.mean(tests))
+    interval, pooled, classes, judged = None, None, {}, None
+    if tested.metric == name:  # of many and large samples only scores were kept
+        interval = metric.interval(tested.numbers, tested.units, tested.fold)
+        pooled = metric.figure(tested.numbers)
+        judged = verdict.of_folds(tested, [run["verdict"] for run in runs])
+        if _counts_classes(first, tested.numbers):
+            classes = labels.by_class(tested.numbers, tuple(first["class_names"]))
     results = first | {
-        "test": mean,
+        "test": float(np.mean(tests)),
         "test_loss": _mean(run["test_loss"] for run in runs),
         "validation": _mean(run["validation"] for run in runs),
         "validation_loss": _mean(run["validation_loss"] for run in runs),
         "test_metrics": {key: _mean(run["test_metrics"][key] for run in runs) for key in first["test_metrics"]},
         "test_interval": interval,
-        "test_interval_over": over,
+        "test_interval_over": "samples" if tested.group is None else "groups",
         "test_fields": {},
         "thresholds": [
             statistics.median(several) for several in zip(*(run["thresholds"] for run in runs), strict=True)
@@ -142,8 +142,9 @@ def combine(folders: list[Path], folds: int | None) -> dict[str, Any]:
         "best_epoch": None,
         "steps": sum(run["steps"] for run in runs),
         "seconds": sum(run["seconds"] for run in runs),
-        "samples": first["samples"] | {"test": len(np.unique(rows))},
+        "samples": first["samples"] | {"test": len(np.unique(tested.rows))},
         "pictures": [],
+        "verdict": judged,
         "final": False,
         "folds": {
             "runs": [path.name for path in folders],
@@ -157,26 +158,17 @@ def combine(folders: list[Path], folds: int | None) -> dict[str, Any]:
     return finite(results)
 
 
-def _pooled(tested: list[outcomes.Outcomes], name: str) -> metrics.Numbers | None:
-    """What the metric says of the samples of all folds; of many and large samples only scores were kept."""
-    if any(found.metric != name for found in tested):
-        return None
-    return {key: np.concatenate([found.numbers[key] for found in tested]) for key in tested[0].numbers}
-
-
 def _counts_classes(results: dict[str, Any], numbers: metrics.Numbers) -> bool:
     """Whether numbers of a metric are those of `labels.counts`, a column for each class or label."""
     return results["kind"] in ("classification", "multilabel") and {"truth", "found", "both"} <= numbers.keys()
 
 
-def _draw(folder: RunFolder, results: dict[str, Any], form: str) -> None:
+def _draw(folder: RunFolder, results: dict[str, Any], tested: outcomes.Outcomes, form: str) -> None:
     from crossmodal import drawing
     from crossmodal.report import pictures
 
-    drawn = pictures.of_folds(results)
-    tested = [outcomes.load(RunFolder(folder.path / name).outcomes) for name in results["folds"]["runs"]]
-    numbers = _pooled(tested, results["metric"])
-    if results["kind"] == "classification" and numbers is not None and _counts_classes(results, numbers):
+    drawn, numbers = pictures.of_folds(results), tested.numbers
+    if results["kind"] == "classification" and _counts_classes(results, numbers):
         names = tuple(results["class_names"]) or tuple(map(str, range(numbers["truth"].shape[1])))
         drawn["confusion.png"] = partial(
             pictures.confusion, pictures.confused(numbers), names, pictures.heading(results)
@@ -220,36 +212,6 @@ def corrected_interval(
     return metric.clipped(float(np.mean(figures)) - half, float(np.mean(figures)) + half)
 
 
-def pooled_interval(
-    metric: metrics.Metric, numbers: list[metrics.Numbers], rows: np.ndarray, group: np.ndarray | None
-) -> list[float] | None:
-    """95 % interval over samples, or whole groups of them, of the mean figure over folds; None of too few, or where all are alike.
-
-    Samples or groups are drawn with replacement, each with all that was said of it in every repeat; of each draw the figures of
-    the folds that it meets are averaged. The percentiles lie further out the fewer units there are, as Student's t does from the
-    normal distribution.
-    """
-    sizes = [len(next(iter(found.values()))) for found in numbers]
-    fold = np.repeat(np.arange(len(numbers)), sizes)
-    units, member = np.unique(rows if group is None else group, return_inverse=True)
-    if len(units) < FEWEST:
-        return None
-    pooled = {key: np.concatenate([found[key] for found in numbers]) for key in numbers[0]}
-    members = np.split(np.argsort(member, kind="stable"), np.cumsum(np.bincount(member))[:-1])
-    rng, figures = np.random.default_rng(0), []
-    for _ in range(RESAMPLES if sum(values.size for values in pooled.values()) < 3 * 10**6 else RESAMPLES // 10):
-        drawn = np.concatenate([members[unit] for unit in rng.integers(len(units), size=len(units))])
-        parts = [drawn[fold[drawn] == one] for one in np.unique(fold[drawn])]
-        found = [metric.figure({key: values[part] for key, values in pooled.items()}) for part in parts]
-        weights = [len(part) for part in parts]
-        found = np.array([found, weights])[:, ~np.isnan(found)]
-        if found.size:
-            figures.append(np.average(found[0], weights=found[1]))
-    tail = stats.norm.cdf(-np.sqrt(len(units) / (len(units) - 1)) * stats.t.ppf(0.975, len(units) - 1))
-    low, high = np.quantile(figures, (tail, 1 - tail)).tolist() if figures else (0.0, 0.0)
-    return [low, high] if low < high else None
-
-
 def table(results: dict[str, Any]) -> str:
     """What the folds came to, in a few lines."""
     name, folds = results["metric"], results["folds"]
@@ -266,6 +228,8 @@ def table(results: dict[str, Any]) -> str:
         low, high = results["test_interval"]
         lines.append(f"95 % interval over {results['test_interval_over']}: {low:#.4g} to {high:#.4g}")
     lines += group_lines(results)
+    if results["verdict"]:
+        lines.append(verdict.lines(results["verdict"]))
     if results["final"]:
         length = f", {results['final_epochs']} epochs" if results["final_epochs"] else ""
         lines.append(
@@ -290,5 +254,5 @@ def group_lines(results: dict[str, Any]) -> list[str]:
     values = list(found.values())
     return [
         f"test {name} of {len(found)} groups: {min(values):#.4g} to {max(values):#.4g}, standard deviation "
-        f"{statistics.stdev(values):.2g}; worst: {worst} ({results['test_groups'][worst]['samples']} samples)"
+        f"{statistics.stdev(values):.2g}; worst: {worst} ({counted(results['test_groups'][worst]['samples'], 'samples')})"
     ]

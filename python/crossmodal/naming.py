@@ -1,4 +1,5 @@
-"""Things by their name, and messages about names nobody knows, with the nearest one that exists."""
+"""Things by their name, and how they are called in messages: names nobody knows, with the nearest one that exists, and numbers of
+things."""
 
 from __future__ import annotations
 
@@ -59,3 +60,8 @@ def unknown(what: str, name: str, valid: Iterable[str]) -> str:
     """Message for an unknown name: what it names, the nearest valid one, and all of them."""
     valid = list(valid)
     return f"{what}: unknown name {name!r}{nearest(name, valid)} (available: {', '.join(valid) or 'none'})"
+
+
+def counted(count: int, things: str) -> str:
+    """So many of them: `1 group`, `3 groups`."""
+    return f"{count} {things.removesuffix('s') if count == 1 else things}"

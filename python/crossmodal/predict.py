@@ -23,6 +23,7 @@ from crossmodal.data.readers import read_samples
 from crossmodal.errors import UserError
 from crossmodal.files import replacing
 from crossmodal.models import base
+from crossmodal.naming import counted
 from crossmodal.scoring import protocols, thresholds
 from crossmodal.tasks import own
 from crossmodal.training.folder import RunFolder
@@ -345,4 +346,4 @@ def main(argv: list[str] | None = None) -> None:
     inputs, places = predictor.read_with_places(arguments.input, arguments.key, header)
     prediction = predictor.predict(inputs, arguments.batch_size, str(arguments.input), arguments.steps)
     write_prediction(arguments.output, prediction, names, predictor.class_values, places)
-    print(f"{len(prediction.predictions)} predictions in {arguments.output}")
+    print(f"{counted(len(prediction.predictions), 'predictions')} in {arguments.output}")

@@ -120,13 +120,17 @@ def _train(run: Run) -> dict[str, Any]:
         if test is not None:
             accelerator.log({"test": test.metric}, step=run.steps)
         if accelerator.is_main_process:
-            results["verdict"] = verdict.verdict(run, test) if config.verdict and test is not None else None
+            results["verdict"], kept = None, test and outcomes.of(test, run.task.test_rows)
+            if kept and config.verdict:
+                results["verdict"], others, places = verdict.verdict(run, test)
+                if kept.metric == run.task.metric:
+                    kept = dataclasses.replace(kept, others=others, compared=places)
             # Model and normaliser, then results.json, which says that both are there.
             run.model.save(folder.model, weights)
             with replacing(folder.normalizer) as aside, writing(folder.normalizer):
                 save_file(run.task.normalizer.state(), aside)
-            if test is not None:
-                outcomes.save(folder.outcomes, test, run.task.test_rows)
+            if kept:
+                outcomes.save(folder.outcomes, kept)
             folder.write_results(results)
             run.clear_checkpoints()
             # What people look at comes last: a picture that cannot be drawn must not cost the run.

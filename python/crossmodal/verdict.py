@@ -8,7 +8,7 @@ that learns is fitted. Differences are paired, sample by sample or group by grou
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -23,9 +23,11 @@ from crossmodal.data.dataset import Batch, Dataset
 from crossmodal.data.splitting import plain_sample
 from crossmodal.errors import UserError
 from crossmodal.models.base import Model
+from crossmodal.naming import counted
 from crossmodal.report.statistics import LEVEL, compared, holm
 from crossmodal.scoring import metrics, protocols, thresholds
 from crossmodal.scoring.metric import FEWEST
+from crossmodal.training import outcomes
 from crossmodal.training.evaluation import Evaluation, evaluate
 from crossmodal.training.run import Run
 
@@ -39,13 +41,14 @@ FREQUENT = {"classification": "the most frequent class", "multilabel": "how ofte
 Predict = Callable[[Batch], Tensor]
 
 
-def verdict(run: Run, test: Evaluation) -> dict[str, Any]:
+def verdict(run: Run, test: Evaluation) -> tuple[dict[str, Any], dict[str, metrics.Numbers], np.ndarray]:
     """What `results.json` says of a run beside others.
 
     Returns:
         `sentence`; `metric`, `value`, `interval` and `over` ("samples" or "groups", of which there are `units`), all on the
         `tested_on` samples that the others were tested on; `others`, by name: `called`, `learns`, `value`, `gain` (by how much
         the run is better), its `interval` (95 %) and `p`; `learned_from`; `left_out`: what could not be fitted, and why.
+        Then, by name, what the metric says of the others on each of these samples, and their places in the test part.
     """
     rng = np.random.default_rng((run.config.split.seed, 3))
     size = int(np.prod(run.task.input_shape)) + int(np.prod(run.task.output_shape))
@@ -63,52 +66,83 @@ def verdict(run: Run, test: Evaluation) -> dict[str, Any]:
         validation=_some(run.task.validation, held, rng),
         test=run.task.test if len(rows) == len(run.task.test) else run.task.test.subset(rows),
     )
-    metric, ours = metrics.get(task.metric), {name: all_[rows] for name, all_ in test.numbers[task.metric].items()}
-    group = None if test.group is None else test.group[rows]
-    found: dict[str, tuple[str, bool, metrics.Numbers]] = {}
+    called: dict[str, tuple[str, bool]] = {}
+    others: dict[str, metrics.Numbers] = {}
     left_out: dict[str, str] = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.derive(run.config.seed, "verdict") % 2**63)
-        for name, called, learns, fit in _rivals(task, config):
+        for name, words, learns, fit in _rivals(task, config):
             try:
                 if learns and size > MOST_VALUES:
                     raise UserError(f"a sample has {size:,} values, which is too many to fit it in passing")
                 predict = fit()
                 own = _with_thresholds(task, config, predict) if learns else dataclasses.replace(task, thresholds=())
-                numbers = evaluate(predict, task.test, own, batch).numbers[task.metric]
+                others[name] = evaluate(predict, task.test, own, batch).numbers[task.metric]
             # A rival that cannot be fitted must not cost the run; where memory is short torch raises RuntimeError.
             except (UserError, ValueError, MemoryError, RuntimeError, np.linalg.LinAlgError) as error:
                 left_out[name] = str(error)
                 continue
-            found[name] = called, learns, numbers
+            called[name] = words, learns
+    group = None if test.group is None else test.group[rows]
+    ours = outcomes.Outcomes(task.metric, outcomes.taken(test.numbers[task.metric], rows), rows, group)
+    said = _compared(ours, others, called) | {
+        "learned_from": len(task.train) + len(task.validation),
+        "of": len(run.task.train) + len(run.task.validation),
+        "left_out": left_out,
+    }
+    if said["over"] == "groups" and said["units"] < FEWEST and run.config.data and run.config.split.fold is None:
+        said["sentence"] += " --split.folds tests on all groups."
+    return said, others, rows
+
+
+def of_folds(found: outcomes.Outcomes, several: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """The verdict on all folds together, from what came of their samples and the verdict on each; None where one has none.
+
+    Args:
+        found: of all folds, see `outcomes.joined`.
+        several: see `verdict`.
+    """
+    if not len(found.compared) or None in several:
+        return None
+    first = several[0]["others"]
+    called = {name: (first[name]["called"], first[name]["learns"]) for name in found.others}
+    return _compared(found.some(found.compared), found.others, called) | {
+        "learned_from": min(one["learned_from"] for one in several),
+        "of": min(one["of"] for one in several),
+        "left_out": {name: reason for one in several for name, reason in one["left_out"].items()},
+    }
+
+
+def _compared(
+    ours: outcomes.Outcomes, others: Mapping[str, metrics.Numbers], called: Mapping[str, tuple[str, bool]]
+) -> dict[str, Any]:
+    """The run beside the others, on the same samples."""
+    metric, fold = ours.measure, ours.fold
     sign = 1 if metric.higher_is_better else -1
-    figures, units = metric.resampled([ours, *(numbers for _, _, numbers in found.values())], group)
-    value, others = metric.figure(ours), {}
-    for place, (name, (called, learns, numbers)) in enumerate(found.items(), 1):
-        its = metric.figure(numbers)
+    figures, units = metric.resampled([ours.numbers, *others.values()], ours.units, fold)
+    value, found = metric.over_folds(ours.numbers, fold), {}
+    for place, (name, numbers) in enumerate(others.items(), 1):
+        words, learns = called[name]
+        its = metric.over_folds(numbers, fold)
         gain = compared(sign * (value - its), sign * (figures[:, 0] - figures[:, place]), units)
-        others[name] = {
-            "called": called,
+        found[name] = {
+            "called": words,
             "learns": learns,
             "value": its,
             "gain": gain.mean,
             "interval": gain.interval,
             "p": gain.p,
         }
-    over = "groups" if group is not None or metric.grouped else "samples"
-    interval = metric.interval(ours, group)
+    over = "groups" if ours.group is not None or metric.grouped else "samples"
     return {
-        "sentence": _sentence(task.metric, value, others, over, units),
-        "metric": task.metric,
+        "sentence": _sentence(ours.metric, value, found, over, units),
+        "metric": ours.metric,
         "value": value,
-        "interval": interval,
+        "interval": metric.interval(ours.numbers, ours.units, fold),
         "over": over,
         "units": units,
-        "others": others,
-        "learned_from": len(task.train) + len(task.validation),
-        "of": len(run.task.train) + len(run.task.validation),
-        "tested_on": len(task.test),
-        "left_out": left_out,
+        "others": found,
+        "tested_on": len(ours),
     }
 
 
@@ -125,7 +159,8 @@ def _rivals(task, config) -> list[tuple[str, str, bool, Callable[[], Predict]]]:
         ("copy", "the last known frame", False),
         *((name, CALLED[name], True) for name in LEARNERS),
     ):
-        if name != config.method and not methods.reason_against(name, task):
+        slides = task.is_table and methods.get(name).slides
+        if name != config.method and not slides and not methods.reason_against(name, task):
             rivals.append((name, words, learns, partial(_fitted, name, task, config)))
     if task.kind in ("regression", "dense") and not task.normalizer.logits:
         rivals.append(("zero", "zero", False, partial(_filled, task, 0.0)))
@@ -133,7 +168,12 @@ def _rivals(task, config) -> list[tuple[str, str, bool, Callable[[], Predict]]]:
             rivals.append(("median", "the median", False, partial(_median, task)))
         if metrics.plain_name(task.metric) == "mae_8":
             rivals.append(("constant", "the best constant", False, partial(_best_constant, task)))
-    if task.kind == "regression" and task.ndim == 1 and task.input_shape[0] in (1, task.num_outputs):
+    if (
+        task.kind == "regression"
+        and not task.is_table
+        and task.ndim == 1
+        and task.input_shape[0] in (1, task.num_outputs)
+    ):
         rivals.append(("last", "the last value of the series", False, partial(_last, task)))
     return rivals
 
@@ -223,7 +263,7 @@ def _sentence(metric: str, value: float, others: dict[str, dict[str, Any]], over
 
     first = floor or learner
     if first["p"] is None:
-        few = f"{units} {over} in the test part are too few" if units < FEWEST else f"{metric} has no interval"
+        few = f"too few test {over} ({units})" if units < FEWEST else f"{metric} has no interval"
         return (
             f"Not told: {few} to say whether this is better than {_doing(first)} ({figures(first)} on these samples)."
         )
@@ -256,9 +296,9 @@ def lines(found: dict[str, Any]) -> str:
     """The verdict as it is printed."""
     metric, over, units = found["metric"], found["over"], found["units"]
     interval = "" if found["interval"] is None else f" (95 %: {found['interval'][0]:.4g} to {found['interval'][1]:.4g})"
-    shown = [f"verdict, over {units} {over}: test {metric} {found['value']:.4g}{interval}"]
+    shown = [f"verdict, over {counted(units, over)}: test {metric} {found['value']:.4g}{interval}"]
     if over == "groups" and units < FEWEST:
-        shown.append(f"  {units} groups are too few for intervals")
+        shown.append("  too few groups for intervals")
     width = max(len(one["called"]) for one in found["others"].values()) if found["others"] else 0
     for one in found["others"].values():
         gain = "" if one["interval"] is None else f" (95 %: {one['interval'][0]:+.3g} to {one['interval'][1]:+.3g})"

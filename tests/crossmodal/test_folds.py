@@ -14,6 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 import crossmodal
 from crossmodal import evaluate, folds, parsing, predict, run, tasks
 from crossmodal.errors import Interrupted, UserError
+from crossmodal.scoring import metric as metric_module
 from crossmodal.scoring import metrics
 from crossmodal.scoring.metric import wilson
 from crossmodal.settings import SplitConfig
@@ -158,11 +159,21 @@ def test_folds_are_one_run_that_goes_on_after_a_stop(tmp_path, tiny_bert, monkey
     assert "is finished already" in capsys.readouterr().out
 
 
-def test_without_a_final_model_the_folds_predict_together(tmp_path):
+def test_folds_have_one_verdict_and_predict_together(tmp_path, capsys):
     data = planted(tmp_path / "my.npz", effect=5)
     results = run.train(parsing.from_dict(settings(tmp_path / "run", data, "linear", split={"folds": 3})))
     assert results["samples"]["test"] == 360
     assert results["test_interval_over"] == "groups"
+    found, each = (
+        results["verdict"],
+        [RunFolder(tmp_path / "run" / f"fold-{fold}").read_results() for fold in (1, 2, 3)],
+    )
+    assert found["sentence"] in capsys.readouterr().out
+    assert (found["over"], found["units"], found["tested_on"]) == ("groups", 30, 360)
+    assert found["interval"] == results["test_interval"]
+    assert {name: one["value"] for name, one in found["others"].items()} == pytest.approx(
+        {name: np.mean([run["verdict"]["others"][name]["value"] for run in each]) for name in ("mean", "rocket", "knn")}
+    )
     predictor = crossmodal.load(tmp_path / "run")
     with np.load(data) as arrays:
         x = arrays["x"]
@@ -196,7 +207,7 @@ def test_a_method_that_needs_validation_makes_no_final_model(tmp_path, method):
 
 def test_intervals_over_groups_hold_the_truth_as_often_as_they_say(monkeypatch):
     """Groups with an accuracy of their own, about 0.8, folds of whole groups: of 100 data sets about 95 % of the intervals do."""
-    monkeypatch.setattr(folds, "RESAMPLES", 200)
+    monkeypatch.setattr(metric_module, "RESAMPLES", 200)
     rng, metric, hits, naive = np.random.default_rng(1), metrics.get("accuracy"), 0, 0
     for _ in range(100):
         group = np.repeat(np.arange(20), 15)
@@ -204,10 +215,7 @@ def test_intervals_over_groups_hold_the_truth_as_often_as_they_say(monkeypatch):
         truth = np.zeros((300, 2))
         truth[:, 0] = 1
         numbers = {"truth": truth, "found": truth, "both": truth * right[:, None]}
-        parts = [group % 5 == fold for fold in range(5)]
-        tested = [{key: values[part] for key, values in numbers.items()} for part in parts]
-        rows = np.concatenate([np.flatnonzero(part) for part in parts])
-        low, high = folds.pooled_interval(metric, tested, rows, group[rows])
+        low, high = metric.interval(numbers, group, fold=group % 5)
         hits += low <= 0.8 <= high
         low, high = wilson(right.mean(), 300)
         naive += low <= 0.8 <= high
@@ -229,14 +237,14 @@ def test_the_interval_over_folds_is_wider_for_what_training_sets_share():
     ("change", "message"),
     [
         (lambda x: x, None),
-        (lambda x: np.concatenate([x[:40], x[:10]]), "10 of 10 test samples are in the train part, too"),
+        (lambda x: np.concatenate([x[:40], x[:10]]), "test samples that are in the train part, too: 10 of 10"),
         (
             lambda x: np.concatenate([x[:40], x[:10] + 1e-4]),
-            "10 of 10 test samples are nearly equal to one of the train",
+            r"test samples nearly equal to one of the train part .*: 10 of 10",
         ),
         (
             lambda x: np.stack([x.reshape(-1)[start : start + 32] for start in range(0, 400, 8)]),
-            r"\d+ of 10 test samples overlap with samples of the train part",
+            r"test samples that hold the same stretch of a series as samples of the train part: \d+ of 10",
         ),
     ],
 )

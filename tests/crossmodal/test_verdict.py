@@ -64,9 +64,10 @@ def test_figures_of_the_others_are_those_of_their_own_runs(tmp_path):
 def test_groups_are_what_is_drawn_and_too_few_are_said(tmp_path, capsys, groups, told):
     found = learn(tmp_path, "regression", True, groups=groups)["verdict"]
     assert (found["over"], found["units"], found["interval"] is not None) == ("groups", groups, told)
-    assert found["sentence"].startswith("Better than" if told else "Not told: 3 groups in the test part are too few")
+    assert found["sentence"].startswith("Better than" if told else "Not told: too few test groups (3)")
     said = capsys.readouterr().out
-    assert ("3 groups are too few for intervals" in said) != told
+    assert ("too few groups for intervals" in said) != told
+    assert said.splitlines()[-2].endswith(" --split.folds tests on all groups.") != told
     assert "epochs: " not in said  # of a method without any
 
 

@@ -42,6 +42,7 @@ class Method:
         seeded: whether runs of different seeds differ.
         uses_encoder: whether it starts from the encoder of the settings.
         pretrained: whether with the encoder's pretrained weights; False draws all weights anew.
+        slides: whether it looks at neighbouring values together, as convolutions do, which the columns of a table are not.
         learns_validation: whether it learns from the validation samples too, as it chooses no epoch.
         defaults: settings that stand in the place of those of a task's file, which were measured with a text encoder; see `suited`.
     """
@@ -54,6 +55,7 @@ class Method:
     seeded: ClassVar[bool] = True
     uses_encoder: ClassVar[bool] = True
     pretrained: ClassVar[bool] = True
+    slides: ClassVar[bool] = False
     learns_validation: ClassVar[bool] = False
     defaults: ClassVar[dict[str, Any]] = {}
 

@@ -61,6 +61,7 @@ class DASH(Method):
         "convolutional network whose kernels are searched for (DASH), tuned and trained from scratch (three stages)"
     )
     uses_encoder = False
+    slides = True
     Options = Options
     # Epochs of the tasks' files were measured with a pretrained encoder.
     defaults: ClassVar = {"epochs": None, "accumulate": 1}

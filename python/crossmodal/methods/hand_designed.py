@@ -193,6 +193,7 @@ class HandDesigned(Method):
     name = "hand_designed"
     description = "the network that experts designed for a task of NAS-Bench-360, or one of them for data of your own"
     uses_encoder = False
+    slides = True
     Options = Options
     # Epochs of the tasks' files were measured with a pretrained encoder.
     defaults: ClassVar = {"epochs": None}

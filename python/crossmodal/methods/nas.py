@@ -73,6 +73,7 @@ class SearchedNetworks(Method):
         "searched networks: the winners of NAS-Bench-360's searches, found here or as published, trained from scratch"
     )
     uses_encoder = False
+    slides = True
     Options = Options
     # Epochs of the tasks' files were measured with a pretrained encoder.
     defaults: ClassVar = {"epochs": None, "accumulate": 1}

@@ -47,6 +47,7 @@ class RandomKernels(Method):
     name = "rocket"
     description = "10,000 random convolutional kernels and ridge regression (series)"
     uses_encoder = False
+    slides = True
     learns_validation = True
     Options = Options
     defaults: ClassVar = {

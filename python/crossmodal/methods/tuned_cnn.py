@@ -44,6 +44,7 @@ class TunedCNN(Method):
     name = "tuned_cnn"
     description = "small residual network or U-Net from scratch, hyperparameters chosen on validation in a few trials"
     uses_encoder = False
+    slides = True
     Options = Options
     # Epochs of the tasks' files were measured with a pretrained encoder.
     defaults: ClassVar = {"epochs": None}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from crossmodal.naming import counted
 from crossmodal.report.statistics import LEVEL, Paired, compared, holm, units_needed
 from crossmodal.training.outcomes import Outcomes
 
@@ -27,10 +28,12 @@ def rank(found: dict[str, list[Outcomes]]) -> dict[str, Any]:
     """
     runs = list(itertools.chain(*found.values()))
     first, metric = runs[0], runs[0].measure
-    figures, units = metric.resampled([one.numbers for one in runs], first.group)
+    figures, units = metric.resampled([one.numbers for one in runs], first.units, first.fold)
     owner = np.repeat(np.arange(len(found)), list(map(len, found.values())))
     drawn = np.stack([figures[:, owner == place].mean(1) for place in range(len(found))], axis=1)
-    values = {name: float(np.mean([metric.figure(one.numbers) for one in ones])) for name, ones in found.items()}
+    values = {
+        name: float(np.mean([metric.over_folds(one.numbers, one.fold) for one in ones])) for name, ones in found.items()
+    }
     sign = 1 if metric.higher_is_better else -1
     usable = [name for name in found if np.isfinite(values[name])]
     order = sorted(usable, key=lambda name: -sign * values[name])
@@ -68,7 +71,8 @@ def render(task: str, ranking: dict[str, Any]) -> str:
     order, pairs, over, units = (ranking[key] for key in ("order", "pairs", "over", "units"))
     of_pair = {(pair["better"], pair["worse"]): pair for pair in pairs}
     lines = [
-        f"{task}: ranked by test {ranking['metric']}, each two compared by a paired bootstrap over {units} test {over}",
+        f"{task}: ranked by test {ranking['metric']}, each two compared by a paired bootstrap over "
+        f"{counted(units, f'test {over}')}",
         "",
         f"| method | {ranking['metric']} | behind {order[0]} by | 95 % interval | p, Holm | told apart from |",
         "| --- | ---: | ---: | ---: | ---: | --- |",
@@ -98,14 +102,16 @@ def _said(ranking: dict[str, Any], of_pair: dict[tuple[str, str], dict[str, Any]
         return ["Nothing to compare: a single method has a figure."]
     first = of_pair[order[0], order[1]]
     if first["p"] is None:
-        return [f"{units} test {over} are too few, or the metric is none, to tell methods apart."]
+        return [f"Too few test {over} ({units}), or a metric without an interval: methods are not told apart."]
     alike = [name for name in order[1:] if not _told(of_pair[order[0], name])]
     if not alike:
         return [f"{order[0]} is told apart from all others by these data (p < {LEVEL} after Holm's correction)."]
     lines = [f"Not told apart from {order[0]} by these data: {', '.join(alike)}."]
+    if _told(first):
+        return lines
     if ranking["needed"] is None:
-        return [*lines, f"{order[0]} and {order[1]} differ by nothing here, so no number of samples can be named."]
-    if not _told(first):
+        lines.append(f"{order[0]} and {order[1]} differ by nothing here, so no number of {over} can be named.")
+    else:
         lines.append(
             f"About {ranking['needed']} test {over} instead of {units} would tell {order[0]} from {order[1]} four times in five, "
             f"if the true difference is the {first['gain']:.3g} found here, further {over} vary like these, and no other "

@@ -82,7 +82,9 @@ class Metric:
         ]
         return [figures[start : start + channels] for start in range(0, fields, channels)]
 
-    def interval(self, numbers: Numbers, group: np.ndarray | None = None) -> tuple[float, float] | None:
+    def interval(
+        self, numbers: Numbers, group: np.ndarray | None = None, fold: np.ndarray | None = None
+    ) -> tuple[float, float] | None:
         """95 % interval of the figure, for the chance by which these samples were drawn and no others.
 
         Of an accuracy of samples without groups it is Wilson's (1927), else the percentiles of a bootstrap (Efron, 1979) over
@@ -92,16 +94,17 @@ class Metric:
         Args:
             numbers: of all samples.
             group: (n,), of what the samples are parts; where the metric itself looks at groups, these count.
+            fold: see `resampled`.
 
         Returns:
             Low and high; None where a bootstrap says nothing: for fewer than five (`FEWEST`) samples or groups, where all resamples
             agree, of a largest error, and where the figure itself is not finite.
         """
-        if not math.isfinite(self.figure(numbers)):
+        if not math.isfinite(self.over_folds(numbers, fold)):
             return None
         if self.interval_by == "wilson" and group is None:
             return wilson(self.figure(numbers), len(numbers["truth"]))
-        figures, count = self.resampled([numbers], group)
+        figures, count = self.resampled([numbers], group, fold)
         figures = figures[~np.isnan(figures)]
         if count < FEWEST or not len(figures):
             return None
@@ -109,18 +112,34 @@ class Metric:
         low, high = np.quantile(figures, (tail, 1 - tail)).tolist()
         return (low, high) if low < high else None
 
-    def resampled(self, several: list[Numbers], group: np.ndarray | None = None) -> tuple[np.ndarray, int]:
+    def over_folds(self, numbers: Numbers, fold: np.ndarray | None = None) -> float:
+        """The figure of all samples; or the mean of those of the folds that have one, each weighed by its samples."""
+        if fold is None:
+            return self.figure(numbers)
+        parts = [np.flatnonzero(fold == one) for one in np.unique(fold)]
+        figures = [self.figure({name: values[part] for name, values in numbers.items()}) for part in parts]
+        kept = ~np.isnan(figures)
+        return (
+            float(np.average(np.array(figures)[kept], weights=np.array([*map(len, parts)])[kept]))
+            if kept.any()
+            else math.nan
+        )
+
+    def resampled(
+        self, several: list[Numbers], group: np.ndarray | None = None, fold: np.ndarray | None = None
+    ) -> tuple[np.ndarray, int]:
         """Figures of what several models say of the same samples, in bootstrap resamples that are the same for all.
 
         Args:
             several: numbers of each model, of the same samples.
             group: see `interval`.
+            fold: (n,), in which fold of a cross-validation each sample was tested: the figures are `over_folds`.
 
         Returns:
             Figures (resamples, models), without a row where a bootstrap says nothing, and from how many samples or groups was
             drawn.
         """
-        if self.pooled is not None:
+        if self.pooled is not None and fold is None:
             metric, pool = self.pooled
             return metric.resampled([pool(numbers) for numbers in several])
         group = several[0].get("group", group)
@@ -138,7 +157,7 @@ class Metric:
             if "group" in several[0]:  # a group drawn twice counts twice
                 own = np.repeat(np.arange(count), [len(members[unit]) for unit in drawn])
                 parts = [part | {"group": own} for part in parts]
-            figures.append([self.figure(part) for part in parts])
+            figures.append([self.over_folds(part, None if fold is None else fold[rows]) for part in parts])
         return np.array(figures), count
 
     def clipped(self, low: float, high: float) -> list[float]:

@@ -19,6 +19,7 @@ from crossmodal.data.normalizer import Normalizer, Scaling
 from crossmodal.data.numeric import chunks, float_dtype, require_finite
 from crossmodal.data.readers.tables import shown
 from crossmodal.errors import UserError
+from crossmodal.naming import counted
 from crossmodal.settings import ImagesConfig, RecordingsConfig, SplitConfig, TableConfig
 from crossmodal.tasks import base
 from crossmodal.tasks.base import KINDS, REAL_KINDS, About, Options, RawTask, Task
@@ -261,7 +262,7 @@ def _described(task: Task, origin: str, scaling: Scaling, notes: list[str]) -> T
     what = {
         "classification": f"classification into {task.num_outputs} classes",
         "multilabel": f"multi-label classification, {task.num_outputs} labels",
-        "regression": f"regression of {task.num_outputs} value(s)",
+        "regression": f"regression of {counted(task.num_outputs, 'values')}",
         "dense": f"dense prediction of shape {task.output_shape}",
     }[task.kind]
     if task.class_names:

@@ -119,6 +119,11 @@ class Task:
         return self.metrics[0]
 
     @property
+    def is_table(self) -> bool:
+        """Whether the values of a sample are columns of a table, in no order."""
+        return self.about.reading.get("form") == "table"
+
+    @property
     def num_outputs(self) -> int:
         """Number of classes, labels, regressed values, or output channels (dense)."""
         return self.output_shape[0]

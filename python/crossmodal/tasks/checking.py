@@ -9,6 +9,7 @@ import numpy as np
 from crossmodal.data.arrays import with_channel
 from crossmodal.data.dataset import ArrayLike
 from crossmodal.data.numeric import require_numbers
+from crossmodal.data.readers.tables import shown
 from crossmodal.errors import UserError
 from crossmodal.tasks import targets
 from crossmodal.tasks.base import RawTask
@@ -39,7 +40,8 @@ def checked(raw: RawTask, origin: str) -> RawTask:
     y = {part: _in_memory(values, raw.kind, spatial) for part, values in y.items()}
     notes = list(raw.notes)
     if raw.kind is None:
-        kind, reason = targets.infer_kind(y["train"], spatial, f"{origin}: y_train")
+        named = f"{origin}: {'the target (' + shown(raw.about.targets) + ')' if raw.about.targets else 'y_train'}"
+        kind, reason = targets.infer_kind(y["train"], spatial, named)
         raw = replace(raw, kind=kind)
         notes.insert(0, reason)
     if raw.kind == "classification":
@@ -139,14 +141,13 @@ def _groups(group: Arrays, x: Arrays, origin: str) -> tuple[Arrays, tuple[str, .
             raise UserError(f"{origin}: group_{part}: expected one group per sample, got {len(found[part])}")
     names = np.unique(np.concatenate(list(found.values())))
     codes = {part: np.searchsorted(names, values) for part, values in found.items()}
-    counts = ", ".join(f"{len(np.unique(values))} {part}" for part, values in codes.items())
-    notes = [f"groups: {counts}; samples of one group stay in one part."]
+    notes = []
     for part in [part for part in codes if part != "train"]:
         shared = np.intersect1d(codes["train"], codes[part])
         if len(shared):
             shown = ", ".join(names[shared[:8]]) + (", ..." if len(shared) > 8 else "")
             notes.append(
-                f"warning: {len(shared)} groups are in the training part and the {part} part ({shown}): figures of it say "
+                f"warning: groups both in the training part and the {part} part: {len(shared)} ({shown}): figures of it say "
                 "nothing about new groups."
             )
     return codes, tuple(names.tolist()), notes

@@ -167,7 +167,14 @@ def _by_folders(options: Options, suffixes: Sequence[str]) -> Listing:
             )
     paths = list(_below(folder, whole=True))
     levels = [path.relative_to(folder).parts[:-1] for path in paths]
-    is_split = bool(levels) and all(level and level[0].lower() in PARTS for level in levels)
+    above = {level[0] if level else "files" for level in levels}
+    others = sorted(name for name in above if name.lower() not in PARTS)
+    is_split = bool(above) and (not others or {PARTS.get(name.lower()) for name in above} >= {"train", "test"})
+    if is_split and others:
+        raise UserError(
+            f"{folder}: has folders of parts (train, test), and beside them {shown(others)}, which is none: move it elsewhere, "
+            "as new samples for predict.py, or list files in index.csv"
+        )
     part = np.array([PARTS[level[0].lower()] for level in levels]) if is_split else None
     levels = [level[1:] for level in levels] if is_split else levels
     for path, level in zip(paths, levels, strict=True):

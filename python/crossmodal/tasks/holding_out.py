@@ -9,6 +9,8 @@ import numpy as np
 from crossmodal.data.arrays import in_memory
 from crossmodal.data.splitting import assign_folds, grouped_sample, multilabel_sample, plain_sample, stratified_sample
 from crossmodal.errors import UserError
+from crossmodal.naming import counted
+from crossmodal.scoring.metric import FEWEST
 from crossmodal.settings import SplitConfig
 from crossmodal.tasks.base import RawTask
 
@@ -127,8 +129,8 @@ def divide(raw: RawTask, origin: str, split: SplitConfig) -> Division:
             )
         count, total = (len(np.unique(groups[part])) for part in (held, among))
         return (
-            f"{what}: {count} whole groups of the {total} in {of} (seed {split.seed}), {len(held)} of {len(among)} samples: "
-            f"{named(held)}."
+            f"{what}: {counted(count, 'whole groups')} of the {total} in {of} (seed {split.seed}), {len(held)} of {len(among)} "
+            f"samples: {named(held)}."
         )
 
     fold = split.fold if split.folds else None
@@ -155,6 +157,11 @@ def divide(raw: RawTask, origin: str, split: SplitConfig) -> Division:
         held = hold_out(rows, split.test_fraction, "test", TEST)
         notes.append(said("test", rows, rows[held], "all samples"))
         test, rows = rows[held], rows[~held]
+        if groups is not None and len(np.unique(groups[test])) < FEWEST:
+            notes.append(
+                f"warning: fewer than {FEWEST} test groups do not tell how sure a figure is: take --split.folds "
+                f"{min(5, len(np.unique(groups)))}, which tests on all groups."
+            )
     if split.train_size is not None:
         if not smallest <= split.train_size <= len(rows):
             raise UserError(

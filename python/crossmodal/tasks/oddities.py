@@ -60,9 +60,9 @@ def _doubled(x: np.ndarray, y: np.ndarray, place: Callable[[int], str]) -> list[
         return []
     against = [(one, other) for one, other in pairs if not np.array_equal(y[one], y[other])]
     one, other = (against or pairs)[0]
-    also = f", {len(against)} of them with another target" if against else ""
+    also = f", {len(against)} with another target" if against else ""
     return [
-        f"warning: {len(pairs)} of {len(x)} samples are copies of others{also} (first: {place(other)} of {place(one)}): what is "
+        f"warning: copies of other samples: {len(pairs)} of {len(x)}{also} (first: {place(other)} copies {place(one)}): what is "
         "learned from one half of a pair is known of the other; give copies one group, or take them out."
     ]
 
@@ -89,7 +89,7 @@ def _targets(y: np.ndarray, place: Callable[[int], str], names: Sequence[str], k
             rows = [int(np.flatnonzero(values == one)[0]) for one in single[:3]]
             where = ", ".join(f"{one!r} ({place(row)})" for one, row in zip(single, rows, strict=False))
             notes.append(
-                f"warning: {called}: {len(single)} of {len(found)} classes have one sample ({where}): it cannot be both learned "
-                "and tested."
+                f"warning: {called}: one sample alone in {len(single)} of {len(found)} classes ({where}): it cannot be both "
+                "learned and tested."
             )
     return notes

@@ -36,20 +36,22 @@ def overlaps(splits: Mapping[str, ArrayDataset], has_groups: bool = False) -> li
         remedy = "" if has_groups else " If samples come from one recording or person, name it: `group`."
         equal = np.isin(hashes[other], hashes[one])
         if equal.any():
-            notes.append(f"warning: {_of(equal, splits[other])} {other} samples are in the {one} part, too.{remedy}")
+            notes.append(
+                f"warning: {other} samples that are in the {one} part, too: {_of(equal, splits[other])}.{remedy}"
+            )
             continue
         shared = _overlapping(a, b)
         if shared.any():
             notes.append(
-                f"warning: {_of(shared, splits[other])} {other} samples overlap with samples of the {one} part: they hold the same "
-                f"stretch of a series.{remedy}"
+                f"warning: {other} samples that hold the same stretch of a series as samples of the {one} part: "
+                f"{_of(shared, splits[other])}.{remedy}"
             )
             continue
         near = _near(a.reshape(len(a), -1), b.reshape(len(b), -1))
         if near.any():
             notes.append(
-                f"warning: {_of(near, splits[other])} {other} samples are nearly equal to one of the {one} part (nearer than "
-                f"{NEAR:.0%} of the usual distance).{remedy}"
+                f"warning: {other} samples nearly equal to one of the {one} part (nearer than {NEAR:.0%} of the usual distance): "
+                f"{_of(near, splits[other])}.{remedy}"
             )
     return notes
 

@@ -15,7 +15,7 @@ from crossmodal.data import windows
 from crossmodal.data.readers.recordings import SUFFIXES, Recording, open_recording
 from crossmodal.data.readers.tables import shown
 from crossmodal.errors import UserError
-from crossmodal.naming import nearest
+from crossmodal.naming import counted, nearest
 from crossmodal.tasks import columns, oddities
 from crossmodal.tasks.base import About, Options, RawTask
 from crossmodal.tasks.folders import Listing, list_folder
@@ -64,7 +64,7 @@ def load_recordings(options: Options) -> RawTask:
         targets = (told.labels,)
         if not known.any():
             raise UserError(f"{listing.folder}: no window has a label in {told.labels!r}")
-        notes += [f"{(~known).sum()} of {len(known)} windows have no label and are left out."] * (not known.all())
+        notes += [f"windows without a label, left out: {(~known).sum()} of {len(known)}."] * (not known.all())
         of, starts, entry, y = of[known], starts[known], entry[known], y[known]
     low, high = (np.full(len(found[0].channels), np.nan) for _ in range(2))
 
@@ -85,13 +85,12 @@ def load_recordings(options: Options) -> RawTask:
     if isinstance(x, np.ndarray):
         notes += oddities.said(x, y, place, targets=targets, kind=kind, constant=False)
     group = listing.group[entry] if listing.group is not None else files[of] if several else None
-    resampled = Counter(f"{own:g}" for own, grow in zip(rates, grows, strict=True) if grow != 1)
+    others = Counter(f"{own:g}" for own, grow in zip(rates, grows, strict=True) if grow != 1)
+    resampled = [f"{counted(count, 'files')} of {own} Hz" for own, count in others.items()]
     rows = {
-        "recordings": f"{len(paths)} files, {_range([one.length for one in found], rates)}",
+        "recordings": f"{counted(len(paths), 'files')}, {_range([one.length for one in found], rates)}",
         "window": f"{_measure(window, rate)}, one every {_measure(hop, rate)}" if several or told.window else "",
-        "resampled": f"{', '.join(f'{n} files of {r} Hz' for r, n in resampled.items())} to {rate:g} Hz"
-        if resampled
-        else "",
+        "resampled": f"{', '.join(resampled)} to {rate:g} Hz" if resampled else "",
         "labels": f"{told.labels}: {_rule(options, y)} of a window" if told.labels else "",
         "ignored": shown(listing.ignored),
     }
@@ -252,9 +251,7 @@ def _left_out(spans: Sequence[Span], window: int, hop: int, listing: Listing) ->
     notes = []
     if len(short):
         named = shown([listing.name(entry) for entry in short], 4)
-        notes.append(
-            f"warning: {len(short)} of {len(spans)} recordings are shorter than a window and left out: {named}."
-        )
+        notes.append(f"warning: recordings shorter than a window, left out: {len(short)} of {len(spans)} ({named}).")
     covered = np.where(lengths >= window, (lengths - window) // hop * hop + window, 0)
     lost = 1 - covered.sum() / lengths.sum()
     if lost > 0.05 and hop <= window:
@@ -373,6 +370,6 @@ def read_recording(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, 
         raise UserError(f"{path}: has {_measure(values.shape[1], rate)}, but a sample {_measure(window, rate)}")
     starts = range(0, values.shape[1] - window + 1, hop)
     x = np.stack([values[:, start : start + window] for start in starts])
-    said = f"{path}: {len(x)} windows of {_measure(window, rate)}, one every {_measure(hop, rate)}"
+    said = f"{path}: {counted(len(x), 'windows')} of {_measure(window, rate)}, one every {_measure(hop, rate)}"
     places = [f" from {start / rate:g} s" if rate else f" from value {start}" for start in starts]
     return x, places, said + ("" if grow == 1 else f"; resampled from {own:g} to {rate:g} Hz")

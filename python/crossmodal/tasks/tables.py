@@ -11,6 +11,7 @@ import numpy as np
 from crossmodal.data.readers.tables import read_table, shown
 from crossmodal.data.tables import Schema, understand
 from crossmodal.errors import UserError
+from crossmodal.naming import counted
 from crossmodal.tasks import columns, oddities
 from crossmodal.tasks.base import About, Options, RawTask
 from crossmodal.tasks.columns import Roles
@@ -85,7 +86,9 @@ def read_rows(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, list[
     used = {feature.name for feature in schema.features}
     table = read_table(path, used)
     unused = [name for name in table.names if name not in used]
-    said = f"{table.path}: {len(table)} rows; columns by name: {shown([one.name for one in schema.features])}"
+    said = (
+        f"{table.path}: {counted(len(table), 'rows')}; columns by name: {shown([one.name for one in schema.features])}"
+    )
     x = schema.encode(table)
     holes = np.isnan(x).sum(axis=0)
     missing = [f"{name} {count}" for name, count in zip(schema.names, holes, strict=True) if count]

@@ -131,7 +131,7 @@ def test_a_report_has_what_a_run_came_to(reports):
             "folds",
             [
                 "mean over 3 runs",
-                "Each fold has a verdict of its own",
+                "on the same 96 test samples of all folds",
                 "The model in final learned from all 96 samples",
             ],
         ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -102,7 +104,7 @@ def test_ranking_says_who_is_told_apart_and_how_many_more_would_be_needed():
     assert (grouped["over"], grouped["units"]) == ("groups", 8)
     few = found_in(errors, np.arange(80) % 3)
     assert few["needed"] is None
-    assert "3 test groups are too few" in ranking.render("toy", few)
+    assert "Too few test groups (3)" in ranking.render("toy", few)
 
 
 def evaluation(name: str, values: int = 1, group=None) -> Evaluation:
@@ -115,15 +117,21 @@ def evaluation(name: str, values: int = 1, group=None) -> Evaluation:
 
 def test_outcomes_come_back_as_they_were(tmp_path, monkeypatch):
     test = evaluation("mae", group=np.arange(30) % 7)
-    outcomes.save(tmp_path / "test.npz", test, np.arange(len(test.scores)))
+    kept = replace(outcomes.of(test, np.arange(30)), others={"mean": {"a": np.ones(4)}}, compared=np.arange(4))
+    outcomes.save(tmp_path / "test.npz", kept)
     again = outcomes.load(tmp_path / "test.npz")
     assert again.metric == "mae"
     assert np.array_equal(again.group, test.group)
     for key, values in test.numbers["mae"].items():
         assert np.array_equal(again.numbers[key], values)
+    outcomes.save(tmp_path / "folds.npz", outcomes.joined([again, again.some(np.arange(9)), again]))
+    folds = outcomes.load(tmp_path / "folds.npz")
+    assert (len(folds), np.bincount(folds.fold).tolist(), folds.others) == (69, [30, 9, 30], {})
+    both = outcomes.joined([again, again])
+    assert (both.compared.tolist(), both.others["mean"]["a"].tolist()) == ([0, 1, 2, 3, 30, 31, 32, 33], [1.0] * 8)
     monkeypatch.setattr(outcomes, "MOST_VALUES", 100)
     large = evaluation("r2", 5)
-    outcomes.save(tmp_path / "test.npz", large, np.arange(len(large.scores)))
+    outcomes.save(tmp_path / "test.npz", outcomes.of(large, np.arange(30)))
     again = outcomes.load(tmp_path / "test.npz")
     assert (again.metric, len(again)) == ("score", 30)
     assert again.measure.figure(again.numbers) == pytest.approx(large.scores.mean().item())

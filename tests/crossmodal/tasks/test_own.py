@@ -102,8 +102,7 @@ def test_notes(save):
     assert "x_train has 40 channels of 8 values: if these are 8 channels of 40 values, swapaxes(1, 2)" in description
     assert "constant channels, which say nothing: 3 (always 5)" in description
     assert (
-        "1 of 20 samples are copies of others, 1 of them with another target (first: x_train[7] of x_train[2])"
-        in description
+        "copies of other samples: 1 of 20, 1 with another target (first: x_train[7] copies x_train[2])" in description
     )
     table = arrays((4,))
     assert "warning" not in load(save(table)).description
@@ -274,9 +273,9 @@ def test_whole_groups_are_held_out(save, names, seed):
     train = set(task.train.read(torch.arange(len(task.train))).extras["group"].tolist())
     assert (len(task.train), len(task.validation), len(train), len(groups[0])) == (16, 4, 4, 1)
     assert not train & groups[0] | train & groups[1]
-    assert "groups: 5 train, 2 test; samples of one group stay in one part." in task.description
+    assert "groups          4 train, 1 validation, 2 test" in task.description
     assert re.search(
-        r"validation: 1 whole groups of the 5 in the training part \(seed \d\), 4 of 20 samples: " + "p" * names,
+        r"validation: 1 whole group of the 5 in the training part \(seed \d\), 4 of 20 samples: " + "p" * names,
         task.description,
     )
     assert task.metrics == ("accuracy", "macro_f1", "accuracy_per_group")
@@ -292,7 +291,9 @@ def test_groups_that_are_in_two_parts_are_told(save):
         tasks.load("arrays", data=save(data))
     description = tasks.load("arrays", data=save(data), split=SplitConfig(divide_groups=True)).description
     assert "warning: groups are divided (split.divide_groups)" in description
-    assert "warning: 1 groups are in the training part and the test part (p3): figures of it say nothing" in description
+    assert (
+        "warning: groups both in the training part and the test part: 1 (p3): figures of it say nothing" in description
+    )
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_sixteen_bits_are_those_of_sources(folder):
     assert (found.x_train == 100).all()
     notes = "\n".join(found.notes)
     assert "warning: constant channels, which say nothing: 0 (always 100)" in notes
-    assert "13 of 14 samples are copies of others, 7 of them with another target" in notes
+    assert "copies of other samples: 13 of 14, 7 with another target" in notes
 
 
 def test_images_that_do_not_fit_into_memory_are_decoded_as_they_are_needed(folder, monkeypatch):

@@ -264,16 +264,14 @@ def test_what_looks_wrong_is_said(folder):
     notes = "\n".join(raw(folder, window="50").notes)
     assert "warning: constant channels, which say nothing: b." in notes
     assert "channel 'b' is in V in r0.csv, in mV in r1.csv" in notes
-    assert "42 of 48 samples are copies of others" in notes
+    assert "copies of other samples: 42 of 48" in notes
     assert "(first: r1.csv from 0 s of r0.csv from 0 s)" in notes
     write_csv(folder / "r5.csv", np.ones((3, 300)), head="time (s),a (mV),b (mV),c (mV)")
     notes = "\n".join(raw(folder, window="50", rate=100.0).notes)
     assert "r5.csv has channels that r0.csv lacks, left out: c." in notes
     assert "--recordings.rate is for files that do not say their rate" in notes
     write_csv(folder / "r0.csv", np.ones((2, 20)))
-    assert "1 of 8 recordings are shorter than a window and left out: r0.csv" in "\n".join(
-        raw(folder, window="50").notes
-    )
+    assert "recordings shorter than a window, left out: 1 of 8 (r0.csv)" in "\n".join(raw(folder, window="50").notes)
 
 
 def test_recordings_that_do_not_fit_into_memory_are_read_as_they_are_needed(folder, monkeypatch):

@@ -160,10 +160,10 @@ def test_what_looks_wrong_is_said(tmp_path):
     notes = "\n".join(raw(path, target="kind").notes)
     assert "column 'id' counts the rows" in notes
     assert "constant columns, which say nothing: same (always 7)" in notes
-    assert "target 'kind': 1 of 3 classes have one sample ('emu' (line 7))" in notes
+    assert "target 'kind': one sample alone in 1 of 3 classes ('emu' (line 7))" in notes
     path = write(tmp_path / "t.csv", lines, ["id", "same", "v", "kind", "set"])
     notes = "\n".join(raw(path, target="kind").notes)
-    assert "1 of 13 samples are copies of others, 1 of them with another target (first: line 14 of line 6)" in notes
+    assert "copies of other samples: 1 of 13, 1 with another target (first: line 14 copies line 6)" in notes
     assert "target 'same' is 7 in all samples: there is nothing to learn" in "\n".join(raw(path, target="same").notes)
     many = write(tmp_path / "many.csv", [[f"{i / 3}", str(i)] for i in range(30)], ["x", "age"])
     assert "30 different whole numbers, each taken for a class" in "\n".join(raw(many, target="age").notes)
