@@ -221,6 +221,7 @@ def rank(done: dict[str, list[tuple[Job, dict[str, Any]]]]) -> tuple[dict[str, d
     ranked, said = {}, []
     for task, runs in done.items():
         found: dict[str, list[outcomes.Outcomes]] = {}
+        called = {job.method: results.get("called", job.method) for job, results in runs}
         for job, _ in runs:
             try:
                 found.setdefault(job.method, []).append(outcomes.load(job.folder.outcomes))
@@ -229,7 +230,7 @@ def rank(done: dict[str, list[tuple[Job, dict[str, Any]]]]) -> tuple[dict[str, d
         found = {method: ones for method, ones in found.items() if ones}
         forms = {(one.metric, len(one)) for ones in found.values() for one in ones}
         if len(forms) == 1 and len(found) > 1:
-            ranked[task] = ranking.rank(found)
+            ranked[task] = ranking.rank(found) | {"called": called}
         elif len(forms) > 1:
             said.append(f"Not ranked: runs of {task} have other test samples or another metric than one another.\n")
     return ranked, said

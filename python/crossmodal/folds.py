@@ -254,5 +254,5 @@ def group_lines(results: dict[str, Any]) -> list[str]:
     values = list(found.values())
     return [
         f"test {name} of {len(found)} groups: {min(values):#.4g} to {max(values):#.4g}, standard deviation "
-        f"{statistics.stdev(values):.2g}; worst: {worst} ({counted(results['test_groups'][worst]['samples'], 'samples')})"
+        f"{statistics.stdev(values):.3g}; worst: {worst} ({counted(results['test_groups'][worst]['samples'], 'samples')})"
     ]

@@ -114,7 +114,7 @@ class Running:
         """Prints what the run wrote since the last call: lines of epochs and of the end."""
         *lines, self._rest = (self._rest + self._reader.read()).split("\n")
         for line in lines:
-            if line.startswith(("epoch ", "test ", "step skipped")):
+            if line.startswith(("epoch ", "test ", "fold ", "step skipped")):
                 print(f"{self.job.name}: {line}", flush=True)
 
     def done(self) -> bool:

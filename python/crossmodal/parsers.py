@@ -95,9 +95,11 @@ def compare() -> argparse.ArgumentParser:
     )
     parser.add_argument("--tasks", "--task", help="separated by commas (default: that of train.py)")
     parser.add_argument(
-        "--methods", help="separated by commas (default: pare,nft,scratch), or all: every method that suits the task"
+        "--methods",
+        help="separated by commas (default: pare,nft,scratch), or all: every method that suits the task (about 20 runs; of a table "
+        "those that look at neighbouring values are left out, as its columns are in no order)",
     )
-    parser.add_argument("--seeds", help="separated by commas (default: 0,1,2)")
+    parser.add_argument("--seeds", help="separated by commas (default: 0,1,2; of all methods 0)")
     parser.add_argument(
         "--runs_dir",
         type=Path,

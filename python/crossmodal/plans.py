@@ -39,6 +39,7 @@ from crossmodal.training.folder import RunFolder
 
 YARDSTICK = "linear"  # goes with every comparison of a task that it can do
 METHODS, SEEDS = "pare,nft,scratch", "0,1,2"
+SEEDS_OF_ALL = "0"  # a look at all methods, after which those that matter are repeated
 KEYS = ("tasks", "methods", "seeds", "options")
 # Settings that a comparison gives to each run, and what to take instead.
 OWN = {
@@ -171,7 +172,8 @@ def read(file: Path | None, tasks: str | None, chosen: str | None, seeds: str | 
             if key in {word.removeprefix("--").partition("=")[0] for word in arguments} | set(entry.options):
                 raise UserError(f"{where}{entry.label}: {key}: given beside the grid that is to choose it")
     title = f"{columns[0].label}-comparison" if len(columns) == 1 else "comparison"
-    numbers = _seeds(seeds.split(",") if seeds is not None else values.get("seeds", SEEDS.split(",")), where)
+    usual = SEEDS_OF_ALL if everything else SEEDS
+    numbers = _seeds(seeds.split(",") if seeds is not None else values.get("seeds", usual.split(",")), where)
     return Plan(file.stem if file else title, where, columns, own, numbers, options, arguments, everything)
 
 

@@ -75,6 +75,7 @@ def test_the_command_line_chooses_of_what_a_file_lists(tmp_path):
     )
     everything = read(tmp_path, text, methods="all")
     assert everything.all_methods
+    assert read(tmp_path, "tasks: [digits]", methods="all").seeds == [0]
     assert [method.label for method in everything.methods][:3] == ["nft", "a", "b"]
     assert {method.name for method in everything.methods} == set(METHODS)
     with pytest.raises(UserError, match=r"methods: .*plan.yaml has no method 'linear', but nft, a, b"):

@@ -9,6 +9,7 @@ import numpy as np
 
 from crossmodal.naming import counted
 from crossmodal.report.statistics import LEVEL, Paired, compared, holm, units_needed
+from crossmodal.scoring.metric import FEWEST
 from crossmodal.training.outcomes import Outcomes
 
 
@@ -80,7 +81,15 @@ def render(task: str, ranking: dict[str, Any]) -> str:
     for name in order:
         pair = of_pair.get((order[0], name))
         told = [other for other in order if any(_told(of_pair.get(both)) for both in ((name, other), (other, name)))]
-        cells = [name, f"{ranking['values'][name]:.4g}", "", "", "", ", ".join(told)]
+        label = ranking.get("called", {}).get(name, name)  # as in the table of the comparison
+        cells = [
+            name if label == name else f"{name} ({label})",
+            f"{ranking['values'][name]:.4g}",
+            "",
+            "",
+            "",
+            ", ".join(told),
+        ]
         if pair:
             low, high = pair["interval"] or (np.nan, np.nan)
             cells[2] = f"{pair['gain']:.3g}"
@@ -102,7 +111,9 @@ def _said(ranking: dict[str, Any], of_pair: dict[tuple[str, str], dict[str, Any]
         return ["Nothing to compare: a single method has a figure."]
     first = of_pair[order[0], order[1]]
     if first["p"] is None:
-        return [f"Too few test {over} ({units}), or a metric without an interval: methods are not told apart."]
+        if units >= FEWEST:
+            return [f"{ranking['metric']} has no interval, so methods are not told apart."]
+        return [f"Too few test {over} ({units}) to tell methods apart; --split.folds tests on all {over}."]
     alike = [name for name in order[1:] if not _told(of_pair[order[0], name])]
     if not alike:
         return [f"{order[0]} is told apart from all others by these data (p < {LEVEL} after Holm's correction)."]

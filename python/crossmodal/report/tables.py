@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from crossmodal.files import finite
+from crossmodal.naming import counted
 from crossmodal.report.statistics import paired
 from crossmodal.scoring import metrics
 from crossmodal.training.progress import duration
@@ -133,20 +134,23 @@ def render(table: dict[str, Any]) -> str:
     count, form = len(table["seeds"]), form_of(table)
     protocol = "" if table["protocol"] == "default" else f", protocol {table['protocol']}"
     encoder = f", encoder {table['encoder']}" if table["encoder"] else ""
+    differ = any("difference" in row for row in table["methods"].values())
+    heads = ["method", "mean", "std", *([f"difference to {table['baseline']}, paired"] * differ), "seconds per run"]
     lines = [
-        f"{table['task']}{protocol}: test {table['label']} ({table['metric']}){encoder}, "
-        f"{count} seed{'s' * (count > 1)}",
+        f"{table['task']}{protocol}: test {table['label']} ({table['metric']}){encoder}, {counted(count, 'seeds')}",
         "",
-        f"| method | mean | std | difference to {table['baseline']}, paired | seconds per run |",
-        "| --- | ---: | ---: | ---: | ---: |",
+        f"| {' | '.join(heads)} |",
+        f"| --- {'| ---: ' * (len(heads) - 1)}|",
     ]
     for row in table["methods"].values():
-        difference = _plus_minus(row.get("difference"), row.get("standard_error"), form)
+        difference = [_plus_minus(row.get("difference"), row.get("standard_error"), form)] * differ
         seconds = "" if len(row["errors"]) < count else f"{row['seconds']:.0f}"
         mean = f"**{row['mean']:{form}}**" if row.get("best") else _number(row["mean"], form)
-        cells = (row["label"], mean, _number(row["std"], form), difference, seconds)
+        cells = (row["label"], mean, _number(row["std"], form), *difference, seconds)
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "Differences are per seed, with their standard error (from three seeds on); negative is better."]
+    lines.append("")
+    if differ:
+        lines.append("Differences are per seed, with their standard error (from three seeds on); negative is better.")
     if any(row.get("best") for row in table["methods"].values()):
         lines.append(
             "Bold: lower than every other, each paired t-test over the seeds at p < 0.05 after Holm's correction for all of them."
@@ -156,7 +160,7 @@ def render(table: dict[str, Any]) -> str:
     undefined = [name for name, row in table["methods"].items() if None in row["errors"]]
     if undefined:
         lines.append(f"No mean of {', '.join(undefined)}: test {table['metric']} is NaN in at least one run.")
-    return "\n".join(lines + _intervals(table, form)) + "\n"
+    return "\n".join(lines + _intervals(table, form, differ)) + "\n"
 
 
 def tuning(chosen: list[dict[str, Any]]) -> str:
@@ -173,18 +177,18 @@ def tuning(chosen: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _intervals(table: dict[str, Any], form: str) -> list[str]:
+def _intervals(table: dict[str, Any], form: str, differ: bool) -> list[str]:
     """The table of intervals; nothing where there is none."""
     rows = [
-        (row["label"], _range(row["interval"], form), _range(row.get("difference_interval"), f"+{form}"))
+        (row["label"], _range(row["interval"], form), *[_range(row.get("difference_interval"), f"+{form}")] * differ)
         for row in table["methods"].values()
     ]
-    if not any(own or difference for _, own, difference in rows):
+    if not any(any(cells) for _, *cells in rows):
         return []
     return [
         "",
-        f"| 95 % interval | over {_units(table)}, mean of the seeds' | of the difference, over seeds |",
-        "| --- | ---: | ---: |",
+        f"| 95 % interval | over {_units(table)}, mean of the seeds' |{' of the difference, over seeds |' * differ}",
+        f"| --- | ---: |{' ---: |' * differ}",
         *(f"| {' | '.join(row)} |" for row in rows),
     ]
 

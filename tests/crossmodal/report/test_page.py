@@ -72,7 +72,7 @@ def reports(tmp_path_factory, heard, tiny_bert) -> dict[str, RunFolder]:
         | quick,
         "values": {"data": data(folder, "values", RNG.normal(size=60)), "method": "knn", "pictures": "svg"} | quick,
         "field": {"data": data(folder, "field", RNG.normal(size=(60, 2, 24))), "kind": "dense"} | quick,
-        "folds": {"data": data(folder, "folds", classes, **groups), "split": {"folds": 3, "final": True}} | quick,
+        "folds": {"data": data(folder, "folds", classes, **groups), "split": {"folds": 3, "final": True}},
         "bare": {"data": data(folder, "bare", classes), "method": "mean", "pictures": None} | quick,
     }
     for name, values in told.items():
