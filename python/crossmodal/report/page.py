@@ -18,6 +18,7 @@ from PIL import Image
 from crossmodal import methods, parsing
 from crossmodal.errors import sparing
 from crossmodal.files import write_text
+from crossmodal.naming import counted
 from crossmodal.scoring import metrics
 from crossmodal.scoring.metric import wilson
 from crossmodal.settings import flatten
@@ -57,6 +58,7 @@ def render(folder: RunFolder) -> str:
     return _template().render(
         results=results,
         config=config,
+        title=f"{Path(config.data).name if config.data else results['task']}, {results['method']}",
         told=_told(results["description"]),
         warnings=results["warnings"],
         metric=metric,
@@ -148,5 +150,5 @@ def _template() -> Any:
         "duration": duration,
         "setting": shown,
     }
-    environment.globals["MOST_ROWS"], environment.globals["MOST_FOLDS"] = MOST_ROWS, MOST_FOLDS
+    environment.globals |= {"MOST_ROWS": MOST_ROWS, "MOST_FOLDS": MOST_FOLDS, "counted": counted}
     return environment.get_template("page.html")

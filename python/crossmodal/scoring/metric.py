@@ -112,18 +112,15 @@ class Metric:
         low, high = np.quantile(figures, (tail, 1 - tail)).tolist()
         return (low, high) if low < high else None
 
-    def over_folds(self, numbers: Numbers, fold: np.ndarray | None = None) -> float:
-        """The figure of all samples; or the mean of those of the folds that have one, each weighed by its samples."""
+    def over_folds(self, numbers: Numbers, fold: np.ndarray | None = None, weighed: bool = False) -> float:
+        """The figure of all samples; or the mean of those of the folds that have one, if so each weighed by its samples."""
         if fold is None:
             return self.figure(numbers)
         parts = [np.flatnonzero(fold == one) for one in np.unique(fold)]
-        figures = [self.figure({name: values[part] for name, values in numbers.items()}) for part in parts]
+        figures = np.array([self.figure({name: values[part] for name, values in numbers.items()}) for part in parts])
+        weights = np.array([len(part) if weighed else 1 for part in parts])
         kept = ~np.isnan(figures)
-        return (
-            float(np.average(np.array(figures)[kept], weights=np.array([*map(len, parts)])[kept]))
-            if kept.any()
-            else math.nan
-        )
+        return float(np.average(figures[kept], weights=weights[kept])) if kept.any() else math.nan
 
     def resampled(
         self, several: list[Numbers], group: np.ndarray | None = None, fold: np.ndarray | None = None
@@ -133,7 +130,8 @@ class Metric:
         Args:
             several: numbers of each model, of the same samples.
             group: see `interval`.
-            fold: (n,), in which fold of a cross-validation each sample was tested: the figures are `over_folds`.
+            fold: (n,), in which fold of a cross-validation each sample was tested: the figures are `over_folds`, weighed, as a
+                resample has few samples of some.
 
         Returns:
             Figures (resamples, models), without a row where a bootstrap says nothing, and from how many samples or groups was
@@ -157,7 +155,9 @@ class Metric:
             if "group" in several[0]:  # a group drawn twice counts twice
                 own = np.repeat(np.arange(count), [len(members[unit]) for unit in drawn])
                 parts = [part | {"group": own} for part in parts]
-            figures.append([self.over_folds(part, None if fold is None else fold[rows]) for part in parts])
+            figures.append(
+                [self.over_folds(part, None if fold is None else fold[rows], weighed=True) for part in parts]
+            )
         return np.array(figures), count
 
     def clipped(self, low: float, high: float) -> list[float]:

@@ -120,8 +120,15 @@ class Task:
 
     @property
     def is_table(self) -> bool:
-        """Whether the values of a sample are columns of a table, in no order."""
-        return self.about.reading.get("form") == "table"
+        """Whether the values of a sample are columns of a table that are in no order, as those of a spectrum are, whose names are
+        numbers."""
+        if self.about.reading.get("form") != "table":
+            return False
+        try:
+            steps = np.diff([float(name) for name in self.about.features])
+        except ValueError:
+            return True
+        return not ((steps > 0).all() or (steps < 0).all())
 
     @property
     def num_outputs(self) -> int:

@@ -1,4 +1,5 @@
-"""A user's folder of files that are samples, or hold some: listed by a table `index`, or in a folder for each class."""
+"""A user's folder of files that are samples, or hold some: listed by a table `index`, or in a folder for each class (or group, of
+those with labels within)."""
 
 from __future__ import annotations
 
@@ -62,10 +63,10 @@ def index_of(folder: Path) -> Path | None:
     return found[0] if found else None
 
 
-def first_file(folder: Path, suffixes: Sequence[str]) -> Path | None:
-    """The first file with one of these suffixes that a folder lists or holds in folders; None where there is none."""
+def first_file(folder: Path, suffixes: Sequence[str], whole: bool = False) -> Path | None:
+    """The first file with one of these suffixes that a folder lists or holds in folders, or anywhere; None where there is none."""
     index = index_of(folder)
-    files = _below(folder, whole=False) if index is None else named_files(read_table(index), "file", folder)
+    files = _below(folder, whole) if index is None else named_files(read_table(index), "file", folder)
     return next((file for file in files if file.suffix.lower() in suffixes), None)
 
 
@@ -159,7 +160,10 @@ def _by_index(options: Options, index: Table, reserved: Sequence[str], needs_tar
 
 
 def _by_folders(options: Options, suffixes: Sequence[str]) -> Listing:
-    folder = options.data
+    folder, labelled = (
+        options.data,
+        options.recordings.labels is not None,
+    )  # within the files, so that folders are groups
     for key in ("target", "group", "split"):
         if getattr(options.table, key) is not None:
             raise UserError(
@@ -178,7 +182,7 @@ def _by_folders(options: Options, suffixes: Sequence[str]) -> Listing:
     part = np.array([PARTS[level[0].lower()] for level in levels]) if is_split else None
     levels = [level[1:] for level in levels] if is_split else levels
     for path, level in zip(paths, levels, strict=True):
-        if not 1 <= len(level) <= 2:
+        if not (0 if labelled else 1) <= len(level) <= 2:
             above = f"{folder}/PART" if is_split else f"{folder}"
             raise UserError(
                 f"{path}: expected files in {above}/CLASS, or {above}/CLASS/GROUP; move it, or list files in index.csv"
@@ -189,15 +193,17 @@ def _by_folders(options: Options, suffixes: Sequence[str]) -> Listing:
         raise UserError(f"{folder}: has the parts {shown(sorted(set(part)))}, expected train and test at least")
     deep = {len(level) for level in levels}
     if len(deep) == 2:
-        raise UserError(f"{folder}: some classes have folders of groups within, others have not")
+        raise UserError(
+            f"{folder}: some files lie in more folders within one another than others; bring all to one depth"
+        )
     return Listing(
         folder,
         paths,
         [str(path) for path in paths],
-        np.array([level[0] for level in levels]),
+        None if labelled else np.array([level[0] for level in levels]),
         options.kind,
         ("folder",),
-        np.array([level[1] for level in levels]) if deep == {2} else None,
+        np.array([level[-1] for level in levels]) if deep == {2} or (labelled and deep == {1}) else None,
         part,
         None,
         tuple(columns.listed(options.table.ignore)),

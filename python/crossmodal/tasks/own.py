@@ -47,7 +47,7 @@ from crossmodal.tasks.ucr import load_ts_pair
 
 NO_SUCH = {
     "table": "no table (.csv, .tsv, .parquet), nor a folder with a table `index`",
-    "recordings": "no folder of recordings",
+    "recordings": "no folder of recordings (in folders of classes, listed by index.csv, or with --recordings.labels COLUMN within)",
     "images": "no folder of images",
 }
 FORMS = {"recordings": RECORDINGS, "images": IMAGES}
@@ -69,7 +69,7 @@ def arrays(options: Options) -> RawTask:
     if path.is_file() and path.suffix.lower() in TABLES:
         _refuse(options, "recordings", "images")
         return load_table(path, options)
-    form = _folder_form(path) if path.is_dir() else None
+    form = _folder_form(path, options.recordings.labels is not None) if path.is_dir() else None
     if form == "recordings":
         _refuse(options, "images")
         return load_recordings(options)
@@ -82,12 +82,13 @@ def arrays(options: Options) -> RawTask:
     return from_arrays(read_arrays(path), options.kind, str(path))
 
 
-def _folder_form(folder: Path) -> str | None:
-    """What a folder holds: recordings or images that a table lists or that lie in folders of classes; None: arrays."""
+def _folder_form(folder: Path, labelled: bool) -> str | None:
+    """What a folder holds: recordings or images that a table lists or that lie in folders of classes, or recordings with labels
+    within; None: arrays."""
     named = {entry.stem for entry in folder.iterdir()}
     if named & {*REQUIRED, "x", "y"} and index_of(folder) is None:
         return None
-    first = first_file(folder, [suffix for known in FORMS.values() for suffix in known])
+    first = first_file(folder, [suffix for known in FORMS.values() for suffix in known], whole=labelled)
     return None if first is None else next(form for form, known in FORMS.items() if first.suffix.lower() in known)
 
 

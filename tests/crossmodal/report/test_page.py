@@ -270,7 +270,7 @@ def test_reports_are_whole_in_a_browser(reports, measured):
         assert one["wide"] == [], one["name"]
         assert all(natural > 0 and 0 < shown <= one["width"] for natural, shown, _ in one["pictures"]), one["name"]
         assert all(len(alt) > 30 for *_, alt in one["pictures"])
-        assert one["title"].startswith("arrays, ")
+        assert ".npz, " in one["title"]
     pictures = {one["name"]: len(one["pictures"]) for one in measured}
     assert {name: count for name, count in pictures.items() if name not in ("epochs", "folds")} == {
         "groups": 3,

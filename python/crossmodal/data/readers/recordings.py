@@ -207,7 +207,8 @@ def _rate(table: Table, head: str, unit: float) -> float | None:
         row = int(off.argmax())
         raise UserError(
             f"{table.path}, {table.places[row]}: column {head!r}: times are not evenly spaced ({times[row]:g} is "
-            f"{off.max() / abs(step) if step else np.inf:.1f} steps off); resample the recording, or cut it at the gap"
+            f"{off.max() / abs(step) if step else np.inf:.1f} steps off); cut it at the gap, or take values as evenly spaced "
+            f"nevertheless: --table.ignore {head!r} --recordings.rate {1 / (abs(step) * unit) if step else 1:.4g}"
         )
     rate = 1 / (step * unit)
     return float(round(rate)) if abs(rate - round(rate)) < 1e-3 * rate else rate
