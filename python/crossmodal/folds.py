@@ -118,10 +118,9 @@ def combine(folders: list[Path], folds: int | None, tested: outcomes.Outcomes) -
     first, name = runs[0], runs[0]["metric"]
     metric = metrics.get(name)
     tests = [_number(run["test"]) for run in runs]
-    interval, pooled, classes, judged = None, None, {}, None
+    interval, classes, judged = None, {}, None
     if tested.metric == name:  # of many and large samples only scores were kept
         interval = metric.interval(tested.numbers, tested.units, tested.fold)
-        pooled = metric.figure(tested.numbers)
         judged = verdict.of_folds(tested, [run["verdict"] for run in runs])
         if _counts_classes(first, tested.numbers):
             classes = labels.by_class(tested.numbers, tuple(first["class_names"]))
@@ -152,7 +151,6 @@ def combine(folders: list[Path], folds: int | None, tested: outcomes.Outcomes) -
             "test": tests,
             "best_epoch": [run["best_epoch"] for run in runs],
             "interval": corrected_interval(metric, tests, [run["samples"] for run in runs]) if folds else None,
-            "pooled": pooled,
         },
     }
     return finite(results)

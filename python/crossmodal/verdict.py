@@ -170,7 +170,7 @@ def _rivals(task, config) -> list[tuple[str, str, bool, Callable[[], Predict]]]:
             rivals.append(("constant", "the best constant", False, partial(_best_constant, task)))
     if (
         task.kind == "regression"
-        and not task.is_table
+        and task.about.reading.get("form") != "table"
         and task.ndim == 1
         and task.input_shape[0] in (1, task.num_outputs)
     ):

@@ -95,7 +95,7 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-NUMBER = r"[-+]?\d[\d.]*(?:e[-+]\d+)?"
+NUMBER = r"[-+]?\d+(?:\.\d*)?(?:e[-+]\d+)?"
 FITTED = ("linear", "rocket", "linear_probe")  # at once; what many steps come to differs between kinds of CPU
 
 
@@ -105,7 +105,7 @@ def shape(line: str) -> str:
 
 
 def numbers(text: str) -> list[float]:
-    return [float(found.rstrip(".")) for found in re.findall(NUMBER, text)]
+    return list(map(float, re.findall(NUMBER, text)))
 
 
 def alike(quoted: str, said: str, fitted: bool) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crossmodal.data.readers.tables import shown
 from crossmodal.errors import UserError
 
 
@@ -111,5 +112,4 @@ def shift(kind: str, thresholds: tuple[float, ...]) -> Tensor | None:
 def said(names: tuple[str, ...], values: tuple[float, ...]) -> str:
     """Thresholds in words."""
     named = [names[-1]] if len(values) == 1 < len(names) else names or [str(place) for place in range(len(values))]
-    shown = [f"{name} {value:.3g}" for name, value in zip(named, values, strict=True)]
-    return ", ".join(shown[:12]) + (", ..." if len(shown) > 12 else "")
+    return shown([f"{name} {value:.3g}" for name, value in zip(named, values, strict=True)])

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from crossmodal import naming
 from crossmodal.data.dataset import Batch
+from crossmodal.data.readers.tables import shown
 from crossmodal.errors import UserError
 from crossmodal.sources import features, images, masks, photographs, scipy_docs, text
 from crossmodal.sources.labelled import Labelled
@@ -148,7 +149,7 @@ def load(
     sha256 = hashlib.sha256(f"{sha256} {[] if labels.ndim > 1 else labels.tolist()} {class_names}".encode()).hexdigest()
     description = (
         f"source {name}: {len(labels)} {what} in {len(class_names)} classes "
-        f"({', '.join(class_names[:12])}{', ...' if len(class_names) > 12 else ''}), {detail}"
+        f"({shown(class_names)}), {detail}"
         f"{f'; {samples.note}' if samples.note else ''}; sha256 {sha256[:12]}."
     )
     return Source(name, modality, inputs, labels, class_names, sha256, description)

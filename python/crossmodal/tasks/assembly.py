@@ -129,8 +129,7 @@ def _assemble(name: str, read: Callable[[], RawTask], split: SplitConfig, protoc
     fingerprint = _digest(raw)
     if split.folds or split.fold == 0:
         raw = pooled(raw, origin)
-    elif own_data and not split.divide_groups:
-        _require_whole_groups(raw, origin)
+    shared = _shared_groups(raw, origin, refused=own_data and not split.divide_groups)
     loss, metrics = loss_and_metrics(raw, origin)
     division = divide(raw, origin, split)
     rows = division.train
@@ -142,7 +141,7 @@ def _assemble(name: str, read: Callable[[], RawTask], split: SplitConfig, protoc
     for part, held in (("validation", division.validation), ("test", division.test)):
         if held is not None:
             parts[part] = replace(parts["train"], rows=held)
-    notes = [*raw.notes, *division.notes, *examine(parts, raw, loss, metrics[0], origin)]
+    notes = [*raw.notes, *shared, *division.notes, *examine(parts, raw, loss, metrics[0], origin)]
     kind, logits = raw.kind, scored_as(raw.kind, loss) == "mask"
     try:
         normalizer = Normalizer.fit(
@@ -187,17 +186,23 @@ def _assemble(name: str, read: Callable[[], RawTask], split: SplitConfig, protoc
     return _described(Task(**about, **splits, description=""), origin, scaling, notes)
 
 
-def _require_whole_groups(raw: RawTask, origin: str) -> None:
-    """Raises UserError where the parts that the data bring share groups."""
+def _shared_groups(raw: RawTask, origin: str, refused: bool) -> list[str]:
+    """Warnings about groups that the training part shares with another; raises UserError where any parts may not."""
+    notes = []
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
         groups = [getattr(raw, f"group_{part}") for part in (one, other)]
         shared = np.intersect1d(*groups) if all(part is not None for part in groups) else ()
-        if len(shared):
-            shown = ", ".join(raw.group_names[group] for group in shared[:8]) + (", ..." if len(shared) > 8 else "")
+        if not len(shared):
+            continue
+        names = shown([raw.group_names[group] for group in shared], 8)
+        said = f"group_{one} and group_{other} share {counted(len(shared), 'groups')} ({names})"
+        if refused:
             raise UserError(
-                f"{origin}: group_{one} and group_{other} share {len(shared)} groups ({shown}), so that figures would say nothing "
-                "about new groups: give x, y and group alone and have whole groups set aside, or take --split.divide_groups true"
+                f"{origin}: {said}, so that figures would say nothing about new groups: leave the parts out, and whole groups are "
+                "set aside, or take --split.divide_groups true"
             )
+        notes += [f"warning: {said}: figures of the latter say nothing about new groups."] * (one == "train")
+    return notes
 
 
 def _dataset(
@@ -266,8 +271,7 @@ def _described(task: Task, origin: str, scaling: Scaling, notes: list[str]) -> T
         "dense": f"dense prediction of shape {task.output_shape}",
     }[task.kind]
     if task.class_names:
-        shown = ", ".join(task.class_names[:12]) + (", ..." if len(task.class_names) > 12 else "")
-        what += f" ({shown})"
+        what += f" ({shown(task.class_names)})"
     scaled = (
         SCALED[scaling]
         if isinstance(scaling, str)

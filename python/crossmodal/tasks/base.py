@@ -12,6 +12,7 @@ import numpy as np
 from crossmodal.data.dataset import ArrayLike, Augmentation, Dataset, Variation
 from crossmodal.data.download import Remote, marker, missing
 from crossmodal.data.normalizer import Normalizer, Scaling
+from crossmodal.data.readers.tables import shown
 from crossmodal.errors import UserError
 from crossmodal.naming import Registry
 from crossmodal.pde.base import SolvedEquation
@@ -299,8 +300,8 @@ def check_files(name: str, data_dir: Path | None) -> bool:
     files = entry(name).files if entry(name).needs_files else ()
     absent = missing(files, data_dir) if data_dir else files
     if absent:
-        shown = ", ".join(file.path for file in absent[:4]) + (", ..." if len(absent) > 4 else "")
-        where = f"{data_dir} lacks {shown}" if data_dir else f"it reads {shown} below the folder --data_dir"
+        named = shown([file.path for file in absent], 4)
+        where = f"{data_dir} lacks {named}" if data_dir else f"it reads {named} below the folder --data_dir"
         folder = data_dir or "DIR"
         raise UserError(
             f"data_dir: task {name!r} needs public files, and {where}. Fetch them with `python python/train.py --download "

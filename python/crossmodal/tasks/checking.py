@@ -62,9 +62,8 @@ def checked(raw: RawTask, origin: str) -> RawTask:
                 f"{origin}: mask_{part}: expected booleans of shape {y[part].shape}, like y_{part}, got {got}"
             )
     if group:
-        codes, names, said = _groups(group, x, origin)
+        codes, names = _groups(group, x, origin)
         raw = replace(raw, group_names=names, **{f"group_{part}": values for part, values in codes.items()})
-        notes += said
     arrays = {f"{name}_{part}": values for name, of in (("x", x), ("y", y)) for part, values in of.items()}
     return replace(raw, **arrays, notes=tuple(notes))
 
@@ -132,8 +131,8 @@ def _check_shapes(x: Arrays, y: Arrays, steps: int, origin: str) -> None:
                 )
 
 
-def _groups(group: Arrays, x: Arrays, origin: str) -> tuple[Arrays, tuple[str, ...], list[str]]:
-    """Groups of each part as whole numbers, their names, and what there is to say about them."""
+def _groups(group: Arrays, x: Arrays, origin: str) -> tuple[Arrays, tuple[str, ...]]:
+    """Groups of each part as whole numbers, and their names."""
     found = {}
     for part, values in group.items():
         found[part] = targets.labels(np.asarray(values[:]), f"{origin}: group_{part}").astype(str)
@@ -141,13 +140,4 @@ def _groups(group: Arrays, x: Arrays, origin: str) -> tuple[Arrays, tuple[str, .
             raise UserError(f"{origin}: group_{part}: expected one group per sample, got {len(found[part])}")
     names = np.unique(np.concatenate(list(found.values())))
     codes = {part: np.searchsorted(names, values) for part, values in found.items()}
-    notes = []
-    for part in [part for part in codes if part != "train"]:
-        shared = np.intersect1d(codes["train"], codes[part])
-        if len(shared):
-            shown = ", ".join(names[shared[:8]]) + (", ..." if len(shared) > 8 else "")
-            notes.append(
-                f"warning: groups both in the training part and the {part} part: {len(shared)} ({shown}): figures of it say "
-                "nothing about new groups."
-            )
-    return codes, tuple(names.tolist()), notes
+    return codes, tuple(names.tolist())

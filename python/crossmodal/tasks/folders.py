@@ -155,7 +155,7 @@ def _by_index(options: Options, index: Table, reserved: Sequence[str], needs_tar
         None if group is None else np.array(index.full_text(group, "the group")),
         None if split is None else columns.parts(index, split),
         index,
-        tuple(name for name in roles.ignored),
+        tuple(roles.ignored),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from crossmodal.data.arrays import in_memory
+from crossmodal.data.readers.tables import shown
 from crossmodal.data.splitting import assign_folds, grouped_sample, multilabel_sample, plain_sample, stratified_sample
 from crossmodal.errors import UserError
 from crossmodal.naming import counted
@@ -119,8 +120,7 @@ def divide(raw: RawTask, origin: str, split: SplitConfig) -> Division:
 
     def named(rows: np.ndarray) -> str:
         """Which groups, of those in the training part, these rows are."""
-        found = [raw.group_names[one] for one in np.unique(groups[rows])]
-        return f"{', '.join(found[:8])}{', ...' if len(found) > 8 else ''}"
+        return shown([raw.group_names[one] for one in np.unique(groups[rows])], 8)
 
     def said(what: str, among: np.ndarray, held: np.ndarray, of: str) -> str:
         if groups is None:

@@ -98,10 +98,10 @@ def _masks(listing: Listing) -> list[Path] | None:
 def _common(sizes: Sequence[tuple[int, int]], paths: Sequence[Path]) -> tuple[int, int]:
     counts = Counter(sizes)
     if len(counts) > 1:
-        listing = ", ".join(f"{count} of {high} x {wide}" for (high, wide), count in counts.most_common(8))
+        listing = shown([f"{count} of {high} x {wide}" for (high, wide), count in counts.most_common()], 8)
         first = next(path for path, size in zip(paths, sizes, strict=True) if size != sizes[0])
         raise UserError(
-            f"images.size: images differ in size, height x width ({listing}{', ...' if len(counts) > 8 else ''}; first of another "
+            f"images.size: images differ in size, height x width ({listing}; first of another "
             f"size: {first}); --images.size {min(min(one) for one in counts)} brings all to one"
         )
     return sizes[0]

@@ -10,6 +10,7 @@ import numpy as np
 from crossmodal import naming
 from crossmodal.data.dataset import ArrayLike
 from crossmodal.data.numeric import chunks
+from crossmodal.data.readers.tables import shown
 from crossmodal.errors import UserError
 from crossmodal.scoring import losses, metrics
 from crossmodal.scoring.metrics import PER_GROUP
@@ -125,8 +126,11 @@ def _unscored(part: Part, raw: RawTask, metric: str) -> list[str]:
         return [f"part cannot be scored by {metric}: {why}."]
     if apart is of:
         lost = [raw.group_names[one] for one in of[~scored.any(1)]]
-        shown = ", ".join(lost[:8]) + (", ..." if len(lost) > 8 else "")
-        return [f"{metric} leaves out {len(lost)} of {len(of)} groups, which have no {name}: {shown}."] if lost else []
+        return (
+            [f"{metric} leaves out {len(lost)} of {len(of)} groups, which have no {name}: {shown(lost, 8)}."]
+            if lost
+            else []
+        )
     left = np.flatnonzero(~scored[0]).tolist() if name in RANKED else []
     named = [raw.class_names[i] if raw.class_names else i for i in left]
     return [f"{metric} leaves out the {what} {named}, which occur always or never there."] if left else []

@@ -7,6 +7,7 @@ import numpy as np
 from crossmodal.data.arrays import with_channel
 from crossmodal.data.dataset import ArrayLike
 from crossmodal.data.numeric import require_numbers
+from crossmodal.data.readers.tables import shown
 from crossmodal.errors import UserError
 
 
@@ -123,9 +124,8 @@ def encode(y: np.ndarray, classes: np.ndarray, name: str) -> np.ndarray:
     unknown = classes[index] != y
     if unknown.any():
         first = int(unknown.argmax())
-        shown = ", ".join(str(c) for c in classes[:12].tolist()) + (", ..." if len(classes) > 12 else "")
         raise UserError(
-            f"{name}: label {y[first].item()!r} at index {first} is not a class of the training part ({shown})"
+            f"{name}: label {y[first].item()!r} at index {first} is not a class of the training part ({shown(classes)})"
             + ("; if these are values, not labels, take --kind regression" if y.dtype.kind != "U" else "")
         )
     return index.astype(np.int64)
