@@ -14,10 +14,12 @@ from sklearn.neighbors import KNeighborsClassifier
 import crossmodal
 from crossmodal import evaluate, folds, parsing, predict, run, tasks
 from crossmodal.errors import Interrupted, UserError
+from crossmodal.report import ranking
 from crossmodal.scoring import metric as metric_module
 from crossmodal.scoring import metrics
 from crossmodal.scoring.metric import wilson
 from crossmodal.settings import SplitConfig
+from crossmodal.training import outcomes
 from crossmodal.training.folder import RunFolder
 from tests.crossmodal import runs
 from tests.crossmodal.runs import stop_at
@@ -174,6 +176,8 @@ def test_folds_have_one_verdict_and_predict_together(tmp_path, capsys):
     assert {name: one["value"] for name, one in found["others"].items()} == pytest.approx(
         {name: np.mean([run["verdict"]["others"][name]["value"] for run in each]) for name in ("mean", "rocket", "knn")}
     )
+    ranked = ranking.rank({"linear": [outcomes.load(tmp_path / "run" / "test.npz")]})
+    assert (ranked["values"]["linear"], ranked["units"]) == (pytest.approx(results["test"]), 30)
     predictor = crossmodal.load(tmp_path / "run")
     with np.load(data) as arrays:
         x = arrays["x"]

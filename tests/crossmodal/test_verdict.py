@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from crossmodal import parsing, run, verdict
+from crossmodal import compare, parsing, plans, run, verdict
 from crossmodal.data.dataset import ArrayDataset
 from crossmodal.errors import UserError
 from crossmodal.training import outcomes
@@ -109,6 +109,21 @@ def test_a_rival_that_fails_costs_no_run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(verdict.methods.get("knn"), "fit", fail)
     assert learn(tmp_path, "classification", True)["verdict"]["left_out"] == {"knn": "no convergence"}
+
+
+@pytest.mark.parametrize(
+    ("names", "in_order"), [(["height", "width", "depth"], False), (["1000.5", "990", "980"], True)]
+)
+def test_columns_of_a_table_are_no_series_but_where_their_names_are_numbers(tmp_path, names, in_order):
+    rows = np.random.default_rng(0).standard_normal((40, 4))
+    lines = [",".join(f"{value:.3f}" for value in row) for row in rows]
+    (tmp_path / "mine.csv").write_text("\n".join([",".join([*names, "y"]), *lines]) + "\n")
+    config = parsing.from_dict({"task": "arrays", "data": str(tmp_path / "mine.csv"), "table": {"target": "y"}})
+    rivals = {name for name, *_ in verdict._rivals(run.load_task(config), config)}
+    assert rivals == {"mean", "linear", "knn", "zero", *(["rocket"] * in_order)}
+    plan = plans.read(None, None, "all", None, ["--data", config.data, "--table.target", "y"])
+    unsuited = {method for _, method in compare.assemble(plan, tmp_path)[1]}
+    assert ({"rocket", "dash", "nas", "tuned_cnn", "hand_designed"} <= unsuited) != in_order
 
 
 def one(value, gain, p, learns, called):

@@ -105,6 +105,9 @@ def test_ranking_says_who_is_told_apart_and_how_many_more_would_be_needed():
     few = found_in(errors, np.arange(80) % 3)
     assert few["needed"] is None
     assert "Too few test groups (3)" in ranking.render("toy", few)
+    errors = {"best": [hard], "second": [hard + 0.5], "third": [rng.permutation(hard) + 0.55]}
+    text = ranking.render("toy", found_in(errors))
+    assert text.endswith("Not told apart from best by these data: third.\n")  # the best two are, so nothing is missing
 
 
 def evaluation(name: str, values: int = 1, group=None) -> Evaluation:

@@ -199,6 +199,39 @@ def test_labels_of_each_moment(tmp_path, labels, told, expected, kind):
     assert found.about.targets == ("state",)
 
 
+def test_files_with_labels_within_lie_in_one_folder_or_in_those_of_their_groups(tmp_path):
+    labels = np.repeat(["a", "b"], 50)
+    for place in (
+        "flat/r0.csv",
+        "flat/r1.csv",
+        "flat/r2.csv",
+        "people/p1/r0.csv",
+        "people/p1/r1.csv",
+        "people/p2/r0.csv",
+    ):
+        write_csv(tmp_path / place, np.random.default_rng(0).normal(size=(2, 100)), labels)
+    told = {"labels": "state", "window": "25"}
+    assert raw(tmp_path / "flat", **told).group_train.tolist() == np.repeat(["r0.csv", "r1.csv", "r2.csv"], 4).tolist()
+    assert raw(tmp_path / "people", **told).group_train.tolist() == ["p1"] * 8 + ["p2"] * 4
+    with pytest.raises(
+        UserError, match=r"no folder of recordings \(in folders of classes.* --recordings\.labels COLUMN"
+    ):
+        tasks.load("arrays", data=tmp_path / "flat", recordings=RecordingsConfig(window="25"))
+    task = tasks.load("arrays", data=tmp_path / "flat", recordings=RecordingsConfig(**told))
+    assert (
+        "warning: fewer than 5 test groups do not tell how sure a figure is: take --split.folds 3" in task.description
+    )
+
+
+def test_a_folder_beside_those_of_the_parts_is_named(tmp_path):
+    for place in ("train/a/0.csv", "train/b/1.csv", "test/a/2.csv", "test/b/3.csv", "New/4.csv"):
+        write_csv(tmp_path / place, np.ones((2, 30)))
+    with pytest.raises(
+        UserError, match=r"has folders of parts \(train, test\), and beside them New, which is none: move it"
+    ):
+        raw(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "told", "message"),
     [
