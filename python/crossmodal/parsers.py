@@ -89,8 +89,8 @@ def compare() -> argparse.ArgumentParser:
         "--plan",
         type=Path,
         metavar="FILE",
-        help="YAML file with tasks, methods (both names, or mappings {method: pare, label: NAME, KEY: VALUE}), seeds and "
-        "options of all runs; the command line goes before it: of tasks and methods that the file lists --tasks and --methods "
+        help="YAML file with tasks, methods (both names, or mappings {method: pare, label: NAME, KEY: VALUE, "
+        "grid: {KEY: [VALUES]}}: of a grid the best on validation), seeds and options of all runs; the command line goes before it: of tasks and methods that the file lists --tasks and --methods "
         "choose some, by label or name",
     )
     parser.add_argument("--tasks", "--task", help="separated by commas (default: that of train.py)")
