@@ -165,7 +165,7 @@ def test_base_is_measured_in_a_throw_away_worktree(checkout):
 def test_base_errors(checkout):
     with pytest.raises(ValueError, match=r"--base nothing: not a commit"):
         base.compare("nothing", [], [])
-    with pytest.raises(ValueError, match=r"(?s)--base HEAD: measuring it failed.*unknown name 'x'"):
+    with pytest.raises(ValueError, match=r"(?s)--base HEAD: measuring it failed.*invalid choice: 'x'"):
         base.compare("HEAD", ["--case", "x"], [])
     broken = checkout / "csrc"
     broken.mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+from unittest import mock
 
 import pytest
 
@@ -19,19 +20,16 @@ EXAMPLES = dict(re.findall(r"<!-- example: (\S+) -->\n```python\n(.*?)```", TEXT
 @pytest.fixture
 def added(tmp_path, monkeypatch):
     """Both examples, as if their files were there."""
-    monkeypatch.setattr(base, "REGISTRY", dict(base.REGISTRY))
-    before = dict(methods.METHODS)
-    for path, code in EXAMPLES.items():
-        assert len(code.splitlines()) <= 35
-        file = tmp_path / path.replace("/", "_")
-        file.write_text(code)
-        name = "crossmodal." + path.removesuffix(".py").replace("/", ".")
-        spec = importlib.util.spec_from_file_location(name, file)
-        monkeypatch.setitem(sys.modules, name, importlib.util.module_from_spec(spec))
-        spec.loader.exec_module(sys.modules[name])
-    yield
-    methods.METHODS.clear()
-    methods.METHODS.update(before)
+    with mock.patch.dict(base.REGISTRY), mock.patch.dict(methods.METHODS):
+        for path, code in EXAMPLES.items():
+            assert len(code.splitlines()) <= 35
+            file = tmp_path / path.replace("/", "_")
+            file.write_text(code)
+            name = "crossmodal." + path.removesuffix(".py").replace("/", ".")
+            spec = importlib.util.spec_from_file_location(name, file)
+            monkeypatch.setitem(sys.modules, name, importlib.util.module_from_spec(spec))
+            spec.loader.exec_module(sys.modules[name])
+        yield
 
 
 def test_the_examples_work(tmp_path, tiny_bert, added, capsys):

@@ -1,5 +1,6 @@
 import dataclasses
 import tracemalloc
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -33,15 +34,15 @@ def raw(kind="classification", n_train=20, n_test=6, **changes) -> tasks.RawTask
 
 
 @pytest.fixture
-def register(monkeypatch):
+def register():
     """Registers a task "toy" for one test, in the place of a former one."""
-    monkeypatch.setattr(base, "REGISTRY", dict(base.REGISTRY))
 
     def add(task: tasks.RawTask):
         base.REGISTRY.pop("toy", None)
         tasks.register("toy", "a toy")(lambda options: task)
 
-    return add
+    with mock.patch.dict(base.REGISTRY):
+        yield add
 
 
 def test_every_task_has_a_line_of_its_own():
