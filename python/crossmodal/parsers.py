@@ -90,8 +90,8 @@ def compare() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help="YAML file with tasks, methods (both names, or mappings {method: pare, label: NAME, KEY: VALUE, "
-        "grid: {KEY: [VALUES]}}: of a grid the best on validation), seeds and options of all runs; the command line goes before it: of tasks and methods that the file lists --tasks and --methods "
-        "choose some, by label or name",
+        "grid: {KEY: [VALUES]}}: of a grid the best on validation), seeds and options of all runs; the command line goes "
+        "before it: of tasks and methods that the file lists --tasks and --methods choose some, by label or name",
     )
     parser.add_argument("--tasks", "--task", help="separated by commas (default: that of train.py)")
     parser.add_argument(
