@@ -298,7 +298,7 @@ def test_what_looks_wrong_is_said(folder):
     assert "warning: constant channels, which say nothing: b." in notes
     assert "channel 'b' is in V in r0.csv, in mV in r1.csv" in notes
     assert "copies of other samples: 42 of 48" in notes
-    assert "(first: r1.csv from 0 s of r0.csv from 0 s)" in notes
+    assert "(first: r1.csv from 0 s copies r0.csv from 0 s)" in notes
     write_csv(folder / "r5.csv", np.ones((3, 300)), head="time (s),a (mV),b (mV),c (mV)")
     notes = "\n".join(raw(folder, window="50", rate=100.0).notes)
     assert "r5.csv has channels that r0.csv lacks, left out: c." in notes

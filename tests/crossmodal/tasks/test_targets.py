@@ -106,7 +106,7 @@ class TestClasses:
             match=r"y_test: label 4 at index 1 is not a class of the training part \(1, 2, 9\); .* take --kind regression",
         ):
             encode(np.array([2, 4]), np.array([1, 2, 9]), "y_test")
-        with pytest.raises(ValueError, match=r"label 99 at index 0 .* \(0, 1, .*, 11, \.\.\.\)"):
+        with pytest.raises(ValueError, match=r"label 99 at index 0 .* \(0, 1, .*, 11, \.\.\. \(20 in all\)\)"):
             encode(np.array([99]), np.arange(20), "y_test")
 
     def test_encoding_does_not_mix_strings_and_numbers(self):
