@@ -108,13 +108,21 @@ class Method:
 
 
 METHODS: Registry[Method] = Registry("method")
-get = METHODS.find
 
 
 def register(cls: type[Method]) -> type[Method]:
     """Decorator that makes a method known."""
     METHODS.add(cls.name, cls())
     return cls
+
+
+def get(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        UserError: there is none; the nearest name is given.
+    """
+    return METHODS.find(name)
 
 
 def reason_against(name: str, task: Any) -> str | None:
