@@ -88,13 +88,15 @@ def assemble(plan: Plan, runs_dir: Path) -> tuple[list[Job], dict[tuple[str, str
         first = next(iter(own.values()))[0].config
         run.check_names(first)
         data = run.load_task(first)
+        if first.data:
+            print(data.description, flush=True)
         yardstick = Entry(YARDSTICK, YARDSTICK)
         if all(method.name != YARDSTICK for method in plan.methods):
             own[YARDSTICK] = [] if methods.reason_against(YARDSTICK, data) else plan.jobs(task, yardstick, runs_dir)
         for method in plan.methods:
             reason = methods.reason_against(method.name, data)
             if plan.all_methods and data.is_table and methods.get(method.name).slides:
-                reason = "looks at neighbouring values, and the columns of a table are none"
+                reason = "neighbouring values belong together there, and the columns of a table are in no order"
             if reason:
                 unsuited[task.label, method.label] = reason
                 own[method.label] = []

@@ -111,7 +111,10 @@ class Grid:
 
     def gaps(self) -> list[str]:
         """Which figures are missing or rest on fewer samples, and why, a sentence each."""
-        lines = [f"{method} cannot do {task}: {reason}." for (task, method), reason in self.unsuited.items()]
+        methods: dict[tuple[str, str], list[str]] = {}
+        for (task, method), reason in self.unsuited.items():
+            methods.setdefault((task, reason), []).append(method)
+        lines = [f"{', '.join(names)} cannot do {task}: {reason}." for (task, reason), names in methods.items()]
         for (task, method), count in self.failed.items():
             lines.append(f"{count} run{'s' * (count > 1)} of {method} on {task} failed.")
         for task, table in self.tasks.items():
