@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d}
 MAX_POOL = {1: nn.MaxPool1d, 2: nn.MaxPool2d}
@@ -26,6 +30,32 @@ class BatchNorm(_BatchNorm):
 def has_batch_norm(model: nn.Module) -> bool:
     """Whether a model looks at the other samples of a batch."""
     return any(isinstance(module, _BatchNorm) for module in model.modules())
+
+
+def has_dropout(model: nn.Module) -> bool:
+    """Whether values are dropped while a model trains."""
+    return any(isinstance(module, _DropoutNd) and module.p > 0 for module in model.modules())
+
+
+@contextmanager
+def settling(model: nn.Module) -> Iterator[None]:
+    """Running statistics of batch norm are taken anew from what passes a model meanwhile, each batch with the same weight, without
+    dropout; afterwards the model is in evaluation mode.
+
+    Those that training leaves are of values that dropout spread: with it in front of batch norm a deep network gives nearly the
+    same outputs for all samples (Li et al., CVPR 2019). And where weights are averaged, they belong to other weights.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    usual = [norm.momentum for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    yield
+    for norm, momentum in zip(norms, usual, strict=True):
+        norm.momentum = momentum
+    model.eval()
 
 
 class SameConv(nn.Module):

@@ -29,6 +29,7 @@ from crossmodal import seeds
 from crossmodal.data.dataset import Batch, Dataset
 from crossmodal.data.loader import BatchPlan, Share, TrainLoader
 from crossmodal.errors import Interrupted, UserError
+from crossmodal.models.convolutions import has_batch_norm, has_dropout, settling
 from crossmodal.scoring import metrics
 from crossmodal.settings import Config
 from crossmodal.training import sharding
@@ -41,6 +42,7 @@ from crossmodal.training.progress import Progress
 from crossmodal.training.selection import EpochSelection
 
 MOST_SKIPPED = 20  # Steps in a row; beyond that the weights themselves are no longer sound.
+SETTLED = 512  # samples from which statistics of batch norm are taken, where they are not those of training
 SAVE_COST = 0.01  # Share of the time that checkpoints by time may take, beyond one per `every_minutes`.
 
 
@@ -311,6 +313,7 @@ class Trainer:
         state, task = self.state, self.task
         trained = time.perf_counter() - began
         with self._mean_in_place():
+            self._settle()
             validation = self.evaluate(task.validation) if self.validates else None
             found = (math.nan, math.nan, self._zeros())
             if validation is not None:
@@ -346,6 +349,18 @@ class Trainer:
         self.progress.epoch(record, self._said(epoch))
         if self.config.checkpoint.every_minutes and self._save_seconds is None:
             self._save()  # so that a short run that ends early keeps something; and now it is known what saving costs
+
+    @torch.no_grad()
+    def _settle(self) -> None:
+        """Statistics of batch norm for the weights as they are evaluated, where those of training are not; see `settling`."""
+        if not has_batch_norm(self.model) or not (self.mean or has_dropout(self.model)):
+            return
+        data, size = self.task.train, min(self.config.batch_size, len(self.task.train))
+        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(self.seed))
+        with settling(self.step):
+            for rows in order[: max(size, SETTLED - SETTLED % size)].split(size):
+                if len(rows) == size:
+                    self._forward(data.read(rows).to(self.accelerator.device))
 
     def _said(self, epoch: int) -> dict[str, Any]:
         return self.objective.record(Position(epoch, self.epochs))

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,9 @@ from safetensors.torch import load_file
 import crossmodal
 from crossmodal import evaluate, parsing, run
 from crossmodal.errors import UserError
+from crossmodal.models import hand_designed
+from crossmodal.models.convolutions import settling
+from crossmodal.models.hand_designed import resnet1d
 from crossmodal.settings import Config
 from crossmodal.training import outcomes, sharding, trainer
 from crossmodal.training.checkpoint import Checkpoints
@@ -164,6 +168,24 @@ def test_the_mean_of_the_last_steps_is_kept(straight, monkeypatch, step):
         torch.testing.assert_close(value.double(), expected, atol=1e-6, rtol=1e-5)
         assert not value.equal(walked[-1][name])
     assert evaluate.evaluate(folder)["value"] == RunFolder(folder).read_results()["test"]
+
+
+@pytest.mark.parametrize(("dropout", "average"), [(0.5, 0.0), (0.0, 0.5), (0.0, 0.0)])
+def test_batch_norm_is_evaluated_with_statistics_of_the_weights_that_are_kept(tmp_path, monkeypatch, dropout, average):
+    """Which those of training are, where there is neither dropout nor a mean of weights."""
+    monkeypatch.setattr(resnet1d, "DROPOUT", dropout)
+    monkeypatch.setattr(hand_designed, "ResNet1D", partial(resnet1d.ResNet1D, width=32, blocks=2))
+    values = runs.settings(tmp_path, "none", method="hand_designed", epochs=3, batch_size=64, select="last")
+    values |= {"hand_designed": {"network": "resnet1d"}, "optimizer": values["optimizer"] | {"average": average}}
+    config = parsing.from_dict(values)
+    results = run.train(config)
+    model, task = crossmodal.load(values["output_dir"]).model, run.load_task(config)
+    stored = {name: value.clone() for name, value in model.named_buffers() if "running" in name}
+    with settling(model), torch.no_grad():
+        model(task.train.x)  # one batch
+    anew = [torch.allclose(value, model.get_buffer(name), atol=1e-6) for name, value in stored.items()]
+    assert all(anew) if dropout or average else not any(anew)
+    assert evaluate.evaluate(values["output_dir"])["value"] == results["test"]
 
 
 def test_a_checkpoint_of_an_earlier_version_is_refused(straight, monkeypatch):
