@@ -294,7 +294,8 @@ class Config:
             `split.test_limit` and `source.limit` go by `split.seed`.
         epochs: passes over the training samples, over all of which k and the learning rate are scheduled (null: 30, and of few
             samples as many as make 500 optimizer steps).
-        steps: optimizer steps as the length of the run, instead of `epochs`; the last epoch is made whole.
+        steps: optimizer steps as the length of the run, instead of `epochs`; the last epoch is made whole, but one of more steps
+            than that ends with them.
         batch_size: samples per batch, over all processes together: their number does not change the result.
         accumulate: batches per optimizer step.
         data: for `arrays`: file or folder with the data; without `task` it means `arrays`.

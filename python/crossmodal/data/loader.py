@@ -46,6 +46,7 @@ class BatchPlan:
         rank, world: this process and how many there are.
         classes: int64 (samples,): the class of each, of which every epoch shall hold equally many, the rare ones several times
             over (class-balanced sampling, Kang et al., ICLR 2020); None: each sample once.
+        most: optimizer steps after which an epoch ends, if it has not before.
     """
 
     def __init__(
@@ -58,11 +59,14 @@ class BatchPlan:
         rank: int = 0,
         world: int = 1,
         classes: Tensor | None = None,
+        most: int | None = None,
     ) -> None:
         self.members = [] if classes is None else [torch.nonzero(classes == one)[:, 0] for one in classes.unique()]
         self.samples, self.batch_size, self.accumulate, self.seed = samples, batch_size, accumulate, seed
         self.companions, self.rank, self.world = dict(companions or {}), rank, world
         self.batches = -(-samples // batch_size)
+        if most is not None:
+            self.batches = min(self.batches, most * accumulate)
         self.steps = -(-self.batches // accumulate)
 
     def group_size(self, step: int) -> int:

@@ -108,7 +108,15 @@ class Trainer:
         companions = {name: len(data) for name, data in objective.companions.items()}
         classes = task.train.y if config.sampler == "balanced" else None
         self.plan = BatchPlan(
-            len(task.train), config.batch_size, config.accumulate, self.seed, companions, rank, world, classes
+            len(task.train),
+            config.batch_size,
+            config.accumulate,
+            self.seed,
+            companions,
+            rank,
+            world,
+            classes,
+            config.steps,
         )
         # Before the optimizer is prepared: with a loss scaler accelerate exchanges its `step`, which the schedule counts.
         self.scheduler = build_scheduler(optimizer, config.lr_schedule, self.plan.steps * self.epochs)

@@ -47,6 +47,9 @@ def test_group_sizes_count_every_sample_once():
     plan = BatchPlan(samples=23, batch_size=4, accumulate=2, seed=0)
     assert (plan.batches, plan.steps) == (6, 3)
     assert [plan.group_size(step) for step in range(3)] == [8, 8, 7]
+    short = BatchPlan(samples=23, batch_size=4, accumulate=2, seed=0, most=2)
+    assert (short.batches, short.steps) == (4, 2)
+    assert [share.rows.tolist() for share in short.shares(1)] == [share.rows.tolist() for share in plan.shares(1)][:4]
 
 
 @given(**SIZES, classes=st.integers(1, 4))
