@@ -107,7 +107,9 @@ def _of_transformers(channels: int, grid: list[int], num_outputs: int, dense: bo
         )
     network = PerceiverModel(config, decoder=decoder, input_preprocessor=preprocessor)
     for module in network.modules():
-        if isinstance(module, nn.Linear):  # as the authors draw them; transformers' 0.02 is too little for maps of so few numbers
+        if isinstance(
+            module, nn.Linear
+        ):  # as the authors draw them; transformers' 0.02 is too little for maps of so few numbers
             nn.init.normal_(module.weight, std=module.in_features**-0.5)
     return network
 
