@@ -61,7 +61,7 @@ def style() -> Iterator[None]:
 
 def of_training(run) -> str:
     """What a picture of the training split of a run is of."""
-    return f"{run.task.name}, {run.config.method}: training split, n = {len(run.task.train)}"
+    return f"{run.task.title}, {run.config.method}: training split, n = {len(run.task.train)}"
 
 
 def panels(

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from crossmodal.errors import MissingPackage, UserError
 from crossmodal.files import write_text
+from crossmodal.naming import counted
 from crossmodal.settings import Config, changes
 from crossmodal.training.folder import LOCK, RunFolder
 
@@ -294,7 +295,7 @@ class Cluster:
 
 
 def execute(jobs: list[Job], place: Machine | Cluster, at_once: int) -> None:
-    """Does runs, `at_once` at a time, with a line for every epoch of every run.
+    """Does runs, `at_once` at a time, with a line for every epoch and the end of every run.
 
     A run that fails says so and stops no other, see `Job.failure`. What is at work when this is left by an exception is stopped.
     """
@@ -310,5 +311,7 @@ def execute(jobs: list[Job], place: Machine | Cluster, at_once: int) -> None:
                 one.relay()
                 if one.done():
                     running.remove(one)
+                    left = len(waiting) + len(running)
+                    print(f"{one.job.name}: {len(jobs) - left} of {counted(len(jobs), 'runs')} done", flush=True)
     finally:
         place.stop(running)

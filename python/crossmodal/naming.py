@@ -4,6 +4,7 @@ things."""
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
@@ -60,6 +61,11 @@ def unknown(what: str, name: str, valid: Iterable[str]) -> str:
     """Message for an unknown name: what it names, the nearest valid one, and all of them."""
     valid = list(valid)
     return f"{what}: unknown name {name!r}{nearest(name, valid)} (available: {', '.join(valid) or 'none'})"
+
+
+def title(task: str, data: os.PathLike | str | None) -> str:
+    """What titles call what is learned: the file or folder of data of one's own, else the task."""
+    return task if data is None else os.path.basename(os.path.abspath(data))
 
 
 def counted(count: int, things: str) -> str:

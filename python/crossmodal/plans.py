@@ -171,10 +171,17 @@ def read(file: Path | None, tasks: str | None, chosen: str | None, seeds: str | 
         for key in entry.grid:
             if key in {word.removeprefix("--").partition("=")[0] for word in arguments} | set(entry.options):
                 raise UserError(f"{where}{entry.label}: {key}: given beside the grid that is to choose it")
-    title = f"{columns[0].label}-comparison" if len(columns) == 1 else "comparison"
     usual = SEEDS_OF_ALL if everything else SEEDS
     numbers = _seeds(seeds.split(",") if seeds is not None else values.get("seeds", usual.split(",")), where)
-    return Plan(file.stem if file else title, where, columns, own, numbers, options, arguments, everything)
+    plan = Plan("comparison", where, columns, own, numbers, options, arguments, everything)
+    for place, column in enumerate(columns):
+        if column.label == column.name == "arrays":  # data of one's own are called as their file
+            config = plan.jobs(column, own[0], Path())[0].config
+            columns[place] = dataclasses.replace(column, label=config.title)
+    _once(f"{where}tasks", [column.label for column in columns], "; give one of them another label")
+    if file or len(columns) == 1:
+        plan.title = file.stem if file else f"{Path(columns[0].label).stem}-comparison"
+    return plan
 
 
 def _entries(kind: str, given: Any, where: str) -> list[Entry]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -144,8 +144,8 @@ class Predictor(nn.Module):
 
     def read_with_places(
         self, path: Path, key: str | None = None, header: bool | None = None
-    ) -> tuple[np.ndarray | Sequence[np.ndarray], list[str]]:
-        """The same, and where each sample is from; nothing where that is the order in the file."""
+    ) -> tuple[np.ndarray | Sequence[np.ndarray], dict[str, list]]:
+        """The same, and where each sample is from, see `own.read_new`; nothing where that is the order in the file."""
         suffixes = own.suffixes(self._reading)
         if path.suffix.lower() in suffixes or (suffixes and path.is_dir()):
             samples, places, said = own.read_new(path, self._reading)
@@ -157,7 +157,7 @@ class Predictor(nn.Module):
         if any_length and lengths:
             shown = f"{lengths[0]} to {lengths[-1]}" if len(lengths) > 1 else str(lengths[0])
             print(f"{path}: samples of length {shown} are resampled to {shape[-1]}")
-        return samples, []
+        return samples, {}
 
     def interpret(self, outputs: Tensor) -> Prediction:
         """Outputs of the model as predictions."""
@@ -273,13 +273,14 @@ def write_prediction(
     prediction: Prediction,
     class_names: tuple[str, ...],
     class_values: tuple[int | str, ...] = (),
-    places: Sequence[str] = (),
+    places: Mapping[str, Sequence] | None = None,
 ) -> None:
     """Writes predictions, whole.
 
     .npz: `predictions`, and for classes and labels `probabilities` and `class_names`. .npy: the predictions alone. In both,
     classes are as they were in the data. .csv: a row per sample; classes by name, with the probability of each.
-    With `places`, words that say where each sample is from, .npz has `samples` and .csv a first column `sample`.
+    With `places`, columns that say where each sample is from, .csv begins with these, and .npz has each as `sample_NAME`. One that
+    is called as what is predicted gets "(given)" to its name.
 
     Raises:
         UserError: see `check_output`; or the file cannot be written.
@@ -295,9 +296,9 @@ def write_prediction(
             arrays = {"predictions": predictions}
             if probabilities is not None:
                 arrays |= {"probabilities": probabilities, "class_names": np.array(class_names, dtype=str)}
-            np.savez(aside, **arrays, **({"samples": np.array(places)} if places else {}))
+            np.savez(aside, **arrays, **{f"sample_{name}": np.array(cells) for name, cells in (places or {}).items()})
         else:
-            _write_csv(aside, predictions, probabilities, class_names, class_values, places)
+            _write_csv(aside, predictions, probabilities, class_names, class_values, places or {})
 
 
 def _write_csv(
@@ -306,7 +307,7 @@ def _write_csv(
     probabilities: np.ndarray | None,
     names: tuple[str, ...],
     values: tuple,
-    places: Sequence[str],
+    places: Mapping[str, Sequence],
 ) -> None:
     flat = predictions.reshape(len(predictions), -1)
     columns = flat.shape[1] if probabilities is None else probabilities.shape[1]
@@ -322,7 +323,8 @@ def _write_csv(
         head = [*names, *(f"probability_{name}" for name in names)]
         rows = np.concatenate([flat.astype(float), probabilities], axis=1).tolist()
     if places:
-        head, rows = ["sample", *head], [[place, *row] for place, row in zip(places, rows, strict=True)]
+        rows = [[*place, *row] for *place, row in zip(*places.values(), rows, strict=True)]
+        head = [*(f"{name} (given)" if name in head else name for name in places), *head]
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([head, *rows])
 

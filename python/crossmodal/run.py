@@ -325,7 +325,7 @@ def suited_task(config: Config) -> tasks.Task:
     task = load_task(config)
     reason = methods.reason_against(config.method, task)
     if reason:
-        raise UserError(f"method: {config.method} cannot do {task.name}: {reason}")
+        raise UserError(f"method: {config.method} cannot do {task.title}: {reason}")
     return task
 
 
@@ -370,6 +370,7 @@ def summarise(run: Run, test: Evaluation | None) -> dict[str, Any]:
     metric = metrics.get(task.metric)
     return {
         "task": task.name,
+        "title": task.title,
         "method": config.method,
         "encoder": config.encoder if method.uses_encoder else None,
         "seed": config.seed,

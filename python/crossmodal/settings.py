@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from crossmodal.errors import UserError
+from crossmodal.naming import title
 from crossmodal.values import (
     BelowOne,
     Count,
@@ -421,6 +422,11 @@ class Config:
     def run_dir(self) -> Path:
         """Folder of the run."""
         return run_dir(self.task, self.method, self.seed, self.output_dir)
+
+    @property
+    def title(self) -> str:
+        """What titles call what is learned."""
+        return title(self.task, self.data)
 
     def epochs_for(self, samples: int) -> int:
         """Epochs of a run that learns from so many samples."""

@@ -108,16 +108,17 @@ def test_runs_side_by_side_then_taken_as_they_are(tmp_path, tiny_bert, capsys, m
     assert compare.main(arguments) == 0
     first = capsys.readouterr().out
     assert "pare seed 0: epoch 1/1" in first
+    assert "3 of 3 runs done" in first
     assert "| pare |" in first
     assert "| logistic regression, raw values |" in first
     assert compare.main(arguments) == 0
     second = capsys.readouterr().out
     assert "nft seed 0: finished before, taken as it is" in second
-    assert first[first.index("arrays: test") :] == second[second.index("arrays: test") :]
-    table = json.loads((tmp_path / "runs" / "arrays-comparison.json").read_text())
-    assert list(table["tasks"]["arrays"]["methods"]) == ["nft", "pare", "linear"]
+    assert first[first.index("data.npz: test") :] == second[second.index("data.npz: test") :]
+    table = json.loads((tmp_path / "runs" / "data-comparison.json").read_text())
+    assert list(table["tasks"]["data.npz"]["methods"]) == ["nft", "pare", "linear"]
     names = {path.name for path in (tmp_path / "runs").iterdir()}
-    assert {f"arrays-comparison{end}" for end in (".md", ".tex", ".csv", ".png", "-curves.png")} <= names
+    assert {f"data-comparison{end}" for end in (".md", ".tex", ".csv", ".png", "-curves.png")} <= names
 
     with np.load(settings["data"]) as data:
         np.savez(settings["data"], **dict(data) | {"x_train": data["x_train"] + 1})

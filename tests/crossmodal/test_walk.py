@@ -55,7 +55,7 @@ def test_a_method_walks_with_a_task(tmp_path, tiny_bert, monkeypatch, method, ki
     values = settings(tmp_path, tiny_bert, method, kind, ndim)
     reason = methods.reason_against(method, run.load_task(parsing.from_dict(values)))
     if reason:
-        with pytest.raises(UserError, match=rf"^method: {method} cannot do arrays: ") as refused:
+        with pytest.raises(UserError, match=rf"^method: {method} cannot do [\w.]+: ") as refused:
             run.train(parsing.from_dict(values))
         assert reason in str(refused.value)
         assert not Path(values["output_dir"]).exists()

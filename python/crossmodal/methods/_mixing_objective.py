@@ -92,12 +92,12 @@ class Mixing(Objective):
                 )
         if task.loss != "cross_entropy" and options.labels == "joint":
             raise UserError(
-                f"{options.section}.labels: joint is one softmax over classes of target and source, but the loss of {task.name} "
+                f"{options.section}.labels: joint is one softmax over classes of target and source, but the loss of {task.title} "
                 f"is {task.loss}; take separate"
             )
         if task.kind != "classification" and options.partners == "class":
             raise UserError(
-                f"{options.section}.partners: class needs one class per sample, but {task.name} is {task.kind}"
+                f"{options.section}.partners: class needs one class per sample, but {task.title} is {task.kind}"
             )
         if options.partners == "random":
             self.companions = {"source": source}

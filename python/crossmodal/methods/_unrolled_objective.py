@@ -34,7 +34,7 @@ class Trajectories:
             follows = task.normalizer.following(first.x[:-1], first.y[:-1])
             whole = torch.allclose(follows, first.x[1:], atol=1e-3)
         if not whole:
-            raise UserError(f"learn: {task.name} has no whole trajectories to learn from here; take `steps`")
+            raise UserError(f"learn: {task.title} has no whole trajectories to learn from here; take `steps`")
         self._first = torch.arange(len(groups)) * self.length
 
     def __len__(self) -> int:

@@ -24,9 +24,9 @@ def build(task, config) -> FineTuned:
 
     if task.kind == "dense" and (config.model.probe or config.model.layers == "auto"):
         key = "probe" if config.model.probe else "layers auto"
-        raise UserError(f"model.{key}: not for dense targets, which {task.name} has")
+        raise UserError(f"model.{key}: not for dense targets, which {task.title} has")
     if task.kind != "dense" and config.model.dense_head != "linear":
-        raise UserError(f"model.dense_head: for dense targets; {task.name} is {task.kind}")
+        raise UserError(f"model.dense_head: for dense targets; {task.title} is {task.kind}")
     if config.model.layers == "auto":
         import torch
 

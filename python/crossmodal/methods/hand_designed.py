@@ -269,7 +269,7 @@ def chosen(task, config) -> str:
         can = [name for name, one in NETWORKS.items() if task.kind in one.kinds and task.ndim in one.ndim]
         raise UserError(
             f"hand_designed.network: {asked} is for {' and '.join(f'{n}-D' for n in network.ndim)} data with targets of kind "
-            f"{', '.join(network.kinds)}; for {task.name} ({task.ndim}-D, {task.kind}) take {', '.join(can)}"
+            f"{', '.join(network.kinds)}; for {task.title} ({task.ndim}-D, {task.kind}) take {', '.join(can)}"
         )
     return asked
 

@@ -128,6 +128,6 @@ def published(task, options: Options):
     if options.search == "published" and task.name not in FOUND[chosen]:
         known = ", ".join(FOUND[chosen]) or "no task"
         raise UserError(
-            f"nas.search: no network of {chosen!r} is published for {task.name}; it is for {known}. Take --nas.search search"
+            f"nas.search: no network of {chosen!r} is published for {task.title}; it is for {known}. Take --nas.search search"
         )
     return None if options.search == "search" else FOUND[chosen].get(task.name)

@@ -194,7 +194,7 @@ def save_animation(outputs: Tensor, targets: Tensor, task, path: Path) -> None:
             axis.spines[:].set_visible(False)
     shots = []
     for frame in np.unique(np.linspace(0, len(times) - 1, MOST_FRAMES).round().astype(int)):
-        figure.suptitle(f"{task.name}, test sample 0, {called} = {times[frame]:.3g}")
+        figure.suptitle(f"{task.title}, test sample 0, {called} = {times[frame]:.3g}")
         for channel, row in enumerate(images):
             there, found = target[frame, channel], output[frame, channel]
             for image, values in zip(row, (there, found, found - there), strict=True):

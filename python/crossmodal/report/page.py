@@ -58,7 +58,7 @@ def render(folder: RunFolder) -> str:
     return _template().render(
         results=results,
         config=config,
-        title=f"{config.data or results['task']}, {results['method']}",
+        title=f"{results['title']}, {results['method']}",
         told=_told(results["description"]),
         warnings=results["warnings"],
         metric=metric,

@@ -91,7 +91,7 @@ def heading(results: dict[str, Any], drawn: int | None = None) -> str:
         drawn: of how many samples it is, where not of all.
     """
     count, groups = results["samples"]["test"], len(results["test_groups"])
-    said = f"{results['task']}, {results['method']}: test split, n = {count}"
+    said = f"{results['title']}, {results['method']}: test split, n = {count}"
     said += f" in {groups} groups" if groups else ""
     said += f", {drawn} of them shown" if drawn is not None and drawn < count else ""
     return f"{said}\n{figure_of(results)}"
@@ -122,7 +122,7 @@ def curves(history: list[dict[str, Any]], results: dict[str, Any]) -> Figure:
     about = f"Left, the losses over {len(history)} epochs; right, {metric} of the validation split, with the epoch that was kept."
     figure, axes = panels(1, 2, (8, 3.4), about)
     kept = "" if results["validation"] is None else f": {metric} {results['validation']:.4g} in the epoch that was kept"
-    figure.suptitle(f"{results['task']}, {results['method']}: validation split, n = {count}{kept}")
+    figure.suptitle(f"{results['title']}, {results['method']}: validation split, n = {count}{kept}")
     left, right = axes[0]
     epochs = range(1, len(history) + 1)
     names = [name for name in history[-1] if name == "loss" or name.startswith("loss_")]

@@ -48,7 +48,7 @@ def closing_table(results: dict[str, Any], select: str) -> str:
             f"{results['steps']} steps in {duration(results['seconds'])}"
         )
     if results.get("miniature"):
-        lines.append(f"{results['task']} is {MINIATURE}")
+        lines.append(f"{results['title']} is {MINIATURE}")
     return "\n".join(lines)
 
 
@@ -111,7 +111,7 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
     seeds = {results["seed"] for results in runs if results.get("seeded", True)}
     return finite(
         {
-            "task": first["task"],
+            "task": first["title"],
             "protocol": first["protocol"],
             "encoder": ", ".join(dict.fromkeys(results["encoder"] for results in runs if results["encoder"])),
             "metric": first["metric"],

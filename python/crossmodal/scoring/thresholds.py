@@ -42,7 +42,7 @@ def given(asked: str | None, task) -> tuple[float, ...]:
         return ()
     if task.kind != "multilabel" and (task.kind, task.num_outputs) != ("classification", 2):
         what = f"{task.num_outputs} classes" if task.kind == "classification" else f"{task.kind} targets"
-        raise UserError(f"thresholds: they are for labels and for two classes, {task.name} has {what}")
+        raise UserError(f"thresholds: they are for labels and for two classes, {task.title} has {what}")
     if asked in CHOICES:
         if task.protocol == "released":
             raise UserError(

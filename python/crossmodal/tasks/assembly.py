@@ -19,7 +19,7 @@ from crossmodal.data.normalizer import Normalizer, Scaling
 from crossmodal.data.numeric import chunks, float_dtype, require_finite
 from crossmodal.data.readers.tables import shown
 from crossmodal.errors import UserError
-from crossmodal.naming import counted
+from crossmodal.naming import counted, title
 from crossmodal.settings import ImagesConfig, RecordingsConfig, SplitConfig, TableConfig
 from crossmodal.tasks import base
 from crossmodal.tasks.base import KINDS, REAL_KINDS, About, Options, RawTask, Task
@@ -110,7 +110,7 @@ def load(
     split = split or SplitConfig()
     if split.folds and split.fold is None:
         split = replace(split, fold=1)
-    task = _assemble(name, read, split, options.protocol, entry.own_data)
+    task = _assemble(name, title(name, data), read, split, options.protocol, entry.own_data)
     if miniature:
         said = "warning: these data are a miniature: no result on them stands for the real task."
         task = replace(task, miniature=True, description=f"{task.description}\n{said}")
@@ -122,7 +122,9 @@ def load(
     return task
 
 
-def _assemble(name: str, read: Callable[[], RawTask], split: SplitConfig, protocol: str, own_data: bool) -> Task:
+def _assemble(
+    name: str, called: str, read: Callable[[], RawTask], split: SplitConfig, protocol: str, own_data: bool
+) -> Task:
     raw = read()
     origin = raw.origin or f"task {name!r}"
     raw = checked(raw, origin)
@@ -159,6 +161,7 @@ def _assemble(name: str, read: Callable[[], RawTask], split: SplitConfig, protoc
         raise UserError(f"{origin}: {error}") from None
     about = {
         "name": name,
+        "title": called,
         "kind": kind,
         "input_shape": tuple(raw.x_train.shape[1:]),
         "output_shape": (len(raw.class_names),) if kind == "classification" else tuple(raw.y_train.shape[1:]),
@@ -179,7 +182,7 @@ def _assemble(name: str, read: Callable[[], RawTask], split: SplitConfig, protoc
     scaling, vary = raw.normalize_x, {"train": raw.vary}
     del raw  # so that each array goes once its splits are made: the data may fill half the memory
     splits = {
-        part: _dataset(parts.pop(part), kind, normalizer, f"{name}: {part}", about["fingerprint"], vary.get(part))
+        part: _dataset(parts.pop(part), kind, normalizer, f"{called}: {part}", about["fingerprint"], vary.get(part))
         for part in list(parts)
     }
     notes += overlaps(splits, has_groups=bool(about["group_names"]))
@@ -293,7 +296,7 @@ def _described(task: Task, origin: str, scaling: Scaling, notes: list[str]) -> T
         rows["groups"] = _counts({part: values.unique() for part, values in groups.items()})
     rows |= task.about.rows
     lines = [
-        f"{task.name}: {what}, from {origin}.",
+        f"{task.title}: {what}, from {origin}.",
         *(f"  {heading:<14}  {line}" for heading, line in rows.items() if line),
         *notes,
         f"loss: {task.loss}; metrics: {', '.join(task.metrics)}."

@@ -82,6 +82,7 @@ class Task:
         fingerprint: hash of the data as they were read, before any split or normalisation, and of the names and the scaling that
             came with them.
         about: names, units, and how new data are read.
+        title: what titles and messages call it, see `naming.title`.
         miniature: whether the data are a small set made here, on which no result stands for the real task.
     """
 
@@ -97,6 +98,7 @@ class Task:
     metrics: tuple[str, ...]
     normalizer: Normalizer
     description: str
+    title: str = ""
     fingerprint: str = ""
     class_values: tuple[int | str, ...] = ()
     group_names: tuple[str, ...] = ()

@@ -200,7 +200,7 @@ def suffixes(reading: Mapping[str, Any]) -> tuple[str, ...]:
     return ({"table": TABLES} | FORMS).get(reading.get("form"), ())
 
 
-def read_new(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, list[str], list[str]]:
+def read_new(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, list], list[str]]:
     """New samples from a file like those that a run learned from, or from all of a folder.
 
     Args:
@@ -208,7 +208,8 @@ def read_new(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, list[s
         reading: of the run's data, `About.reading`.
 
     Returns:
-        Samples (n, ...), where each is from (nothing for the rows of a table), and sentences that say what was taken.
+        Samples (n, ...); where each is from, columns of n values by name: the `file`, unless it is a single table, and what there
+        is to say of a sample within it; and sentences that say what was taken.
 
     Raises:
         UserError: a column or channel is missing, or holds what training did not meet; or the folder holds no such file; or the
@@ -224,7 +225,12 @@ def read_new(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, list[s
         found = [read(file, reading) for file in files]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"results.json: reading: damaged ({type(error).__name__}: {error})") from None
-    samples = [x for x, _, _ in found]
-    names = [file.relative_to(path).as_posix() if path.is_dir() else file.name for file in files]
-    places = [f"{name}{place}" for name, (_, inside, _) in zip(names, found, strict=True) for place in inside]
-    return np.concatenate(samples), places, [said for *_, said in found]
+    samples, inside, said = (list(ones) for ones in zip(*found, strict=True))
+    if path.is_dir() or reading["form"] != "table":
+        names = [file.relative_to(path).as_posix() if path.is_dir() else file.name for file in files]
+        inside = [{"file": [name] * len(x)} | at for name, x, at in zip(names, samples, inside, strict=True)]
+    places = {
+        column: [value for x, at in zip(samples, inside, strict=True) for value in at.get(column, [""] * len(x))]
+        for column in dict.fromkeys(column for at in inside for column in at)
+    }
+    return np.concatenate(samples), places, said

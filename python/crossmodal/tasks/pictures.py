@@ -167,8 +167,8 @@ def _fields(masks: Sequence[Path], paths: Sequence[Path], size: tuple[int, int])
     return found[:, None].astype(np.float32), None, said
 
 
-def read_pictures(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, list[str], str]:
-    """An image as a sample (1, C, H, W) of the run, what its name lacks, and a sentence that says so.
+def read_pictures(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, list], str]:
+    """An image as a sample (1, C, H, W) of the run, nothing that its name would lack, and a sentence that says so.
 
     Raises:
         UserError: see `read_image`.
@@ -176,4 +176,4 @@ def read_pictures(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, l
     high, wide = reading["size"]
     pixels = _pixels(path, (int(high), int(wide)), bool(reading["grey"]))
     said = f"{path}: an image, read at {high} x {wide} pixels, {'grey' if reading['grey'] else 'in colour'}"
-    return pixels[None], [""], said
+    return pixels[None], {}, said

@@ -355,8 +355,9 @@ def _range(lengths: Sequence[int], rates: Sequence[float | None]) -> str:
     return f"{low} {unit} each" if low == high else f"{low} to {high} {unit}"
 
 
-def read_recording(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, list[str], str]:
-    """Windows (n, C, L) of a new recording, cut as the run's were, where each begins, and a sentence that says so.
+def read_recording(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, list], str]:
+    """Windows (n, C, L) of a new recording, cut as the run's were; where each begins and ends, as an index has it; and a sentence
+    that says so.
 
     Raises:
         UserError: it lacks a channel, or is shorter than a window, or there is no telling its rate.
@@ -368,8 +369,9 @@ def read_recording(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, 
     values = windows.loaded(found, grow)
     if values.shape[1] < window:
         raise UserError(f"{path}: has {_measure(values.shape[1], rate)}, but a sample {_measure(window, rate)}")
-    starts = range(0, values.shape[1] - window + 1, hop)
+    starts = np.arange(0, values.shape[1] - window + 1, hop)
     x = np.stack([values[:, start : start + window] for start in starts])
     said = f"{path}: {counted(len(x), 'windows')} of {_measure(window, rate)}, one every {_measure(hop, rate)}"
-    places = [f" from {start / rate:g} s" if rate else f" from value {start}" for start in starts]
+    ends = {"start": starts, "stop": starts + window}
+    places = {f"{end}_s" if rate else end: (at / rate if rate else at).tolist() for end, at in ends.items()}
     return x, places, said + ("" if grow == 1 else f"; resampled from {own:g} to {rate:g} Hz")

@@ -16,6 +16,7 @@ from crossmodal.tasks import columns, oddities
 from crossmodal.tasks.base import About, Options, RawTask
 from crossmodal.tasks.columns import Roles
 
+UNNAMED = "the first column, which has no name"
 SCALES = 1e3  # ratio of deviations from which on it is said that columns differ in scale
 
 
@@ -46,8 +47,7 @@ def load_table(path: Path, options: Options) -> RawTask:
     spread = spread[spread > 0]
     if len(spread) and spread.max() > SCALES * spread.min():
         rows["scales"] = f"deviations from {spread.min():.2g} to {spread.max():.2g}: each column is scaled by its own"
-    if roles.ignored:
-        rows["ignored"] = shown(roles.ignored)
+    rows["ignored"] = shown([*[UNNAMED] * table.has_row_names, *roles.ignored])
     group = None if roles.group is None else np.array(table.full_text(roles.group, "the group"))
     multilabel = kind == "multilabel"
     return RawTask(
@@ -76,8 +76,9 @@ def _unlearned(schema: Schema, x: np.ndarray, part: np.ndarray | None) -> list[s
     return [f"warning: no training sample has {shown(unmet)}: nothing is learned of it."] if unmet else []
 
 
-def read_rows(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, list[str], str]:
-    """Samples (n, values) of a table as the run's own was read, nothing, and a sentence that says what was taken.
+def read_rows(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, list], str]:
+    """Samples (n, values) of a table as the run's own was read; where each is from, the line or row and what the columns that were
+    not learned from say of it, by name; and a sentence that says what was taken.
 
     Raises:
         UserError: a column is missing, or holds what training did not meet.
@@ -85,7 +86,8 @@ def read_rows(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, list[
     schema = Schema.from_dict(reading["features"])
     used = {feature.name for feature in schema.features}
     table = read_table(path, used)
-    unused = [name for name in table.names if name not in used]
+    kept = [name for name in table.names if name not in used]
+    unused = [*[UNNAMED] * table.has_row_names, *kept]
     said = (
         f"{table.path}: {counted(len(table), 'rows')}; columns by name: {shown([one.name for one in schema.features])}"
     )
@@ -93,8 +95,8 @@ def read_rows(path: Path, reading: Mapping[str, Any]) -> tuple[np.ndarray, list[
     holes = np.isnan(x).sum(axis=0)
     missing = [f"{name} {count}" for name, count in zip(schema.names, holes, strict=True) if count]
     said += f"; not used: {shown(unused)}" if unused else ""
-    return (
-        x,
-        [],
-        said + (f"; empty cells, for which the training median stands in: {shown(missing)}" if missing else ""),
-    )
+    said += f"; empty cells, for which the training median stands in: {shown(missing)}" if missing else ""
+    unit = table.places[0].split()[0]
+    places = {"": table.text("")} if table.has_row_names else {}
+    places |= {unit: [int(place.split()[1]) for place in table.places]} | {name: table.text(name) for name in kept}
+    return x, places, said

@@ -236,7 +236,8 @@ class RunFolder:
         """
         if not self.finished:
             raise UserError(f"{self.results}: no results; the run is not finished or {self.path} holds none")
-        return read_json(self.results)
+        results = read_json(self.results)
+        return {"title": results.get("task")} | results  # which runs of earlier versions lack
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The records of all epochs."""

@@ -495,7 +495,7 @@ class Trainer:
         self.selection.load_state({key: saved["state"].pop(key) for key in self.selection.state()})
         self.state = State(**saved["state"])
         if self.state.data != self.task.fingerprint:
-            raise UserError(f"resume: the data of {self.task.name} have changed since {path} was written")
+            raise UserError(f"resume: the data of {self.task.title} have changed since {path} was written")
         if self.accelerator.is_main_process:
             self.folder.write_metrics([*self.before, *self.state.history])
             epoch = min(self.state.epoch + 1, saved["epochs"])

@@ -149,7 +149,7 @@ def test_pictures_of_folds_are_of_all_samples(reports):
     results = reports["folds"].read_results()
     assert [picture.name for picture in page.pictures(reports["folds"])] == ["confusion.png", "groups.png", "folds.png"]
     assert sum(one["samples"] for one in results["test_classes"].values()) == 96
-    assert page.pictures(reports["folds"])[0].title.startswith("arrays, linear: test split, n = 96 in 24 groups")
+    assert page.pictures(reports["folds"])[0].title.startswith("folds.npz, linear: test split, n = 96 in 24 groups")
     for name in ("fold-1", "fold-3", "final"):
         assert f'<a href="{name}/report.html">' in reports["folds"].report.read_text()
         assert (reports["folds"].path / name / "report.html").is_file()

@@ -15,6 +15,7 @@ from crossmodal.scoring import metrics
 
 RESULTS = {
     "task": "toy",
+    "title": "toy",
     "method": "nft",
     "loss": "cross_entropy",
     "metric": "accuracy",

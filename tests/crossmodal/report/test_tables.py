@@ -13,6 +13,7 @@ def result(method: str, seed: int, test: float, metric: str = "accuracy") -> dic
     """What results.json holds of a run of a comparison."""
     return {
         "task": "digits",
+        "title": "digits",
         "protocol": "default",
         "method": method,
         "encoder": "minilm",

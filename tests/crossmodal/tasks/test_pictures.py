@@ -172,7 +172,7 @@ def test_from_the_command_line_to_a_new_image(folder, tmp_path, capsys, monkeypa
     assert (tmp_path / "out.csv").read_text().splitlines()[1].startswith("new.jpg,light,")
     predict.main(["run", str(folder / "test"), "-o", "out.csv"])
     lines = (tmp_path / "out.csv").read_text().splitlines()
-    assert lines[0] == "sample,prediction,probability_dark,probability_light"
+    assert lines[0] == "file,prediction,probability_dark,probability_light"
     assert [line.split(",")[0] for line in lines[1:]] == ["dark/0.png", "dark/1.png", "light/0.png", "light/1.png"]
     (tmp_path / "runs").mkdir()
     with pytest.raises(UserError, match=r"runs: holds no \.bmp"):

@@ -378,7 +378,8 @@ def test_from_the_command_line_to_a_new_recording(folder, tmp_path, capsys, monk
     assert "new.csv: 6 windows of 100 values (1 s), one every 50 values (0.5 s)" in capsys.readouterr().out
     predict.main(["run", str(folder / "r6.csv"), "-o", "same.npz"])
     new, same = np.load("out.npz"), np.load("same.npz")
-    assert new["samples"][1] == "new.csv from 0.5 s"
+    assert new["sample_file"][1] == "new.csv"
+    assert (new["sample_start_s"][1], new["sample_stop_s"][1]) == (0.5, 1.5)
     np.testing.assert_allclose(new["probabilities"], same["probabilities"])  # channels are found by their names
     write_csv(tmp_path / "short.csv", np.zeros((2, 40)))
     with pytest.raises(UserError, match="has 40 values"):
@@ -386,5 +387,5 @@ def test_from_the_command_line_to_a_new_recording(folder, tmp_path, capsys, monk
     reading = {"channels": ["a", "b"], "ignore": [], "given_rate": None, "rate": 50.0, "window": 50, "hop": 50}
     x, places, said = read_recording(folder / "r0.csv", reading)
     assert x.shape == (3, 2, 50)
-    assert places == [" from 0 s", " from 1 s", " from 2 s"]
+    assert places == {"start_s": [0, 1, 2], "stop_s": [1, 2, 3]}
     assert said.endswith("resampled from 100 to 50 Hz")

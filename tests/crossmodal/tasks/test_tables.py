@@ -171,6 +171,8 @@ def test_what_looks_wrong_is_said(tmp_path):
         tmp_path / "p.csv", [[f"{i / 3}", ("train", "test")[i % 2], "ab"[i % 2]] for i in range(9)], ["x", "s", "y"]
     )
     assert "column 's' names parts of the data (test, train)" in "\n".join(raw(parts, target="y").notes)
+    unnamed = write(tmp_path / "u.csv", [[f"r{i}", f"{i / 3}", "ab"[i % 2]] for i in range(9)], ["", "x", "y"])
+    assert raw(unnamed, target="y").about.rows["ignored"] == "the first column, which has no name"
 
 
 @pytest.mark.parametrize(
@@ -245,12 +247,17 @@ def test_from_the_command_line_to_new_rows(table, tmp_path, capsys, monkeypatch)
     capsys.readouterr()
 
     order = [3, 2, 0, 1]
-    new = write(tmp_path / "new.csv", [[line[i] for i in order] for line in rows()], [HEAD[i] for i in order])
+    named = [[f"r{place}", *(line[i] for i in order)] for place, line in enumerate(rows())]
+    new = write(tmp_path / "new.csv", named, ["", *(HEAD[i] for i in order)])
     predict.main(["run", str(new), "-o", "out.csv"])
     said = capsys.readouterr().out
     assert "40 rows; columns by name: size (cm), dose, colour" in said
+    assert "not used: the first column, which has no name, id" in said
     assert "empty cells, for which the training median stands in: dose 4" in said
-    predicted = [line["prediction"] for line in csv.DictReader(open("out.csv"))]  # noqa: SIM115
+    found = list(csv.DictReader(open("out.csv")))  # noqa: SIM115
+    assert list(found[0]) == ["", "line", "id", "prediction", "probability_cat", "probability_dog"]
+    assert list(found[1].values())[:3] == ["r1", "3", "99"]
+    predicted = [line["prediction"] for line in found]
     assert np.mean([one == line[-1] for one, line in zip(predicted, rows(), strict=True)]) > 0.85
 
     for column, value, message in (

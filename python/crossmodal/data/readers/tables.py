@@ -25,17 +25,22 @@ class Table:
 
     Attributes:
         path: the file.
-        names: of the columns, in order.
+        names: of the columns, in order, but for a first one without a name, which `text("")` has.
         places: where each row stands in the file, in words.
     """
 
     def __init__(self, path: Path, columns: dict[str, list[str] | np.ndarray], places: Sequence[str]) -> None:
         self.path, self._columns, self.places = path, columns, list(places)
         self._numbers: dict[str, np.ndarray | None] = {}
-        self.names = tuple(columns)
+        self.names = tuple(filter(None, columns))
 
     def __len__(self) -> int:
         return len(self.places)
+
+    @property
+    def has_row_names(self) -> bool:
+        """Whether there is a first column without a name, as pandas writes the names of rows."""
+        return "" in self._columns
 
     def require(self, names: Sequence[str], what: str) -> None:
         """Raises UserError where a column is not there; `what` says who asks for it."""
@@ -174,12 +179,12 @@ def _decimal(cell: str) -> str:
 
 
 def _named(path: Path, names: Sequence[str], columns: Iterable[Any]) -> dict[str, Any]:
-    """Columns by name; the first one without a name holds the names of the rows, as pandas writes it, and is left out."""
+    """Columns by name; the name of a first one without any, in which pandas writes the names of the rows, is empty."""
     found: dict[str, Any] = {}
     for number, (name, column) in enumerate(zip(names, columns, strict=True)):
         if number == 0 and (not name or name.startswith("Unnamed: 0") or name == "__index_level_0__"):
-            continue
-        if not name or name in found:
+            name = ""
+        elif not name or name in found:
             said = f"{name!r} is the name of two" if name else f"column {number + 1} has no name"
             raise UserError(f"{path}: the first line must name the columns, each by a name of its own: {said}")
         found[name] = column
