@@ -27,6 +27,10 @@ def load_table(path: Path, options: Options) -> RawTask:
         UserError: a column is missing, or holds what it cannot be used for; names line and column.
     """
     table = read_table(path)
+    if len(table.names) < 2:
+        raise UserError(
+            f"{path}: has a single column, {shown(table.names)}; commas, semicolons or tabs separate the cells of a row"
+        )
     roles = Roles.of(options.table, table)
     if not roles.targets:
         raise UserError(

@@ -175,6 +175,16 @@ def test_one_rate_for_all(tmp_path):
         raw(tmp_path, resample=2000)
 
 
+def test_times_may_have_dates(tmp_path):
+    at = np.datetime64("2024-05-01T12:00:00") + np.arange(200) * np.timedelta64(15625, "us")
+    cells = np.datetime_as_string(at, unit="ms")
+    (tmp_path / "a.csv").write_text("\n".join(["timestamp,x", *(f"{cell}Z,1" for cell in cells)]))
+    assert open_recording(tmp_path / "a.csv").rate == 64
+    (tmp_path / "a.csv").write_text("\n".join(["timestamp,x", *(f"{cell},1" for cell in cells[:9]), "noon,1"]))
+    with pytest.raises(UserError, match=r"'timestamp' must hold times, in numbers or as 2024-05-01 12:00:00\.25, in every"):
+        open_recording(tmp_path / "a.csv")
+
+
 STATES = np.repeat(["", "walk", "sit", "walk"], 25)
 
 

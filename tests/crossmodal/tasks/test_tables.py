@@ -211,6 +211,7 @@ def test_what_cannot_be_used_is_refused(table, change, told, message):
         (b"1,2\n3,4\n", r"the first line must name the columns, got numbers: 1, 2"),
         (b"a,a\n1,2\n", r"'a' is the name of two"),
         (b"a,\n1,2\n", r"column 2 has no name"),
+        (b"a b\n1 2\n", r"has a single column, a b; commas, semicolons or tabs"),
         (b'a,b\n1,"2\n', r"unexpected end of data"),
         (b"", r"no rows of cells"),
     ],

@@ -191,13 +191,24 @@ def _channel(table: Table, head: str) -> np.ndarray:
     return values
 
 
+def _dates(cells: Sequence[str]) -> np.ndarray:
+    """Seconds from the first of times that are written with their date (ISO 8601), float64; NaN where they are not."""
+    try:
+        times = np.array([cell.removesuffix("Z") for cell in cells], "datetime64[ns]")
+    except ValueError:
+        return np.full(len(cells), np.nan)
+    return (times - times[0]) / np.timedelta64(1, "s")
+
+
 def _rate(table: Table, head: str, unit: float) -> float | None:
     """Values per second by a column of times, which may be rounded."""
     times = table.numbers(head)
-    if times is None or np.isnan(times).any():
+    if times is None:
+        times, unit = _dates(table.text(head)), 1.0
+    if np.isnan(times).any():
         raise UserError(
-            f"{table.path}: column {head!r} must hold times in numbers, in every row; --table.ignore {head} leaves it out, and "
-            "--recordings.rate says how many values a second has"
+            f"{table.path}: column {head!r} must hold times, in numbers or as 2024-05-01 12:00:00.25, in every row; --table.ignore "
+            f"{head} leaves it out, and --recordings.rate says how many values a second has"
         )
     if len(times) < 2:
         return None
