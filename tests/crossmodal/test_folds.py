@@ -66,6 +66,17 @@ def test_leakage_by_group_is_prevented_and_warned_of_when_forced(tmp_path):
     assert np.mean(whole) < 0.75
 
 
+def test_a_validation_far_better_than_the_test_is_warned_of(tmp_path, capsys):
+    y, known = np.arange(360) % 2, np.arange(360) < 240
+    x, rng = RNG.normal(size=(360, 16)) + 2 * y[:, None], np.random.default_rng(0)
+    parts = {"x_train": x[known], "y_train": y[known], "x_test": x[~known], "y_test": rng.permutation(y[~known])}
+    np.savez(tmp_path / "parts.npz", **parts)
+    told = {"epochs": 2, "verdict": False, "pictures": None, "tuned_cnn": {"trials": 1}}
+    found = run.train(parsing.from_dict(settings(tmp_path / "run", tmp_path / "parts.npz", "tuned_cnn", **told)))
+    assert found["warnings"][0].startswith("warning: validation is far better than the test (validation accuracy ")
+    assert found["warnings"][0] in capsys.readouterr().out
+
+
 def test_a_part_of_the_training_samples_is_whole_groups(tmp_path):
     data = planted(tmp_path / "planted.npz")
     for size in (100, 288):

@@ -301,6 +301,11 @@ def test_malformed_files(tmp_path, name, make, message):
 
 
 def test_what_looks_wrong_is_said(folder):
+    turned = folder.with_name("turned")
+    for name in "ab":
+        write_csv(turned / f"{name}.csv", np.arange(24.0).reshape(8, 3), head=",".join("abcdefgh"))
+    (turned / "index.csv").write_text("file,y\na.csv,1\nb.csv,2\n")
+    assert "warning: a.csv has 8 channels of 3 values: if these are 3 channels" in "\n".join(raw(turned).notes)
     flat = np.stack([np.arange(300.0), np.full(300, 2.0)])
     for i in range(8):
         write_csv(folder / f"r{i}.csv", flat, head="time (s),a (mV),b (mV)" if i else "time (s),a (mV),b (V)")
