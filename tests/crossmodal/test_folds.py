@@ -206,7 +206,10 @@ def test_the_folds_of_a_table_predict_from_a_table(tmp_path):
     run.train(parsing.from_dict(values))
     predict.main([str(tmp_path / "run"), str(table), "-o", str(tmp_path / "out.csv")])
     lines = (tmp_path / "out.csv").read_text().splitlines()
-    assert [line.split(",")[0] for line in lines[1:]] == [row.split(",")[-1] for row in rows]
+    assert lines[0].startswith("line,ill,prediction,")
+    assert [line.split(",")[:3] for line in lines[1:]] == [
+        [str(at), *[row.split(",")[-1]] * 2] for at, row in enumerate(rows, 2)
+    ]
 
 
 @pytest.mark.parametrize("method", ["tuned_cnn", "dash", "nas", "linear"])
