@@ -143,7 +143,9 @@ def combine(folders: list[Path], folds: int | None, tested: outcomes.Outcomes) -
         "seconds": sum(run["seconds"] for run in runs),
         "samples": first["samples"] | {"test": len(np.unique(tested.rows))},
         "pictures": [],
-        "warnings": [f"{said} ({path.name})" for path, run in zip(folders, runs, strict=True) for said in run["warnings"]],
+        "warnings": [
+            f"{said} ({path.name})" for path, run in zip(folders, runs, strict=True) for said in run["warnings"]
+        ],
         "verdict": judged,
         "final": False,
         "folds": {

@@ -115,6 +115,7 @@ def toy_task(kind: str = "classification", classes: int = 3, **changes) -> Task:
     one = torch.ones(2, 1, dtype=torch.float64)
     values = {
         "name": "toy",
+        "title": "toy",
         "kind": kind,
         "train": nothing,
         "validation": nothing,

@@ -92,6 +92,7 @@ def test_runs_side_by_side_then_taken_as_they_are(tmp_path, tiny_bert, capsys, m
     monkeypatch.chdir(tmp_path / "elsewhere")
     settings = runs.settings(tmp_path, tiny_bert, epochs=1)
     del settings["output_dir"]
+    data = Path(settings["data"])
     path = runs.write_settings(tmp_path, settings)
     arguments = [
         "--methods",
@@ -114,14 +115,14 @@ def test_runs_side_by_side_then_taken_as_they_are(tmp_path, tiny_bert, capsys, m
     assert compare.main(arguments) == 0
     second = capsys.readouterr().out
     assert "nft seed 0: finished before, taken as it is" in second
-    assert first[first.index("data.npz: test") :] == second[second.index("data.npz: test") :]
-    table = json.loads((tmp_path / "runs" / "data-comparison.json").read_text())
-    assert list(table["tasks"]["data.npz"]["methods"]) == ["nft", "pare", "linear"]
+    assert first[first.index(f"{data.name}: test") :] == second[second.index(f"{data.name}: test") :]
+    table = json.loads((tmp_path / "runs" / f"{data.stem}-comparison.json").read_text())
+    assert list(table["tasks"][data.name]["methods"]) == ["nft", "pare", "linear"]
     names = {path.name for path in (tmp_path / "runs").iterdir()}
-    assert {f"data-comparison{end}" for end in (".md", ".tex", ".csv", ".png", "-curves.png")} <= names
+    assert {f"{data.stem}-comparison{end}" for end in (".md", ".tex", ".csv", ".png", "-curves.png")} <= names
 
-    with np.load(settings["data"]) as data:
-        np.savez(settings["data"], **dict(data) | {"x_train": data["x_train"] + 1})
+    with np.load(data) as arrays:
+        np.savez(data, **dict(arrays) | {"x_train": arrays["x_train"] + 1})
     refusal = r"arrays-nft-\w+-0 holds a run on data that have changed since \(data of arrays \(sha256 .*\)\); add --overwrite"
     with pytest.raises(UserError, match=refusal):
         compare.main(arguments)

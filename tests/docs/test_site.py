@@ -130,6 +130,11 @@ def test_code_blocks_run(hooks, extras, page, tmp_path, monkeypatch):
             assert page == "how.md", f"a block that no test knows:\n{text}"  # formulas
 
 
+def test_own_data_fit_one_screen():
+    section = re.search(r"^## Train on your own data\n(.*?)^## ", (ROOT / "README.md").read_text(), flags=re.M | re.S)
+    assert 20 < len(section[1].splitlines()) <= 45
+
+
 def test_pages_are_found_in_the_navigation():
     navigation = set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.M))
     assert {*PAGES} <= navigation <= {*PAGES, *EVIDENCE}

@@ -171,7 +171,7 @@ def test_what_is_published_is_taken_and_what_is_not_is_refused():
     task = SimpleNamespace(name="ecg", kind="classification", ndim=1)
     assert nas.published(task, nas.Options())["normal"][0] == ("dil_conv_5", 1)
     assert nas.published(task, nas.Options(search="search")) is None
-    task.name = "deepsea"
+    task.name = task.title = "deepsea"
     assert nas.published(task, nas.Options()) is None
     with pytest.raises(UserError, match=r"nas\.search: no network of 'controller' is published for deepsea"):
         nas.published(task, nas.Options(search="published"))

@@ -181,7 +181,9 @@ def test_times_may_have_dates(tmp_path):
     (tmp_path / "a.csv").write_text("\n".join(["timestamp,x", *(f"{cell}Z,1" for cell in cells)]))
     assert open_recording(tmp_path / "a.csv").rate == 64
     (tmp_path / "a.csv").write_text("\n".join(["timestamp,x", *(f"{cell},1" for cell in cells[:9]), "noon,1"]))
-    with pytest.raises(UserError, match=r"'timestamp' must hold times, in numbers or as 2024-05-01 12:00:00\.25, in every"):
+    with pytest.raises(
+        UserError, match=r"'timestamp' must hold times, in numbers or as 2024-05-01 12:00:00\.25, in every"
+    ):
         open_recording(tmp_path / "a.csv")
 
 
