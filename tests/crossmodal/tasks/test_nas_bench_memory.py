@@ -24,10 +24,14 @@ def anonymous() -> int:
 
 
 def proteins(folder: Path) -> None:
-    """200 to learn from: the files of a few, listed again and again."""
+    """200 to learn from: the files of a few, each under five names."""
     miniature.make("psicov", folder)
     listed = folder / "protein/deepcov.lst"
-    listed.write_text(listed.read_text() * 5)
+    names = [line.split()[0] for line in listed.read_text().splitlines()]
+    listed.write_text("".join(f"{name}{copy}\n" for name in names for copy in range(5)))
+    for path in [*folder.glob("protein/deepcov/*/*")]:
+        for copy in range(5):
+            path.with_name(path.name[:5] + str(copy) + path.name[5:]).hardlink_to(path)
 
 
 def series(folder: Path) -> None:

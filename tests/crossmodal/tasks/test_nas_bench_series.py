@@ -411,6 +411,10 @@ def test_rows_of_deepsea_are_those_of_the_file(folders, tmp_path, save):
             lambda d: d["y_train"].__setitem__((3, 2), 7),
             r"expected zeros and ones, but y_train holds 7 from sample 0 on",
         ),
+        (
+            lambda d: d["x_test"].__setitem__((7, 300), 1),
+            r"expected one base at each place, but x_test has 4 at place 300 of sample 7",
+        ),
         (lambda d: d.update(y_train=np.array([{}])), r"y_train cannot be read: it holds Python objects"),
     ],
 )

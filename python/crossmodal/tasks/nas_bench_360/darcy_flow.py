@@ -9,7 +9,7 @@ import numpy as np
 from crossmodal.data.readers import contents
 from crossmodal.data.readers.mat import read_mat
 from crossmodal.errors import UserError
-from crossmodal.tasks.base import Options, RawTask, register
+from crossmodal.tasks.base import About, Options, RawTask, register
 from crossmodal.tasks.nas_bench_360 import _public
 
 STEP = 5  # of the 421 points of an axis every so-many-th is taken
@@ -42,6 +42,7 @@ def darcy_flow(options: Options) -> RawTask:
         metrics=("relative_l2", "rmse"),
         normalize_x=("position", "none", "none"),
         normalize_y="position",
+        about=About(features=("permeability", "x", "y"), targets=("pressure",)),
     )
     if options.protocol == "released":
         return _public.released(raw, ("relative_l2",), batch_size=BATCH, x_train=x, y_train=y)

@@ -93,6 +93,13 @@ def _rows(path: Path) -> np.ndarray:
                         raise UserError(
                             f"{path}: expected zeros and ones, but {name}_{part} holds {wrong} from sample {first} on"
                         )
+                bases = x[first : first + STEP].sum(2, dtype=np.uint16)
+                if (bases > 1).any():
+                    sample, place = np.argwhere(bases > 1)[0]
+                    raise UserError(
+                        f"{path}: expected one base at each place, but x_{part} has {bases[sample, place]} at place {place} of "
+                        f"sample {first + sample}"
+                    )
                 here = rows[done : done + len(x[first : first + STEP])]
                 here["x"] = x[first : first + STEP].swapaxes(1, 2)
                 here["y"], here["part"] = labels[first : first + STEP], number

@@ -21,7 +21,7 @@ from crossmodal.data.readers import contents
 from crossmodal.data.readers.pickles import read_pickle
 from crossmodal.errors import UserError
 from crossmodal.files import digest
-from crossmodal.tasks.base import Options, RawTask, register
+from crossmodal.tasks.base import About, Options, RawTask, register
 from crossmodal.tasks.nas_bench_360 import _public
 
 SIDE, MARGIN = 512, 5
@@ -32,7 +32,10 @@ MIDDLE = 12.0  # of these, about
 # Of a protein of length L; what is of single residues becomes two maps, of the column's residue and of the row's.
 SINGLE = {"ss": 3, "pssm": 22, "sa": 1, "entropy": 1}
 PAIRS = ("ccmpred", "freecon", "potential")
-CHANNELS = 2 * sum(SINGLE.values()) + len(PAIRS)
+SINGLE_MAPS = tuple(
+    f"{name} {number} of the {axis}" for name, count in SINGLE.items() for number in range(count) for axis in ("column", "row")
+)
+CHANNELS = len(SINGLE_MAPS) + len(PAIRS)
 FILES = tuple(
     _public.remote(f"protein/{path}", "protein.zip", 1_100_000_000, "protein")
     for part in ("deepcov", "psicov")
@@ -72,6 +75,8 @@ def psicov(options: Options) -> RawTask:
         origin=str(folder),
         notes=(
             f"distances beyond {FARTHEST:g} angstrom are learned and validated as {FARTHEST:g}.",
+            *learned.notes,
+            *tested.notes,
             *(notes if released else ()),
         ),
         loss="mse",
@@ -79,13 +84,14 @@ def psicov(options: Options) -> RawTask:
         normalize_x="none",
         normalize_y="none",
         level=0.0 if released else MIDDLE,
+        about=About(features=(*SINGLE_MAPS, *PAIRS), targets=("distance",)),
     )
 
 
 class _Proteins:
     """Those of a list.
 
-    names: of their files. lengths: in residues, and hashes: of the two files, as they are known once all have been looked at.
+    names: of their files. notes: sentences on the list. lengths: in residues, and hashes: of the two files, as they are known once all have been looked at.
     """
 
     def __init__(self, folder: Path, part: str) -> None:
@@ -94,7 +100,10 @@ class _Proteins:
             lines = path.read_text(encoding="ascii").splitlines()
         except UnicodeDecodeError:
             raise UserError(f"{path}: expected a text file with the name of a protein on each line") from None
-        self.names = [line.split()[0] for line in lines if line.strip()]
+        listed = [line.split()[0] for line in lines if line.strip()]
+        self.names = list(dict.fromkeys(listed))
+        again = len(listed) - len(self.names)
+        self.notes = (f"{path.name} lists {again} of its proteins again, and each is taken once.",) if again else ()
         least = 2 if part == "deepcov" else 1
         if len(self.names) < least:
             raise UserError(f"{path}: expected at least {least} proteins, got {len(self.names)}")
