@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
 import hashlib
 import importlib.util
 import json
@@ -60,6 +62,37 @@ def replacing(path: Path | str) -> Iterator[Path]:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """For a file that takes long to make: one process at a time is within the block, the others wait for it.
+
+    When it is killed, another one goes on, and what it had made of the file, see `replacing`, is removed. Where the file system knows
+    no locks nobody waits.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    with contextlib.ExitStack() as held:
+        while True:
+            file = held.enter_context(open(lock, "ab"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"waiting for another process, which makes {path}")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError:
+                lock.unlink(missing_ok=True)
+                yield
+                return
+            if lock.exists() and os.path.samestat(lock.stat(), os.fstat(file.fileno())):
+                break  # else another process removed it when it was done
+            file.close()
+        try:
+            for name in path.parent.glob(f".{glob.escape(path.stem)}-????????{path.suffix}"):
+                name.unlink()
+            yield
+        finally:
+            lock.unlink()
 
 
 @contextlib.contextmanager

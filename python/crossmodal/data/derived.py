@@ -1,7 +1,8 @@
 """Arrays that are made once of a task's files and then mapped: spectrograms, rows out of a pickled file.
 
 They lie beside the files that they are made of, or in the cache folder where nothing can be written there. A file says how and of
-what it was made; one that is damaged, or was made otherwise or of other files, is made anew.
+what it was made; one that is damaged, or was made otherwise or of other files, is made anew. Of several processes that ask for one,
+as those of a run on several devices do, one makes it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 
 from crossmodal import cache
 from crossmodal.data.arrays import manifest
-from crossmodal.files import replacing, write_json
+from crossmodal.files import alone, replacing, write_json
 
 New = Callable[[tuple[int, ...], Any], np.ndarray]  # shape and dtype to an empty array on the disk
 
@@ -39,7 +40,12 @@ def derived(path: Path, recipe: dict[str, Any], make: Callable[[New], None]) -> 
         path.parent.mkdir(parents=True, exist_ok=True)
     record = path.with_name(f"{path.name}.json")
     found = _intact(path, record, key)
-    if found is None:
+    if found is not None:
+        return found
+    with alone(path):
+        found = _intact(path, record, key)  # another process may have made it meanwhile
+        if found is not None:
+            return found
         print(f"making {path}")
         record.unlink(missing_ok=True)
         with replacing(path) as aside:
