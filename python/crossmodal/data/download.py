@@ -36,7 +36,8 @@ class Remote:
         url: address that has been stable; None where there is none.
         size: bytes of the download, more or less, as far as known.
         hash: `md5:...` or `sha256:...` of the download, where one is known.
-        unpack: for an archive (.zip, .tar, .tar.gz): folder below that of the data to unpack it to ("" for that itself).
+        unpack: for an archive (.zip, .tar, .tar.gz): folder below that of the data to unpack it to ("" for that itself), unless the
+            archive holds that folder.
         how: what to fetch where, for a person: without `url`, or when it fails.
     """
 
@@ -122,7 +123,7 @@ def _fetch(file: Remote, folder: Path) -> None:
         raise _Failed(f"what came from there has not the known checksum ({file.hash}) and is thrown away") from None
     if file.unpack is not None:
         try:
-            unpack(target, folder / file.unpack)
+            unpack(target, folder, file.unpack)
         except UserError as error:
             raise _Failed(f"{error} (to fetch it anew, remove {target})") from None
         target.unlink()
@@ -176,19 +177,25 @@ class _Resuming:
         self.version.unlink(missing_ok=True)
 
 
-def unpack(archive: Path, folder: Path) -> None:
+def unpack(archive: Path, folder: Path, below: str = "") -> None:
     """Unpacks a .zip or .tar, compressed or not, into a folder: whole, or not at all.
+
+    Args:
+        below: folder in that one, unless all that the archive holds lies in a folder of that name already.
 
     Raises:
         UserError: no such archive, or a damaged one; something that has no place in one: a name that leads out of the folder, a
             link, a device, more than `MOST_TIMES` the archive's size; what is there already; more than the disk has room for.
     """
-    print(f"unpacking {archive.name.removeprefix('.')} to {folder}")
+    print(f"unpacking {archive.name.removeprefix('.')} to {folder / below}")
     with adding(folder) as aside:
         try:
             with _opened(archive) as (members, extract):
-                for member in tqdm(list(_checked(archive, members, folder)), unit=" files", desc="unpacking"):
-                    extract(member.source, aside)
+                found = list(_checked(archive, members, folder))
+                held = {path.parts[0] for member in found if (path := PurePosixPath(member.name)).parts}
+                place = aside if held == {below} else aside / below
+                for member in tqdm(found, unit=" files", desc="unpacking"):
+                    extract(member.source, place)
         except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
             raise UserError(f"{archive}: cannot be unpacked: {str(error) or type(error).__name__}") from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -120,8 +121,10 @@ def _mapped(recording: Recording, grow: Fraction, dtype: np.dtype) -> Load:
         values = loaded(recording, grow)
         new(values.shape, dtype)[...] = values
 
-    recipe = {"file": digest(recording.path), "channels": recording.channels, "grow": str(grow), "version": 1}
-    made = derived(recording.path.with_name(f".{recording.path.name}.npy"), recipe, make)
+    # Runs that read it in another way have files of their own: this one is opened by its name.
+    way = {"channels": recording.channels, "grow": str(grow), "version": 1}
+    name = f".{recording.path.name}.{hashlib.sha256(json.dumps(way).encode()).hexdigest()[:8]}.npy"
+    made = derived(recording.path.with_name(name), way | {"file": digest(recording.path)}, make)
     return partial(np.load, made.filename, mmap_mode="r")
 
 

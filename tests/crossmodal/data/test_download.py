@@ -150,8 +150,10 @@ def pack(path, members, kind="w"):
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz"])
-def test_an_archive_is_fetched_and_unpacked(tmp_path, server, name):
-    packed = pack(tmp_path / name, [("set/train/1", b"one"), ("set/2", b"two")])
+@pytest.mark.parametrize("holds", ["", "in/", "./in/"])
+def test_an_archive_is_fetched_and_unpacked(tmp_path, server, name, holds):
+    """Whether it holds the folder or what is in it."""
+    packed = pack(tmp_path / name, [(f"{holds}set/train/1", b"one"), (f"{holds}set/2", b"two")])
     server.files[name] = packed.read_bytes()
     folder = tmp_path / "data"
     (folder / "in/set").mkdir(parents=True)
@@ -161,7 +163,7 @@ def test_an_archive_is_fetched_and_unpacked(tmp_path, server, name):
     assert (folder / "in/set/train/1").read_bytes() == b"one"
     assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == ["1", "2", "mine"]
     with pytest.raises(UserError, match="is there already"):
-        unpack(packed, folder / "in")
+        unpack(packed, folder, "in")
 
 
 BAD = [

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pooch
 import pytest
+
+from crossmodal import cli, tasks
 
 RNG_SEED = 7
 
@@ -44,3 +50,30 @@ def write_ts(tmp_path):
         return tmp_path / "Toy_TRAIN.ts"
 
     return write
+
+
+@pytest.fixture
+def downloaded(tmp_path, monkeypatch, capsys):
+    """Runs `--download TASK` where each public address has what a folder holds; returns the folder that it filled."""
+
+    def bring(task: str, folder: Path) -> Path:
+        files, to = tasks.base.entry(task).files, tmp_path / "downloaded"
+
+        def retrieve(url: str, known_hash: str | None, name: str, place: Path, downloader: object) -> None:
+            of_it = [file for file in files if file.url == url]
+            if of_it[0].unpack is None:
+                shutil.copy(folder / of_it[0].path, place / name)
+                return
+            root = folder / of_it[0].unpack
+            held = {(folder / file.path).relative_to(root).parts[0] for file in of_it}
+            with tarfile.open(place / name, "w") as packed:
+                for one in held:
+                    packed.add(root / one, one)
+
+        monkeypatch.setattr(pooch, "retrieve", retrieve)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**40))  # as the real files need
+        assert cli.train(["--download", task, "--data_dir", str(to)]) == 0
+        assert f"{task} is complete: --task {task} --data_dir {to}" in capsys.readouterr().out
+        return to
+
+    return bring

@@ -155,8 +155,8 @@ def test_a_task_from_its_public_files_to_predictions(task, folders, tmp_path, re
 
 
 @pytest.mark.parametrize("task", WALK)
-def test_by_default_no_test_sample_validates_and_all_files_must_be_there(task, folders, tmp_path):
-    loaded = tasks.load(task, data_dir=folders(task))
+def test_by_default_no_test_sample_validates_and_all_files_must_be_there(task, folders, downloaded, tmp_path):
+    loaded = tasks.load(task, data_dir=downloaded(task, folders(task)))
     assert len(loaded.train) > 0
     assert loaded.validation is not loaded.test
     assert "released" not in loaded.description

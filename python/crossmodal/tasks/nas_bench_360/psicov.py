@@ -94,8 +94,8 @@ def psicov(options: Options) -> RawTask:
 class _Proteins:
     """Those of a list.
 
-    names: of their files. notes: sentences on the list. lengths: in residues, and hashes: of the two files, as they are known once all
-    have been looked at.
+    names: of their files. notes: sentences on the list. lengths: in residues, and hashes: of the two files, as they are known
+    once all have been looked at.
     """
 
     def __init__(self, folder: Path, part: str) -> None:
