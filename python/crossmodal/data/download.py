@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from crossmodal.errors import MissingPackage, UserError
-from crossmodal.files import adding
+from crossmodal.files import adding, alone
 
 MOST_TIMES = 20  # an archive may hold so many times its own size: measurements shrink less, and bombs a thousandfold
 BLOCK = 1 << 16  # of what a broken connection leaves, less than this is lost
@@ -77,20 +77,21 @@ def fetch(task: str, files: Sequence[Remote], folder: Path) -> None:
         raise UserError(f"{folder} holds a miniature of {task}; fetch the real files into another folder")
     folder.mkdir(parents=True, exist_ok=True)
     by_hand, tried = [], set()
-    for file in files:
-        if (folder / file.path).exists():
-            print(f"{folder / file.path} is there already")
-            continue
-        if file.url is None:
-            by_hand.append(f"{file.path} has no stable address: {file.advice(folder)}")
-            continue
-        if file.url in tried:  # an archive that holds several of them, and did not come
-            continue
-        tried.add(file.url)
-        try:
-            _fetch(file, folder)
-        except _Failed as error:
-            by_hand.append(f"{file.url}: {error}; {file.advice(folder)}")
+    with alone(folder / task):
+        for file in files:
+            if (folder / file.path).exists():
+                print(f"{folder / file.path} is there already")
+                continue
+            if file.url is None:
+                by_hand.append(f"{file.path} has no stable address: {file.advice(folder)}")
+                continue
+            if file.url in tried:  # an archive that holds several of them, and did not come
+                continue
+            tried.add(file.url)
+            try:
+                _fetch(file, folder)
+            except _Failed as error:
+                by_hand.append(f"{file.url}: {error}; {file.advice(folder)}")
     if by_hand:
         raise UserError(f"{task} is not complete in {folder}:\n" + "\n".join(f"- {said}" for said in by_hand))
     print(f"{task} is complete: --task {task} --data_dir {folder}")

@@ -107,6 +107,18 @@ def test_what_has_another_checksum_is_thrown_away(tmp_path, server):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_of_two_downloads_at_once_one_fetches(tmp_path, server):
+    server.files["a.bin"] = CONTENT
+    given = "toy", [Remote("a.bin", server.url("a.bin"), hash=sha256(CONTENT))], tmp_path / "data"
+    both = [threading.Thread(target=fetch, args=given) for _ in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert server.asked == [None]
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["a.bin"]
+
+
 def test_what_cannot_be_fetched_is_told_after_the_rest_came(tmp_path, server):
     server.files["b.bin"] = CONTENT
     files = [
