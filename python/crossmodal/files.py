@@ -72,14 +72,16 @@ def alone(path: Path) -> Iterator[None]:
     """
     file = path.with_name(f".{path.name}.lock")
     lock = FileLock(file)
+    with contextlib.suppress(NotImplementedError):  # a file system without locks, where nobody waits
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            print(f"waiting for another process, which makes {path}")
+            lock.acquire()
     try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        print(f"waiting for another process, which makes {path}")
-        lock.acquire()
-    try:
-        for left in path.parent.glob(f".{glob.escape(path.stem)}-????????{path.suffix}"):
-            left.unlink()
+        if lock.is_locked:
+            for left in path.parent.glob(f".{glob.escape(path.stem)}-????????{path.suffix}"):
+                left.unlink()
         yield
     finally:
         file.unlink(missing_ok=True)
