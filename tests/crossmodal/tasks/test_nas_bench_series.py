@@ -431,7 +431,7 @@ def test_an_epoch_takes_one_piece_of_each_clip_and_another_the_next_time(folders
         ("chunks/tr.csv", lambda t: t.replace(b"ext", b"clip", 1), r"tr.csv: lacks the columns ext"),
         (
             "chunks/val.csv",
-            lambda t: t.replace(b"Engine", b"Motor"),
+            lambda t: t.replace(b"nine", b"Motor"),
             r"val.csv, line \d+: the label 'Motor' is not in lbl_map",
         ),
         (
