@@ -257,5 +257,9 @@ def test_a_rehearsal_goes_through_every_part(mode, tmp_path):
         compiled = {row["kernel"] for row in csv.DictReader(file)}
     assert compiled == set(re.findall(r"(\w+\.\w+_kernel) +ok", table))
     if not mode:
+        files = {part.command[-1] for part in gpu.parts(tmp_path) if "pytest" in part.command}
+        ended = dict(re.findall(r"\| (tests/\S+\.py)::.* (PASSED|SKIPPED|FAILED)", log))
+        assert files - {"tests/triton/test_gpu.py"} == {*ended}
+        assert [file for file in ended if ended[file] != "PASSED"] == ["tests/crossmodal/models/test_finetuned.py"]
         with (tmp_path / "out" / "gpu.csv").open(newline="") as file:
             assert {"pare", "paper", "compile-closed", "nft"} <= {row["provider"] for row in csv.DictReader(file)}
