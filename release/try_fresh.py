@@ -98,6 +98,7 @@ def main(wheel: Path, torch: str | None) -> None:
         run("pare-evaluate", "run")
         run("pare-compare", *data, "--methods", "nft", "--seeds", "0", "--epochs", "1", "--runs_dir", "runs")
         run("pare-generate", "--help")
+        run("pare-miniature", "--help")
         fields = "--task", "arrays", "--data", "fields.npz"
         assert "pip install 'pare-kernels[fno]'" in run("pare-train", *fields, "--method", "fno", fails=True)
         print("with the extra 'train' its programs run, in an empty folder")
