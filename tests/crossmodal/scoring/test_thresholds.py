@@ -116,7 +116,7 @@ def test_folds_choose_each_for_itself_and_the_final_model_takes_the_median(tmp_p
 @pytest.mark.parametrize(
     ("kind", "asked", "message"),
     [
-        ("regression", "f1", "thresholds: they are for labels and for two classes, arrays has regression targets"),
+        ("regression", "f1", "thresholds: they are for labels and for two classes, my.npz has regression targets"),
         ("multilabel", "0.3", "thresholds: expected f1, balanced_accuracy or 2 numbers separated by commas, between 0 and 1"),
         ("classification", "1", "thresholds: expected f1, balanced_accuracy or a number between 0 and 1, got '1'"),
         ("classification", "f2", "thresholds: expected f1, balanced_accuracy or a number"),
