@@ -258,7 +258,10 @@ def test_options_that_mean_nothing_are_refused(options, message):
 def test_options_that_do_not_fit_the_task_are_refused(tmp_path, tiny_bert):
     for options, message in (
         ({"labels": "joint"}, r"mixup\.labels: joint is one softmax .* loss of regression1\.npz is mse; take separate"),
-        ({"partners": "class"}, r"mixup\.partners: class needs one class per sample, but regression1\.npz is regression"),
+        (
+            {"partners": "class"},
+            r"mixup\.partners: class needs one class per sample, but regression1\.npz is regression",
+        ),
         ({"start": 9}, r"mixup\.start: 9 patches are more than the 8 there are; a float is a fraction"),
     ):
         values = runs.settings(tmp_path, tiny_bert, "regression", method="mixup", mixup=options)
@@ -472,5 +475,7 @@ def test_a_run_with_masks_and_a_learned_dense_head(tmp_path, tiny_swin, method):
 
 def test_a_dense_head_is_for_dense_targets(tmp_path, tiny_bert):
     values = runs.settings(tmp_path, tiny_bert, model__dense_head="upsampling")
-    with pytest.raises(UserError, match=r"^model\.dense_head: for dense targets; classification1\.npz is classification"):
+    with pytest.raises(
+        UserError, match=r"^model\.dense_head: for dense targets; classification1\.npz is classification"
+    ):
         run.build(parsing.from_dict(values))

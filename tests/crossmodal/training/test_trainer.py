@@ -226,7 +226,9 @@ def test_a_checkpoint_of_other_data_is_refused(straight, tmp_path, monkeypatch):
     interrupt(other, monkeypatch)
     shutil.rmtree(tmp_path / "other" / "checkpoints")
     shutil.copytree(Path(values["output_dir"]) / "checkpoints", tmp_path / "other" / "checkpoints")
-    with pytest.raises(UserError, match=r"the data of classification1\.npz have changed since .*step-00000004 was written"):
+    with pytest.raises(
+        UserError, match=r"the data of classification1\.npz have changed since .*step-00000004 was written"
+    ):
         train(other, resume=True)
 
 
