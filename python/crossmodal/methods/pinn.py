@@ -48,7 +48,7 @@ class PhysicsInformed(Method):
     uses_encoder = False
     Options = Options
     unsuited: ClassVar = dict.fromkeys(
-        ("classification", "multilabel", "regression"), "it solves an equation for a field; take tuned_cnn"
+        ("classification", "multilabel", "regression"), "it solves an equation for a field; take linear"
     )
     defaults: ClassVar = {"split.test_limit": SAMPLES}
 

@@ -38,7 +38,7 @@ class UNetFromScratch(UnrolledMethod):
     uses_encoder = False
     Options = Options
     unsuited: ClassVar = dict.fromkeys(
-        ("classification", "multilabel", "regression"), "its output is a field on the grid of the input; take tuned_cnn"
+        ("classification", "multilabel", "regression"), "its output is a field on the grid of the input; take linear"
     )
 
     def build(self, task, config) -> UNet:
