@@ -361,7 +361,8 @@ class Trainer:
     @torch.no_grad()
     def _settle(self) -> None:
         """Statistics of batch norm for the weights as they are evaluated, where those of training are not; see `settling`."""
-        if not has_batch_norm(self.model) or not (self.mean or has_dropout(self.model)):
+        stale = self.mean or has_dropout(self.model)
+        if not (stale and self.objective.predicts and has_batch_norm(self.model)):
             return
         data, size = self.task.train, min(self.config.batch_size, len(self.task.train))
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(self.seed))
