@@ -88,13 +88,13 @@ def train(config: Config) -> dict[str, Any]:
         folder.check_space(kept * size * (config.keep + 1) + size)
         folder.prepare(config, hashes)
     accelerator.wait_for_everyone()
-    length = ""
+    length, steps = "", config.steps
     if config.epochs is None:
-        why = "as none are set (--epochs)" if config.steps is None else f"for {config.steps} steps"
+        why = "as none are set (--epochs)" if steps is None else f"for {steps} steps"
         config = dataclasses.replace(config, epochs=config.epochs_for(len(task.train)), steps=None)
         length = f"epochs: {config.epochs}, {why}"
     try:
-        return _train(Run(config, task, model, objective, accelerator, folder, length))
+        return _train(Run(config, task, model, objective, accelerator, folder, length, steps))
     finally:
         folder.release()
 

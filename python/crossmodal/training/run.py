@@ -36,6 +36,7 @@ class Run:
 
     Args:
         length: how many epochs there are and why, said before the first stage: not every method has any.
+        most: steps after which an epoch ends, if it has not before, in stages that have the epochs of the settings.
     """
 
     def __init__(
@@ -47,13 +48,14 @@ class Run:
         accelerator: Accelerator,
         folder: RunFolder,
         length: str = "",
+        most: int | None = None,
     ) -> None:
         self.config, self.task, self.accelerator, self.folder = config, task, accelerator, folder
         self.model, self.objective = model, objective
         self.best: dict[str, Any] | None = None
         self.history: list[dict[str, Any]] = []
         self.steps, self.seconds = 0, 0.0
-        self._length = length
+        self._length, self._most = length, most
         self._trainer: Trainer | None = None
 
     def train(
@@ -103,6 +105,7 @@ class Run:
             self.folder,
             stage=stage,
             epochs=epochs,
+            most=self._most if epochs is None else None,
             before=self.history,
         )
         self._trainer = trainer

@@ -81,6 +81,7 @@ class Trainer:
         folder: the run's folder; checkpoints and `metrics.jsonl` go there.
         stage: name of this stage: of its checkpoints and of its random streams.
         epochs: of this stage (None: those of the settings).
+        most: optimizer steps of an epoch, if it has more.
         before: records of the stages before this one.
     """
 
@@ -95,6 +96,7 @@ class Trainer:
         *,
         stage: str = "train",
         epochs: int | None = None,
+        most: int | None = None,
         before: Sequence[dict[str, Any]] = (),
     ) -> None:
         self.config, self.task, self.accelerator, self.folder = config, task, accelerator, folder
@@ -116,7 +118,7 @@ class Trainer:
             rank,
             world,
             classes,
-            config.steps,
+            most,
         )
         # Before the optimizer is prepared: with a loss scaler accelerate exchanges its `step`, which the schedule counts.
         self.scheduler = build_scheduler(optimizer, config.lr_schedule, self.plan.steps * self.epochs)

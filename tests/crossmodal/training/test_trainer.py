@@ -143,6 +143,16 @@ def test_patience_ends_training_and_goes_on_where_it_was(straight, monkeypatch):
     assert (results["best_epoch"], results["steps"]) == (1, 9)
 
 
+def test_a_run_may_be_shorter_than_an_epoch(straight):
+    """An epoch has three steps."""
+    values, folder = straight
+    short = values | {"epochs": None, "steps": 2, "output_dir": str(folder.with_name("short"))}
+    results = train(short)
+    assert (results["steps"], results["epochs"]) == (2, 1)
+    assert train(short, steps=3, overwrite=True)["steps"] == 3
+    assert train(short, steps=4, overwrite=True)["steps"] == 6  # two epochs, the last one whole
+
+
 @pytest.mark.parametrize("step", [None, 4, 9])
 def test_the_mean_of_the_last_steps_is_kept(straight, monkeypatch, step):
     """Over 6 of 12 steps; resumed before and after the mean begins, to the same bits."""
