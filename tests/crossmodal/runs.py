@@ -153,7 +153,7 @@ def script(name: str | Path, *arguments: object, launcher: tuple[str, ...] = ())
 def finish(process: subprocess.Popen, seconds: float = 120) -> str:
     """Waits for a process and returns what it printed; fails unless it ended well."""
     output, _ = process.communicate(timeout=seconds)
-    assert process.returncode == 0, output
+    assert process.returncode == 0, f"exit code {process.returncode}\n{output}"
     return output
 
 

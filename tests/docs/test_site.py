@@ -100,8 +100,13 @@ def run_command(line: str) -> None:
     if any(line.startswith(start) for start in ELSEWHERE):
         return
     if line == "make train":
-        dry = subprocess.run(["make", "-n", "train"], cwd=ROOT, check=True, capture_output=True, text=True)
-        line = dry.stdout.splitlines()[-1]
+        make = [
+            "make",
+            "-n",
+            "--no-print-directory",
+            "train",
+        ]  # make calls this suite, and a make within make names its folder
+        line = subprocess.run(make, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
     words = shlex.split(add(line).replace("PYTHON=python3", f"PYTHON={sys.executable}"))
     if words[0] == "pip":
         words[:1] = [sys.executable, "-m", "pip"]

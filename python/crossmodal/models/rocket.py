@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from crossmodal.models.base import Model
 
 LENGTHS = (7, 9, 11)
-MOST_VALUES = 2**24  # of convolved series at a time
+MOST_VALUES = 2**22  # that are held at a time: 16 MiB of windows, and as much of what the kernels make of them
 
 
 class Rocket(Model, name="rocket"):
@@ -63,9 +64,20 @@ class Rocket(Model, name="rocket"):
 
     def features(self, x: Tensor) -> Tensor:
         """PPV of every kernel, then the greatest value of each: (B, 2 * kernels)."""
+        samples = max(1, MOST_VALUES // (max(LENGTHS) * math.prod(self.input_shape)))
+        return torch.cat([self._found(some) for some in x.split(samples)])
+
+    def _found(self, x: Tensor) -> Tensor:
         found = x.new_empty(len(x), 2, len(self.bias))
         for rows, dilation, padding, weight in self._groups(max(1, MOST_VALUES // (len(x) * self.input_shape[1]))):
-            values = F.conv1d(x, weight, self.bias[rows], dilation=dilation, padding=padding)
+            # Not conv1d: oneDNN compiles and keeps a program of up to 1 MiB for each of the hundreds of shapes.
+            kernels, channels, length = weight.shape
+            padded = F.pad(x, (padding, padding))
+            steps = padded.shape[-1] - (length - 1) * dilation
+            windows = padded.as_strided((len(x), channels, length, steps), (*padded.stride()[:2], dilation, 1))
+            windows = windows.reshape(len(x), channels * length, steps)
+            weights = weight.reshape(1, kernels, -1).expand(len(x), -1, -1)
+            values = torch.baddbmm(self.bias[rows, None], weights, windows)
             found[:, 0, rows] = (values > 0).to(x.dtype).mean(-1)
             found[:, 1, rows] = values.amax(-1)
         return found.flatten(1)
