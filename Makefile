@@ -19,7 +19,7 @@ TORCHES ?= $(shell sed -n 's/^torch==\([0-9]*\.[0-9]*\).*/\1/p' constraints.txt)
 BUILD := setup.py pyproject.toml pare_kernels/_version.py $(wildcard csrc/*.* csrc/*/*.*)
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all oldest wheel wheel-test hub docs lint bench gpu-check gpu fuzz report clean
+.PHONY: help train test test-all oldest wheel wheel-test wheel-arm64 hub docs lint bench gpu-check gpu fuzz report clean
 
 help:
 	@echo "make train   fine-tune a pretrained image encoder on 36 outlines of arrowheads by PaRe, by naive fine-tuning and from scratch,"
@@ -29,6 +29,7 @@ help:
 	@echo "             then that build under the newest ones"
 	@echo "make wheel   sdist and wheel of a release, in dist/;  make wheel-test  both built again and compared, the wheel tried,"
 	@echo "             with as many versions as you name: PYTHONS=\"python3.10 python3.13\" TORCHES=\"2.10 2.13\""
+	@echo "make wheel-arm64  the wheel for arm64, cross-compiled, its kernels tried under qemu (Debian 12, x86-64)"
 	@echo "make hub     the folder for Hugging Face's kernel hub, in dist/hub"
 	@echo "make docs    the documentation as a site, in build/site"
 	@echo "make bench   throughput on the CPU against every rival (benchmarks/results/)"
@@ -102,6 +103,9 @@ $(VENV)/release: $(VENV)/train
 
 wheel: $(VENV)/release
 	@rm -rf dist && $(BIN)/python release/build.py dist && ls dist
+
+wheel-arm64: $(VENV)/release
+	@release/arm64.sh dist
 
 # Two builds are the same bytes; the wheel in fresh environments: with the programs, then under the tests of the operator with each of
 # PYTHONS and each of TORCHES.

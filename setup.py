@@ -102,6 +102,7 @@ def cpp_kernels() -> dict:
             # Messages hold names of source files: without the folders of this machine, two builds are the same bytes.
             *(f"-ffile-prefix-map={folder}/=" for folder in (ROOT.resolve(), *include_paths())),
             "-DTORCH_TARGET_VERSION=0x020a000000000000",
+            "-std=c++17",  # of torch 2.10; a later torch would take C++20, whose streams need a libstdc++ that manylinux_2_28 lacks
         ],
         py_limited_api=True,
     )

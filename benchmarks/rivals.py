@@ -229,7 +229,7 @@ recurrent controller neither the epochs nor the network that it found are publis
 Batches are those of the task's settings where nothing is published.
 
 Beside them: the searches of NAS-Bench-360 (architectures by GAEA, hyperparameters by ASHA) took from 10 to more than 100 GPU
-hours for a task, by its authors' account. Rows that are not there have not been measured.
+hours for a task, by its authors' account.
 
 | task | method | parameters | samples at a time | ms per sample | memory, GiB | GFLOP per sample | batch x epochs | core hours \
 here | H100 hours |

@@ -3,12 +3,16 @@
 The sdist holds the tracked files that MANIFEST.in names. The wheel is built from the sdist, so what the sdist lacks shows here, and
 auditwheel gives it the tag of the oldest glibc that it promises, or says which symbol or library forbids that. Times in both are
 those of the last commit (SOURCE_DATE_EPOCH overrides them).
+
+With --cross aarch64=FOLDER the wheel is for that kind of CPU, by the compiler aarch64-linux-gnu-g++, linked to the torch that was
+unpacked into FOLDER from its wheel for it.
 """
 
 import argparse
 import gzip
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -59,26 +63,51 @@ def build_sdist(folder: Path, out: Path) -> Path:
     return out / name
 
 
-def build_wheel(sdist: Path, folder: Path, out: Path) -> None:
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", folder, sdist], check=True)
+def build_wheel(sdist: Path, folder: Path, out: Path, machine: str, torch: str) -> None:
+    """The wheel for `machine`; cross-compiled if `torch` names the folder that holds torch for it."""
+    environment = os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+    if torch:
+        compiler = f"{machine}-linux-gnu-g++"
+        environment |= {
+            "CXX": compiler,
+            "LDCXXSHARED": f"{compiler} -shared",
+            "LDFLAGS": f"-L{Path(torch).resolve() / 'torch' / 'lib'}",  # the linker skips those of this machine's torch
+            "_PYTHON_HOST_PLATFORM": f"linux-{machine}",
+        }
+
+    def run(module: str, *arguments: object) -> str:
+        words = [sys.executable, "-m", module, *map(str, arguments)]
+        return subprocess.run(words, check=True, env=environment, text=True, stdout=subprocess.PIPE).stdout
+
+    pip = "--disable-pip-version-check", "--quiet", "wheel", "--no-deps", "--no-build-isolation"
+    run("pip", *pip, "-w", folder, sdist)
     (wheel,) = folder.glob("*.whl")
     if wheel.name.endswith("-any.whl"):
         sys.exit("the wheel has no C++ kernels: pip's output (PARE_KERNELS_NO_EXT unset, --verbose) says why")
-    tag = f"{BASELINE}_{platform.machine()}"
-    excluded = [word for library in ("libtorch*", "libc10*") for word in ("--exclude", library)]
-    repair = [sys.executable, "-m", "auditwheel", "repair", "--plat", tag, "--only-plat", *excluded, "-w", out, wheel]
-    environment = os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
-    subprocess.run(repair, check=True, env=environment)
+    tag = f"{BASELINE}_{machine}"
+    if not torch:
+        excluded = [word for library in ("libtorch*", "libc10*") for word in ("--exclude", library)]
+        run("auditwheel", "repair", "--plat", tag, "--only-plat", *excluded, "-w", out, wheel)
+        return
+    said = run("auditwheel", "show", wheel)  # it repairs wheels of its own machine alone, but reads others
+    needed = re.search(rf"manylinux_2_(\d+)_{machine}", said)
+    if not needed or int(needed[1]) > int(BASELINE.rpartition("_")[2]):
+        sys.exit(f"{wheel.name} needs more than {BASELINE}:\n{said}")
+    run("wheel", "tags", "--remove", "--platform-tag", tag, wheel)
+    (wheel,) = folder.glob("*.whl")
+    shutil.move(wheel, out / wheel.name)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder for the sdist and the wheel")
-    out = parser.parse_args().out.resolve()
+    parser.add_argument("--cross", default=platform.machine(), metavar="MACHINE=FOLDER", help="see above")
+    options = parser.parse_args()
+    out = options.out.resolve()
+    machine, _, torch = options.cross.partition("=")
     out.mkdir(parents=True, exist_ok=True)
     os.umask(0o022)
     os.environ.setdefault("SOURCE_DATE_EPOCH", git("log", "-1", "--format=%ct").strip())
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        build_wheel(build_sdist(folder, out), folder, out)
+        build_wheel(build_sdist(folder, out), folder, out, machine, torch)
