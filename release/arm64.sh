@@ -33,10 +33,13 @@ rm -rf "$sdk/try" && mkdir "$sdk/try"
 "$python" -m zipfile -e "$out"/pare_kernels-*_aarch64.whl "$sdk/try"
 cp -R setup.py pyproject.toml csrc tests benchmarks "$sdk/try"
 cd "$sdk/try"
-arm64() {
-    OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1 PYTHONHOME="$sdk/root/usr" PYTHONPATH="$sdk/site:$sdk/try" \
-        qemu-aarch64-static -L "$sdk/root" "$sdk/root/usr/bin/python3.11" "$@"
-}
-arm64 -c "import platform, torch; from pare_kernels import report
+cat > "$sdk/python" <<END
+#!/bin/sh
+# Python for arm64; named by -0, it is also what Python starts as another Python.
+export OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1 PYTHONHOME="$sdk/root/usr" PYTHONPATH="$sdk/site:$sdk/try"
+exec qemu-aarch64-static -0 "$sdk/python" -L "$sdk/root" "$sdk/root/usr/bin/python3.11" "\$@"
+END
+chmod +x "$sdk/python"
+"$sdk/python" -c "import platform, torch; from pare_kernels import report
 print(platform.machine(), 'Python', platform.python_version(), 'torch', torch.__version__, report.backends()['patch_replace']['CPU'])"
-arm64 -m pytest -q -p no:cacheprovider tests/pare_kernels/test_backends.py -k "not out_of_memory"
+"$sdk/python" -m pytest -q -p no:cacheprovider tests/pare_kernels/test_backends.py -k "not out_of_memory"
