@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from crossmodal.data.dataset import Batch
+from crossmodal.methods._windows import windows
 from crossmodal.training.objective import Objective, Position
 
 SPARSITY = 1e-8  # of DeepSEA's units, by their absolute values
@@ -22,9 +22,7 @@ class Sparse(Objective):
 
 
 class Cropped(Objective):
-    """The task's loss of square pieces of fields, from another place in each epoch.
-
-    Of a sample with a mask a piece begins where values that count begin, or between there and where it would reach over their end.
+    """The task's loss of square pieces of fields, from another place in each epoch; see `windows`.
 
     Args:
         side: of the pieces, at most.
@@ -36,23 +34,7 @@ class Cropped(Objective):
 
     def losses(self, model: nn.Module, batch: Batch, position: Position) -> dict[str, Tensor]:
         """See `Objective.losses`."""
-        mask = batch.extras.get("mask")
-        parts: dict[str, list[Tensor]] = {"x": [], "y": [], "mask": []}
-        for row, number in enumerate(batch.index.tolist()):
-            # By sample and epoch: the same piece whatever batch and process it falls to.
-            generator = np.random.default_rng((position.seed, position.epoch, number))
-            piece: list[int | slice] = [row]
-            for axis, size in enumerate(batch.x.shape[2:]):
-                first, last, side = 0, size, min(self.side, size)
-                if mask is not None and mask[row].any():
-                    counts = mask[row].any(0).any(1 - axis).nonzero()
-                    first, last = int(counts[0]), int(counts[-1]) + 1
-                start = min(int(generator.integers(first, max(first, last - side) + 1)), size - side)
-                piece += [slice(start, start + side)]
-            piece.insert(1, slice(None))
-            for name, values in (("x", batch.x), ("y", batch.y), ("mask", mask)):
-                if values is not None:
-                    parts[name].append(values[tuple(piece)])
-        extras = batch.extras | ({"mask": torch.stack(parts["mask"])} if mask is not None else {})
-        cropped = Batch(torch.stack(parts["x"]), torch.stack(parts["y"]), batch.index, batch.weight, extras)
-        return {"loss": self.task_loss(model(cropped.x), cropped)}
+        # By sample and epoch: the same piece whatever batch and process it falls to.
+        draws = [np.random.default_rng((position.seed, position.epoch, number)) for number in batch.index.tolist()]
+        piece = windows(batch, self.side, lambda row, first, last: int(draws[row].integers(first, last + 1)))
+        return {"loss": self.task_loss(model(piece.x), piece)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from crossmodal.methods.base import Method, register
@@ -9,6 +10,7 @@ from crossmodal.methods.base import Method, register
 if TYPE_CHECKING:
     from crossmodal.models.linear import Linear, LinearField
 
+MOST_BYTES = 2**34
 STRENGTHS = tuple(10.0**power for power in range(-8, 1))  # of the ridge of fields
 
 
@@ -28,7 +30,16 @@ class LinearModel(Method):
     seeded = False
 
     def refuses(self, task) -> str | None:
-        return "its fields are values, not masks; take tuned_cnn or nft" if task.normalizer.logits else None
+        if task.kind != "dense":
+            return None
+        if task.normalizer.logits:
+            return "its fields are values, not masks; take tuned_cnn or nft"
+        channels, *grid = task.input_shape
+        modes = math.prod(grid[:-1]) * (grid[-1] // 2 + 1)
+        needed = 4 * 16 * modes * channels**2  # bytes: complex128, and copies while it solves
+        if needed > MOST_BYTES:
+            return f"{modes} Fourier modes of {channels} channels would take {needed / 2**30:.0f} GiB; take tuned_cnn or nft"
+        return None
 
     def needs_validation(self, task, config) -> bool:
         return task.kind == "dense"
@@ -60,8 +71,6 @@ class LinearModel(Method):
 
 
 def _fit_field(run) -> LinearField:
-    import math
-
     import torch
 
     from crossmodal.models.linear import solve_field

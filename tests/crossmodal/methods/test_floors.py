@@ -105,6 +105,14 @@ def test_masks_are_not_linear(tmp_path):
         run.train(parsing.from_dict(settings))
 
 
+def test_products_of_many_channels_of_large_fields_are_refused():
+    """57 channels of 512 x 512, as PSICOV has them: what would be killed for its memory says so before it begins."""
+    few, many = (runs.toy_task("dense", input_shape=(channels, 512, 512)) for channels in (3, 57))
+    linear = methods.get("linear")
+    assert linear.refuses(few) is None
+    assert linear.refuses(many) == "131584 Fourier modes of 57 channels would take 25 GiB; take tuned_cnn or nft"
+
+
 def test_the_mean_of_masks_is_a_share(tmp_path):
     settings = runs.settings(tmp_path, "none", "dense", method="mean", loss="bce_with_logits", metric="iou")
     with np.load(settings["data"]) as data:

@@ -121,6 +121,11 @@ def test_a_window_is_of_input_target_and_mask_alike():
     assert found.x.shape == (1, 1, 128, 128)
     assert found.y.equal(2 * found.x)
     assert found.extras["mask"].equal(found.x > 9)
+    counts = torch.zeros_like(x, dtype=torch.bool)
+    counts[..., 150:250, 3:] = True
+    for _ in range(9):
+        part = objective.window(Batch(x, x, torch.arange(1), torch.ones(1), {"mask": counts})).extras["mask"]
+        assert part.sum() >= 100 * 128 * 0.78  # where nothing counts there is nothing to learn
     small = Batch(x, x, torch.arange(1), torch.ones(1))
     assert Windows(runs.toy_task("dense", input_shape=(1, 300, 255))).window(small) is small
 
