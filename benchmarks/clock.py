@@ -210,9 +210,14 @@ def cuda_graph_ms(provider: Provider, call: Call, workload: Workload, device: to
         for _ in range(3):
             both()
     torch.cuda.current_stream(device).wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        both()
+    graph, generator = torch.cuda.CUDAGraph(), torch.cuda.default_generators[torch.cuda.current_device()]
+    try:
+        with torch.cuda.graph(graph):
+            both()
+    except RuntimeError:
+        # The generator still waits for the end of a capture that broke off, and would draw no more; a copy of its state does not.
+        generator.graphsafe_set_state(generator.clone_state())
+        raise
     times = []
     for _ in range(repeats):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))

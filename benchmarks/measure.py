@@ -88,7 +88,8 @@ def _measure(plan, operation: Operation, providers, device, seconds: float, memo
     for row, provider, call in ready:
         if memory and operation.name != "overhead":
             _fill_memory(row, provider, call, workload, device)
-        if device.type == "cuda":
+    if device.type == "cuda":  # last: a capture that fails can leave the process unable to do more
+        for row, provider, call in ready:
             _fill_graph(row, provider, call, workload, device)
     if traffic:
         _fill_traffic(rows, traffic)

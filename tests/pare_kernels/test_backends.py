@@ -280,9 +280,8 @@ def leading_rows(num):
         for row in rows:
             best, second = torch.randperm(num, generator=generator, device="cpu")[:2]
             if kind == "chain":
-                row[torch.randperm(num, generator=generator, device="cpu")[:12]] = (
-                    30.0 * torch.arange(min(num, 12)).double()
-                )
+                places = torch.randperm(num, generator=generator, device="cpu")[:12]
+                row[places] = 30.0 * torch.arange(len(places), dtype=torch.float64, device="cpu")
             else:
                 row[best] = row.max() + (kind if kind in leads else 110)
             if kind == "two":

@@ -610,7 +610,7 @@ def test_rows_have_the_noise_of_their_place_in_the_whole_batch(first, words):
         defined = reference.patch_replace(*on_host(part), **options)
         assert torch.equal(found.mixed.cpu(), defined.mixed)
         buffers = [tensor.clone() for tensor in part[:2]]
-        assert torch.equal(patch_swap_(*buffers, *part[2:], **options).mixed, found.mixed)
+        assert torch.equal(patch_swap_(*buffers, *part[2:], **options).mixed.cpu(), found.mixed.cpu())
         scores = part[0][..., 0]
         chosen = gumbel_topk(scores, 4, seed=5, first_row=first + offset)
         assert torch.equal(chosen.indices, gumbel_topk(scores, 4, noise=drawn[rows].to(scores)).indices)

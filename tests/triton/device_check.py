@@ -197,7 +197,9 @@ def graph(device: torch.device) -> None:
 
     def both(seed: int | Tensor) -> list[Tensor]:
         result = pare_kernels.patch_replace(*inputs, k=case.k, seed=seed)
-        return [result.mixed, *torch.autograd.grad(result.mixed.square().sum(), inputs)]
+        gradients = torch.autograd.grad(result.mixed.square().sum(), inputs)
+        # Detached: what keeps a graph alive ties the inputs' gradients to this call's stream, which a capture may not wait for.
+        return [result.mixed.detach(), *gradients]
 
     moving = torch.tensor(SEED, device=device)
     for name, seed in {"int": SEED, "on the CPU": torch.tensor(SEED), "on the device": moving}.items():

@@ -99,7 +99,11 @@ def test_cuda_graph_replays_with_new_tokens_and_a_seed_of_the_device(kind):
 
     def both():
         result = pare_kernels.patch_replace(*inputs, k=K, seed=seed)
-        return result.mixed, torch.autograd.grad(result.mixed.square().sum(), inputs)
+        gradients = torch.autograd.grad(result.mixed.square().sum(), inputs)
+        return (
+            result.mixed.detach(),
+            gradients,
+        )  # a graph kept alive would tie the gradients of later calls to this one's stream
 
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())

@@ -14,7 +14,7 @@ if not INTERPRETED and not torch.cuda.is_available():
 
 @pytest.fixture(scope="session")
 def device():
-    return torch.device("cpu" if INTERPRETED else "cuda")
+    return torch.device("cpu") if INTERPRETED else torch.device("cuda", torch.cuda.current_device())
 
 
 @pytest.fixture
