@@ -27,7 +27,7 @@ PUBLISHED = Path(__file__).resolve().parent / "published.csv"
 BANDWIDTH = {"H100": 3.35e12, "H200": 4.8e12}  # bytes per second, by the data sheets of the SXM cards
 MULTIPROCESSORS, SCHEDULERS, CLOCK = 132, 4, 1.755e9
 REGISTERS, THREADS, SHARED, PROGRAMS = 65536, 2048, 227 * 1024, 32  # of a multiprocessor
-# Estimates, of which none has been checked on these kernels.
+# Estimates from before any measurement; results/nvidia-h200.md says how they fared.
 COPIES = 0.9  # of the bandwidth of the data sheet, where a plain copy ends
 LAUNCH = 1.0e-6  # from the end of a kernel in a CUDA graph to the first instruction of the next
 MEMORY, REDUCTION, DEPENDENT = (

@@ -28,6 +28,7 @@ FOLDERS = {
 LINKS = {  # from files that are included to pages of the site
     "CONTRIBUTING.md": "contributing.md",
     "examples/operator.ipynb": "examples/operator.md",
+    "benchmarks/results/nvidia-h200.md": "nvidia-h200.md",
     "benchmarks/": "",
 }
 

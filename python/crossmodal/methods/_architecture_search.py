@@ -49,8 +49,8 @@ class CellSearching(Bilevel):
     """
 
     def losses(self, model: CellSearch, batch: Batch, position: Position) -> dict[str, Tensor]:
-        other = self.window(batch.extras["architecture"])
-        batch = self.window(batch)
+        other = self.learned_from(batch.extras["architecture"], position)
+        batch = self.learned_from(batch, position)
         architecture = model.architecture
         fixed = {name: one.detach() for name, one in architecture.items()}
         rest = {name: one.detach() for name, one in model.named_parameters() if name not in architecture}
@@ -79,8 +79,8 @@ class ControllerSearching(Bilevel):
 
     def losses(self, model: LayeredSearch, batch: Batch, position: Position) -> dict[str, Tensor]:
         model.architecture, logarithm, connections = model.controller()
-        other = self.window(batch.extras["architecture"])
-        batch = self.window(batch)
+        other = self.learned_from(batch.extras["architecture"], position)
+        batch = self.learned_from(batch, position)
         weights = self.task_loss(model(batch.x), batch)
         with torch.no_grad():
             rewards = -self.task_loss(model(other.x), other)

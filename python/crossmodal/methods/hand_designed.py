@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from crossmodal.models.base import Model
 
 POINT = ("classification", "multilabel", "regression")
-CROP = 128  # side of the pieces that PDNET learns from
 LONG = 256  # values, from which on a series is taken for a recording like an ECG
 WIDE = 34  # pixels, of which the VGG-like network needs so many
 PLAIN = {
@@ -242,12 +241,11 @@ class HandDesigned(Method):
         return model
 
     def objective(self, task, model, config) -> Any:
-        from crossmodal.methods import _hand_designed_objective as objectives
+        from crossmodal.methods._hand_designed_objective import Sparse
+        from crossmodal.methods._windows import Windows
 
-        name = chosen(task, config)
-        if name == "pdnet":
-            return objectives.Cropped(task, CROP)
-        return objectives.Sparse(task) if name == "deepsea" else super().objective(task, model, config)
+        special = {"pdnet": Windows, "deepsea": Sparse}.get(chosen(task, config))
+        return super().objective(task, model, config) if special is None else special(task)
 
     def fit(self, run) -> Model:
         name = chosen(run.task, run.config)

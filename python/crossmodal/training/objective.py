@@ -57,7 +57,12 @@ class Objective(nn.Module):
 
     def losses(self, model: nn.Module, batch: Batch, position: Position) -> dict[str, Tensor]:
         """Per-sample losses float32 (B,): `loss`, what is minimised, and the detached `parts`."""
+        batch = self.learned_from(batch, position)
         return {"loss": self.task_loss(model(batch.x), batch)}
+
+    def learned_from(self, batch: Batch, position: Position) -> Batch:
+        """What the model sees of a batch while it trains, where that is not all of it."""
+        return batch
 
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
         """Outputs (B, ...) for samples that nothing is learned from; a roll-out where the task asks for one."""

@@ -323,7 +323,7 @@ class Trainer:
         state, task = self.state, self.task
         trained = time.perf_counter() - began
         with self._mean_in_place():
-            self._settle()
+            self._settle(Position(epoch, self.epochs, seed=self.seed))
             validation = self.evaluate(task.validation) if self.validates else None
             found = (math.nan, math.nan, self._zeros())
             if validation is not None:
@@ -361,8 +361,9 @@ class Trainer:
             self._save()  # so that a short run that ends early keeps something; and now it is known what saving costs
 
     @torch.no_grad()
-    def _settle(self) -> None:
-        """Statistics of batch norm for the weights as they are evaluated, where those of training are not; see `settling`."""
+    def _settle(self, position: Position) -> None:
+        """Statistics of batch norm for the weights as they are evaluated, where those of training are not; see `settling`. They are
+        of what the model learns from: of whole fields that are mostly padding they would be those of padding."""
         stale = self.mean or has_dropout(self.model)
         if not (stale and self.objective.predicts and has_batch_norm(self.model)):
             return
@@ -371,7 +372,8 @@ class Trainer:
         with settling(self.step):
             for rows in order[: max(size, SETTLED - SETTLED % size)].split(size):
                 if len(rows) == size:
-                    self._forward(data.read(rows).to(self.accelerator.device))
+                    batch = data.read(rows).to(self.accelerator.device)
+                    self._forward(self.objective.learned_from(batch, position))
 
     def _said(self, epoch: int) -> dict[str, Any]:
         return self.objective.record(Position(epoch, self.epochs))

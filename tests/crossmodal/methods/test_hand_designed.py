@@ -14,7 +14,8 @@ from crossmodal import methods, miniature, parsing, run, tasks
 from crossmodal.data.dataset import Batch
 from crossmodal.errors import UserError
 from crossmodal.methods import hand_designed
-from crossmodal.methods._hand_designed_objective import SPARSITY, Cropped, Sparse
+from crossmodal.methods._hand_designed_objective import SPARSITY, Sparse
+from crossmodal.methods._windows import Windows
 from crossmodal.models.hand_designed import DeepSEA
 from crossmodal.training.objective import Position
 from tests.crossmodal import runs
@@ -141,12 +142,13 @@ class Same(nn.Module):
         return x[:, :1]
 
 
-def test_pieces_are_the_same_part_of_inputs_targets_and_masks():
+def test_windows_are_the_same_part_of_inputs_targets_and_masks():
     torch.manual_seed(0)
     x = torch.arange(64.0).view(1, 1, 8, 8).repeat(3, 2, 1, 1) + 100 * torch.arange(3).view(3, 1, 1, 1)
     mask = torch.zeros(3, 1, 8, 8, dtype=torch.bool)
     mask[:, :, 2:7, 2:7] = True
-    objective = Cropped(toy_task("dense", 1), 3)
+    task = toy_task("dense", 1, input_shape=(2, 8, 8))
+    objective = Windows(task, 3)
     seen = set()
     for epoch in range(40):
         given = []
@@ -163,9 +165,9 @@ def test_pieces_are_the_same_part_of_inputs_targets_and_masks():
         assert torch.equal(given[1], given[0][1:])
     assert seen == {(row, column) for row in (2, 3, 4) for column in (2, 3, 4)}
     wrong = Batch(x, x[:, :1] + 2.0 * ~mask, torch.arange(3), torch.ones(3), {"mask": mask})
-    assert Cropped(toy_task("dense", 1), 8).losses(Same(), wrong, Position(0, 1))["loss"].sum() == 0
+    assert Windows(task, 8).losses(Same(), wrong, Position(0, 1))["loss"].sum() == 0
     without = Batch(x, x[:, :1] + 2.0, torch.arange(3), torch.ones(3))
-    assert Cropped(toy_task("dense", 1), 30).losses(Same(), without, Position(0, 1))["loss"].tolist() == [4, 4, 4]
+    assert Windows(task, 4).losses(Same(), without, Position(0, 1))["loss"].tolist() == [4, 4, 4]
 
 
 def test_units_of_deepsea_cost_by_their_absolute_values():

@@ -117,17 +117,19 @@ def test_a_window_is_of_input_target_and_mask_alike():
     task = runs.toy_task("dense", input_shape=(1, 300, 256))
     objective = Windows(task)
     x = torch.arange(300 * 256.0).view(1, 1, 300, 256)
-    found = objective.window(Batch(x, 2 * x, torch.arange(1), torch.ones(1), {"mask": x > 9}))
+    whole = Batch(x, 2 * x, torch.arange(1), torch.ones(1), {"mask": x > 9})
+    found = objective.learned_from(whole, Position(0, 9))
     assert found.x.shape == (1, 1, 128, 128)
     assert found.y.equal(2 * found.x)
     assert found.extras["mask"].equal(found.x > 9)
     counts = torch.zeros_like(x, dtype=torch.bool)
     counts[..., 150:250, 3:] = True
-    for _ in range(9):
-        part = objective.window(Batch(x, x, torch.arange(1), torch.ones(1), {"mask": counts})).extras["mask"]
+    padded = Batch(x, x, torch.arange(1), torch.ones(1), {"mask": counts})
+    for epoch in range(9):
+        part = objective.learned_from(padded, Position(epoch, 9)).extras["mask"]
         assert part.sum() >= 100 * 128 * 0.78  # where nothing counts there is nothing to learn
     small = Batch(x, x, torch.arange(1), torch.ones(1))
-    assert Windows(runs.toy_task("dense", input_shape=(1, 300, 255))).window(small) is small
+    assert Windows(runs.toy_task("dense", input_shape=(1, 300, 255))).learned_from(small, Position(0, 9)) is small
 
 
 def test_a_trial_is_told_of_each_epoch_once_and_ends_where_it_is_given_up():
