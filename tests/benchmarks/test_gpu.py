@@ -148,7 +148,7 @@ def test_figures_and_summary(tmp_path):
     rows = [
         common | {"provider": "pare", "graph_ms": 0.2, "both_ms": 0.5, "copy_gbs": 4000},
         common | {"provider": "paper", "both_ms": 400},
-        common | {"provider": "compile-closed", "both_ms": 0.9},
+        common | {"provider": "compile-closed", "graph_ms": 0.6, "both_ms": 0.9},
         common | {"provider": "compile-closed-manual", "both_ms": 0.7, "status": "refused"},
         common | {"provider": "pare-exact", "graph_ms": 2.0},
         common | {"provider": "pare", "operation": "forward", "forward_ms": 0.1},
@@ -162,7 +162,7 @@ def test_figures_and_summary(tmp_path):
         writer.writerows(rows)
     found = gpu.figures(path)
     assert found[0][1] == "0.200 ms, 2826 GB/s = 71% of copying"
-    assert [row[1] for row in found[1:]] == ["4.5 x", "2000 x", "2.000 ms", "0.100 ms, 5.0 x", "2.0%"]
+    assert [row[1] for row in found[1:]] == ["3.0 x", "1.8 x", "800 x", "2.000 ms", "0.100 ms, 5.0 x", "2.0%"]
     lines = gpu.summary([gpu.Outcome("tests", gpu.PASSED, 12, "40 passed")], [], found)
     assert "passed" in lines[0]
     assert any(line.endswith("bar: 1000 x") for line in lines)
