@@ -203,6 +203,16 @@ def test_shallow_water_conserves_and_is_round():
     assert np.abs(along - np.interp(x[:20], np.hypot(x, x[0]), middle)).max() < 0.06
 
 
+def test_each_dam_is_its_own_and_holds_its_water(monkeypatch):
+    equation = get("shallow_water")
+    monkeypatch.setattr(equation, "times", np.zeros(1))
+    depth = equation.solve(generators(40), 32)["data"][:, 0, ..., 0]
+    assert len(np.unique(depth, axis=0)) == 40
+    radius = np.array([rng.uniform(0.3, 0.7) for rng in generators(40)])
+    water = (depth - 1).mean(axis=(1, 2)) * 25
+    np.testing.assert_allclose(water, np.pi * radius**2, rtol=0.05)
+
+
 def test_shallow_water_loses_energy_only_in_its_shock():
     x = (np.arange(64) + 0.5) * 5 / 64 - 2.5
     depth = np.where(np.hypot(x[:, None], x) <= 0.5, 2.0, 1.0)[None]
