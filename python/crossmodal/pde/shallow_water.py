@@ -73,8 +73,8 @@ def solve(depth: np.ndarray, times: np.ndarray) -> np.ndarray:
 class ShallowWater(Equation):
     """The depth is 2 inside a circle of random radius, 1 outside; in cells that the rim cuts, between them.
 
-    PDEBench goes by the centres of cells instead, which knows only 81 such states on its 128 x 128 cells: most of its samples are
-    copies of others, test samples of training samples.
+    PDEBench's formula goes by the centres of cells instead, which knows only 81 such states on 128 x 128 cells: of its 1000 samples
+    most would be copies of others, test samples of training samples.
     """
 
     name = "shallow_water"
