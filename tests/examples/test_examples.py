@@ -108,18 +108,22 @@ def numbers(text: str) -> list[float]:
     return list(map(float, re.findall(NUMBER, text)))
 
 
+def near(quoted: float, said: float, rounding: float = 0.0) -> bool:
+    """Whether two kinds of CPU may have come to these: one sample of 500 may fall on the other side."""
+    return math.isclose(quoted, said, rel_tol=0.02, abs_tol=max(0.002, rounding))
+
+
 def alike(quoted: str, said: str, fitted: bool) -> bool:
     """Whether a line that a page quotes is one that a program printed; numbers may differ in their last digits."""
-    pairs = zip(numbers(quoted), numbers(said), strict=True) if shape(quoted) == shape(said) else [(0.0, 1.0)]
-    return all(math.isclose(*pair, rel_tol=0.02, abs_tol=0.002) for pair in pairs) or (
-        not fitted and shape(quoted) == shape(said)
-    )
+    if shape(quoted) != shape(said):
+        return False
+    return not fitted or all(map(near, numbers(quoted), numbers(said)))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_pages_do_what_they_say(page, clone):
-    """Each block of text is of what the commands before it print; numbers in tables are among those."""
+    """Each block of text is of what the commands before it print; numbers in tables are near to some of those."""
     if page in PACKAGES and importlib.util.find_spec(PACKAGES[page]) is None:
         pytest.skip(f"{PACKAGES[page]} is not installed")
     known, said, fitted = [], [], True
@@ -142,7 +146,7 @@ def test_pages_do_what_they_say(page, clone):
     cells = [line for line in (EXAMPLES / f"{page}.md").read_text().splitlines() if line.startswith("|")]
     told = re.findall(r"\d+\.(\d+)", "\n".join(cells)), re.findall(r"\d+\.\d+", "\n".join(cells))
     for digits, number in zip(*told, strict=True):
-        assert any(abs(float(number) - one) <= 0.5001 * 10 ** -len(digits) for one in known), number
+        assert any(near(float(number), one, 0.5001 * 10 ** -len(digits)) for one in known), number
 
 
 def test_the_notebook_is_one_and_its_outputs_are_stored():
