@@ -141,6 +141,7 @@ def combine(folders: list[Path], folds: int | None, tested: outcomes.Outcomes) -
         "best_epoch": None,
         "steps": sum(run["steps"] for run in runs),
         "seconds": sum(run["seconds"] for run in runs),
+        "test_seconds": sum(run.get("test_seconds", 0.0) for run in runs),
         "samples": first["samples"] | {"test": len(np.unique(tested.rows))},
         "pictures": [],
         "warnings": [

@@ -112,7 +112,9 @@ def _train(run: Run) -> dict[str, Any]:
         run.task = task
         if config.thresholds in thresholds.CHOICES:
             accelerator.print(_choose_thresholds(run))
+        began = time.perf_counter()
         test = run.evaluate(run.task.test) if len(run.task.test) else None
+        run.test_seconds = time.perf_counter() - began
         results = summarise(run, test)
         for said in results["warnings"]:
             accelerator.print(said)
@@ -398,6 +400,7 @@ def summarise(run: Run, test: Evaluation | None) -> dict[str, Any]:
         "epochs": config.epochs if run.history else 0,
         "steps": run.steps,
         "seconds": run.seconds,
+        "test_seconds": run.test_seconds,
         "parameters": model.count_parameters(),
         "trainable_parameters": model.count_parameters(trainable=True),
         "fingerprint": task.fingerprint,

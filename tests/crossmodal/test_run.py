@@ -20,7 +20,7 @@ from crossmodal.training import sharding
 from crossmodal.training.folder import RunFolder
 from tests.crossmodal import runs
 
-TIMES = ("seconds", "samples_per_second", "data_share", "memory_mib")
+TIMES = ("seconds", "test_seconds", "samples_per_second", "data_share", "memory_mib")
 
 
 def train(folder, encoder, *arguments, **changes):

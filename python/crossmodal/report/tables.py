@@ -102,7 +102,7 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
             "samples": found[0]["samples"]["test"],
             "groups": len(found[0]["test_groups"]) if found[0].get("test_interval_over") == "groups" else None,
             "interval": None if None in intervals else np.mean(intervals, axis=0).tolist(),
-            "seconds": float(np.mean([results["seconds"] for results in found])),
+            "seconds": float(np.mean([results["seconds"] + results.get("test_seconds", 0.0) for results in found])),
         }
     for name, row in rows.items():
         if BASELINE in rows and name != BASELINE and row["seeds"] == rows[BASELINE]["seeds"]:

@@ -33,6 +33,7 @@ class Run:
         best: `epoch`, `metric` and `loss` of the epoch of the last stage whose weights were kept; None without training.
         history: records of all epochs of all stages.
         steps, seconds: of all stages.
+        test_seconds: of predicting the test samples, in which pinn does all its work.
 
     Args:
         length: how many epochs there are and why, said before the first stage: not every method has any.
@@ -54,7 +55,7 @@ class Run:
         self.model, self.objective = model, objective
         self.best: dict[str, Any] | None = None
         self.history: list[dict[str, Any]] = []
-        self.steps, self.seconds = 0, 0.0
+        self.steps, self.seconds, self.test_seconds = 0, 0.0, 0.0
         self._length, self._most = length, most
         self._trainer: Trainer | None = None
 
