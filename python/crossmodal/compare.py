@@ -5,6 +5,7 @@ Each run is a process of its own with one thread. Finished runs whose settings a
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from collections import Counter
@@ -167,6 +168,8 @@ def report(
         dict(failed),
         unsuited,
     )
+    for task, row in found.fewer():
+        row["others"] = on_fewer(row["method"], done[task])
     details = [tables.render(table) for table in found.tasks.values()]
     if len(plan.tasks) == 1:
         text = "".join([*details, *(f"{line}\n" for line in found.gaps())])
@@ -215,6 +218,30 @@ def report(
         drawn = {f"{plan.title}{name}.png": figure for name, figure in draw(found, done).items()}
         drawing.save_all(drawn, folder)
     print(f"\n{text}{elsewhere}\n{folder / plan.title}.png; pictures of each run: {folder}/*/*.png")
+
+
+def on_fewer(method: str, runs: list[tuple[Job, dict[str, Any]]]) -> dict[str, float]:
+    """Mean errors of the other methods on the test samples of this one, by what they are called; of runs that keep what came of
+    these samples."""
+    found: dict[str, list[outcomes.Outcomes]] = {}
+    for job, results in runs:
+        with contextlib.suppress(UserError):
+            one = outcomes.load(job.folder.outcomes)
+            found.setdefault(results["method"], []).append(one)
+    if method not in found or found[method][0].metric == outcomes.SCORE:
+        return {}
+    measured = found[method][0]
+    called = {results["method"]: results.get("called", results["method"]) for _, results in runs}
+    errors = {}
+    for name, ones in found.items():
+        if name != method and all(
+            one.metric == measured.metric and set(measured.rows) <= set(one.rows) for one in ones
+        ):
+            some = [one.some(np.flatnonzero(np.isin(one.rows, measured.rows))) for one in ones]
+            errors[called[name]] = float(
+                np.mean([one.measure.as_error(one.measure.figure(one.numbers))[1] for one in some])
+            )
+    return errors
 
 
 def rank(done: dict[str, list[tuple[Job, dict[str, Any]]]]) -> tuple[dict[str, dict[str, Any]], list[str]]:

@@ -16,6 +16,7 @@ import pytest
 from crossmodal import compare, jobs, methods, parsers, plans
 from crossmodal.errors import UserError
 from crossmodal.settings import Config
+from crossmodal.training import outcomes
 from crossmodal.training.folder import RunFolder
 from tests.crossmodal import runs
 
@@ -82,6 +83,22 @@ def wait_until(true: Callable[[], object], seconds: float = 400) -> None:
 
 def read(tmp_path: Path, title: str = "small") -> dict:
     return json.loads((tmp_path / "runs" / f"{title}.json").read_text())
+
+
+def test_others_on_the_samples_of_who_has_fewer(tmp_path):
+    found = []
+    for method, seed, rows in (("pinn", 0, [4, 9]), ("nft", 0, [9, 4, 7]), ("nft", 1, [4, 7, 9]), ("fno", 0, [4, 7])):
+        one = job(tmp_path / f"{method}{seed}", method=method, seed=seed)
+        one.folder.path.mkdir()
+        error = 10.0 * np.array(rows) + seed  # nRMSE of each sample is this over a size of 2
+        numbers = {"error": error[:, None], "size": np.full((len(rows), 1), 2.0)}
+        outcomes.save(one.folder.outcomes, outcomes.Outcomes("nrmse", numbers, np.array(rows)))
+        found.append((one, {"method": method, "called": method.upper()}))
+    without = job(tmp_path / "mean", method="mean")
+    found.append((without, {"method": "mean"}))
+    expected = np.mean([[90 / 2, 40 / 2], [91 / 2, 41 / 2]])
+    assert compare.on_fewer("pinn", found) == {"NFT": pytest.approx(expected)}
+    assert compare.on_fewer("mean", found) == {}
 
 
 def test_runs_side_by_side_then_taken_as_they_are(tmp_path, tiny_bert, capsys, monkeypatch):

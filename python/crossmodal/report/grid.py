@@ -98,7 +98,7 @@ class Grid:
             lines = [
                 "Bold: lower than every other of its task, each paired t-test over the seeds at p < 0.05 after Holm's "
                 f"correction for the {self.tests} test{'s' * (self.tests != 1)} of the table. Seeds are of training; the test "
-                "samples are the same."
+                "samples are the same" + (", and who has fewer is not compared." if self.fewer() else ".")
             ]
         else:
             lines = ["Nothing is bold: tests need two methods and three seeds or more."]
@@ -117,12 +117,23 @@ class Grid:
         lines = [f"{', '.join(names)} cannot do {task}: {reason}." for (task, reason), names in methods.items()]
         for (task, method), count in self.failed.items():
             lines.append(f"{count} run{'s' * (count > 1)} of {method} on {task} failed.")
-        for task, table in self.tasks.items():
-            fewer = [row for row in table["methods"].values() if row["samples"] < table["samples"]]
-            lines += [
-                f"{row['label']} on {task}: {row['samples']} of the {table['samples']} test samples." for row in fewer
-            ]
+        for task, row in self.fewer():
+            table = self.tasks[task]
+            others = [f"{name} {error:{tables.form_of(table)}}" for name, error in row.get("others", {}).items()]
+            of_others = f", on which the others have: {', '.join(others)}" if others else ""
+            lines.append(
+                f"{row['label']} on {task}: {row['samples']} of the {table['samples']} test samples{of_others}."
+            )
         return lines
+
+    def fewer(self) -> list[tuple[str, dict[str, Any]]]:
+        """The rows of methods that were tested on fewer samples than others, each with its task."""
+        return [
+            (task, row)
+            for task, table in self.tasks.items()
+            for row in table["methods"].values()
+            if row["samples"] < table["samples"]
+        ]
 
 
 def markdown(grid: Grid) -> str:

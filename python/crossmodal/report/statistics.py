@@ -91,7 +91,7 @@ def holm(values: list[float]) -> list[float]:
 
 def mark_best(tables: list[dict[str, Any]]) -> int:
     """Says of each row of each task whether its mean error is lower than every other's, `row["best"]`; returns how many tests
-    that took.
+    that took. Methods that were tested on fewer samples than others are not among them.
 
     The method of lowest mean is tested against each of the others over the seeds they share; a single run of a method without
     seeds counts for every seed. It is best if all these tests say so after Holm's correction over the tests of all tasks, so where
@@ -103,7 +103,9 @@ def mark_best(tables: list[dict[str, Any]]) -> int:
     tests: list[tuple[int, str, float | None]] = []  # table, its lowest row, p against one other
     for number, table in enumerate(tables):
         rows = {
-            name: _by_seed(row, table["seeds"]) for name, row in table["methods"].items() if row["mean"] is not None
+            name: _by_seed(row, table["seeds"])
+            for name, row in table["methods"].items()
+            if row["mean"] is not None and row["samples"] == table["samples"]
         }
         for row in table["methods"].values():
             row["best"] = False

@@ -93,6 +93,7 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
         errors = [metric.as_error(test)[1] for test in tests]
         intervals = [_as_errors(metric, results["test_interval"]) for results in found]
         rows[name] = {
+            "method": name,
             "label": found[0].get("called", name),
             "seeds": [results["seed"] for results in found],
             "seeded": found[0].get("seeded", True),
@@ -104,8 +105,9 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
             "interval": None if None in intervals else np.mean(intervals, axis=0).tolist(),
             "seconds": float(np.mean([results["seconds"] + results.get("test_seconds", 0.0) for results in found])),
         }
+    same = ("seeds", "samples")
     for name, row in rows.items():
-        if BASELINE in rows and name != BASELINE and row["seeds"] == rows[BASELINE]["seeds"]:
+        if BASELINE in rows and name != BASELINE and all(row[key] == rows[BASELINE][key] for key in same):
             found = paired(np.subtract(row["errors"], rows[BASELINE]["errors"]))
             row |= {"difference": found.mean, "standard_error": found.error, "difference_interval": found.interval}
     seeds = {results["seed"] for results in runs if results.get("seeded", True)}

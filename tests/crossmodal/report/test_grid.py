@@ -43,6 +43,19 @@ def test_markdown(grid):
     assert "b|c cannot do two: why.\n1 run of b|c on one failed.\nridge on two: 4 of the 40 test samples.\n" in text
 
 
+def test_who_has_fewer_samples_is_not_tested_and_set_beside_the_others_on_the_same():
+    several = [result(m, s, t * (1 - s * s / 100)) for m, t in (("nft", 0.9), ("b", 0.5)) for s in range(3)]
+    few = [result("few", s, 0.99 + s / 1000) | {"samples": {"test": 4}} for s in range(3)]
+    found = Grid({"one": summarise(several + few)}, ["nft", "b", "few"])
+    assert found.tests == 1
+    assert "difference" in found.row("one", "b")
+    assert "difference" not in found.row("one", "few")
+    found.row("one", "few")["others"] = {"nft": 12.3456, "b": 50.0}
+    text = markdown(found)
+    assert "the test samples are the same, and who has fewer is not compared." in text
+    assert "few on one: 4 of the 40 test samples, on which the others have: nft 12.35, b 50.00.\n" in text
+
+
 def test_best_is_bold_in_every_form():
     table = summarise([result(m, s, t + s / 100) for m, t in (("a", 0.9), ("b", 0.5)) for s in range(3)])
     table["methods"]["a"]["errors"][0] += 0.01  # differences that are not all the same

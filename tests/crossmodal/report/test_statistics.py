@@ -10,9 +10,9 @@ def table(**errors: list[float]) -> dict:
     """What `tables.summarise` gives of these errors by seed; methods of one value have no seeds."""
     rows = {}
     for name, values in errors.items():
-        rows[name] = {"errors": values, "mean": float(np.mean(values)), "seeds": list(range(len(values)))}
+        rows[name] = {"errors": values, "mean": float(np.mean(values)), "seeds": list(range(len(values))), "samples": 9}
         rows[name]["seeded"] = len(values) > 1
-    return {"seeds": list(range(max(map(len, errors.values())))), "methods": rows}
+    return {"seeds": list(range(max(map(len, errors.values())))), "methods": rows, "samples": 9}
 
 
 def test_paired_by_hand():
