@@ -70,7 +70,7 @@ def train(config: Config) -> dict[str, Any]:
         folder.check_data(hashes)
         stored = folder.read_config()
         if config.epochs is not None and stored["epochs"] is None:
-            then = dataclasses.replace(config, epochs=None, steps=stored.get("steps")).epochs_for(len(task.train))
+            then, _ = dataclasses.replace(config, epochs=None, steps=stored.get("steps")).length_for(len(task.train))
             if config.epochs < then:
                 raise UserError(
                     f"resume: epochs was {then}, as none were set, and is now {config.epochs}; expected no fewer"
@@ -88,13 +88,14 @@ def train(config: Config) -> dict[str, Any]:
         folder.check_space(kept * size * (config.keep + 1) + size)
         folder.prepare(config, hashes)
     accelerator.wait_for_everyone()
-    length, steps = "", config.steps
+    length, most = "", None
     if config.epochs is None:
-        why = "as none are set (--epochs)" if steps is None else f"for {steps} steps"
-        config = dataclasses.replace(config, epochs=config.epochs_for(len(task.train)), steps=None)
-        length = f"epochs: {config.epochs}, {why}"
+        why = "as none are set (--epochs)" if config.steps is None else f"for {config.steps} steps"
+        epochs, most = config.length_for(len(task.train))
+        config = dataclasses.replace(config, epochs=epochs, steps=None)
+        length = f"epochs: {epochs}{f' of {most} steps' if most else ''}, {why}"
     try:
-        return _train(Run(config, task, model, objective, accelerator, folder, length, steps))
+        return _train(Run(config, task, model, objective, accelerator, folder, length, most))
     finally:
         folder.release()
 

@@ -27,6 +27,7 @@ from crossmodal.values import (
 # Defaults and the files of the tasks were measured with a text encoder. Image encoders cut patches of their own size, and
 # where they are pretrained unlearn what they know at the learning rate of a text encoder.
 LEAST_EPOCHS, LEAST_STEPS = 30, 500  # where `epochs` is null
+FEWEST_EPOCHS = 5  # of a length in steps: k falls from epoch to epoch, and the best epoch is kept
 IMAGE_ENCODERS = {"epochs": None, "model.layers": None, "model.patch_size": None}
 PRETRAINED_IMAGE_ENCODERS = IMAGE_ENCODERS | {"optimizer.lr": 1e-5, "optimizer.layer_decay": 0.65}
 
@@ -295,8 +296,8 @@ class Config:
             `split.test_limit` and `source.limit` go by `split.seed`.
         epochs: passes over the training samples, over all of which k and the learning rate are scheduled (null: 30, and of few
             samples as many as make 500 optimizer steps).
-        steps: optimizer steps as the length of the run, instead of `epochs`; the last epoch is made whole, but one of more steps
-            than that ends with them.
+        steps: optimizer steps as the length of the run, instead of `epochs`; the last epoch is made whole, or, where they are
+            fewer than five passes over the training samples, five epochs share them.
         batch_size: samples per batch, over all processes together: their number does not change the result.
         accumulate: batches per optimizer step.
         data: for `arrays`: file or folder with the data; without `task` it means `arrays`.
@@ -428,12 +429,14 @@ class Config:
         """What titles call what is learned."""
         return title(self.task, self.data)
 
-    def epochs_for(self, samples: int) -> int:
-        """Epochs of a run that learns from so many samples."""
+    def length_for(self, samples: int) -> tuple[int, int | None]:
+        """Epochs of a run that learns from so many samples, and after how many optimizer steps each ends (None: when all samples
+        were seen)."""
         steps = math.ceil(samples / (self.batch_size * self.accumulate))
-        if self.steps is not None:
-            return math.ceil(self.steps / steps)
-        return self.epochs or max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / steps))
+        if self.steps is None:
+            return self.epochs or max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / steps)), None
+        whole, fewest = math.ceil(self.steps / steps), min(FEWEST_EPOCHS, self.steps)
+        return (whole, None) if whole >= fewest else (fewest, round(self.steps / fewest))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dictionary; tuples become lists, as YAML writes them. The method's options are under its name."""

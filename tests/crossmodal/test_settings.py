@@ -308,8 +308,8 @@ def test_an_image_encoder_has_defaults_of_its_own(capsys, tiny_bert, tiny_vit, t
 )
 def test_without_epochs_small_sets_get_a_least_number_of_steps(samples, batch, accumulate, epochs):
     one = Config(batch_size=batch, accumulate=accumulate)
-    assert one.epochs_for(samples) == epochs
-    assert dataclasses.replace(one, epochs=2).epochs_for(samples) == 2
+    assert one.length_for(samples) == (epochs, None)
+    assert dataclasses.replace(one, epochs=2).length_for(samples) == (2, None)
 
 
 def test_the_length_of_a_run_is_given_in_either_form(tmp_path):
@@ -324,7 +324,21 @@ def test_the_length_of_a_run_is_given_in_either_form(tmp_path):
     ):
         found = parsing.parse(["--task=italy_power_demand", *arguments])
         assert (found.epochs, found.steps) == length
-    assert Config(steps=101, batch_size=4, accumulate=2).epochs_for(33) == 21  # of 5 steps
+
+
+@pytest.mark.parametrize(
+    ("steps", "samples", "length"),
+    [
+        (101, 33, (21, None)),  # of 5 steps
+        (25, 40, (5, None)),
+        (25, 57, (5, 5)),  # of 8 steps: 3 passes and a step
+        (800, 10**6, (5, 160)),
+        (3, 10**6, (3, 1)),
+        (1, 1, (1, None)),
+    ],
+)
+def test_a_length_in_steps_has_five_epochs_at_least(steps, samples, length):
+    assert Config(steps=steps, batch_size=4, accumulate=2).length_for(samples) == length
 
 
 def test_run_dir():
