@@ -148,9 +148,10 @@ def test_a_run_may_be_shorter_than_an_epoch(straight):
     values, folder = straight
     short = values | {"epochs": None, "steps": 2, "output_dir": str(folder.with_name("short"))}
     results = train(short)
-    assert (results["steps"], results["epochs"]) == (2, 1)
+    assert (results["steps"], results["epochs"]) == (2, 2)
     assert train(short, steps=3, overwrite=True)["steps"] == 3
-    assert train(short, steps=4, overwrite=True)["steps"] == 6  # two epochs, the last one whole
+    assert train(short, steps=4, overwrite=True)["steps"] == 4  # epochs of one step, not of all three
+    assert train(short, steps=14, overwrite=True)["steps"] == 15  # five epochs, the last one whole
 
 
 @pytest.mark.parametrize("step", [None, 4, 9])
