@@ -399,8 +399,8 @@ def test_cluster_mistakes(tmp_path, plan, monkeypatch, arguments, message):
 
 # Stand-ins for SLURM's programs: a job starts at once, and its number is that of its process.
 SLURM = {
-    "sbatch": """cp "$1" {folder}/submitted.sh
-setsid sh "$1" > /dev/null 2>&1 & echo "Submitted batch job $!" """,
+    "sbatch": """cp "$1" {folder}/submitted.sh  # as Slurm does: submitit moves its own as soon as this returns
+setsid sh {folder}/submitted.sh > /dev/null 2>&1 & echo "Submitted batch job $!" """,
     "srun": """while [ "${{1#-}}" != "$1" ]; do case "$1" in --output|--error) shift 2;; *) shift;; esac; done
 export SLURM_JOB_ID=$PPID SLURM_LOCALID=0 SLURM_PROCID=0 SLURM_NTASKS=1 SLURM_JOB_NUM_NODES=1 SLURM_NODEID=0
 exec "$@" """,
