@@ -167,8 +167,8 @@ class Submitted(Running):
         self.job.beside(".job").unlink(missing_ok=True)
         try:
             return self.work.result()
-        except Exception as error:  # whatever submitit says of a job that died
-            return str(error).strip().splitlines()[0]
+        except Exception:  # pages of submitit's about a job that died
+            return f"no result, {self.work.state}; see {self.work.paths.stderr}"
 
 
 class Attempt:

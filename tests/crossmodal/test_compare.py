@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -411,18 +412,25 @@ while [ $# -gt 0 ]; do if [ "$1" = -j ]; then
 }
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="setsid")
-def test_slurm_by_stand_ins_and_jobs_that_outlive_their_comparison(tmp_path, plan, monkeypatch, capsys):
+@pytest.fixture
+def cluster(tmp_path, plan, monkeypatch):
+    """Slurm by stand-ins, and a run for it."""
     pytest.importorskip("submitit")
+    (tmp_path / "bin").mkdir()
     for name, text in SLURM.items():
-        (tmp_path / "bin").mkdir(exist_ok=True)
         (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text.format(folder=tmp_path)}\n")
         (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    (tmp_path / "runs" / "hold").touch()
-    place = jobs.Cluster("slurm", {"timeout_min": 7, "slurm_partition": "small"}, tmp_path / "runs" / "submitit")
+    parameters = {"timeout_min": 7, "slurm_partition": "small"}
     read = plans.read(Path(plan[1]), "italy_power_demand", "nft", "1", [])
     (one,) = read.jobs(read.tasks[0], read.methods[0], tmp_path / "runs")
+    return jobs.Cluster("slurm", parameters, tmp_path / "runs" / "submitit"), one
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="setsid")
+def test_slurm_by_stand_ins_and_jobs_that_outlive_their_comparison(cluster, tmp_path, capsys):
+    place, one = cluster
+    (tmp_path / "runs" / "hold").touch()
     (left,) = place.start([one])
     submitted = (tmp_path / "submitted.sh").read_text()
     assert "#SBATCH --partition=small" in submitted
@@ -435,6 +443,19 @@ def test_slurm_by_stand_ins_and_jobs_that_outlive_their_comparison(tmp_path, pla
     assert one.failure is None
     assert one.folder.finished
     assert not one.beside(".job").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="setsid")
+def test_a_job_that_slurm_ends_says_its_state(cluster, monkeypatch, tmp_path):
+    place, one = cluster
+    monkeypatch.setattr("submitit.SlurmJob._results_timeout_s", 0)
+    (tmp_path / "runs" / "hold").touch()
+    (running,) = place.start([one])
+    wait_until((one.folder.path / "waits").exists)
+    os.killpg(int(running.work.job_id), signal.SIGKILL)
+    wait_until(lambda: running.work.done(force_check=True))
+    assert running.done()
+    assert re.fullmatch(r"no result, COMPLETED; see .*_0_log\.err(: .*)?", one.failure)
 
 
 def test_wrong_words(tmp_path):
