@@ -182,8 +182,12 @@ def report(
     ranked, unranked = rank(done) if plan.all_methods or jobs[0].config.data else ({}, [])
     for added in (*(ranking.render(task, found_) for task, found_ in ranked.items()), "".join(unranked)):
         text, whole = (f"{part}\n{added}" if added else part for part in (text, whole))
-    real = [label for label, table in found.tasks.items() if not table["miniature"]]
-    elsewhere = published.markdown(None if all_published else [task.name for task in plan.tasks if task.label in real])
+    alike = [
+        label
+        for label, table in found.tasks.items()
+        if not table["miniature"] and table["protocol"] in published.PROTOCOLS
+    ]
+    elsewhere = published.markdown(None if all_published else [task.name for task in plan.tasks if task.label in alike])
     elsewhere = elsewhere and f"\n{elsewhere}"
     for suffix, content in (
         (".md", whole + elsewhere),

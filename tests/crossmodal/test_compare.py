@@ -172,6 +172,14 @@ def test_a_plan_of_several_tasks(tmp_path, plan, capsys):
     assert capsys.readouterr().out.count("finished before, taken as it is") == 14
 
 
+def test_figures_of_others_stand_beside_what_is_measured_alike(tmp_path, plan):
+    for protocol in ("single", "rollout"):
+        Path(plan[1]).write_text(f"tasks: [{{task: advection, protocol: {protocol}}}]\nmethods: [nft]\nseeds: [0]\n")
+        assert compare.main(plan) == 0
+        text = (tmp_path / "runs" / "small.md").read_text()
+        assert ("| from elsewhere | advection, nRMSE of one late frame |" in text) == (protocol == "single")
+
+
 def test_runs_of_another_plan_are_found_again(tmp_path, plan, capsys):
     """By what they are, not by what they are called; other settings have another folder."""
     assert compare.main(plan) == 0

@@ -26,7 +26,7 @@ class Grid:
         failed: by (task, method), how many of its runs failed.
         unsuited: by (task, method), why the method cannot do the task.
         tests: how many tests the choice of the bold figures took, see `statistics.mark_best`.
-        ranks: average rank of each method that has a figure in every task; empty for a single task.
+        ranks: average rank of each method that has a figure in every task, over all its test samples; empty for a single task.
     """
 
     tasks: dict[str, dict[str, Any]]
@@ -43,9 +43,14 @@ class Grid:
             self.ranks = dict(zip(ranked, map(float, statistics.average_ranks(means)), strict=True))
 
     def means(self) -> tuple[list[str], np.ndarray]:
-        """The methods that have a mean in every task, and their errors (tasks, methods)."""
+        """The methods that have a mean in every task, over all its test samples, and their errors (tasks, methods)."""
         rows = {name: [self.row(task, name) for task in self.tasks] for name in self.methods}
-        ranked = [name for name, found in rows.items() if all(row and row["mean"] is not None for row in found)]
+        fewer = {row["method"] for _, row in self.fewer()}
+        ranked = [
+            name
+            for name, found in rows.items()
+            if name not in fewer and all(row and row["mean"] is not None for row in found)
+        ]
         errors = [[rows[name][place]["mean"] for name in ranked] for place in range(len(self.tasks))]
         return ranked, np.array(errors, dtype=float).reshape(len(self.tasks), len(ranked))
 
@@ -104,7 +109,7 @@ class Grid:
             lines = ["Nothing is bold: tests need two methods and three seeds or more."]
         if self.ranks:
             left = [self.label(name) for name in self.methods if name not in self.ranks]
-            without = f"; without {', '.join(left)}, not in all of them" if left else ""
+            without = f"; without {', '.join(left)}, not in all of them or on fewer samples" if left else ""
             lines.append(f"Ranks are of the means, over {len(self.tasks)} tasks (1: lowest error){without}.")
         lines += [f"{task} is {tables.MINIATURE}." for task, table in self.tasks.items() if table.get("miniature")]
         return lines + self.gaps()

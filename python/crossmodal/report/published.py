@@ -9,6 +9,7 @@ from crossmodal.files import read_yaml
 from crossmodal.report.grid import table_lines
 
 FILE = Path(__file__).with_suffix(".yaml")
+PROTOCOLS = ("default", "released", "single")  # those of the figures
 
 
 def markdown(tasks: Collection[str] | None = None) -> str:

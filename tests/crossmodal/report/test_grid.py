@@ -21,7 +21,7 @@ def grid() -> Grid:
     one += [result("b|c", s, t) for s, t in enumerate((0.8, 0.82))]
     one += [result("linear", 0, 0.5) | {"called": "logistic regression", "seeded": False}]
     two = [result("a_1", s, t, "rmse") for s, t in enumerate((0.5, 0.7, 0.9))]
-    two += [result("linear", 0, 0.8, "rmse") | {"called": "ridge", "seeded": False, "samples": {"test": 4}}]
+    two += [result("linear", 0, 0.8, "rmse") | {"called": "ridge", "seeded": False}]
     return Grid(
         {"one": summarise(one), "two": summarise(two)},
         ["a_1", "b|c", "linear"],
@@ -39,15 +39,17 @@ def test_markdown(grid):
     assert "| a_1 | 9.00 ± 1.00 | 0.700 ± 0.200 | 1.00 |" in text
     assert r"| b\|c | 19.00 ± 1.41 (2 of 3) |  |  |" in text
     assert "| linear | 50.00 | 0.800 | 2.00 |" in text
-    assert "over 2 tasks (1: lowest error); without b|c, not in all of them." in text
-    assert "b|c cannot do two: why.\n1 run of b|c on one failed.\nridge on two: 4 of the 40 test samples.\n" in text
+    assert "over 2 tasks (1: lowest error); without b|c, not in all of them or on fewer samples." in text
+    assert "b|c cannot do two: why.\n1 run of b|c on one failed.\n" in text
 
 
-def test_who_has_fewer_samples_is_not_tested_and_set_beside_the_others_on_the_same():
+def test_who_has_fewer_samples_is_neither_tested_nor_ranked_and_set_beside_the_others_on_the_same():
     several = [result(m, s, t * (1 - s * s / 100)) for m, t in (("nft", 0.9), ("b", 0.5)) for s in range(3)]
     few = [result("few", s, 0.99 + s / 1000) | {"samples": {"test": 4}} for s in range(3)]
-    found = Grid({"one": summarise(several + few)}, ["nft", "b", "few"])
-    assert found.tests == 1
+    tables = {"one": summarise(several + few), "two": summarise(several + [result("few", s, 0.99) for s in range(3)])}
+    found = Grid(tables, ["nft", "b", "few"])
+    assert found.tests == 1 + 2
+    assert found.ranks == {"nft": 1, "b": 2}
     assert "difference" in found.row("one", "b")
     assert "difference" not in found.row("one", "few")
     found.row("one", "few")["others"] = {"nft": 12.3456, "b": 50.0}
