@@ -108,7 +108,7 @@ def roofline(rows: Sequence[Row]) -> Figure | None:
         group = sorted(group, key=lambda row: -row.forward_gbs)
         places = range(len(group))
         colours = [COLOURS[row.family] for row in group]
-        axis.barh([p - 0.2 for p in places], [r.forward_gbs for r in group], 0.38, color=colours, label="forward")
+        axis.barh([p - 0.2 for p in places], [r.forward_gbs for r in group], 0.38, color=colours)
         axis.barh([p + 0.2 for p in places], [r.backward_gbs for r in group], 0.38, color=colours, alpha=0.5)
         axis.set_yticks(list(places), [row.provider for row in group])
         axis.invert_yaxis()
@@ -116,15 +116,8 @@ def roofline(rows: Sequence[Row]) -> Figure | None:
         axis.axvline(group[0].copy_gbs, color="tab:orange", ls="--", lw=1, label="copy, arrays of 256 MiB")
         axis.set_title(f"{name}: {_shape(group[0])}; solid forward, pale backward", fontsize=9)
         axis.set_xlabel("GB/s of the bytes that must be moved; limit: nothing but that")
-        axis.legend(*_without_first(axis), fontsize=7)
+        axis.legend(fontsize=7)
     return figure
-
-
-def _without_first(axis):
-    handles, labels = axis.get_legend_handles_labels()
-    return [h for h, label in zip(handles, labels, strict=True) if label != "forward"], [
-        label for label in labels if label != "forward"
-    ]
 
 
 def memory(rows: Sequence[Row]) -> Figure | None:

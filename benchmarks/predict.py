@@ -50,15 +50,6 @@ LOOPS = {
     "gradient_kernel": ((None,), 3),
     "reduce_kernel": ((2,), 2),
 }
-ROLES = {
-    "gate_scores_kernel": "read both tokens",
-    "select_kernel": "noise, threshold, lists",
-    "replace_kernel": "read one, write one",
-    "dots_kernel": "read gradient and tokens",
-    "adjoint_kernel": "8 steps and the tail, forth and back",
-    "gradient_kernel": "read gradient and both tokens, write both gradients",
-    "reduce_kernel": "sum dweight",
-}
 TENSORS = {
     "gate_scores_kernel": 2,
     "replace_kernel": 2,

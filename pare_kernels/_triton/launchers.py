@@ -323,11 +323,6 @@ def widest_single(tau: float) -> float:
     return 60 * tau * min(1.0, tau)
 
 
-def _row_space(num: int) -> int:
-    """Elements between saved steps: the row, rounded up to whole groups of four, and three numbers about it."""
-    return _cdiv(_cdiv(num, 4) * 4 + 3, 4) * 4
-
-
 @functools.lru_cache
 def _row_launches(num: int, dtype: torch.dtype) -> list[tuple[torch.dtype, dict[str, int]]]:
     """The launches over rows of a length: the type that each computes in, and its options.
@@ -437,7 +432,8 @@ def _launch_adjoint(upstream, noisy, index, partners, dscores, k, tau, exact_ste
     for acc, options in _row_launches(max(nums), dtype):
         # Steps in doubles are kept sparingly: hardly a row needs them.
         plan = plan_steps(largest.exact, ALL_EXACT, most_saved=0) if options["WIDE"] else largest
-        slots, space = plan.saved + (0 if options["SINGLE"] else WORK_ROWS), _row_space(max(nums))
+        slots = plan.saved + (0 if options["SINGLE"] else WORK_ROWS)
+        fours = _cdiv(max(nums), 4) + 1  # between saved steps: the row, and three numbers about it
         launch(
             row_kernels.adjoint_kernel,
             programs,
@@ -446,7 +442,7 @@ def _launch_adjoint(upstream, noisy, index, partners, dscores, k, tau, exact_ste
             *index,
             *partners,
             *dscores,
-            torch.empty(programs * slots * space, dtype=acc, device=device),
+            torch.empty(programs * slots * 4 * fours, dtype=acc, device=device),
             index[0] if left is None else left,
             batch,
             *nums,
@@ -456,7 +452,7 @@ def _launch_adjoint(upstream, noisy, index, partners, dscores, k, tau, exact_ste
             *split_number(tau),
             series_limit(tau, acc),
             widest_single(tau),
-            space // 4,
+            fours,
             slots,
             plan.segment,
             GIVEN=given,

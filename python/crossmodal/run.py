@@ -26,6 +26,7 @@ from crossmodal.report.tables import closing_table
 from crossmodal.scoring import labels, losses, metrics, thresholds
 from crossmodal.settings import Config, flatten
 from crossmodal.training import outcomes, sharding
+from crossmodal.training.checkpoint import Checkpoints
 from crossmodal.training.evaluation import Evaluation
 from crossmodal.training.folder import WRITER, RunFolder, versions
 from crossmodal.training.objective import Objective
@@ -135,7 +136,7 @@ def _train(run: Run) -> dict[str, Any]:
             if kept:
                 outcomes.save(folder.outcomes, kept)
             folder.write_results(results)
-            run.clear_checkpoints()
+            Checkpoints.clear_stages(folder.checkpoints)
             # What people look at comes last: a picture that cannot be drawn must not cost the run.
             if config.pictures:
                 _draw(run, results, test)
@@ -228,8 +229,7 @@ def check_names(config: Config) -> None:
         UserError: with the nearest valid name.
     """
     methods.get(config.method)
-    if config.task not in tasks.available():
-        raise UserError(unknown("task", config.task, tasks.available()))
+    tasks.base.entry(config.task)
     installed = [str(name) for name in get_available_trackers()]
     for name in config.track.split(",") if config.track else ():
         if name not in LOGGER_TYPE_TO_CLASS:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from crossmodal.errors import UserError
-from crossmodal.methods.base import Method
-from crossmodal.methods.finetuning import build, load_source
+from crossmodal.methods.finetuning import FineTuningMethod, load_source
 from crossmodal.values import Count, NotNegative
 
 if TYPE_CHECKING:
@@ -52,11 +51,7 @@ class MixingOptions:
             raise UserError(
                 f"{self.section}.end_patience: a constant k has no end to fall to; leave it out, or take another schedule"
             )
-        from pare_kernels._checks import check_word  # imports torch: help need not wait for it
-        from pare_kernels.schedule import KINDS
-
         try:
-            check_word("schedule", self.schedule, KINDS)
             self.k_over_time()
             self._check()
         except (TypeError, ValueError) as error:
@@ -72,16 +67,13 @@ class MixingOptions:
         return ReplaceSchedule(self.schedule, self.start, self.end, self.steps)
 
 
-class MixingMethod(Method):
+class MixingMethod(FineTuningMethod):
     """Fine-tuning on target samples and on ones that are mixed with samples of the pretraining modality."""
 
     pictures = ("distances.png", "schedule.png")
 
     def needs_validation(self, task, config) -> bool:
         return getattr(config.options, "end_patience", None) is not None
-
-    def build(self, task, config) -> FineTuned:
-        return build(task, config)
 
     def objective(self, task, model: FineTuned, config) -> Mixing:
         return self.mixing(task, model, load_source(model, config), config)

@@ -189,16 +189,7 @@ class Mixing(Objective):
         return {"k": k, "lam": k / self.tokens}
 
     def facts(self) -> dict[str, Any]:
-        source = self.source
-        facts = {
-            "source": {
-                "name": source.name,
-                "samples": len(source),
-                "classes": len(source.class_names),
-                "sha256": source.fingerprint,
-            },
-            "replaced": self.replaced(),
-        }
+        facts = {"source": self.source.facts(), "replaced": self.replaced()}
         if "ended" in self.notes:
             facts["k_ended_after_epoch"] = self.notes["ended"]["epoch"]
         return facts if self.options.partners == "random" else facts | self.partners.facts()

@@ -109,13 +109,17 @@ class NaiveFineTuning(Method):
         return model
 
 
+class FineTuningMethod(Method):
+    """A pretrained encoder, whole, with a new embedder and head."""
+
+    def build(self, task, config) -> FineTuned:
+        return build(task, config)
+
+
 @register
-class Scratch(Method):
+class Scratch(FineTuningMethod):
     """What the pretrained weights are worth."""
 
     name = "scratch"
     description = "the same network without its pretrained weights"
     pretrained = False
-
-    def build(self, task, config) -> FineTuned:
-        return build(task, config)

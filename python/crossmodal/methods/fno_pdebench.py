@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from crossmodal.methods._unrolled import Unrolling
 from crossmodal.methods.base import register
 from crossmodal.methods.fno import FourierNeuralOperator
-from crossmodal.values import Count
 
 if TYPE_CHECKING:
     from crossmodal.models.fno import FNO
@@ -27,7 +26,6 @@ class Options(Unrolling):
     """
 
     learn: Literal["steps", "rollout"] = "rollout"
-    unroll: Count | None = None
     network: Literal["usual", "wide"] | None = None
 
 

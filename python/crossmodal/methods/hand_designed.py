@@ -215,7 +215,7 @@ class HandDesigned(Method):
 
         name = chosen(task, config)
         if name == "rocket":
-            return rocket.RandomKernels().build(task, _for_rocket(config))
+            return rocket.RandomKernels().build(task, replace(config, options=rocket.Options()))
         shape, outputs = task.input_shape, task.num_outputs
         if name == "fno":
             from crossmodal.models.fno import FNO
@@ -280,7 +280,3 @@ def _by_kind(task) -> str:
         long = "deepsea" if task.kind == "multilabel" else "resnet1d"
         return long if task.input_shape[-1] >= LONG else "rocket"
     return "vgg" if task.kind == "multilabel" and min(task.input_shape[1:]) >= WIDE else "densenet"
-
-
-def _for_rocket(config) -> Any:
-    return replace(config, options=rocket.Options())

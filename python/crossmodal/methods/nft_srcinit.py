@@ -6,21 +6,13 @@ the mixing. It is `nft` with `nft.embedder: copied`, under a name that says so i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from crossmodal.methods.base import Method, register
-from crossmodal.methods.finetuning import build
-
-if TYPE_CHECKING:
-    from crossmodal.models.finetuned import FineTuned
+from crossmodal.methods.base import register
+from crossmodal.methods.finetuning import FineTuningMethod
 
 
 @register
-class SourceInitialisation(Method):
+class SourceInitialisation(FineTuningMethod):
     """Without options, so that it cannot be anything else."""
 
     name = "nft_srcinit"
     description = "naive fine-tuning from a copy of the pretrained embedder (PaRe without its mixing)"
-
-    def build(self, task, config) -> FineTuned:
-        return build(task, config)

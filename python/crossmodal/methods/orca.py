@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from crossmodal.errors import UserError
-from crossmodal.methods.base import Method, register
-from crossmodal.methods.finetuning import build, load_source
+from crossmodal.methods.base import register
+from crossmodal.methods.finetuning import FineTuningMethod, load_source
 from crossmodal.values import Count, Positive
 
 if TYPE_CHECKING:
@@ -45,16 +45,13 @@ class Options:
 
 
 @register
-class ORCA(Method):
+class ORCA(FineTuningMethod):
     """Two stages; what the distance was before and after the first is in results.json."""
 
     name = "orca"
     description = "target features aligned with the source's, then full fine-tuning (two stages)"
     Options = Options
     pictures = ("alignment.png",)
-
-    def build(self, task, config) -> FineTuned:
-        return build(task, config)
 
     def objective(self, task, model: FineTuned, config) -> Aligned:
         from crossmodal.methods._alignment import Aligned, Alignment

@@ -134,11 +134,7 @@ class Cell(nn.Module):
             operation(chosen[number][0], ndim, channels, stride, affine) if chosen else Edge(ndim, channels, stride)
             for number, stride in enumerate(strides)
         )
-        self.ends = [number // 2 if chosen else self._node(number) for number in range(len(self.starts))]
-
-    @staticmethod
-    def _node(edge: int) -> int:
-        return next(node for node in range(NODES) if edge < sum(range(2, node + 3)))
+        self.ends = [n for n in range(NODES) for _ in range(2 if chosen else 2 + n)]
 
     def forward(self, first: Tensor, second: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
         """weights: of the operations of each edge, (edges, len(OPERATIONS)), and of the edges to each node, (NODES, NODES + 1)."""

@@ -99,11 +99,9 @@ def list_folder(
     """
     folder = options.data
     index = index_of(folder)
-    found = (
-        _by_folders(options, suffixes)
-        if index is None
-        else _by_index(options, read_table(index), reserved, needs_target)
-    )
+    if index is None:
+        return _by_folders(options, suffixes)
+    found = _by_index(options, read_table(index), reserved, needs_target)
     for path, place in zip(found.paths, found.places, strict=True):
         if path.suffix.lower() not in suffixes:
             raise UserError(f"{place}: {path.name}: expected one of {', '.join(suffixes)}, as the others are")
@@ -189,7 +187,7 @@ def _by_folders(options: Options, suffixes: Sequence[str]) -> Listing:
             )
         if path.suffix.lower() not in suffixes:
             raise UserError(f"{path}: expected one of {', '.join(suffixes)}; move it away, or list files in index.csv")
-    if (part is not None and set(part) >= {"val"} and "test" not in part) or (part is not None and "train" not in part):
+    if part is not None and ("train" not in part or ("val" in part and "test" not in part)):
         raise UserError(f"{folder}: has the parts {shown(sorted(set(part)))}, expected train and test at least")
     deep = {len(level) for level in levels}
     if len(deep) == 2:

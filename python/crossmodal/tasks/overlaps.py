@@ -9,9 +9,6 @@ import numpy as np
 from crossmodal.data import numeric
 from crossmodal.data.dataset import ArrayDataset
 
-MOST_VALUES = (
-    2**20
-)  # of a part in which nearness and overlaps are looked for; of larger ones a seeded choice of samples
 MOST_COMPARED = 1000  # samples of a part whose distances to those of another are taken
 NEAR = 0.02  # a distance is that of nearly equal samples below this share of the median distance
 FEWEST_VALUES = 8  # of a sample, below which samples may be near one another by chance

@@ -15,7 +15,6 @@ from crossmodal.models.base import Model
 from crossmodal.models.finetuned import FineTuned
 from crossmodal.settings import Config
 from crossmodal.training import sharding
-from crossmodal.training.checkpoint import Checkpoints
 from crossmodal.training.evaluation import Evaluation, evaluate
 from crossmodal.training.folder import RunFolder
 from crossmodal.training.objective import Objective
@@ -139,7 +138,3 @@ class Run:
     def checkpoints(self) -> list[Any]:
         """Complete checkpoints of the stage at work, oldest first."""
         return [] if self._trainer is None else self._trainer.checkpoints.list()
-
-    def clear_checkpoints(self) -> None:
-        """Removes those of every stage."""
-        Checkpoints.clear_stages(self.folder.checkpoints)

@@ -50,8 +50,6 @@ def fetch(name: str, *, weights: bool = True) -> Path:
     except GatedRepoError as error:
         raise UserError(f"encoder {name!r} is open to people with a token alone (HF_TOKEN): {error}") from error
     except OSError as error:
-        if isinstance(error, FileNotFoundError):
-            raise
         raise UserError(
             f"encoder {name!r} is not a local folder and could not be had from the model hub ({_first_line(error)}). {_REMEDY}"
         ) from error
