@@ -33,8 +33,8 @@ def evaluate(folder: str | Path, split: str = "test", device: str = "cpu") -> di
         `samples`, and `stored`: what results.json says, None for the training split.
 
     Raises:
-        UserError: the folder holds no finished run, or the data are gone.
-        UserError: unknown split, a damaged file, or data that have changed since the run.
+        UserError: the folder holds no finished run, or the data are gone; unknown split, a damaged file, or data that have
+            changed since the run.
     """
     if split not in parsers.SPLITS:
         raise UserError(f"split: expected one of {', '.join(parsers.SPLITS)}, got {split!r}")

@@ -163,13 +163,14 @@ def read(file: Path | None, tasks: str | None, chosen: str | None, seeds: str | 
         raise UserError(f"{where}options: expected a mapping of settings, got {options!r}")
     options = flatten(options)
     run = {entry.name for entry in own} | {YARDSTICK}
-    _check_owners([word.removeprefix("--").partition("=")[0] for word in arguments if word.startswith("--")], run, "--")
+    words = [word.removeprefix("--").partition("=")[0] for word in arguments if word.startswith("--")]
+    _check_owners(words, run, "--")
     for entry in (Entry("", "options", options), *columns):
         _check_owners(entry.options, run, f"{where}{entry.label}: ")
     for entry in own:
         _check_owners([*entry.options, *entry.grid], {entry.name}, f"{where}{entry.label}: ")
         for key in entry.grid:
-            if key in {word.removeprefix("--").partition("=")[0] for word in arguments} | set(entry.options):
+            if key in {*words, *entry.options}:
                 raise UserError(f"{where}{entry.label}: {key}: given beside the grid that is to choose it")
     usual = SEEDS_OF_ALL if everything else SEEDS
     numbers = _seeds(seeds.split(",") if seeds is not None else values.get("seeds", usual.split(",")), where)

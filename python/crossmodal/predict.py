@@ -215,8 +215,7 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Predictor:
         device: where the model shall be.
 
     Raises:
-        UserError: the folder holds no finished run.
-        UserError: a file in it is damaged or lacks what a run writes, or no such device.
+        UserError: the folder holds no finished run, or a file in it is damaged or lacks what a run writes, or no such device.
     """
     folder = RunFolder(run)
     results = folder.read_results()

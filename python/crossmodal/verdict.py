@@ -70,7 +70,7 @@ def verdict(run: Run, test: Evaluation) -> tuple[dict[str, Any], dict[str, metri
     others: dict[str, metrics.Numbers] = {}
     left_out: dict[str, str] = {}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeds.derive(run.config.seed, "verdict") % 2**63)
+        torch.manual_seed(seeds.derive(run.config.seed, "verdict"))
         for name, words, learns, fit in _rivals(task, config):
             try:
                 if learns and size > MOST_VALUES:
@@ -78,8 +78,9 @@ def verdict(run: Run, test: Evaluation) -> tuple[dict[str, Any], dict[str, metri
                 predict = fit()
                 own = _with_thresholds(task, config, predict) if learns else dataclasses.replace(task, thresholds=())
                 others[name] = evaluate(predict, task.test, own, batch).numbers[task.metric]
-            # A rival that cannot be fitted must not cost the run; where memory is short torch raises RuntimeError.
-            except (UserError, ValueError, MemoryError, RuntimeError, np.linalg.LinAlgError) as error:
+            # A rival that cannot be fitted (UserError is a ValueError) must not cost the run; where memory is short torch raises
+            # RuntimeError.
+            except (ValueError, MemoryError, RuntimeError) as error:
                 left_out[name] = str(error)
                 continue
             called[name] = words, learns

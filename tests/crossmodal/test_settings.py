@@ -136,6 +136,7 @@ def test_errors_name_the_key(arguments, message):
         ("a: [\n", "not a YAML file"),
         ("epochs: 1\nepochs: 2\n", "key 'epochs' given twice .*line 2"),
         ("pare:\n  tau: 1.0\n  tau: 2.0\n", "key 'tau' given twice .*line 3"),
+        ("epochs: 1\n[a]: 2\n", "a key must be a plain word .*line 2"),
         ("a: !!python/object/apply:os.getcwd []\n", "could not determine a constructor"),
         (b"method: gr\xfc\xdfe\n", "not a text file in UTF-8"),
         (b"\x00\x01", "not a YAML file"),

@@ -61,7 +61,7 @@ class Labelled:
         """What OTDD pays between points of one part, float64 (n, n)."""
         if self.parts is self.classes:  # no pair of labels within any
             return self.squares / 2
-        return _cost(self.squares, label_distances(self, self), self, self)
+        return _cost(self.squares, label_distances(self, self, self.squares), self, self)
 
     @cached_property
     def with_itself(self) -> tuple[Tensor, Tensor]:

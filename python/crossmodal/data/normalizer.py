@@ -130,8 +130,7 @@ class Normalizer:
             name: what errors call the data.
 
         Raises:
-            UserError: not real numbers.
-            UserError: no samples, a shape that does not fit, NaN or infinity; sample and value are named.
+            UserError: not real numbers, no samples, a shape that does not fit, NaN or infinity; sample and value are named.
         """
         raw = raw.detach().cpu().numpy() if isinstance(raw, Tensor) else raw
         if isinstance(raw, np.ndarray | np.generic) and raw.ndim < 2:

@@ -31,18 +31,17 @@ def float_dtype(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float32 if exact_in_float32 else np.float64)
 
 
-def require_numbers(values: ArrayLike, name: str, *, missing: bool = False) -> ArrayLike:
-    """``values`` as they are: real numbers, none of them masked, finite (NaN is welcome where values may be ``missing``).
+def require_numbers(values: ArrayLike, name: str, *, missing: bool = False) -> None:
+    """Refuses what are not real numbers, masked ones, infinity, and NaN unless values may be ``missing``.
 
     Raises:
-        UserError: something else; names the first bad value, its place and how many samples have one.
+        UserError: names the first bad value, its place and how many samples have one.
     """
     if values.dtype.kind not in "biuf":
         raise UserError(f"{name}: expected real numbers, got dtype {values.dtype}")
     if np.ma.is_masked(values):  # every computation here would drop the mask
         raise UserError(f"{name}: holds masked values; drop or fill them")
     require_finite(values, name, missing=missing)
-    return values
 
 
 def parse_number(text: str) -> float:

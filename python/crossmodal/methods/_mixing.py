@@ -51,7 +51,11 @@ class MixingOptions:
             raise UserError(
                 f"{self.section}.end_patience: a constant k has no end to fall to; leave it out, or take another schedule"
             )
+        from pare_kernels._checks import check_word  # imports torch: help need not wait for it
+        from pare_kernels.schedule import KINDS
+
         try:
+            check_word("schedule", self.schedule, KINDS)
             self.k_over_time()
             self._check()
         except (TypeError, ValueError) as error:

@@ -82,7 +82,7 @@ def _fit_field(run) -> LinearField:
             run.model.weight.copy_(weight)
             run.model.constant.copy_(constant)
         found = run.evaluate(run.task.validation).metric
-        if kept is None or metric.better(found, best):
+        if math.isnan(best) or metric.better(found, best):
             best, kept = found, run.model.state_dict()
             kept = {name: values.clone() for name, values in kept.items()}
     run.model.load_state_dict(kept)

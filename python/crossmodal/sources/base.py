@@ -120,8 +120,8 @@ def load(
     A source may be smaller than a training set: whoever draws from it starts over at its end.
 
     Raises:
-        UserError: no such file or folder.
-        UserError: unknown name, a source of the wrong modality, fewer than two classes, or content that cannot be used.
+        UserError: no such file or folder, unknown name, a source of the wrong modality, fewer than two classes, or content that
+            cannot be used.
     """
     name = str(name_or_path or DEFAULTS[encoder.modality])
     modality, read = _find(name)

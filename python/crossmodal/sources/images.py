@@ -59,9 +59,8 @@ def list_images(path: Path) -> LabelledImages:
     images. Where a class folder has a folder `images`, as in Tiny-ImageNet, that is read and nothing beside it.
 
     Raises:
-        UserError: no such folder.
-        UserError: a class folder is empty or holds something that is not an image of a known raster format; or an image lies
-            beside the class folders.
+        UserError: no such folder; a class folder is empty or holds something that is not an image of a known raster format; or
+            an image lies beside the class folders.
     """
     entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
     folders = [entry for entry in entries if entry.is_dir()]

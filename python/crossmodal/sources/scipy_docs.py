@@ -82,7 +82,7 @@ def extract() -> LabelledTexts:
     """Take the texts from scipy's docstrings.
 
     Raises:
-        RuntimeError: there are no docstrings (Python run with ``-OO``).
+        UserError: there are no docstrings (Python run with ``-OO``).
     """
     items: list[str] = []
     labels: list[str] = []

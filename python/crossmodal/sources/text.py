@@ -40,10 +40,9 @@ def read_labelled_text(path: Path) -> LabelledTexts:
     the same number of columns. Classes are ordered by name.
 
     Raises:
-        UserError: no such file.
-        UserError: names file and line of a row without text or label, with another number of columns, or malformed; or of
-            columns that cannot be told apart: two of one name, more than two without names, or a first row that names
-            them otherwise, it seems, because no other row has its label.
+        UserError: no such file; or names file and line of a row without text or label, with another number of columns, or
+            malformed; or of columns that cannot be told apart: two of one name, more than two without names, or a first row
+            that names them otherwise, it seems, because no other row has its label.
     """
     rows, wheres = read_cells(path, DELIMITERS[path.suffix.lower()])
     width, names = len(rows[0]), [cell.strip().lower() for cell in rows[0]]

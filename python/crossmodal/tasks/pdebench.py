@@ -387,7 +387,7 @@ def small_set(name: str) -> Path:
     entry = ENTRIES[name]
     settings = Settings(name, entry.samples, entry.resolution, SEED)
     defined = json.dumps(asdict(settings) | settings.solver.facts, sort_keys=True)
-    path = cache.folder() / "pde" / f"{name}-{hashlib.sha256(defined.encode()).hexdigest()[:12]}.hdf5"
+    path = folder() / f"{name}-{hashlib.sha256(defined.encode()).hexdigest()[:12]}.hdf5"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with alone(path):
@@ -400,6 +400,11 @@ def small_set(name: str) -> Path:
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error}); set PARE_CACHE_DIR to a folder that can") from error
     return path
+
+
+def folder() -> Path:
+    """Where small sets are kept."""
+    return cache.folder() / "pde"
 
 
 def read(name: str, path: Path, points: int) -> tuple[Solutions, Solutions, tuple[np.ndarray, ...], list[str]]:

@@ -50,8 +50,7 @@ def load_ts_pair(train_path: Path, *, kind: str | None = None, length: int | Non
         length: common length of the series; by default that of the longest training series.
 
     Raises:
-        UserError: one of the two is missing.
-        UserError: not NAME_TRAIN.ts, bad content, or the two do not fit together.
+        UserError: one of the two is missing; not NAME_TRAIN.ts, bad content, or the two do not fit together.
     """
     if not train_path.name.endswith(TRAIN_SUFFIX):
         raise UserError(f"data: expected a file NAME{TRAIN_SUFFIX}, got {train_path}")

@@ -153,6 +153,11 @@ def test_what_cannot_be_had_is_said_at_once(hub, tmp_path):
     assert "encoder 'tests/tiny' is not a local folder, is not in the cache" in closed.stderr
     assert "cannot be reached" in closed.stderr, "found before the hub's client tries for half a minute"
     assert "give its folder" in closed.stderr
+    behind = load("tests/tiny", endpoint, tmp_path / "other", HTTP_PROXY="http://127.0.0.1:9", NO_PROXY="")
+    assert (
+        "UserError: encoder 'tests/tiny' is not a local folder and could not be had from the model hub" in behind.stderr
+    )
+    assert "give its folder" in behind.stderr
     off = load("tests/tiny", endpoint, tmp_path / "other", HF_HUB_OFFLINE="1")
     assert "HF_HUB_OFFLINE is set" in off.stderr
 

@@ -100,7 +100,7 @@ def _explained(what: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except _READ_ERRORS as error:
-        raise UserError(f"{what} cannot be read: {error or type(error).__name__}") from None
+        raise UserError(f"{what} cannot be read: {str(error) or type(error).__name__}") from None
 
 
 def _read_array(file: BinaryIO, size: int, reserved: int, place: tuple[Path, int] | None) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 
 from crossmodal.data.numeric import is_number
 from crossmodal.data.readers.audio import open_wav, scaled
+from crossmodal.data.readers.damage import explained
 from crossmodal.data.readers.npy import read_npy
 from crossmodal.data.readers.tables import Table, read_rows, shown, table_of
 from crossmodal.errors import MissingPackage, UserError
@@ -230,7 +231,7 @@ def _edf(path: Path, ignore: Sequence[str], labels: str | None) -> Recording:
         import edfio
     except ImportError:
         raise MissingPackage(f"{path}", "edfio", "edf") from None
-    try:
+    with explained(path, "an EDF file"):
         found = edfio.read_edf(path)
         signals = [signal for signal in found.signals if signal.label not in ignore]
         ignored = tuple(signal.label for signal in found.signals if signal.label in ignore)
@@ -239,8 +240,6 @@ def _edf(path: Path, ignore: Sequence[str], labels: str | None) -> Recording:
         units = tuple(signal.physical_dimension for signal in signals)
         length = min((len(signal.data) for signal in signals), default=0)
         marks = [(mark.onset, mark.duration, mark.text) for mark in found.annotations]
-    except Exception as error:  # a damaged file raises whatever its bytes happen to say
-        raise UserError(f"{path}: not an EDF file, or a damaged one: {error or type(error).__name__}") from None
     if len(set(channels)) != len(channels):
         raise UserError(f"{path}: two channels have one name: {shown(channels)}")
     if len(set(rates.values())) > 1:
@@ -290,8 +289,8 @@ def _wfdb(path: Path, ignore: Sequence[str], labels: str | None) -> Recording:
         )
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    except Exception as error:  # as above
-        raise UserError(f"{path}: not a WFDB record, or a damaged one: {error or type(error).__name__}") from None
+    except Exception as error:  # a damaged file raises whatever its bytes happen to say
+        raise UserError(f"{path}: not a WFDB record, or a damaged one: {str(error) or type(error).__name__}") from None
     if len(set(names)) != len(names):
         raise UserError(f"{path}: two channels have one name: {shown(names)}")
     return found

@@ -118,10 +118,10 @@ def load(
         class_token: see :class:`ViTEncoder`, whose option it is.
 
     Raises:
-        UserError: if the checkpoint is neither on disk nor reachable, or lacks its safetensors weights.
-        UserError: for a model type without a wrapper, an option that does not fit it, position embeddings of another type
-            than absolute ones, or weights that do not match the configuration: tensors that are missing, have another
-            shape, or have no place in the layers that are kept.
+        UserError: if the checkpoint is neither on disk nor reachable, or lacks its safetensors weights; for a model type
+            without a wrapper, an option that does not fit it, position embeddings of another type than absolute ones, or
+            weights that do not match the configuration: tensors that are missing, have another shape, or have no place in the
+            layers that are kept.
     """
     source, folder, config = _configuration(name_or_path, weights=pretrained)
     family = _family(config, source)
@@ -161,7 +161,7 @@ def modality(name_or_path: str | Path) -> str:
     """What an encoder was pretrained on, ``"text"`` or ``"image"``; its weights are not needed for that.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`load`.
+        UserError: as :func:`load`.
     """
     source, _, config = _configuration(name_or_path, weights=False)
     return _family(config, source).encoder.modality

@@ -38,9 +38,7 @@ def folder() -> Path:
     """The checkpoint as transformers reads it, in the cache folder; converted at first use.
 
     Raises:
-        UserError: the package is not installed.
-        UserError: its file is another one.
-        OSError: the cache folder cannot be written.
+        UserError: the package is not installed, its file is another one, or the cache folder cannot be written.
     """
     converted = cache.folder() / f"dinov2-small-{SHA256[:12]}"
     if not (converted / "config.json").is_file():  # written last
