@@ -136,7 +136,7 @@ def _solved(settings: Settings, numbers: list[int], paths: list[Path], jobs: int
 def attributes(settings: Settings) -> dict[str, str | float | int]:
     """What a file says about itself."""
     versions = f"numpy {np.__version__}, scipy {scipy.__version__}"
-    return asdict(settings) | settings.solver.facts | {"versions": versions}
+    return asdict(settings) | settings.solver.facts | {"name": settings.equation, "versions": versions}
 
 
 def write_hdf5(path: Path, settings: Settings, pieces: list[Path]) -> None:
