@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+import time
+
 import h5py
 import numpy as np
+import psutil
 import pytest
 from scipy.io import loadmat
 
@@ -11,6 +17,7 @@ from crossmodal import parsers
 from crossmodal.cli import generate
 from crossmodal.pde import EQUATIONS, get
 from crossmodal.pde import files as engine
+from tests.crossmodal import runs
 
 
 def call(*words: object) -> int:
@@ -132,6 +139,7 @@ def test_transient_is_another_field_of_the_same_medium(tmp_path):
     [
         (("burger",), "unknown name 'burger', did you mean 'burgers'?"),
         (("burgers", "--samples", 0), "samples: expected a whole number >= 1, got 0"),
+        (("burgers", "--seed", 2**63), "seed: expected a whole number >= 0, got 9223372036854775808"),
         (("burgers", "--resolution", 4), "resolution: expected a whole number >= 16, got 4"),
         (("burgers", "--transient"), "only darcy has a transient form"),
         (("burgers", "--jobs", 0), "jobs: expected a positive number, got 0"),
@@ -157,6 +165,56 @@ def test_nothing_is_overwritten(tmp_path, capsys):
     assert call(*options, "--part", "1/2") == 0
     assert call(*options, "--seed", 1) != 0
     assert "holds pieces of another file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["burgers", "darcy_flow"])
+def test_a_damaged_piece_is_named_and_computed_again(name, tmp_path, capsys, monkeypatch):
+    path = tmp_path / ("out.mat" if name == "darcy_flow" else "out.h5")
+    options = (name, "--samples", 4, "--resolution", 16, "--jobs", 1, "-o", path)
+    assert call(*options, "--part", "1/2") == 0
+    piece = tmp_path / f"{path.name}.pieces" / "000000.npz"
+    piece.write_bytes(piece.read_bytes()[:-100])
+    assert call(*options) == 2
+    assert f"{piece} is damaged (" in capsys.readouterr().err
+    assert not path.exists()
+    piece.unlink()
+    monkeypatch.setitem(engine.get(name).facts, "scheme", "a better one")
+    assert call(*options) == 2
+    assert "holds pieces of another file" in capsys.readouterr().err
+
+
+def test_parts_that_end_at_the_same_moment(tmp_path, monkeypatch):
+    path = tmp_path / "out.h5"
+
+    def write(aside, settings, pieces):
+        path.write_text("of the other part")
+        shutil.rmtree(tmp_path / "out.h5.pieces")
+        np.load(pieces[0])
+
+    monkeypatch.setattr(engine, "write_hdf5", write)
+    assert call("burgers", "--samples", 4, "--resolution", 16, "--jobs", 1, "-o", path) == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["out.h5"]
+    assert path.read_text() == "of the other part"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", ["the parent", "a child"])
+def test_no_process_stays_behind_one_that_is_killed(killed, tmp_path):
+    command = [sys.executable, str(runs.ROOT / "python" / "generate.py"), "burgers", "--resolution", "16"]
+    command += ["--samples", "100000", "--jobs", "2", "-o", str(tmp_path / "out.h5")]
+    parent = psutil.Popen(command, env=runs.environment(), stderr=subprocess.PIPE, text=True)
+    while not list((tmp_path / "out.h5.pieces").glob("*.npz")):
+        assert parent.poll() is None
+        time.sleep(0.05)
+    children = parent.children(recursive=True)
+    workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    assert len(workers) == 2
+    (parent if killed == "the parent" else workers[0]).kill()
+    _, alive = psutil.wait_procs([parent, *children], timeout=60)
+    assert not alive
+    if killed == "a child":
+        assert parent.returncode == 2
+        assert "error: jobs: a process was killed" in parent.stderr.read()
 
 
 def test_without_h5py_nothing_is_computed_in_vain(tmp_path, monkeypatch, capsys):

@@ -87,8 +87,9 @@ def solve_field(split: Dataset, size: int, strengths: Sequence[float]) -> Iterat
     xx = xx - torch.einsum("cm,dm->mcd", x_sum, x_mean.conj())
     yx = yx - torch.einsum("om,cm->moc", y_sum, x_mean.conj())
     power = xx.diagonal(dim1=1, dim2=2).real.mean()
+    power = torch.where(power > 0, power, 1.0)  # of inputs that are all alike any ridge leaves the mean
     for strength in strengths:
-        ridge = (strength * power + torch.finfo(power.dtype).tiny) * torch.eye(xx.shape[1])
+        ridge = strength * power * torch.eye(xx.shape[1])
         weight = torch.linalg.solve(xx + ridge, yx.mH).mH.resolve_conj()  # xx is its own conjugate transpose
         constant = y_mean - torch.einsum("moc,cm->om", weight, x_mean)
         yield (

@@ -81,7 +81,7 @@ class Darcy(Equation):
     """The steady state, by a sparse factorisation."""
 
     name = "darcy"
-    description = "Darcy flow, beta 0.1: permeability to pressure, the steady state"
+    description = "Darcy flow, beta 0.1: permeability to pressure, steady, or at t = 1.75 as in PDEBench's file"
     resolution = 128
     batch = 10
     axes = ((0.0, 1.0), (0.0, 1.0))

@@ -11,8 +11,11 @@ import json
 import multiprocessing
 import os
 import shutil
+import threading
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -43,7 +46,7 @@ class Settings:
         if self.transient and self.equation != "darcy":
             raise UserError(f"transient: only darcy has a transient form, not {self.equation}")
         for key, least in (("samples", 1), ("resolution", LEAST_RESOLUTION), ("seed", 0)):
-            if getattr(self, key) < least:
+            if not least <= getattr(self, key) < 2**63:  # which HDF5 can write
                 raise UserError(f"{key}: expected a whole number >= {least}, got {getattr(self, key)}")
 
     @property
@@ -81,7 +84,7 @@ def generate(settings: Settings, output: Path, *, jobs: int = 1, part: tuple[int
 
     Raises:
         UserError: the suffix is not that of the layout; h5py is not installed; the file is there already, or pieces of another
-            one are.
+            one are; a piece is damaged; a process was killed.
     """
     suffixes = (".mat",) if settings.solver.layout == "mat" else (".hdf5", ".h5")
     if output.suffix not in suffixes:
@@ -92,10 +95,10 @@ def generate(settings: Settings, output: Path, *, jobs: int = 1, part: tuple[int
         raise UserError(f"{output}: HDF5 files need h5py (pip install pare-kernels[hdf5])")
     folder = output.with_name(output.name + ".pieces")
     folder.mkdir(parents=True, exist_ok=True)
-    record = folder / "settings.json"
+    record, defined = folder / "settings.json", asdict(settings) | {"facts": settings.solver.facts}
     if not record.exists():
-        write_json(record, asdict(settings))
-    elif (found := read_json(record)) != asdict(settings):
+        write_json(record, defined)
+    elif (found := read_json(record)) != defined:
         raise UserError(
             f"output: {folder} holds pieces of another file ({json.dumps(found)}); remove the folder or choose another name"
         )
@@ -110,9 +113,13 @@ def generate(settings: Settings, output: Path, *, jobs: int = 1, part: tuple[int
         print(f"{missing} of {settings.pieces} pieces are for other parts; the last part to end puts {output} together")
         return False
     write = write_mat if settings.solver.layout == "mat" else write_hdf5
-    with replacing(output) as aside:
-        write(aside, settings, paths)
-    shutil.rmtree(folder, ignore_errors=True)  # another part may have put the file together at the same moment
+    try:
+        with replacing(output) as aside:
+            write(aside, settings, paths)
+    except FileNotFoundError:  # another part put the file together at the same moment, and removed the pieces
+        if not output.exists():
+            raise
+    shutil.rmtree(folder, ignore_errors=True)
     return True
 
 
@@ -123,14 +130,41 @@ def _solved(settings: Settings, numbers: list[int], paths: list[Path], jobs: int
             yield solve_piece(settings, number, paths[number])
         return
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes to come: each has a core
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _end_with_parent) as pool:
         waiting = [pool.submit(solve_piece, settings, number, paths[number]) for number in numbers]
         try:
             for done in as_completed(waiting):
                 yield done.result()
+        except BrokenProcessPool:
+            raise UserError(
+                "jobs: a process was killed, perhaps for want of memory; the same command with fewer goes on"
+            ) from None
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _end_with_parent() -> None:
+    """A process of the pool would wait for ever for a parent that was killed."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def load_piece(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a piece.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        with np.load(path) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is damaged ({error}); remove it, and the same command computes it again") from None
 
 
 def attributes(settings: Settings) -> dict[str, str | float | int]:
@@ -160,20 +194,18 @@ def write_hdf5(path: Path, settings: Settings, pieces: list[Path]) -> None:
                 file["t-coordinate"] = np.append(times, 2 * times[-1] - times[-2])
         first = 0
         for piece in pieces:
-            with np.load(piece) as arrays:
-                for name in arrays.files:
-                    values = arrays[name]
-                    if solver.layout == "arrays":
-                        if name not in file:
-                            file.create_dataset(name, (settings.samples, *values.shape[1:]), values.dtype)
-                        file[name][first : first + len(values)] = values
-                    else:
-                        for sample, value in enumerate(values, first):
-                            group = file.create_group(f"{sample:04d}")
-                            group[name] = value
-                            for axis, points in axes.items():
-                                group[f"grid/{axis}"] = points
-                            group["grid/t"] = times
+            for name, values in load_piece(piece).items():
+                if solver.layout == "arrays":
+                    if name not in file:
+                        file.create_dataset(name, (settings.samples, *values.shape[1:]), values.dtype)
+                    file[name][first : first + len(values)] = values
+                else:
+                    for sample, value in enumerate(values, first):
+                        group = file.create_group(f"{sample:04d}")
+                        group[name] = value
+                        for axis, points in axes.items():
+                            group[f"grid/{axis}"] = points
+                        group["grid/t"] = times
             first += len(values)
 
 
@@ -181,8 +213,8 @@ def write_mat(path: Path, settings: Settings, pieces: list[Path]) -> None:
     """MATLAB's version 5, with the arrays under their names and the attributes as one text."""
     from scipy.io import savemat
 
-    loaded = [np.load(piece) for piece in pieces]
-    arrays = {name: np.concatenate([piece[name] for piece in loaded]) for name in loaded[0].files}
+    loaded = [load_piece(piece) for piece in pieces]
+    arrays = {name: np.concatenate([piece[name] for piece in loaded]) for name in loaded[0]}
     with open(path, "wb") as file:
         savemat(file, arrays | {"made_of": json.dumps(attributes(settings))})
         file.seek(0)

@@ -27,6 +27,7 @@ import numpy as np
 from crossmodal import cache, pde
 from crossmodal.data.dataset import ArrayLike
 from crossmodal.data.download import Remote
+from crossmodal.data.readers.hdf5 import opened
 from crossmodal.data.readers.pdebench import Solutions, read_arrays, read_groups
 from crossmodal.errors import UserError
 from crossmodal.files import alone
@@ -251,8 +252,8 @@ def load(name: str, options: Options) -> RawTask:
             "xy", (solutions, targets), learned if part == "train" else asked, strict=True
         ):
             windows = Windows(of, samples, starts, count, entry.frames)
-            small = math.prod(windows.shape) <= LOADED_VALUES
-            arrays[f"{key}_{part}"] = windows[:] if small else windows
+            whole = protocol == "released" or math.prod(windows.shape) <= LOADED_VALUES
+            arrays[f"{key}_{part}"] = windows[:] if whole else windows
         if len(learned[0][0]) > 1:  # a trajectory is a group
             arrays[f"group_{part}"] = np.repeat(np.asarray(samples), len(starts))
     (_, known), (after, count) = asked
@@ -414,27 +415,36 @@ def read(name: str, path: Path, points: int) -> tuple[Solutions, Solutions, tupl
         points: every n-th of the published grid is kept; this n. Of a coarser grid as many are kept, as far as it has them.
 
     Raises:
-        UserError: the file is not as PDEBench's.
+        UserError: the file is not as PDEBench's, or says that it holds another equation's solutions.
     """
     entry, equation = ENTRIES[name], pde.get(name)
     frames, grid = len(equation.times), (None,) * len(equation.axes)
     if not entry.keys:
         arrays = [read_groups(path, (frames, *grid, len(entry.channels)))]
-        size = arrays[0].shape[2]
+        sizes = arrays[0].shape[2:-1]
     else:
         arrays = read_arrays(path, entry.keys, (frames or 1, *grid))
-        size = arrays[0].shape[-1]
+        sizes = arrays[0].shape[2:]
+    size = sizes[0]
+    if set(sizes) != {size}:
+        raise UserError(f"{path}: expected as many points along both axes, got {' x '.join(map(str, sizes))}")
     every = max(1, size * points // equation.resolution)
     solutions = targets = Solutions(arrays, every)
     if not frames:
         solutions = Solutions(read_arrays(path, ("nu",), grid), every, timed=False)
         if solutions.shape[0] != targets.shape[0] or solutions.shape[3:] != targets.shape[3:]:
             raise UserError(f"{path}: nu and {entry.keys[0]} differ in samples or grid")
+    with opened(path) as file:
+        said = dict(file.attrs)  # of what generate.py wrote
+    if str(said.get("name", name)) != name:
+        raise UserError(f"{path}: expected solutions of {name}, got ones of {said['name']}, as the file says")
     kept = f"every {_nth(every)} of {size} points" if every > 1 else f"all {size} points"
     notes = [
         f"grid: {kept} along each axis are kept"
         + (f", and every {_nth(entry.frames)} frame." if entry.frames > 1 else ".")
     ]
+    if said.get("transient"):
+        notes.append("the state is that at t = 1.75, as in PDEBench's file, not the steady one.")
     return solutions, targets, tuple(axis[::every] for axis in equation.coordinates(size)), notes
 
 

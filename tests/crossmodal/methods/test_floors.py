@@ -87,6 +87,9 @@ def test_a_linear_field_is_the_convolution_and_the_constant_that_made_the_data(g
     ((weight, found),) = solve_field(split, 16, [1e9])
     torch.testing.assert_close(found.float(), y.mean(0), rtol=1e-3, atol=1e-3)
     assert weight.abs().max() < 1e-6
+    ((weight, found),) = solve_field(ArrayDataset(torch.zeros(40, 2, *grid), y), 16, [1.0])  # nothing to learn from
+    torch.testing.assert_close(found.float(), y.mean(0), rtol=1e-3, atol=1e-3)
+    assert weight.abs().max() == 0
 
 
 def test_a_shift_is_linear(tmp_path):

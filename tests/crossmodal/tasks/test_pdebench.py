@@ -13,6 +13,7 @@ import torch
 
 import crossmodal
 from crossmodal import evaluate, parsing, run, tasks
+from crossmodal.data.readers.pdebench import read_groups
 from crossmodal.errors import UserError
 from crossmodal.pde import EQUATIONS
 from crossmodal.tasks import pdebench
@@ -163,7 +164,8 @@ def test_a_batch_reads_its_own_frames_alone(tmp_path, monkeypatch, name):
         ("diffusion_reaction_2d", 100, 99),
     ],
 )
-def test_released_has_the_target_times_of_the_public_code(tmp_path, name, learned, tested):
+def test_released_has_the_target_times_of_the_public_code(tmp_path, monkeypatch, name, learned, tested):
+    monkeypatch.setattr(pdebench, "LOADED_VALUES", 0)
     write(tmp_path, name)
     task = tasks.load(name, data_dir=tmp_path, protocol="released")
     grid, _ = GROUPED.get(name, ((8,), 1))
@@ -180,7 +182,8 @@ def test_released_has_the_target_times_of_the_public_code(tmp_path, name, learne
     assert (task.loss, task.metric) == ("rmse" if name == "burgers" else "relative_l2", "relative_l2")
 
 
-def test_released_navier_stokes_is_one_standardised_series(tmp_path):
+def test_released_navier_stokes_is_one_standardised_series(tmp_path, monkeypatch):
+    monkeypatch.setattr(pdebench, "LOADED_VALUES", 0)
     write(tmp_path, "navier_stokes_1d")
     task = tasks.load("navier_stokes_1d", data_dir=tmp_path, protocol="released")
     values = coded(SAMPLES, 101, 8)
@@ -280,6 +283,36 @@ def test_files_that_are_cut_off_of_another_kind_or_too_small(tmp_path):
         file["nu"] = np.ones((20, 8, 9))
     with pytest.raises(UserError, match=r"nu and tensor differ in samples or grid"):
         tasks.load("darcy", data_dir=tmp_path)
+
+
+def test_a_file_that_says_what_it_holds(tmp_path):
+    with h5py.File(write(tmp_path, "burgers"), "r+") as file:
+        file.attrs["name"] = "advection"
+    with pytest.raises(
+        UserError, match=r"\.hdf5: expected solutions of burgers, got ones of advection, as the file says"
+    ):
+        tasks.load("burgers", data_dir=tmp_path)
+    with h5py.File(write(tmp_path, "darcy"), "r+") as file:
+        file.attrs.update(name="darcy", transient=True)
+    assert "the state is that at t = 1.75" in tasks.load("darcy", data_dir=tmp_path).description
+
+
+def test_a_grid_that_is_not_square(tmp_path):
+    with h5py.File(write(tmp_path, "darcy"), "r+") as file:
+        for name in ("nu", "tensor"):
+            values = file[name][..., :6]
+            del file[name]
+            file[name] = values
+    with pytest.raises(UserError, match=r"\.hdf5: expected as many points along both axes, got 8 x 6"):
+        tasks.load("darcy", data_dir=tmp_path)
+
+
+def test_groups_are_in_the_order_of_their_numbers(tmp_path):
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        for number in (10_000, 9_999):
+            file[f"{number}/data"] = np.full((1, 2, 1), number)
+    groups = read_groups(tmp_path / "f.h5", (1, 2, 1))
+    assert groups[[0, 1], 0][:, 0, 0].tolist() == [9_999, 10_000]
 
 
 @pytest.mark.parametrize("place", ["published", "there.h5", "own", "own.h5"])

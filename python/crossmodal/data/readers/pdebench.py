@@ -125,13 +125,13 @@ def read_arrays(path: Path, names: tuple[str, ...], shape: tuple[int | None, ...
 
 
 def read_groups(path: Path, shape: tuple[int | None, ...]) -> Groups:
-    """The data sets `0000/data`, `0001/data`, ... of a file, each of that shape (None: any size), in the order of their names.
+    """The data sets `0000/data`, `0001/data`, ... of a file, each of that shape (None: any size), in the order of their numbers.
 
     Raises:
         UserError: as `read_arrays`.
     """
     with opened(path) as file:
-        keys = sorted(key for key in file if key.isdecimal())
+        keys = sorted((key for key in file if key.isdecimal()), key=int)  # of five digits beside four
         if not keys:
             raise UserError(f"{path}: no groups 0000, 0001, ...; found: {', '.join(list(file)[:8]) or 'nothing'}")
         data = dataset(file, f"{keys[0]}/data", path)
