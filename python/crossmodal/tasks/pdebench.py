@@ -434,16 +434,16 @@ def read(name: str, path: Path, points: int) -> tuple[Solutions, Solutions, tupl
         solutions = Solutions(read_arrays(path, ("nu",), grid), every, timed=False)
         if solutions.shape[0] != targets.shape[0] or solutions.shape[3:] != targets.shape[3:]:
             raise UserError(f"{path}: nu and {entry.keys[0]} differ in samples or grid")
-    with opened(path) as file:
-        said = dict(file.attrs)  # of what generate.py wrote
-    if str(said.get("name", name)) != name:
-        raise UserError(f"{path}: expected solutions of {name}, got ones of {said['name']}, as the file says")
+    with opened(path) as file:  # what generate.py says of its own
+        held, transient = (str(file.attrs.get(key, "")) for key in ("name", "transient"))
+    if held in pde.EQUATIONS and held != name:
+        raise UserError(f"{path}: expected solutions of {name}, got ones of {held}, as the file says")
     kept = f"every {_nth(every)} of {size} points" if every > 1 else f"all {size} points"
     notes = [
         f"grid: {kept} along each axis are kept"
         + (f", and every {_nth(entry.frames)} frame." if entry.frames > 1 else ".")
     ]
-    if said.get("transient"):
+    if transient == "True":
         notes.append("the state is that at t = 1.75, as in PDEBench's file, not the steady one.")
     return solutions, targets, tuple(axis[::every] for axis in equation.coordinates(size)), notes
 

@@ -286,12 +286,16 @@ def test_files_that_are_cut_off_of_another_kind_or_too_small(tmp_path):
 
 
 def test_a_file_that_says_what_it_holds(tmp_path):
-    with h5py.File(write(tmp_path, "burgers"), "r+") as file:
+    path = write(tmp_path, "burgers")
+    with h5py.File(path, "r+") as file:
         file.attrs["name"] = "advection"
     with pytest.raises(
         UserError, match=r"\.hdf5: expected solutions of burgers, got ones of advection, as the file says"
     ):
         tasks.load("burgers", data_dir=tmp_path)
+    with h5py.File(path, "r+") as file:
+        file.attrs.update(name="of somebody else's", transient=np.ones(3))
+    assert "steady" not in tasks.load("burgers", data_dir=tmp_path).description
     with h5py.File(write(tmp_path, "darcy"), "r+") as file:
         file.attrs.update(name="darcy", transient=True)
     assert "the state is that at t = 1.75" in tasks.load("darcy", data_dir=tmp_path).description
