@@ -66,7 +66,7 @@ def launch(
         return
     pointers, numbers = arguments[: kernel.pointers], arguments[kernel.pointers :]
     widths = ()
-    if max(numbers) >= 2**31 or min(numbers) < -(2**31):
+    if max(numbers, default=0) >= 2**31 or min(numbers, default=0) < -(2**31):
         widths = tuple(0 if -(2**31) <= number < 2**31 else 1 if number < 2**63 else 2 for number in numbers)
     active = driver.active
     device = active.get_current_device()

@@ -64,7 +64,7 @@ class ORCA(FineTuningMethod):
         return Aligned(task, Alignment(task, source, config.options, config.split.seed))
 
     def fit(self, run) -> FineTuned:
-        model, options = run.model, run.config.options
+        model, options = run.model.to(run.accelerator.device), run.config.options
         aligned, alignment = run.objective, run.objective.alignment
         embedder = {id(parameter) for parameter in model.encoder.embedder.parameters()}
         frozen = [p for p in model.parameters() if p.requires_grad and id(p) not in embedder]

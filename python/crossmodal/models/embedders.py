@@ -135,7 +135,10 @@ class PatchEmbedder(nn.Module):
 
     def sheet(self, x: Tensor) -> Tensor:
         """What is cut into patches, for pictures: samples as they are, or their images one below the other."""
-        return x if self.imaging is None else torch.cat(self.imaging(x).unflatten(0, (len(x), -1)).unbind(1), dim=2)
+        if self.imaging is None:
+            return x
+        images = self.imaging(x.to(self.projection.weight.device)).to(x.device)
+        return torch.cat(images.unflatten(0, (len(x), -1)).unbind(1), dim=2)
 
     def restore(self, field: Tensor, size: tuple[int, ...]) -> Tensor:
         """A field over the canvas, ``(B, Cout, *canvas_size)``, as one over the axes of the input, ``(B, Cout, *size)``."""

@@ -107,7 +107,14 @@ class SpectralConvolution(nn.Module):
         spectrum = torch.fft.rfftn(x, dim=axes, norm="forward")
         mapped = spectrum.new_zeros(len(x), len(self.bias), *spectrum.shape[2:])
         mapped[kept] = torch.einsum("bi...,io...->bo...", spectrum[kept], torch.complex(self.real, self.imaginary))
-        return torch.fft.irfftn(mapped, s=grid, dim=axes, norm="forward") + self.bias
+        if axes[:-1]:
+            mapped = torch.fft.ifftn(mapped, dim=axes[:-1], norm="forward")
+        # A real field has no imaginary part at the mean and at the highest frequency of an even grid. What a GPU makes of
+        # one is undefined (pytorch issue 154496).
+        mapped[..., 0].imag.zero_()
+        if grid[-1] % 2 == 0:
+            mapped[..., -1].imag.zero_()
+        return torch.fft.irfft(mapped, grid[-1], norm="forward") + self.bias
 
     def transform(self, x: Tensor, output_shape: None = None) -> Tensor:
         """The field on the grid of the output, which is that of the input."""

@@ -58,6 +58,17 @@ def test_convolution_is_that_of_neuraloperator(grid, modes):
     torch.testing.assert_close(conv(x), other(x))
 
 
+@pytest.mark.parametrize("grid", [(8,), (7,), (8, 8), (7, 9)], ids=str)
+def test_no_device_is_asked_for_a_real_field_of_a_spectrum_that_has_none(grid, monkeypatch):
+    """Which fields a GPU makes of such spectra is undefined: a network trained on a CPU would be another one there."""
+    given, inverse = [], torch.fft.irfft
+    monkeypatch.setattr(torch.fft, "irfft", lambda z, *args, **kwargs: given.append(z) or inverse(z, *args, **kwargs))
+    SpectralConvolution(3, 2, (*grid[:-1], grid[-1] // 2 + 1))(torch.randn(2, 3, *grid))
+    (spectrum,) = given
+    real = torch.fft.rfft(inverse(spectrum, grid[-1]))
+    torch.testing.assert_close(spectrum, real)
+
+
 def test_without_positions_a_shifted_field_gives_the_shifted_output():
     model = FNO((1, 9, 12), 1, 3, 6, 2)
     model.positions.zero_()
