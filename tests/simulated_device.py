@@ -49,6 +49,9 @@ class OnDevice(Tensor):
     def tolist(self) -> Any:
         return self.cpu().tolist()
 
+    def __repr__(self, **unused: Any) -> str:
+        return f"OnDevice({self.held})"
+
 
 class _Factories(TorchDispatchMode):
     """Sees the operations, too, that are given no tensor of the device: those which make one."""
@@ -89,7 +92,7 @@ def _compute(function, args: tuple, kwargs: dict[str, Any]) -> Any:
     def wrapped(value: Any) -> Any:
         if not isinstance(value, Tensor) or not there:
             return value
-        return wrappers.get(id(value)) if id(value) in wrappers else OnDevice(value)
+        return wrappers[id(value)] if id(value) in wrappers else OnDevice(value)
 
     return tree_map(wrapped, found)
 
