@@ -30,7 +30,13 @@ INDEXED = {  # their first argument by indices, which may lie on the CPU
 
 
 class OnDevice(Tensor):
-    """A tensor of the device, and what it holds: one of the CPU with the same values."""
+    """A tensor of the device, and what it holds: one of the CPU with the same values.
+
+    Attributes:
+        made: how many there have been.
+    """
+
+    made = 0
 
     @staticmethod
     def __new__(cls, held: Tensor) -> OnDevice:
@@ -39,6 +45,7 @@ class OnDevice(Tensor):
 
     def __init__(self, held: Tensor) -> None:
         self.held = held
+        OnDevice.made += 1
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
@@ -76,9 +83,8 @@ def _compute(function, args: tuple, kwargs: dict[str, Any]) -> Any:
     there = bool(here) if asked is None else torch.device(asked).type == NAME
     if function is aten.copy_.default:
         there = isinstance(args[0], OnDevice)
-    if (
-        torch.Tag.inplace_view in function.tags and here
-    ):  # shape and strides of the wrapper change with those of what it holds
+    if here and torch.Tag.inplace_view in function.tags:
+        # Shape and strides of the wrapper change with those of what it holds.
         with no_dispatch():
             function(here[0], *args[1:], **kwargs)
     wrappers = {id(tensor.held): tensor for tensor in here}

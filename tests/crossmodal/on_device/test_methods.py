@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from crossmodal import methods, parsing, run
 from tests.crossmodal import runs
 from tests.crossmodal.test_walk import settings
-from tests.simulated_device import simulated
+from tests.simulated_device import OnDevice, simulated
 
 
 @pytest.fixture
@@ -48,7 +48,9 @@ def test_every_method_trains_there(tmp_path, tiny_bert, device, method, kind, nd
     values = settings(tmp_path, tiny_bert, method, kind, ndim) | {"device": "auto", "pictures": "png"}
     if methods.reason_against(method, run.load_task(parsing.from_dict(values))):
         pytest.skip("unsuited, which test_walk looks at")
+    before = OnDevice.made
     assert math.isfinite(run.train(parsing.from_dict(values))["test"])
+    assert OnDevice.made > before
 
 
 @pytest.mark.parametrize("distance", ["mmd", "l2"])
