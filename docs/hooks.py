@@ -29,6 +29,7 @@ LINKS = {  # from files that are included to pages of the site
     "CONTRIBUTING.md": "contributing.md",
     "examples/operator.ipynb": "examples/operator.md",
     "benchmarks/results/nvidia-h200.md": "nvidia-h200.md",
+    "../evidence/": "evidence/",
     "benchmarks/": "",
 }
 

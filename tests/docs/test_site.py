@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib.util
+import posixpath
 import re
 import runpy
 import shlex
@@ -159,6 +160,18 @@ def test_the_example_in_the_docstring_runs():
 def test_own_data_fit_one_screen():
     section = re.search(r"^## Train on your own data\n(.*?)^## ", (ROOT / "README.md").read_text(), flags=re.M | re.S)
     assert 20 < len(section[1].splitlines()) <= 45
+
+
+def test_links_lead_to_files_of_the_site(hooks):
+    files = {
+        *PAGES,
+        *(f"{folder}/{path.name}" for folder, pattern in hooks.FOLDERS.items() for path in ROOT.glob(pattern)),
+    }
+    files |= {f"pictures/{name}.svg" for name in hooks.pictures.PICTURES}
+    for page, path in (PAGES | EVIDENCE).items():
+        markdown = re.sub(r"```.*?```|`[^`]*`", "", hooks.expand(path.read_text()), flags=re.S)
+        links = [link for link in re.findall(r"\]\(([^)#\s]+)", markdown) if not link.startswith(("https:", "data:"))]
+        assert {posixpath.normpath(posixpath.join(posixpath.dirname(page), link)) for link in links} <= files, page
 
 
 def test_pages_are_found_in_the_navigation():
