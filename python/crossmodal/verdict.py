@@ -125,7 +125,8 @@ def _compared(
     for place, (name, numbers) in enumerate(others.items(), 1):
         words, learns = called[name]
         its = metric.over_folds(numbers, fold)
-        gain = compared(sign * (value - its), sign * (figures[:, 0] - figures[:, place]), units)
+        # Zero is added because the difference of equal errors is -0 else.
+        gain = compared(sign * (value - its) + 0.0, sign * (figures[:, 0] - figures[:, place]) + 0.0, units)
         found[name] = {
             "called": words,
             "learns": learns,

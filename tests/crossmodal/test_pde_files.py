@@ -165,6 +165,10 @@ def test_nothing_is_overwritten(tmp_path, capsys):
     assert call(*options, "--part", "1/2") == 0
     assert call(*options, "--seed", 1) != 0
     assert "holds pieces of another file" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "out.h5.pieces")
+    (tmp_path / "out.h5.pieces").write_text("mine")
+    assert call(*options) == 2
+    assert "out.h5.pieces, which is a file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["burgers", "darcy_flow"])

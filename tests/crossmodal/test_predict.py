@@ -130,6 +130,9 @@ def test_errors(finished, tmp_path):
     with pytest.raises(ValueError, match="holds no array 'x' but a, b; name one with --key"):
         readers.read_samples(tmp_path / "two.npz")
     assert readers.read_samples(tmp_path / "two.npz", "b").shape == (10, 2, 16)
+    np.savez(tmp_path / "none.npz")
+    with pytest.raises(ValueError, match="holds no array at its root"):
+        readers.read_samples(tmp_path / "none.npz")
     with pytest.raises(UserError, match="no such file"):
         readers.read_samples(tmp_path / "none.npy")
     with pytest.raises(UserError, match="no results"):

@@ -94,6 +94,8 @@ def generate(settings: Settings, output: Path, *, jobs: int = 1, part: tuple[int
     if settings.solver.layout != "mat" and importlib.util.find_spec("h5py") is None:
         raise UserError(f"{output}: HDF5 files need h5py (pip install pare-kernels[hdf5])")
     folder = output.with_name(output.name + ".pieces")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"output: pieces lie in the folder {folder}, which is a file; remove it or choose another name")
     folder.mkdir(parents=True, exist_ok=True)
     record, defined = folder / "settings.json", asdict(settings) | {"facts": settings.solver.facts}
     if not record.exists():

@@ -72,8 +72,8 @@ def read_samples(
 
 def _array_name(path: Path, names: list[str], key: str | None) -> str:
     wanted = key or (names[0] if len(names) == 1 else "x")
+    if not names:
+        raise UserError(f"input: {path} holds no array at its root")
     if wanted not in names:
-        raise UserError(
-            f"input: {path} holds no array {wanted!r} but {', '.join(names) or 'nothing'}; name one with --key"
-        )
+        raise UserError(f"input: {path} holds no array {wanted!r} but {', '.join(names)}; name one with --key")
     return wanted
