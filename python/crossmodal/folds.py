@@ -16,6 +16,7 @@ from scipy import stats
 from crossmodal import verdict
 from crossmodal.errors import UserError
 from crossmodal.files import finite
+from crossmodal.kinds import LABEL_KINDS
 from crossmodal.naming import counted
 from crossmodal.report import page
 from crossmodal.scoring import labels, metrics
@@ -162,7 +163,7 @@ def combine(folders: list[Path], folds: int | None, tested: outcomes.Outcomes) -
 
 def _counts_classes(results: dict[str, Any], numbers: metrics.Numbers) -> bool:
     """Whether numbers of a metric are those of `labels.counts`, a column for each class or label."""
-    return results["kind"] in ("classification", "multilabel") and {"truth", "found", "both"} <= numbers.keys()
+    return results["kind"] in LABEL_KINDS and {"truth", "found", "both"} <= numbers.keys()
 
 
 def _draw(folder: RunFolder, results: dict[str, Any], tested: outcomes.Outcomes, form: str) -> None:

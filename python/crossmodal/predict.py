@@ -22,6 +22,7 @@ from crossmodal.data.numeric import require_finite
 from crossmodal.data.readers import read_samples
 from crossmodal.errors import UserError
 from crossmodal.files import replacing
+from crossmodal.kinds import LABEL_KINDS
 from crossmodal.models import base
 from crossmodal.naming import counted
 from crossmodal.scoring import protocols, thresholds
@@ -197,7 +198,7 @@ class Ensemble(Predictor):
     ) -> Prediction:
         """See :meth:`Predictor.predict`."""
         found = [member.predict(raw, batch_size, name, steps) for member in self.members]
-        if self.kind not in ("classification", "multilabel"):
+        if self.kind not in LABEL_KINDS:
             return Prediction(torch.stack([one.predictions for one in found]).mean(0), None)
         mean = torch.stack([one.probabilities for one in found]).mean(0)
         logits = mean.log() if self.kind == "classification" else mean.logit()

@@ -19,6 +19,7 @@ from crossmodal import folds, methods, seeds, tasks, verdict
 from crossmodal.data.splitting import plain_sample
 from crossmodal.errors import UserError, sparing
 from crossmodal.files import finite, replacing, writing
+from crossmodal.kinds import LABEL_KINDS
 from crossmodal.models.base import Model
 from crossmodal.naming import unknown
 from crossmodal.report import page
@@ -217,7 +218,7 @@ def _of_groups(task: tasks.Task, test: Evaluation | None) -> dict[str, dict[str,
 
 def _of_classes(task: tasks.Task, test: Evaluation | None) -> dict[str, dict[str, float | None]]:
     """See `labels.by_class`; nothing where the task has none, or where not all outputs were kept."""
-    if test is None or task.kind not in ("classification", "multilabel") or len(test.outputs) < len(task.test):
+    if test is None or task.kind not in LABEL_KINDS or len(test.outputs) < len(task.test):
         return {}
     return finite(labels.by_class(metrics.get("macro_f1").numbers(test.decided, test.targets), task.class_names))
 

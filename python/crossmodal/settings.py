@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from crossmodal.errors import UserError
+from crossmodal.kinds import Kind
 from crossmodal.naming import title
 from crossmodal.values import (
     BelowOne,
@@ -365,7 +366,7 @@ class Config:
     accumulate: Count = 1
     data: str | None = None
     data_dir: str | None = None
-    kind: Literal["classification", "multilabel", "regression", "dense"] | None = None
+    kind: Kind | None = None
     loss: str | None = None
     class_weights: str | None = None
     sampler: Literal["balanced"] | None = None

@@ -17,11 +17,11 @@ import torch
 import crossmodal
 from crossmodal import evaluate, methods, miniature, parsing, run, tasks
 from crossmodal.errors import Interrupted, UserError
+from crossmodal.kinds import KINDS
 from crossmodal.training.folder import RunFolder
 from tests.crossmodal import runs
 from tests.crossmodal.runs import stop_at
 
-KINDS = ("classification", "multilabel", "regression", "dense")
 QUICK = {
     "tuned_cnn": {"trials": 1},
     "rocket": {"kernels": 500},

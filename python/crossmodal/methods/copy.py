@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from crossmodal.kinds import POINT_KINDS
 from crossmodal.methods.base import Method, register
 
 if TYPE_CHECKING:
@@ -18,9 +19,7 @@ class CopyOfTheSample(Method):
     name = "copy"
     description = "the last known frame again, a floor (fields)"
     uses_encoder = False
-    unsuited: ClassVar = dict.fromkeys(
-        ("classification", "multilabel", "regression"), "a sample is nothing like its target; take mean"
-    )
+    unsuited: ClassVar = dict.fromkeys(POINT_KINDS, "a sample is nothing like its target; take mean")
     seeded = False
 
     def refuses(self, task) -> str | None:

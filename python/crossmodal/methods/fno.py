@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from crossmodal.kinds import POINT_KINDS
 from crossmodal.methods._unrolled import UnrolledMethod, Unrolling
 from crossmodal.methods.base import register
 from crossmodal.values import Count
@@ -39,7 +40,7 @@ class FourierNeuralOperator(UnrolledMethod):
     description = "Fourier neural operator, from scratch (neuraloperator)"
     uses_encoder = False
     Options = Options
-    unsuited: ClassVar = dict.fromkeys(("classification", "multilabel", "regression"), _NO_FIELD)
+    unsuited: ClassVar = dict.fromkeys(POINT_KINDS, _NO_FIELD)
 
     def build(self, task, config) -> FNO:
         from crossmodal.models.fno import FNO

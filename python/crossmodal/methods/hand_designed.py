@@ -7,13 +7,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from crossmodal.errors import UserError
+from crossmodal.kinds import POINT_KINDS
 from crossmodal.methods import rocket
 from crossmodal.methods.base import Method, register
 
 if TYPE_CHECKING:
     from crossmodal.models.base import Model
 
-POINT = ("classification", "multilabel", "regression")
 LONG = 256  # values, from which on a series is taken for a recording like an ECG
 WIDE = 34  # pixels, of which the VGG-like network needs so many
 PLAIN = {
@@ -50,7 +50,7 @@ class Network:
 NETWORKS = {
     "densenet": Network(
         "cifar100",
-        POINT,
+        POINT_KINDS,
         (2,),
         {
             "epochs": 300,
@@ -64,7 +64,7 @@ NETWORKS = {
         },
         {"augment": "crop,flip,cutout"},
     ),
-    "s2cnn": Network("spherical", POINT, (2,), {"epochs": 100, "batch_size": 32, "optimizer.new_lr": 5e-3}),
+    "s2cnn": Network("spherical", POINT_KINDS, (2,), {"epochs": 100, "batch_size": 32, "optimizer.new_lr": 5e-3}),
     "fno": Network(
         "darcy_flow",
         ("dense",),
@@ -105,7 +105,7 @@ NETWORKS = {
     ),
     "attention": Network(
         "ninapro",
-        POINT,
+        POINT_KINDS,
         (1, 2),
         {
             "epochs": 205,
@@ -119,10 +119,10 @@ NETWORKS = {
         },
         {"loss": "focal"},
     ),
-    "vgg": Network("fsd50k", POINT, (2,), {"epochs": 100, "batch_size": 256, "optimizer.new_lr": 1e-3}),
+    "vgg": Network("fsd50k", POINT_KINDS, (2,), {"epochs": 100, "batch_size": 256, "optimizer.new_lr": 1e-3}),
     "resnet1d": Network(
         "ecg",
-        POINT,
+        POINT_KINDS,
         (1,),
         {
             "epochs": 50,
@@ -133,10 +133,10 @@ NETWORKS = {
             **_steps(0.22, 0.44, 0.66, 0.88, gamma=0.1),
         },
     ),
-    "rocket": Network("satellite", POINT, (1,), rocket.RandomKernels.defaults),
+    "rocket": Network("satellite", POINT_KINDS, (1,), rocket.RandomKernels.defaults),
     "deepsea": Network(
         "deepsea",
-        POINT,
+        POINT_KINDS,
         (1,),
         {
             "epochs": 60,

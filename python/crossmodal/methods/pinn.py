@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from crossmodal.kinds import POINT_KINDS
 from crossmodal.methods.base import Method, register
 from crossmodal.values import Count, Positive
 
@@ -47,9 +48,7 @@ class PhysicsInformed(Method):
     description = "physics-informed networks, one fitted to each test sample (fields of a known equation)"
     uses_encoder = False
     Options = Options
-    unsuited: ClassVar = dict.fromkeys(
-        ("classification", "multilabel", "regression"), "it solves an equation for a field; take linear"
-    )
+    unsuited: ClassVar = dict.fromkeys(POINT_KINDS, "it solves an equation for a field; take linear")
     defaults: ClassVar = {"split.test_limit": SAMPLES}
 
     def refuses(self, task) -> str | None:

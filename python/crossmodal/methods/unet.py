@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from crossmodal.errors import UserError
+from crossmodal.kinds import POINT_KINDS
 from crossmodal.methods._unrolled import UnrolledMethod, Unrolling
 from crossmodal.methods.base import register
 from crossmodal.values import Count
@@ -37,9 +38,7 @@ class UNetFromScratch(UnrolledMethod):
     description = "PDEBench's U-Net, from scratch (fields)"
     uses_encoder = False
     Options = Options
-    unsuited: ClassVar = dict.fromkeys(
-        ("classification", "multilabel", "regression"), "its output is a field on the grid of the input; take linear"
-    )
+    unsuited: ClassVar = dict.fromkeys(POINT_KINDS, "its output is a field on the grid of the input; take linear")
 
     def build(self, task, config) -> UNet:
         from crossmodal.models.unet import GROUPS, UNet

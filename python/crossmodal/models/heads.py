@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossmodal.errors import UserError
+from crossmodal.kinds import KINDS, POINT_KINDS
 from crossmodal.models.embedders import resize
-
-POOLED_KINDS = ("classification", "multilabel", "regression")
 
 
 class PooledHead(nn.Module):
@@ -167,10 +166,10 @@ def build_head(
     """
     if num_outputs < 1:
         raise UserError(f"num_outputs must be at least 1, got {num_outputs}")
-    if kind in POOLED_KINDS:
+    if kind in POINT_KINDS:
         return PooledHead(feature_width, num_outputs)
     if kind != "dense":
-        raise UserError(f"kind must be one of {(*POOLED_KINDS, 'dense')}, got {kind!r}")
+        raise UserError(f"kind must be one of {KINDS}, got {kind!r}")
     if output_shape is None or output_shape[0] != num_outputs:
         raise UserError(f"output_shape of a dense head must start with num_outputs={num_outputs}, got {output_shape}")
     head = DENSE_HEADS[dense]

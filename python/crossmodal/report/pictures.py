@@ -14,6 +14,7 @@ from torch import Tensor
 from crossmodal import drawing
 from crossmodal.drawing import BLUE, GREEN, GREY, RED, SKY, column, marker, over_epochs, panel, panels, short, tiled
 from crossmodal.errors import sparing
+from crossmodal.kinds import LABEL_KINDS
 from crossmodal.report import fields
 from crossmodal.scoring import labels as scores_of_labels
 from crossmodal.scoring import metrics
@@ -67,7 +68,7 @@ def _of_test(task, results: dict[str, Any], test: Any) -> dict[str, Any]:
         drawn["scatter.png"] = partial(scatter, outputs, targets, task.about.targets, task.metric, head)
     elif task.kind == "dense":
         drawn |= fields.draw(task, outputs, targets, head)
-    if task.kind in ("classification", "multilabel"):
+    if task.kind in LABEL_KINDS:
         drawn["calibration.png"] = partial(calibration, outputs, targets, names, head)
     return drawn | of_groups(results)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from crossmodal.data.dataset import Batch
 from crossmodal.data.normalizer import Normalizer
 from crossmodal.errors import UserError
+from crossmodal.kinds import LABEL_KINDS
 from crossmodal.naming import Registry
 
 
@@ -153,7 +154,7 @@ def class_weights(asked: str, kind: str, loss: str, y: Tensor, count: int) -> tu
     Raises:
         UserError: not for this target, or not as many positive numbers.
     """
-    if loss not in ("cross_entropy", "bce_with_logits") or kind not in ("classification", "multilabel"):
+    if loss not in ("cross_entropy", "bce_with_logits") or kind not in LABEL_KINDS:
         raise UserError(
             f"class_weights: they are for the losses cross_entropy and bce_with_logits of classes and labels, the target is {kind} "
             f"with the loss {loss}"

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from crossmodal.errors import UserError
+from crossmodal.kinds import LABEL_KINDS
 from crossmodal.naming import Registry
 from crossmodal.scoring import fields, labels, values
 from crossmodal.scoring.metric import Metric, Numbers, mean_of
@@ -88,7 +89,7 @@ METRICS: Registry[Metric] = Registry(
             labels.positive_ranks,
             labels.per_column(labels.precision),
             True,
-            ("classification", "multilabel"),
+            LABEL_KINDS,
             "average precision, of two classes that of the second, else the mean over classes or labels",
         ),
         "quadratic_kappa": Metric(
@@ -104,14 +105,14 @@ METRICS: Registry[Metric] = Registry(
             labels.squares,
             labels.brier,
             False,
-            ("classification", "multilabel"),
+            LABEL_KINDS,
             "squared error of the probabilities, summed over classes (of two: of one), mean over labels",
         ),
         "calibration_error": Metric(  # which is larger in a resample than in the sample
             labels.confidences,
             labels.calibration_error,
             False,
-            ("classification", "multilabel"),
+            LABEL_KINDS,
             f"gap between probability and frequency of being right, over {labels.BINS} bins of equally many samples",
             interval_by=None,
         ),

@@ -9,9 +9,9 @@ import importlib
 import pkgutil
 
 from crossmodal.tasks.assembly import load
-from crossmodal.tasks.base import KINDS, Options, RawTask, Task, available, protocols, register
+from crossmodal.tasks.base import Options, RawTask, Task, available, protocols, register
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["KINDS", "Options", "RawTask", "Task", "available", "load", "protocols", "register"]
+__all__ = ["Options", "RawTask", "Task", "available", "load", "protocols", "register"]

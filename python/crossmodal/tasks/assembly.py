@@ -19,10 +19,11 @@ from crossmodal.data.normalizer import Normalizer, Scaling
 from crossmodal.data.numeric import chunks, float_dtype, require_finite
 from crossmodal.data.readers.tables import shown
 from crossmodal.errors import UserError
+from crossmodal.kinds import KINDS, REAL_KINDS
 from crossmodal.naming import counted, title
 from crossmodal.settings import ImagesConfig, RecordingsConfig, SplitConfig, TableConfig
 from crossmodal.tasks import base
-from crossmodal.tasks.base import KINDS, REAL_KINDS, About, Options, RawTask, Task
+from crossmodal.tasks.base import About, Options, RawTask, Task
 from crossmodal.tasks.checking import checked
 from crossmodal.tasks.holding_out import divide, pooled
 from crossmodal.tasks.overlaps import overlaps
@@ -58,7 +59,7 @@ def load(
         data: for task "arrays": a table, a folder of recordings or images, an .npz or HDF5 file, a folder of .npy or .csv files,
             or NAME_TRAIN.ts.
         data_dir: a folder with data files, searched before the places where packages keep theirs.
-        kind: for task "arrays": one of :data:`KINDS` instead of the inferred one.
+        kind: for task "arrays": one of :data:`crossmodal.kinds.KINDS` instead of the inferred one.
         protocol: how to evaluate, where a task has several ways.
         loss: a name of :data:`crossmodal.scoring.losses.LOSSES` that is made for the kind of target, instead of the task's own.
         metrics: names of :data:`crossmodal.scoring.metrics.METRICS`, likewise; the first chooses the epoch.

@@ -19,9 +19,6 @@ from crossmodal.pde.base import SolvedEquation
 from crossmodal.scoring.protocols import PROTOCOLS
 from crossmodal.settings import ImagesConfig, RecordingsConfig, TableConfig
 
-KINDS = ("classification", "multilabel", "regression", "dense")
-REAL_KINDS = ("regression", "dense")  # whose targets are real numbers, which are normalised
-
 # kind -> (loss, metrics) where a task names none of its own; the first metric chooses the epoch, all are reported. Dense targets
 # with the loss "bce_with_logits" are masks.
 DEFAULTS = {
@@ -59,7 +56,7 @@ class Task:
     """A data set ready for training.
 
     Attributes:
-        kind: one of :data:`KINDS`.
+        kind: one of :data:`crossmodal.kinds.KINDS`.
         train, validation, test: data sets whose batches hold x: float32, ``(B, C, L)`` or ``(B, C, H, W)``, normalised; y:
             classification int64 ``(B,)``; multilabel float32 zeros and ones ``(B, K)``; regression float32 ``(B, R)``; dense
             float32 ``(B, Cout, L)`` or ``(B, Cout, H, W)``; regression and dense targets normalised; extras: ``group`` int64
@@ -158,7 +155,7 @@ class RawTask:
     """What a task's loader returns: arrays in their own units, before any split or normalisation of ours.
 
     Attributes:
-        kind: one of :data:`KINDS`; None to infer it from ``y_train``, see :func:`crossmodal.tasks.targets.infer_kind`.
+        kind: one of :data:`crossmodal.kinds.KINDS`; None: from ``y_train``, see :func:`crossmodal.tasks.targets.infer_kind`.
         x_train, x_test, x_val: real numbers ``(n, L)``, ``(n, C, L)`` or ``(n, C, H, W)`` of any dtype, finite. Without ``x_val`` a
             share of the training part is set aside; without ``x_test`` too, before that.
         y_train, y_test, y_val: classification whole numbers or strings ``(n,)``, or one-hot rows; multilabel zeros and ones
@@ -226,7 +223,7 @@ class Options:
     Attributes:
         data: the user's own file or folder.
         data_dir: folder of downloaded data sets, searched first.
-        kind: one of :data:`KINDS`, or None to infer it.
+        kind: one of :data:`crossmodal.kinds.KINDS`, or None to infer it.
         protocol: one of ``crossmodal.scoring.protocols.PROTOCOLS``, or None for the task's own.
         table, recordings, images: how the user's own files are read.
         copies: whether copies of these may be made that are faster to read.

@@ -10,6 +10,7 @@ from crossmodal.data.arrays import in_memory
 from crossmodal.data.readers.tables import shown
 from crossmodal.data.splitting import assign_folds, grouped_sample, multilabel_sample, plain_sample, stratified_sample
 from crossmodal.errors import UserError
+from crossmodal.kinds import LABEL_KINDS
 from crossmodal.naming import counted
 from crossmodal.scoring.metric import FEWEST
 from crossmodal.settings import SplitConfig
@@ -63,7 +64,7 @@ def divide(raw: RawTask, origin: str, split: SplitConfig) -> Division:
         UserError: too few samples or groups.
     """
     groups = None if split.divide_groups else raw.group_train
-    labels = raw.y_train if raw.kind in ("classification", "multilabel") else None
+    labels = raw.y_train if raw.kind in LABEL_KINDS else None
     smallest = len(raw.class_names) if raw.kind == "classification" else 1
     rows, notes, test = np.arange(len(raw.x_train)), [], None
     stratified = "stratified " * (labels is not None)

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 import crossmodal
 from crossmodal.errors import UserError
 from crossmodal.files import digest
+from crossmodal.kinds import KINDS
 from crossmodal.models import base, encoders
 from crossmodal.models.finetuned import FineTuned
 
 SHAPES = {"tiny_bert": (2, 21), "tiny_roberta": (1, 20), "tiny_swin": (2, 13, 17), "tiny_vit": (1, 16, 16)}
-KINDS = ("classification", "multilabel", "regression", "dense")
 
 
 @pytest.fixture

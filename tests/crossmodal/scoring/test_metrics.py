@@ -12,8 +12,8 @@ from sklearn import metrics as sk
 from crossmodal.data.dataset import Batch
 from crossmodal.data.normalizer import Normalizer
 from crossmodal.errors import UserError
+from crossmodal.kinds import KINDS
 from crossmodal.scoring import losses, metrics
-from crossmodal.tasks import KINDS
 
 OF_ANY_SHAPE = [name for name in metrics.METRICS if name != "mae_8"]  # which is of square maps
 

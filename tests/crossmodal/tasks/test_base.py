@@ -9,6 +9,7 @@ import torch
 from crossmodal import tasks
 from crossmodal.data import numeric
 from crossmodal.errors import UserError
+from crossmodal.kinds import KINDS
 from crossmodal.scoring import losses, metrics
 from crossmodal.settings import SplitConfig
 from crossmodal.tasks import base
@@ -53,7 +54,7 @@ def test_every_task_has_a_line_of_its_own():
     assert len(set(found.values())) == len(found)
 
 
-@pytest.mark.parametrize("kind", tasks.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_road_from_arrays_to_a_task(register, kind):
     register(raw(kind))
     task = tasks.load("toy")
@@ -131,7 +132,7 @@ def test_loss_and_metric_are_chosen_among_those_of_the_kind(register):
 
 
 def test_every_loss_and_metric_can_be_had(register):
-    for kind in tasks.KINDS:
+    for kind in KINDS:
         register(raw(kind, normalize_y="none") if kind != "dense" else raw(kind, **_masks()))
         for name, metric in metrics.METRICS.items():
             if kind in metric.kinds and name != "mae_8":  # which is of square maps
