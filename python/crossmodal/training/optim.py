@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from crossmodal.errors import UserError
 from crossmodal.models.base import Model
@@ -92,8 +91,3 @@ def learning_rate_factor(config: ScheduleConfig, steps: int) -> Callable[[int], 
         return 1.0
 
     return factor
-
-
-def build_scheduler(optimizer: torch.optim.Optimizer, config: ScheduleConfig, steps: int) -> LambdaLR:
-    """Sets the learning rate of every optimizer step; call `step()` after each."""
-    return LambdaLR(optimizer, learning_rate_factor(config, steps))

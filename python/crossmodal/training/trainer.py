@@ -24,6 +24,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 from torch.distributed.fsdp import FSDPModule
+from torch.optim.lr_scheduler import LambdaLR
 
 from crossmodal import seeds
 from crossmodal.data.dataset import Batch, Dataset
@@ -37,7 +38,7 @@ from crossmodal.training.checkpoint import Checkpoints
 from crossmodal.training.evaluation import Evaluation, evaluate
 from crossmodal.training.folder import RunFolder
 from crossmodal.training.objective import Objective, Position, Step, merged
-from crossmodal.training.optim import build_optimizer, build_scheduler
+from crossmodal.training.optim import build_optimizer, learning_rate_factor
 from crossmodal.training.progress import Progress
 from crossmodal.training.selection import EpochSelection
 
@@ -121,7 +122,8 @@ class Trainer:
             most,
         )
         # Before the optimizer is prepared: with a loss scaler accelerate exchanges its `step`, which the schedule counts.
-        self.scheduler = build_scheduler(optimizer, config.lr_schedule, self.plan.steps * self.epochs)
+        factor = learning_rate_factor(config.lr_schedule, self.plan.steps * self.epochs)
+        self.scheduler = LambdaLR(optimizer, factor)
         self.step, self.optimizer = accelerator.prepare(Step(model, objective), optimizer)
         # All of them, frozen ones too: accelerate knows a sharded model by the list of its parameters.
         self._parameters = list(self.step.parameters())
