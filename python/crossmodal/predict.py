@@ -144,7 +144,7 @@ class Predictor(nn.Module):
         return self.read_with_places(Path(path), key, header)[0]
 
     def read_with_places(
-        self, path: Path, key: str | None = None, header: bool | None = None
+        self, path: Path, key: str | None, header: bool | None
     ) -> tuple[np.ndarray | Sequence[np.ndarray], dict[str, list]]:
         """The same, and where each sample is from, see `own.read_new`; nothing where that is the order in the file."""
         suffixes = own.suffixes(self._reading)

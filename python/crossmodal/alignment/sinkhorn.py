@@ -54,7 +54,7 @@ class Groups:
 
 
 def transport(
-    cost: Tensor, rows: Groups, columns: Groups, epsilon: float, tolerance: float = EXACT
+    cost: Tensor, rows: Groups, columns: Groups, epsilon: float, tolerance: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """OT_e of every group of rows with every group of columns.
 

@@ -184,7 +184,7 @@ class TrainLoader:
         return iter(self._loader)
 
 
-def eval_rows(samples: int, batch_size: int, rank: int = 0, world: int = 1) -> Iterator[Tensor]:
+def eval_rows(samples: int, batch_size: int, rank: int, world: int) -> Iterator[Tensor]:
     """Rows of a split for one process, in batches: a contiguous part of ceil(samples / world), filled up with the last row.
 
     Every process gets as many; the parts in order, cut to `samples`, are the split.

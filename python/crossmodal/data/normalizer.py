@@ -207,7 +207,7 @@ def _scaled(
     return torch.from_numpy(out)
 
 
-def _statistics(values: np.ndarray, per: Scaling, rows: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
+def _statistics(values: np.ndarray, per: Scaling, rows: np.ndarray | None) -> tuple[Tensor, Tensor]:
     """Mean and deviation over the samples, and for "channel" over positions, shaped to broadcast to one sample."""
     shape = values.shape[1:]
     if not isinstance(per, str):

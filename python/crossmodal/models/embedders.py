@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 DEFAULT_TARGET_TOKENS = 64
 
 
-def default_patch_size(size: tuple[int, ...], target_tokens: int = DEFAULT_TARGET_TOKENS) -> tuple[int, ...]:
+def default_patch_size(size: tuple[int, ...], target_tokens: int) -> tuple[int, ...]:
     """Patch size that cuts ``size`` into at most ``target_tokens`` patches.
 
     One axis: the smallest divisor ``s`` of ``L`` with ``L / s <= target_tokens``, the rule of ORCA and PaRe. Where that

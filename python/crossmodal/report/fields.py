@@ -114,7 +114,7 @@ def examples(outputs: Tensor, targets: Tensor, task, head: str) -> Figure:
     return figure
 
 
-def _maps(figure: Figure, line, target: np.ndarray, output: np.ndarray, name: str, extent=None) -> tuple[str, ...]:
+def _maps(figure: Figure, line, target: np.ndarray, output: np.ndarray, name: str, extent) -> tuple[str, ...]:
     """Target and prediction on one scale, that of the target, and the error on one around zero."""
     low, high, most = *_range(target), np.nanmax(np.abs(output - target), initial=0)
     form = {} if extent is None else {"aspect": "auto", "extent": extent}

@@ -29,7 +29,7 @@ MOST_LINES = 6  # Labels of a reliability diagram.
 
 
 def draw_run(
-    task, results: dict[str, Any], test: Any, history: list[dict[str, Any]], folder: Path, vector: str | None = None
+    task, results: dict[str, Any], test: Any, history: list[dict[str, Any]], folder: Path, vector: str | None
 ) -> None:
     """Every picture that fits the kind of task, into the run's folder; what cannot be drawn is warned of.
 

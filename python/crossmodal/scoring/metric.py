@@ -112,7 +112,7 @@ class Metric:
         low, high = np.quantile(figures, (tail, 1 - tail)).tolist()
         return (low, high) if low < high else None
 
-    def over_folds(self, numbers: Numbers, fold: np.ndarray | None = None, weighed: bool = False) -> float:
+    def over_folds(self, numbers: Numbers, fold: np.ndarray | None, weighed: bool = False) -> float:
         """The figure of all samples; or the mean of those of the folds that have one, if so each weighed by its samples."""
         if fold is None:
             return self.figure(numbers)

@@ -63,7 +63,7 @@ def index_of(folder: Path) -> Path | None:
     return found[0] if found else None
 
 
-def first_file(folder: Path, suffixes: Sequence[str], whole: bool = False) -> Path | None:
+def first_file(folder: Path, suffixes: Sequence[str], whole: bool) -> Path | None:
     """The first file with one of these suffixes that a folder lists or holds in folders, or anywhere; None where there is none."""
     index = index_of(folder)
     files = _below(folder, whole) if index is None else named_files(read_table(index), "file", folder)
@@ -82,9 +82,7 @@ def _below(folder: Path, whole: bool) -> Iterator[Path]:
             yield from (Path(place, name) for name in heads or visible)
 
 
-def list_folder(
-    options: Options, suffixes: Sequence[str], reserved: Sequence[str], needs_target: bool = True
-) -> Listing:
+def list_folder(options: Options, suffixes: Sequence[str], reserved: Sequence[str], needs_target: bool) -> Listing:
     """The entries of a folder of recordings or images.
 
     Args:

@@ -16,7 +16,7 @@ SHORTEST = 16  # series in which overlaps are looked for
 SHARED = 0.25  # least share of a window that is found in another
 
 
-def overlaps(splits: Mapping[str, ArrayDataset], has_groups: bool = False) -> list[str]:
+def overlaps(splits: Mapping[str, ArrayDataset], has_groups: bool) -> list[str]:
     """Warnings, in words; of splits whose samples are in memory, normalised.
 
     Equal samples are found by their bytes, nearly equal ones by their distance to the nearest of up to 1000 samples of the other

@@ -157,7 +157,7 @@ def _wanted(present: list[str], path: Path) -> list[str]:
     return [key for key in valid if key in present]
 
 
-def from_arrays(data: dict[str, ArrayLike], kind: str | None = None, origin: str = "arrays") -> RawTask:
+def from_arrays(data: dict[str, ArrayLike], kind: str | None, origin: str) -> RawTask:
     """The task of arrays with the names that the head of this module lists; they are checked as those of any task are.
 
     Raises:
