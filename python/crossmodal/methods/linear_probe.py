@@ -59,7 +59,7 @@ class LinearProbe(Method):
 
         from crossmodal.models.linear import solve
         from crossmodal.scoring import losses
-        from crossmodal.training.probe import features
+        from crossmodal.training.probe import features, set_head
 
         task, model = run.task, run.model.to(run.accelerator.device).eval()
         size = run.config.loader.eval_batch_size
@@ -76,9 +76,7 @@ class LinearProbe(Method):
             found[strength] = value, weight, bias
         strength = min(found, key=lambda one: found[one][0])
         _, weight, bias = found[strength]
-        with torch.no_grad():
-            model.head.linear.weight.copy_(torch.from_numpy(weight / std))
-            model.head.linear.bias.copy_(torch.from_numpy(bias - (weight / std) @ mean))
+        set_head(model, weight, bias, mean, std)
         if strength is not None:
             run.accelerator.print(
                 f"linear probe: C = {strength:g} of {STRENGTHS[0]:g} to {STRENGTHS[-1]:g}, by validation loss"

@@ -22,15 +22,20 @@ STRENGTH = 0.1  # C of logistic regression on standardised features
 def start_head(model: FineTuned, train: Dataset, batch_size: int) -> None:
     """Fits the head of a model for classes, labels or values to the features that its encoder has now.
 
-    Features are standardised for the fit, which is folded into the head's weights.
+    Features are standardised for the fit.
     """
     x, y = features(model, train, batch_size)
     mean, std = x.mean(0), np.maximum(x.std(0), 1e-6)
     weight, bias = solve(model.task_kind, (x - mean) / std, y, model.num_outputs, STRENGTH)
-    with torch.no_grad():
-        model.head.linear.weight.copy_(torch.from_numpy(weight / std))
-        model.head.linear.bias.copy_(torch.from_numpy(bias - (weight / std) @ mean))
+    set_head(model, weight, bias, mean, std)
     model.fitted = True
+
+
+@torch.no_grad()
+def set_head(model: FineTuned, weight: np.ndarray, bias: np.ndarray, mean: np.ndarray, std: np.ndarray) -> None:
+    """Makes the head what was fitted to (features - mean) / std: a weight (num_outputs, F) and a bias (num_outputs)."""
+    model.head.linear.weight.copy_(torch.from_numpy(weight / std))
+    model.head.linear.bias.copy_(torch.from_numpy(bias - (weight / std) @ mean))
 
 
 def best_depth(model: FineTuned, task, batch_size: int) -> int:
