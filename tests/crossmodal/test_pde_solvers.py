@@ -79,6 +79,14 @@ def test_burgers_is_cole_and_hopfs_solution():
         assert relative(frames[:, number], cole_hopf(u, times[number])[:, :: 2048 // size]) < 1e-4
 
 
+def test_stored_frames_of_burgers_are_cole_and_hopfs_solution():
+    frames = get("burgers").solve(generators(8), 64)["tensor"]
+    u = waves(generators(8))(np.arange(2048)[None] / 2048)
+    for number in (1, 10, 100, 200):
+        truth = cole_hopf(u, burgers.Burgers.times[number])[:, 16::32]  # centres of 64 cells
+        assert relative(frames[:, number], truth) < 1e-4
+
+
 def test_burgers_converges_with_order_four():
     u = np.sin(2 * np.pi * np.arange(64)[None] / 64)
     truth = cole_hopf(u, 0.2)
@@ -209,6 +217,20 @@ def test_shallow_water_conserves_and_is_round():
     x = (np.arange(32) + 0.5) * 5 / 64
     along = np.interp(x[:20], x * np.sqrt(2), diagonal)
     assert np.abs(along - np.interp(x[:20], np.hypot(x, x[0]), middle)).max() < 0.06
+
+
+def test_shallow_water_converges():
+    """To the finest grid, in first order, since there is a shock."""
+    finest = dam(128)
+    error, smaller = (relative(dam(size), block_means(block_means(finest, size).T, size).T) for size in (32, 64))
+    assert smaller < 0.5 * error < 0.02
+
+
+def dam(size: int) -> np.ndarray:
+    """The depth (R, R) at t = 1 of a dam whose cells at the edge are as full as they are covered."""
+    x = (np.arange(size) + 0.5) * 5 / size - 2.5
+    full = ((0.5 - np.hypot(x[:, None], x)) * size / 5 + 0.5).clip(0, 1)
+    return shallow_water.solve(1 + full[None], np.array([0, 0.5, 1.0]))[-1, 0, 0]
 
 
 def test_each_dam_is_its_own_and_holds_its_water(monkeypatch):
@@ -342,6 +364,60 @@ def test_initial_states_have_the_statistics_of_the_formula():
     assert np.abs(values.mean(axis=0)).max() < 0.05  # the sign is random
     # Mean squares: 4 modes of E A^2 E sin^2 = 1/6 each, less what the windows cut out (a tenth, all of it at 0.02).
     np.testing.assert_allclose((values**2).mean(axis=0), [0.9 * 4 / 6, 4 / 6], rtol=0.05)
+
+
+def test_a_gas_starts_as_m_f_plus_b(monkeypatch):
+    """The least value of a sample is b, its range m: both log-uniform, and independent."""
+    equation = get("navier_stokes_1d")
+    monkeypatch.setattr(equation, "times", np.zeros(1))
+    out = equation.solve(generators(1000), 256)
+    for name, lowest in (("density", 1), ("pressure", 10)):
+        low, high = out[name][:, 0].min(axis=1), out[name][:, 0].max(axis=1)
+        exponents = np.log10(np.stack([low, high - low]) / lowest)
+        places = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
+        np.testing.assert_allclose(np.quantile(exponents, places, axis=1), np.stack([places] * 2, axis=1), atol=0.05)
+        assert abs(np.corrcoef(exponents)[0, 1]) < 0.1
+
+
+def test_media_have_the_statistics_of_the_formula():
+    """The mean medium, against a loop over cells with other draws."""
+    count, size = 2000, 8
+    places = (np.arange(size) + 0.5) / size
+    media = [darcy.permeability(rng, *np.meshgrid(places, places, indexing="ij")) for rng in generators(count)]
+    rng, total = np.random.default_rng(1), np.zeros((size, size))
+    for _ in range(count):
+        bumps = np.zeros((size, size))
+        for _ in range(5):
+            x, y, spread = rng.random(3)
+            bumps += np.outer(np.exp(-2 * (places - x) ** 2 / spread), np.exp(-2 * (places - y) ** 2 / spread))
+        total += np.where(bumps > bumps.mean(), 1.0, 0.1)
+    np.testing.assert_allclose(np.mean(media, axis=0), total / count, atol=0.06)
+
+
+def test_a_transient_starts_with_waves_around_a_level():
+    """Half of the samples are the level alone outside a window 0.45 wide."""
+    places = (np.arange(64) + 0.5) / 64
+    starts = np.stack([darcy.rough_state(rng, *np.meshgrid(places, places, indexing="ij")) for rng in generators(600)])
+    level, size = starts[:, 0, 0], np.abs(starts - starts.mean(axis=(1, 2), keepdims=True)).mean(axis=(1, 2))
+    flat = np.ptp(starts[:, 0], axis=1) < 1e-6
+    assert abs(flat.mean() - 0.5) < 0.06
+    np.testing.assert_allclose(np.quantile(level[flat], [0, 0.5, 1]), [0.1, 5.05, 10], atol=0.7)
+    np.testing.assert_allclose(np.quantile(size[~flat], [0, 0.5, 1]), [0.01, 0.255, 0.5], atol=0.05)
+    waves_there = np.abs(starts[flat] - level[flat, None, None]) > 1e-3
+    for axis, last in ((1, 0.275), (2, 0.45)):
+        along = waves_there.any(axis=3 - axis)
+        first, width = along.argmax(axis=1) / 64, along.sum(axis=1) / 64
+        np.testing.assert_allclose([first.min(), first.max()], [0.1, last], atol=0.05)
+        np.testing.assert_allclose(width, 0.45, atol=0.09)
+
+
+def test_noise_and_reacting_waves_start_as_published():
+    noise = get("diffusion_reaction_2d").solve(generators(4), 32)["data"][:, 0]
+    np.testing.assert_allclose([noise.mean(), noise.std()], [0, 1], atol=0.05)
+    u = get("diffusion_reaction_1d").solve(generators(20), 256)["tensor"][:, 0]
+    np.testing.assert_allclose(
+        np.stack([u.min(axis=1), u.max(axis=1)]), [[0.0] * 20, [1.0] * 20], atol=1e-2
+    )  # at kinks of |u|
 
 
 def test_waves_have_the_wave_numbers_of_two_draws():

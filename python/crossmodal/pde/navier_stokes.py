@@ -103,7 +103,8 @@ def step(state: np.ndarray, dt: np.ndarray, width: float) -> np.ndarray:
 
 @register
 class NavierStokes1D(Equation):
-    """Density in [1, 10] and pressure in [10, 100] of waves like those of the velocity, scaled log-uniformly."""
+    """Density and pressure start as m f + b with waves f like those of the velocity, scaled to [0, 1], and m and b log-uniform, in
+    [1, 10] for the density and in [10, 100] for the pressure."""
 
     name = "navier_stokes_1d"
     description = "compressible Navier-Stokes on a ring: density, pressure, velocity"
@@ -116,6 +117,7 @@ class NavierStokes1D(Equation):
         "zeta": ZETA,
         "gamma": GAMMA,
         "boundary": "periodic",
+        "start": "m f + b of density and pressure, m and b log-uniform",
         "scheme": f"finite volumes, MUSCL (van Leer), HLLC, Heun, CFL {CFL}; friction split off, in as many parts as each needs",
     }
 
@@ -124,10 +126,10 @@ class NavierStokes1D(Equation):
         x, grid = self.coordinates(resolution)[0][None], self.coordinates(self.resolution)[0][None]
 
         def positive(lowest: float) -> np.ndarray:
-            """A field m f + b with f from 0 to 1, and m and b log-uniform so that it stays in [lowest, 10 lowest]."""
+            """m f + b with f from 0 to 1, and m and b log-uniform in [lowest, 10 lowest]."""
             field = unit_range(waves(rngs, modes=3, windowed=0.5, length=LENGTH), grid)(x)
-            ends = lowest * 10.0 ** np.sort(np.stack([rng.uniform(0, 1, 2) for rng in rngs]), axis=1)
-            return ends[:, :1] + (ends[:, 1:] - ends[:, :1]) * field
+            drawn = lowest * 10.0 ** np.stack([rng.uniform(0, 1, 2) for rng in rngs])
+            return drawn[:, :1] * field + drawn[:, 1:]
 
         density, pressure = positive(1.0), positive(10.0)
         velocity = waves(rngs, modes=3, windowed=0.5, length=LENGTH)(x)
