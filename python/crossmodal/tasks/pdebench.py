@@ -75,7 +75,7 @@ class Entry:
         target: of `single`: index among the frames kept; None: the last.
         released: index of the frame that the released code tests with, where it is another.
         known: frames that a roll-out starts from.
-        until: frames of a roll-out, those that it starts from included (None: all).
+        until: frames of a trajectory that a roll-out is learned from (None: all).
         loss: what ORCA minimises: the nRMSE, or for two tasks the RMSE.
         samples, resolution: of the small set that is generated where there is no file.
     """
@@ -221,9 +221,11 @@ def plan(entry: Entry, protocol: str, frames: int) -> tuple[tuple[Frames, Frames
         target = frames - 1 if entry.target is None else entry.target
         pair = (range(1), 1), (range(target, target + 1), 1)
         return pair, pair
-    known, until = entry.known if protocol == "rollout" else 1, entry.until or frames
-    steps = (range(until - known), known), (range(known, until), 1)
-    return steps, steps if protocol == "step" else ((range(1), known), (range(known, known + 1), until - known))
+    known = entry.known if protocol == "rollout" else 1
+    learned, all_steps = (
+        ((range(end - known), known), (range(known, end), 1)) for end in (entry.until or frames, frames)
+    )
+    return learned, all_steps if protocol == "step" else ((range(1), known), (range(known, known + 1), frames - known))
 
 
 def load(name: str, options: Options) -> RawTask:
@@ -260,6 +262,8 @@ def load(name: str, options: Options) -> RawTask:
     known_times, asked_times = times[:known], times[after[0] : after[0] + count]
     if len(times):
         notes.append(f"{protocol}: {_told(known_times)} in, {_told(asked_times)} out{PROTOCOLS[protocol]}.")
+    if entry.until and protocol in ("rollout", "markov", "step"):
+        notes.append(f"learned from are the frames up to t = {times[entry.until - 1]:g} alone, as in PDEBench.")
     task = RawTask(
         kind="dense",
         **arrays,
