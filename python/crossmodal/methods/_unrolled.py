@@ -4,7 +4,7 @@ first frames on."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from crossmodal.methods.base import Method
 from crossmodal.values import Count
@@ -29,7 +29,13 @@ class Unrolling:
 
 
 class UnrolledMethod(Method):
-    """A network for fields whose options are :class:`Unrolling`."""
+    """A network for fields whose options are :class:`Unrolling`.
+
+    Attributes:
+        summed: whether the loss of a roll-out is the sum over its frames, not their mean.
+    """
+
+    summed: ClassVar = False
 
     def arranged(self, task, config) -> Any:
         if not task.steps or config.options.learn == "steps":
@@ -41,4 +47,4 @@ class UnrolledMethod(Method):
     def objective(self, task, model, config) -> UnrolledObjective:
         from crossmodal.methods._unrolled_objective import UnrolledObjective
 
-        return UnrolledObjective(task, config.options)
+        return UnrolledObjective(task, config.options, self.summed)

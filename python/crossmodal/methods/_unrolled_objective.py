@@ -52,9 +52,9 @@ class UnrolledObjective(Objective):
     """The task's loss of the last frames of a roll-out; the gradient goes through these (the push-forward of PDEBench, after
     Brandstetter et al., ICLR 2022)."""
 
-    def __init__(self, task, options: Unrolling) -> None:
+    def __init__(self, task, options: Unrolling, summed: bool) -> None:
         super().__init__(task)
-        self.channels, self.unroll = task.num_outputs, options.unroll
+        self.channels, self.unroll, self.summed = task.num_outputs, options.unroll, summed
 
     def losses(self, model: nn.Module, batch: Batch, position: Position) -> dict[str, Tensor]:
         """See `Objective.losses`."""
@@ -68,4 +68,5 @@ class UnrolledObjective(Objective):
                 x = self.normalizer.following(x, frames[-1])
         target = batch.y[:, -scored * self.channels :]
         asked = Batch(batch.x, target, batch.index, batch.weight)
-        return {"loss": self.task_loss(torch.cat(frames[-scored:], dim=1), asked)}
+        loss = self.task_loss(torch.cat(frames[-scored:], dim=1), asked)
+        return {"loss": scored * loss if self.summed else loss}

@@ -31,17 +31,18 @@ class Options(Unrolling):
 
 @register
 class PDEBenchFNO(FourierNeuralOperator):
-    """Four layers, one cell of zeros on either side of the hidden fields, mean squared error, Adam, a learning rate that is
-    halved after each fifth of 500 epochs. Of ten frames `usual` has 43,137 parameters for one field in one dimension and 926,686
-    for two fields in two, `wide` 550,145 in one dimension.
+    """Four layers, one cell of zeros on either side of the hidden fields, mean squared error summed over the frames (beside which
+    weights decay), Adam, a learning rate that is halved after each fifth of 500 epochs. Of ten frames `usual` has 43,137
+    parameters for one field in one dimension and 926,686 for two fields in two, `wide` 550,145 in one dimension.
 
-    In two dimensions PDEBench has batches of 5 samples (`--batch_size 5`). It chooses the epoch by the test samples, which is
-    not done here.
+    PDEBench has batches of 100 samples for Navier-Stokes and of 5 in two dimensions (`--batch_size`). It chooses the epoch by the
+    test samples, which is not done here.
     """
 
     name = "fno_pdebench"
     description = "Fourier neural operator with PDEBench's networks, optimizer, schedule and 500 epochs"
     Options = Options
+    summed = True
     defaults: ClassVar = {
         "epochs": 500,
         "steps": None,

@@ -115,8 +115,8 @@ def _diffusion_reaction_2d(f, d, c, scales):
 def _darcy(f, d, c, scales):
     """The mixed form, q = -a grad u and div q = beta: a, which jumps, is not differentiated."""
     u_x, u_y = d(f["u"])
-    yield f["qx"] + f["a"] * u_x, c["beta"]
-    yield f["qy"] + f["a"] * u_y, c["beta"]
+    yield f["qx"] + f["a"] * u_x, scales["qx"][1]
+    yield f["qy"] + f["a"] * u_y, scales["qy"][1]
     yield d(f["qx"])[0] + d(f["qy"])[1] - c["beta"], c["beta"]
 
 
@@ -139,7 +139,7 @@ PHYSICS = {
         _darcy,
         "zero",
         held=("u",),
-        sizes={"qx": (0.0, 0.05), "qy": (0.0, 0.05)},  # beta 0.1 over half the square
+        sizes={"qx": (0.0, 0.015), "qy": (0.0, 0.015)},  # what fluxes are about for beta 0.1
         ghosts=True,
     ),
 }

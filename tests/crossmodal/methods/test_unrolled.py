@@ -54,9 +54,13 @@ def test_the_last_frames_are_scored_and_learned_from(unroll, loss, slope):
     (2 f + 4 f^3 + 6 f^5) / 3 = 76; from 2 on, of 2 f and 2 f^2, 40 and (8 f + 16 f^3) / 2; from 4 on, of 4 f, 64 and 32 f."""
     model = Factor()
     batch = Batch(torch.ones(1, 2, 16), torch.zeros(1, 6, 16), torch.arange(1), torch.ones(1))
-    found = UnrolledObjective(toy_task("dense", 2), Unrolling("rollout", unroll)).losses(model, batch, None)["loss"]
-    found.backward()
-    assert (found.item(), model.factor.grad.item()) == (loss, slope)
+    mean, summed = (
+        UnrolledObjective(toy_task("dense", 2), Unrolling("rollout", unroll), summed).losses(model, batch, None)["loss"]
+        for summed in (False, True)
+    )
+    assert summed.item() == min(unroll or 3, 3) * loss
+    mean.backward()
+    assert (mean.item(), model.factor.grad.item()) == (loss, slope)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+from scipy.sparse.linalg import spsolve
 
 import crossmodal
 from crossmodal import evaluate, parsing, pde, run, tasks
@@ -158,6 +159,22 @@ def test_a_wave_is_found_from_its_first_frame():
     assert model.count_parameters() == 8361 + 40  # PDEBench's network, and the second half of a place on a ring
     found = normalizer.inverse_y(model(normalizer.apply_x(frames[:, :1]))).numpy()
     assert np.linalg.norm(found - frames[:, 1:]) < 0.1 * np.linalg.norm(frames[:, 1:])
+
+
+def test_pressure_in_a_smooth_medium_is_found():
+    centres = pde.get("darcy").coordinates(16)
+    x, y = np.meshgrid(*centres, indexing="ij")
+    media = np.stack([(1 + 0.5 * np.sin(np.pi * x) * y) * level for level in (1, 0.1)])
+    pressures = np.stack(
+        [spsolve(darcy.operator(np.pad(a, 1, mode="edge"), 1 / 16), np.full(256, 0.1)).reshape(16, 16) for a in media]
+    )
+    normalizer = Normalizer.fit(media[:, None], pressures[:, None])
+    equation = SolvedEquation("darcy", {"beta": 0.1}, ((0.0, 1.0),) * 2, centres, inputs=("a",), outputs=("u",))
+    scaling = {key: value.tolist() for key, value in normalizer.state().items()}
+    torch.manual_seed(0)
+    model = PINN(asdict(equation) | {"points": [c.tolist() for c in centres]}, scaling, 3, 40, 1000, 128, 3e-3, 0)
+    found = normalizer.inverse_y(model(normalizer.apply_x(media[:1, None]))).numpy()[0, 0]
+    assert np.linalg.norm(found - pressures[0]) < 0.25 * np.linalg.norm(pressures[0])
 
 
 def test_a_run_tests_few_samples_and_is_repeated_from_its_folder(tmp_path):
