@@ -220,7 +220,7 @@ def _dataset(
     kept = np.arange(len(part.x)) if part.rows is None else part.rows
     extras = {} if part.group is None else {"group": torch.from_numpy(part.groups.astype(np.int64))}
 
-    def scale_y(y: np.ndarray, rows: np.ndarray | None) -> Tensor:
+    def scale_y(y: np.ndarray, rows: np.ndarray | None = None) -> Tensor:
         if kind in REAL_KINDS:
             return normalizer.apply_y(y, rows)
         y = y if rows is None else y[rows]
