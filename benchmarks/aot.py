@@ -35,6 +35,7 @@ SHARED_LIMIT = 64 * 1024  # bytes per program: the least of the targets (gfx942;
 POINTERS = {
     "target_index_ptr": "*i64",
     "source_index_ptr": "*i64",
+    "index_ptr": "*i64",
     "seed_ptr": "*i64",
     "partner_target_ptr": "*i32",
     "partner_source_ptr": "*i32",
@@ -185,8 +186,6 @@ def compile_for(variant: Variant, target: str):
             if parameter.name in ("saved_ptr", "state_ptr", "work_ptr"):
                 kind = variant.memory or variant.scores
             signature[parameter.name] = POINTERS.get(parameter.name, f"*{kind}")
-            if parameter.name == "index_ptr":
-                signature[parameter.name] = "*i64"
             if not parameter.do_not_specialize_on_alignment:
                 hints[(position,)] = [["tt.divisibility", 16]]
         else:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import os
 import shutil
 import subprocess
@@ -32,8 +31,7 @@ def native() -> ctypes.CDLL | None:
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         return None
-    digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
-    with tempfile.TemporaryDirectory(prefix=f"bandwidth-{digest}-") as folder:
+    with tempfile.TemporaryDirectory(prefix="bandwidth-") as folder:
         library = Path(folder) / "bandwidth.so"
         for extra in (("-march=native", "-fopenmp"), ("-fopenmp",), ()):
             command = [*compiler.split(), "-O3", *extra, "-shared", "-fPIC", "-o", str(library), str(SOURCE)]

@@ -62,6 +62,7 @@ CASES = {
 # How cost grows: one quantity at a time. Short of `GROWTH_EXACT_LIMIT` patches the exact form is measured too; beyond it
 # the float64 definition, against which it is checked first, takes minutes.
 GROWTH_EXACT_LIMIT = 4096
+SIZE_OF = {"N": "num_target", "k": "k", "B": "batch", "D": "dim"}
 _GROWTH_BASE = Case("growth", "", 2, 1024, 1024, 64, 512)
 GROWTH = {
     "N": [_GROWTH_BASE.with_(num_target=n, num_source=n, k=n // 2) for n in (64, 256, 1024, 4096, 16384)],
@@ -122,18 +123,14 @@ def _growth() -> list[Plan]:
         for case in cases:
             exact = case.num_target <= GROWTH_EXACT_LIMIT and quantity in ("N", "k")
             providers = ("pare", *(["pare-exact"] if exact else []), "eager-closed-manual")
-            name = f"growth-{quantity}-{_size(quantity, case)}"
+            name = f"growth-{quantity}-{getattr(case, SIZE_OF[quantity])}"
             plans.append(Plan(case.with_(name=name), "replace", providers, sweep=quantity))
     return plans
 
 
-def _size(quantity: str, case: Case) -> int:
-    return {"N": case.num_target, "k": case.k, "B": case.batch, "D": case.dim}[quantity]
-
-
-def _scaling(threads: tuple[int, ...] = (1, 2)) -> list[Plan]:
+def _scaling() -> list[Plan]:
     case = CASES["swin-2000"].with_(name="swin-2000-B32", batch=32)
-    return [Plan(case, "replace", ("pare", "pare-inplace"), threads=count) for count in threads]
+    return [Plan(case, "replace", ("pare", "pare-inplace"), threads=count) for count in (1, 2)]
 
 
 def _standard() -> list[Plan]:

@@ -12,7 +12,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -72,7 +72,6 @@ class Timing:
 class Candidate:
     """Something to be timed: `step()` runs both passes once."""
 
-    name: str
     step: Callable[[], Sample]
     timing: Timing = field(default_factory=Timing)
 
@@ -162,7 +161,7 @@ def rotate(workload: Workload, device: torch.device) -> list[Workload]:
     ring = [workload]
     for _ in range(copies - 1):
         leaves = tuple(leaf.detach().clone().requires_grad_(leaf.requires_grad) for leaf in workload.leaves)
-        ring.append(workload.with_leaves(leaves))
+        ring.append(replace(workload, leaves=leaves))
     return ring
 
 
@@ -190,7 +189,7 @@ def cuda_step(provider: Provider, call: Call, workload: Workload, device: torch.
     return step
 
 
-def cuda_graph_ms(provider: Provider, call: Call, workload: Workload, device: torch.device, repeats: int = 20) -> float:
+def cuda_graph_ms(provider: Provider, call: Call, workload: Workload, device: torch.device) -> float:
     """Median milliseconds of both passes replayed as one CUDA graph: what remains without launch overhead.
 
     Raises:
@@ -219,7 +218,7 @@ def cuda_graph_ms(provider: Provider, call: Call, workload: Workload, device: to
         generator.graphsafe_set_state(generator.clone_state())
         raise
     times = []
-    for _ in range(repeats):
+    for _ in range(20):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda._sleep(BACKLOG_CYCLES)
         start.record()

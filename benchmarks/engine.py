@@ -229,7 +229,7 @@ def process_rows(setting: Setting, method: str, found: dict[int, list[float]], t
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def overhead_table(setting: Setting, method: str, times: Times) -> str:
+def overhead_table(method: str, times: Times) -> str:
     bare, engine = (Quantiles.of(times.cpu[way]).median for way in ("bare", "engine"))
     share, end = overhead_of(times), Quantiles.of(times.epoch_end).median
     return (
@@ -293,7 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             for method in methods:
                 times = overhead(setting, method, options.rounds, options.steps)
-                print(overhead_table(setting, method, times), flush=True)
+                print(overhead_table(method, times), flush=True)
                 if csv is not None:
                     append(csv, [provenance.stamp(row) for row in overhead_rows(setting, method, times)])
             if options.repeats == 0:

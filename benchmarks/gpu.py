@@ -16,12 +16,12 @@ is nothing to run on.
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import contextlib
 import csv
 import importlib.util
 import json
 import os
-import queue
 import signal
 import subprocess
 import sys
@@ -223,14 +223,8 @@ def missing(found: dict[str, object]) -> str | None:
 
 def run_group(group: Sequence[Part], log: Log, deadline: float) -> list[Outcome]:
     """Runs the parts of one group side by side and returns how they ended, in their order."""
-    outcomes: queue.Queue[Outcome] = queue.Queue()
-    threads = [threading.Thread(target=lambda part=part: outcomes.put(run_part(part, log, deadline))) for part in group]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    ended = {outcome.part: outcome for outcome in outcomes.queue}
-    return [ended[part.name] for part in group]
+    with concurrent.futures.ThreadPoolExecutor(len(group)) as pool:
+        return list(pool.map(lambda part: run_part(part, log, deadline), group))
 
 
 def run_part(part: Part, log: Log, deadline: float) -> Outcome:
@@ -290,8 +284,8 @@ def figures(path: Path) -> list[tuple[str, str, str]]:
         text = rows.get((HEADLINE, operation, provider), {}).get(field, "")
         return float(text) if text else None
 
-    def milliseconds(provider: str, operation: str = "replace") -> float | None:
-        return number(provider, "graph_ms", operation) or number(provider, "both_ms", operation)
+    def milliseconds(provider: str) -> float | None:
+        return number(provider, "graph_ms") or number(provider, "both_ms")
 
     table = []
     row, ours = rows.get((HEADLINE, "replace", "pare")), milliseconds("pare")

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks.cases import SIZE_OF
 from benchmarks.measure import honest_ms
 from benchmarks.records import OK, Row
-
-SIZE_OF = {"N": "num_target", "k": "k", "B": "batch", "D": "dim"}
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class TooSlow(Exception):
     """A first call was given up."""
 
 
-def measure(plan: Plan, device: torch.device, *, seconds: float, memory: bool = True) -> list[Row]:
+def measure(plan: Plan, device: torch.device, *, seconds: float) -> list[Row]:
     """A row per provider of the plan, and one for the limit where memory traffic sets one.
 
     seconds: time given to each provider; a slow one is still measured three times.
@@ -46,9 +46,7 @@ def measure(plan: Plan, device: torch.device, *, seconds: float, memory: bool = 
     torch.set_num_threads(plan.threads)
     try:
         used = use_heap(plan.heap, device)
-        rows = _measure(
-            plan, operation, providers, device, seconds, memory, give_back if used == FRESH else lambda: None
-        )
+        rows = _measure(plan, operation, providers, device, seconds, give_back if used == FRESH else lambda: None)
         for row in rows:
             row.heap = used
         return rows
@@ -57,7 +55,7 @@ def measure(plan: Plan, device: torch.device, *, seconds: float, memory: bool = 
         _forget()
 
 
-def _measure(plan, operation: Operation, providers, device, seconds: float, memory: bool, before) -> list[Row]:
+def _measure(plan, operation: Operation, providers, device, seconds: float, before) -> list[Row]:
     workload = operation.make(plan.case, device)
     judge = Judge(operation, workload)
     rows, ready = [], []
@@ -70,23 +68,23 @@ def _measure(plan, operation: Operation, providers, device, seconds: float, memo
     del judge
 
     candidates = []
-    for row, provider, call in ready:
+    for _, provider, call in ready:
         if device.type == "cuda":
             step = cuda_step(provider, call, workload, device)
         else:
             step = cpu_step(provider, call, workload, OVERHEAD_CALLS if operation.name == "overhead" else 1)
-        candidates.append(Candidate(row.provider, step))
+        candidates.append(Candidate(step))
     traffic = operation.traffic(plan.case)
     if traffic:
         limit = Limit(traffic, device)
-        candidates.append(Candidate(LIMIT, limit.step))
-        rows.append(_limit_row(plan, device))
+        candidates.append(Candidate(limit.step))
+        rows.append(_limit_row(plan))
     interleave(candidates, seconds=seconds, before=before)
 
     for row, candidate in zip([*(row for row, *_ in ready), *rows[len(providers) :]], candidates, strict=True):
         _fill_times(row, candidate.timing)
-    for row, provider, call in ready:
-        if memory and operation.name != "overhead":
+    if operation.name != "overhead":
+        for row, provider, call in ready:
             _fill_memory(row, provider, call, workload, device)
     if device.type == "cuda":  # last: a capture that fails can leave the process unable to do more
         for row, provider, call in ready:
@@ -104,7 +102,7 @@ def _row(plan: Plan, provider: Provider, device: torch.device) -> Row:
     return row
 
 
-def _limit_row(plan: Plan, device: torch.device) -> Row:
+def _limit_row(plan: Plan) -> Row:
     row = _blank(plan)
     row.provider = row.family = LIMIT
     row.note = "the same bytes copied and read, nothing else"

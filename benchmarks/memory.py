@@ -38,9 +38,9 @@ def peak_mib(step: Callable[[], object], device: torch.device) -> float | None:
         _CLEAR.write_text("5")
     except OSError:  # some containers forbid it
         return None
-    before = _status("VmRSS")
+    before = _kib(_STATUS, "VmRSS")
     step()
-    return (_status("VmHWM") - before) / 1024
+    return (_kib(_STATUS, "VmHWM") - before) / 1024
 
 
 def available_bytes() -> int | None:
@@ -49,10 +49,6 @@ def available_bytes() -> int | None:
         return _kib(Path("/proc/meminfo"), "MemAvailable") * 1024
     except OSError:
         return None
-
-
-def _status(key: str) -> int:
-    return _kib(_STATUS, key)
 
 
 def _kib(path: Path, key: str) -> int:

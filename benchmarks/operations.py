@@ -41,12 +41,9 @@ class Workload:
     seed: Tensor
     choice: tuple[Tensor, Tensor]
 
-    def with_leaves(self, leaves: tuple[Tensor, ...]) -> Workload:
-        return Workload(self.case, leaves, self.upstream, self.noise, self.seed, self.choice)
-
     def copy(self) -> Workload:
         """For a provider that changes its inputs; gradients still go to the leaves of the original."""
-        return self.with_leaves(tuple(leaf.clone() for leaf in self.leaves))
+        return replace(self, leaves=tuple(leaf.clone() for leaf in self.leaves))
 
     @property
     def input_bytes(self) -> int:

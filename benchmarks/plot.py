@@ -43,8 +43,8 @@ def newest_run(rows: Sequence[Row], suite: str = "standard") -> list[Row]:
     return [row for row in rows if row.run == runs[-1]]
 
 
-def timed(rows: Sequence[Row], operation: str) -> list[Row]:
-    return [row for row in rows if row.status == OK and row.operation == operation and not row.sweep and honest_ms(row)]
+def timed(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.status == OK and row.operation == "replace" and not row.sweep and honest_ms(row)]
 
 
 def by_case(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -57,7 +57,7 @@ def by_case(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 def headline(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """The cases on which most providers were timed: where every rival is."""
-    groups = by_case([row for row in timed(rows, "replace") if row.heap != FRESH])
+    groups = by_case([row for row in timed(rows) if row.heap != FRESH])
     most = sorted(groups, key=lambda name: -len(groups[name]))[:HEADLINE_CASES]
     return {name: group for name, group in groups.items() if name in most}
 
@@ -67,8 +67,8 @@ def headline(rows: Sequence[Row]) -> dict[str, list[Row]]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _axes(count: int, height: float = 4.2) -> tuple[Figure, list]:
-    figure, axes = plt.subplots(1, count, figsize=(6.2 * count, height), squeeze=False, layout="constrained")
+def _axes(count: int, width: float = 6.2, height: float = 4.2) -> tuple[Figure, list]:
+    figure, axes = plt.subplots(1, count, figsize=(width * count, height), squeeze=False, layout="constrained")
     return figure, list(axes[0])
 
 
@@ -145,10 +145,8 @@ def growth_picture(rows: Sequence[Row]) -> Figure | None:
     quantities = [quantity for quantity in growth.SIZE_OF if any(curve.quantity == quantity for curve in found)]
     if not quantities:
         return None
-    figure, axes = plt.subplots(
-        1, len(quantities), figsize=(3.8 * len(quantities), 3.8), squeeze=False, layout="constrained"
-    )
-    for axis, quantity in zip(axes[0], quantities, strict=True):
+    figure, axes = _axes(len(quantities), 3.8, 3.8)
+    for axis, quantity in zip(axes, quantities, strict=True):
         for curve in (curve for curve in found if curve.quantity == quantity):
             label = f"{curve.provider}: {quantity}^{curve.exponent:.2f}"
             axis.loglog(curve.sizes, curve.ms, marker="o", ms=4, label=label)
@@ -197,7 +195,7 @@ def markdown(rows: Sequence[Row], pictures: Sequence[Path] = (), readme: Path | 
         "faster than it | memory beyond outputs: ours / paper |",
         "| --- | --- | ---: | ---: | ---: | ---: | --- | ---: | ---: |",
     ]
-    settled_first = sorted(timed(rows, "replace"), key=lambda row: row.heap == FRESH)
+    settled_first = sorted(timed(rows), key=lambda row: row.heap == FRESH)
     for name, group in by_case(settled_first).items():
         named = {row.provider: row for row in group}
         ours, exact, paper = named.get("pare"), named.get("pare-exact"), named.get("paper")

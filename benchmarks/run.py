@@ -191,12 +191,9 @@ def table(plan: Plan, rows: Sequence[Row]) -> str:
         + (f", {rows[0].heap} heap" if rows[0].heap else "")
     ]
     for line in lines:
-        text.append("  " + "  ".join(_pad(line[column], widths[column], column) for column in used).rstrip())
+        cells = (f"{line[column]:{'<' if column < 2 else '>'}{widths[column]}}" for column in used)
+        text.append("  " + "  ".join(cells).rstrip())
     return "\n".join([*text, *notes])
-
-
-def _pad(text: str, width: int, column: int) -> str:
-    return text.ljust(width) if column < 2 else text.rjust(width)
 
 
 def _number(value: float | None) -> str:

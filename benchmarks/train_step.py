@@ -47,6 +47,7 @@ from pare_kernels import PatchReplaceResult
 
 CLASSES = 10
 STEPS_MEASURED = 5
+POSITION = Position(1, 100)  # a step of a long run, with Gumbel noise
 
 
 @dataclass(frozen=True)
@@ -197,21 +198,16 @@ def make_run(setting: Setting, way: str, device: torch.device) -> tuple[Callable
     samples, source = setting.sample(setting.batch), setting.source(setting.batch)
     weight, index = torch.ones(setting.batch), PICTURED + torch.arange(setting.batch)
     extras = {"source": Batch(source, labels, index, weight)}
-    batch, position = Batch(samples, labels, index, weight, extras).to(device), at(setting)
+    batch = Batch(samples, labels, index, weight, extras).to(device)
 
     def run() -> None:
         optimizer.zero_grad(set_to_none=True)
-        step(batch, position)["loss"].mean().backward()
+        step(batch, POSITION)["loss"].mean().backward()
         optimizer.step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
     return run, step
-
-
-def at(setting: Setting) -> Position:
-    """A step of a long run, with Gumbel noise."""
-    return Position(1, 100)
 
 
 def operator_alone(setting: Setting, step: Step, device: torch.device) -> Callable[[], None]:
@@ -225,7 +221,7 @@ def operator_alone(setting: Setting, step: Step, device: torch.device) -> Callab
     upstream = torch.randn_like(target)
 
     def run() -> None:
-        mixed = objective.replace(target, source, at(setting)).mixed
+        mixed = objective.replace(target, source, POSITION).mixed
         torch.autograd.grad(mixed, (target, *objective.gate.parameters()), upstream)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
@@ -264,18 +260,18 @@ def blank_row(setting: Setting, way: str, encoder: Encoder, **fields) -> Row:
 WAYS = {"nft": "ours", "pare": "ours", "pare-paper": "paper"}
 
 
-def measure(setting: Setting, device: torch.device, *, repeats: int = STEPS_MEASURED) -> list[Row]:
+def measure(setting: Setting, device: torch.device) -> list[Row]:
     """A row per way: the whole step in `both_ms`, samples/s, peak memory of a step beyond model, optimizer state and batch."""
     made = {way: make_run(setting, way, device) for way in WAYS}
     functions = {way: run for way, (run, _) in made.items()}
     operators = {way: operator_alone(setting, made[way][1], device) for way in WAYS if way != "nft"}
-    times = seconds_of(functions | {f"operator of {way}": run for way, run in operators.items()}, repeats)
+    times = seconds_of(functions | {f"operator of {way}": run for way, run in operators.items()}, STEPS_MEASURED)
     rows = []
     for way, family in WAYS.items():
         encoder = made[way][1].model.encoder
         names = {"operation": "train_step", "provider": way, "family": family}
         names["backend"] = backend(device) if way == "pare" else "torch"
-        row = blank_row(setting, way, encoder, samples=repeats, **names)
+        row = blank_row(setting, way, encoder, samples=STEPS_MEASURED, **names)
         (row.both_ms, row.both_p20_ms, row.both_p80_ms), cpu = astuple(times[way][0]), times[way][1]
         row.both_cpu_ms = cpu if device.type == "cpu" else None
         row.samples_per_s = 1e3 * setting.batch / honest_ms(row)

@@ -62,7 +62,7 @@ class Provider:
 PROVIDERS: dict[tuple[str, str], Provider] = {}
 
 
-def register(provider: Provider) -> Provider:
+def register(provider: Provider) -> None:
     """Adds a provider; a name is unique within its operation.
 
     Raises:
@@ -72,7 +72,6 @@ def register(provider: Provider) -> Provider:
     if key in PROVIDERS:
         raise ValueError(f"provider {provider.name!r} of operation {provider.operation!r} is registered already")
     PROVIDERS[key] = provider
-    return provider
 
 
 def providers_of(operation: str, names: tuple[str, ...] = ()) -> list[Provider]:

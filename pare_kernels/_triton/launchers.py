@@ -382,13 +382,6 @@ def _by_nodes(
     return left
 
 
-class ScoreGradients(NamedTuple):
-    target: Tensor
-    source: Tensor
-    partner_target: Tensor
-    partner_source: Tensor
-
-
 def adjoint(
     row_dots: Tensor,
     noisy: tuple[Tensor, Tensor],
@@ -396,7 +389,7 @@ def adjoint(
     tau: float,
     exact_steps: int,
     highest: bool,
-) -> ScoreGradients:
+) -> tuple[list[Tensor], list[Tensor]]:
     """dscores and partners of both modalities, one launch; in float32 two, of which the second only looks at most rows. With all
     steps of long rows three others come first (`_by_nodes`), and these two only look.
 
@@ -407,7 +400,7 @@ def adjoint(
     dscores = [torch.empty_like(like) for like in noisy]
     k = index[0].shape[1]
     _launch_adjoint(row_dots, noisy, index, partners, dscores, k, tau, exact_steps, highest, given=False)
-    return ScoreGradients(*dscores, *partners)
+    return dscores, partners
 
 
 def topk_adjoint(grad: Tensor, noisy: Tensor, k: int, tau: float, exact_steps: int) -> Tensor:
@@ -526,12 +519,6 @@ def _gradient_programs(
     return (of_target, of_source), column_blocks, per_program
 
 
-class TokenGradients(NamedTuple):
-    target: Tensor
-    source: Tensor
-    partial: Tensor | None  # (programs, D + 1 and padding): shares of dweight and dbias
-
-
 def gradients(
     mode: int,
     grads: tuple[Tensor, Tensor | None],
@@ -543,9 +530,9 @@ def gradients(
     need: tuple[bool, bool, bool],
     dtype: torch.dtype,
     one: bool = False,
-) -> TokenGradients:
-    """dtarget, dsource and the programs' shares of dweight, one launch. `one`: there is only the first modality. `grads`: of the
-    target buffer, and of the source buffer, which has one only after an exchange.
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """dtarget, dsource and the programs' shares of dweight and dbias, (programs, D + 1 and padding), one launch. `one`: there is
+    only the first modality. `grads`: of the target buffer, and of the source buffer, which has one only after an exchange.
 
     Bytes: read the gradients once (T; T + S where there are two), T + S of tokens for dweight, dscores, gate and partner rows;
     write T + S and the shares (D + 1 numbers for each of about 1000 programs).
@@ -598,7 +585,7 @@ def gradients(
         align=align,
         tile=tile,
     )
-    return TokenGradients(dtarget, dsource, partial if need_weight else None)
+    return dtarget, dsource, partial if need_weight else None
 
 
 def reduce(partial: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -107,8 +107,7 @@ def _backward(
     if relax and any(need):
         *noisy, gate_target, gate_source = ChoiceScores.split(scores, target, source)
         row_dots = launchers.dots(grads[0], target, source, index, dtype, mode == SWAP)
-        dscores_target, dscores_source, *partner = launchers.adjoint(row_dots, noisy, index, tau, exact_steps, highest)
-        dscores = dscores_target, dscores_source
+        dscores, partner = launchers.adjoint(row_dots, noisy, index, tau, exact_steps, highest)
         dtarget, dsource, partial = launchers.gradients(
             mode, grads, (target, source), partner, dscores, (gate_target, gate_source), gate_weight, need, dtype
         )

@@ -122,31 +122,23 @@ def with_unit(name: str, unit: str) -> str:
     return f"{name} [{unit}]" if unit else name
 
 
-def vector(form: str) -> str | None:
-    """What is written beside PNG where the settings ask for pictures in a form."""
-    return None if form == "png" else form
-
-
-def save_all(figures: Figures, folder: Path, beside: str | None = None) -> None:
+def save_all(figures: Figures, folder: Path, form: str = "png") -> None:
     """Writes pictures under their names; see `save`."""
     for name, figure in figures.items():
-        save(figure, folder / name, beside)
+        save(figure, folder / name, form)
 
 
-def save(figure: Figure, path: Path, beside: str | None = None) -> None:
-    """Writes a picture, whole, with its title and what it shows in words, as PNG and, if told so, as "pdf" or "svg" beside it."""
+def save(figure: Figure, path: Path, form: str = "png") -> None:
+    """Writes a picture, whole, with its title and what it shows in words, as PNG, and as "pdf" or "svg" beside it if told so."""
     title = " ".join((figure.get_suptitle() or "").split())
-    for form, words in (
-        ("png", "Description"),
-        *([(beside, {"pdf": "Subject", "svg": "Description"}[beside])] if beside else []),
-    ):
-        said = {"Title": title, words: figure.get_label()}
-        with replacing(path.with_suffix(f".{form}")) as aside:
+    for kind in dict.fromkeys(("png", form)):
+        said = {"Title": title, "Subject" if kind == "pdf" else "Description": figure.get_label()}
+        with replacing(path.with_suffix(f".{kind}")) as aside:
             figure.savefig(aside, dpi=DPI, metadata={key: value for key, value in said.items() if value})
 
 
-def sparingly(figures: dict[str, Callable[[], Figure]], folder: Path, beside: str | None = None) -> None:
+def sparingly(figures: dict[str, Callable[[], Figure]], folder: Path, form: str = "png") -> None:
     """Makes pictures one after the other and writes each; one that cannot be made costs no other, see `sparing`."""
     for name, make in figures.items():
         with sparing(str(folder / name)):
-            save(make(), folder / name, beside)
+            save(make(), folder / name, form)

@@ -177,7 +177,7 @@ def _draw(folder: RunFolder, results: dict[str, Any], tested: outcomes.Outcomes,
             pictures.confusion, pictures.confused(numbers), names, pictures.heading(results)
         )
     with drawing.style():
-        drawing.sparingly(drawn, folder.path, drawing.vector(form))
+        drawing.sparingly(drawn, folder.path, form)
 
 
 def _number(value: float | None) -> float:

@@ -174,11 +174,11 @@ def _draw(run: Run, results: dict[str, Any], test: Evaluation | None) -> None:
     from crossmodal import drawing
     from crossmodal.report import pictures
 
-    vector = drawing.vector(run.config.pictures)
+    form = run.config.pictures
     with drawing.style():
-        pictures.draw_run(run.task, results, test, run.history, run.folder.path, vector)
+        pictures.draw_run(run.task, results, test, run.history, run.folder.path, form)
         with sparing(f"{run.folder.path}: pictures of {run.config.method}"):
-            drawing.save_all(methods.get(run.config.method).draw(run), run.folder.path, vector)
+            drawing.save_all(methods.get(run.config.method).draw(run), run.folder.path, form)
 
 
 def _warnings(run: Run, test: Evaluation) -> list[str]:

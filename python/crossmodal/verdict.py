@@ -241,12 +241,9 @@ def _median(task) -> Predict:
 
 
 def _last(task) -> Predict:
-    scaling = task.normalizer
-
     def predict(batch: Batch) -> Tensor:
-        x_mean, x_std = scaling.x_mean, scaling.x_std  # (C, 1), or (C, L)
-        raw = (batch.x * x_std + x_mean)[..., -1].expand(-1, task.num_outputs)
-        return scaling.apply_y(raw.numpy())
+        last = task.normalizer.inverse_x(batch.x)[..., -1]
+        return task.normalizer.apply_y(last.expand(-1, task.num_outputs))
 
     return predict
 

@@ -15,15 +15,15 @@ CPU = torch.device("cpu")
 CHILD = """
 import resource, torch
 from benchmarks.heap import use_heap
-from benchmarks.memory import _status
+from benchmarks.memory import _STATUS, _kib
 print(use_heap("{name}", torch.device("cpu")))
 torch.ones(2**22)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 block = torch.empty(2**22).fill_(1.0)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-full = _status("VmRSS")
+full = _kib(_STATUS, "VmRSS")
 del block
-print(full - _status("VmRSS"))
+print(full - _kib(_STATUS, "VmRSS"))
 """
 
 

@@ -167,7 +167,7 @@ def test_candidates_are_interleaved_and_slow_ones_measured_less(monkeypatch):
 
         return run
 
-    fast, slow = Candidate("fast", step("fast", 1.0)), Candidate("slow", step("slow", 20.0))
+    fast, slow = Candidate(step("fast", 1.0)), Candidate(step("slow", 20.0))
     interleave([fast, slow], seconds=12.5, least=3, most=100)
     assert len(fast.timing.samples) == 12
     assert len(slow.timing.samples) == 3, "its first step is one of them"
@@ -176,11 +176,11 @@ def test_candidates_are_interleaved_and_slow_ones_measured_less(monkeypatch):
     assert first in (5, 6), "spread over the rounds"
     assert second in (12, 13), "spread over the rounds"
     order.clear()
-    pair = Candidate("fast", step("fast", 1.0)), Candidate("other", step("other", 1.0))
+    pair = Candidate(step("fast", 1.0)), Candidate(step("other", 1.0))
     interleave(pair, seconds=12.5)
     rounds = {tuple(order[start : start + 2]) for start in range(2, len(order), 2)}
     assert rounds == {("fast", "other"), ("other", "fast")}, "in another order each round"
-    interleave([hasty := Candidate("hasty", step("hasty", 1e-9))], seconds=1.0, most=5)
+    interleave([hasty := Candidate(step("hasty", 1e-9))], seconds=1.0, most=5)
     assert len(hasty.timing.samples) == 5
 
 

@@ -202,7 +202,7 @@ def test_ways_differ_in_what_they_compute():
         run_once()
         assert not torch.equal(step.objective.gate.weight, before)
         target, source = torch.randn(2, 10, 16), torch.randn(2, 8, 16)
-        result = step.objective.replace(target, source, train_step.at(setting))
+        result = step.objective.replace(target, source, train_step.POSITION)
         assert ((result.mixed != target).any(-1).sum(1) == 4).all()
         assert result.lam == 0.4
 

@@ -16,10 +16,12 @@ from PIL import Image
 from crossmodal.data.dataset import ArrayDataset
 from crossmodal.data.normalizer import Normalizer
 from crossmodal.tasks import Task
+from crossmodal.training.folder import RunFolder
 from crossmodal.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 LENGTH, SIDE = 16, 8
+TIMES = ("seconds", "samples_per_second", "data_share", "memory_mib")
 
 
 def write_data(folder: Path, kind: str = "classification", ndim: int = 1, samples: int = 26, seed: int = 0) -> Path:
@@ -155,6 +157,12 @@ def finish(process: subprocess.Popen, seconds: float = 120) -> str:
     output, _ = process.communicate(timeout=seconds)
     assert process.returncode == 0, f"exit code {process.returncode}\n{output}"
     return output
+
+
+def numbers(folder: Path) -> list[dict]:
+    """Records of the epochs without what depends on the clock."""
+    records = RunFolder(folder).read_metrics()
+    return [{key: value for key, value in record.items() if key not in TIMES} for record in records]
 
 
 def fresh_accelerator() -> None:

@@ -19,25 +19,18 @@ from crossmodal.settings import Config
 from crossmodal.training import sharding
 from crossmodal.training.folder import RunFolder
 from tests.crossmodal import runs
-
-TIMES = ("seconds", "test_seconds", "samples_per_second", "data_share", "memory_mib")
+from tests.crossmodal.runs import numbers
 
 
 def train(folder, encoder, *arguments, **changes):
     return run.train(parsing.from_dict(runs.settings(folder, encoder, *arguments, **changes)))
 
 
-def numbers(folder) -> list[dict]:
-    """Records of the epochs without what depends on the clock."""
-    records = RunFolder(folder / "run").read_metrics()
-    return [{key: value for key, value in record.items() if key not in TIMES} for record in records]
-
-
 @pytest.mark.parametrize("ndim", [1, 2])
 @pytest.mark.parametrize("kind", ["classification", "multilabel", "regression", "dense"])
 def test_loss_falls_for_each_kind_of_target(tmp_path, tiny_bert, kind, ndim):
     results = train(tmp_path, tiny_bert, kind, ndim, epochs=8, pictures="png")
-    history = numbers(tmp_path)
+    history = numbers(tmp_path / "run")
     assert history[-1]["loss_target"] < 0.9 * history[0]["loss_target"]
     folder = RunFolder(tmp_path / "run")
     own = {
@@ -167,7 +160,7 @@ def test_every_method_fills_its_record(tmp_path, tiny_bert, method, capsys):
     for key in (keys + " trainable_parameters versions").split():
         assert stored[key] is not None, key
     assert ("source" in stored) == (method == "pare")
-    history = numbers(tmp_path)
+    history = numbers(tmp_path / "run")
     assert [record["epoch"] for record in history] == [1, 2, 3]
     assert (
         stored["best_epoch"]
@@ -189,7 +182,7 @@ def test_every_method_fills_its_record(tmp_path, tiny_bert, method, capsys):
 def test_a_seed_repeats_and_another_does_not(tmp_path, tiny_bert):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train(tmp_path / name, tiny_bert, seed=seed, epochs=2, model__dropout=0.1)
-    assert numbers(tmp_path / "a") == numbers(tmp_path / "b") != numbers(tmp_path / "c")
+    assert numbers(tmp_path / "a" / "run") == numbers(tmp_path / "b" / "run") != numbers(tmp_path / "c" / "run")
     weights = [(tmp_path / name / "run" / "model" / "model.safetensors").read_bytes() for name in "abc"]
     assert weights[0] == weights[1] != weights[2]
 
@@ -199,7 +192,7 @@ def test_accumulation_equals_the_large_batch(tmp_path, tiny_bert):
     whole = train(tmp_path / "whole", tiny_bert, method="nft", batch_size=8, epochs=2)
     parts = train(tmp_path / "parts", tiny_bert, method="nft", batch_size=4, accumulate=2, epochs=2)
     assert whole["steps"] == parts["steps"]
-    for one, other in zip(numbers(tmp_path / "whole"), numbers(tmp_path / "parts"), strict=True):
+    for one, other in zip(numbers(tmp_path / "whole" / "run"), numbers(tmp_path / "parts" / "run"), strict=True):
         for key in ("loss", "gradient_norm", "validation_loss"):
             assert one[key] == pytest.approx(other[key], rel=1e-4), key
 
@@ -211,7 +204,7 @@ def test_variants_of_the_arithmetic_stay_near(tmp_path, tiny_bert, change):
     train(tmp_path / "plain", tiny_bert, "regression", epochs=2)
     runs.fresh_accelerator()
     train(tmp_path / "variant", tiny_bert, "regression", epochs=2, **change)
-    for one, other in zip(numbers(tmp_path / "plain"), numbers(tmp_path / "variant"), strict=True):
+    for one, other in zip(numbers(tmp_path / "plain" / "run"), numbers(tmp_path / "variant" / "run"), strict=True):
         if "precision" not in change:
             assert one == other
             continue

@@ -17,7 +17,7 @@ from crossmodal.tasks.base import About
 from crossmodal.training import outcomes
 
 
-def learn(folder, kind: str, learnable: bool, method: str = "linear", groups: int = 0, said=None, **changes):
+def learn(folder, kind: str, learnable: bool, method: str = "linear", groups: int = 0, **changes):
     """A run on 60 samples, tested on 80; in those that can be learned, the target is in the mean of the sample."""
     rng = np.random.default_rng(3)
     x = rng.standard_normal((140, 1, 12))

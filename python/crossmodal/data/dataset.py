@@ -91,7 +91,6 @@ class ArrayDataset:
         rows: which rows belong to this split, int64 `(m,)` (None: all), for arrays that are not tensors.
         extras: more arrays of n rows, by the name they have in `Batch.extras`.
         vary: change of a raw sample that comes before these; for arrays that are not tensors.
-        augmentations: changes of a sample, in this order.
     """
 
     def __init__(
@@ -104,14 +103,13 @@ class ArrayDataset:
         rows: np.ndarray | None = None,
         extras: dict[str, Tensor | ArrayLike] | None = None,
         vary: Variation | None = None,
-        augmentations: Sequence[Augmentation] = (),
         fingerprint: str = "",
     ) -> None:
         self._x, self._y, self._rows = x, y, rows
         self._scale_x, self._scale_y = scale_x, scale_y
         self._extras = extras or {}
         self._vary = vary
-        self.augmentations = tuple(augmentations)
+        self.augmentations: tuple[Augmentation, ...] = ()
         self.fingerprint = fingerprint
 
     def __len__(self) -> int:

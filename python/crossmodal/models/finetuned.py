@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from crossmodal.errors import UserError
+from crossmodal.kinds import KINDS
 from crossmodal.models import encoders
 from crossmodal.models.base import Model, ParameterGroups
 from crossmodal.models.encoders import Encoder
-from crossmodal.models.heads import build_head
+from crossmodal.models.heads import DENSE_HEADS, PooledHead
 
 
 class FineTuned(Model, name="finetuned"):
@@ -47,12 +49,20 @@ class FineTuned(Model, name="finetuned"):
         self.dense_head = dense_head
         self.encoder = encoder
         self.fitted = False
-        self.head = build_head(
-            task_kind,
+        if num_outputs < 1:
+            raise UserError(f"num_outputs must be at least 1, got {num_outputs}")
+        if task_kind not in KINDS:
+            raise UserError(f"kind must be one of {KINDS}, got {task_kind!r}")
+        if task_kind != "dense":
+            self.head: nn.Module = PooledHead(encoder.feature_width, num_outputs)
+            return
+        if output_shape is None or output_shape[0] != num_outputs:
+            raise UserError(
+                f"output_shape of a dense head must start with num_outputs={num_outputs}, got {self.output_shape}"
+            )
+        self.head = DENSE_HEADS[dense_head](
             encoder.feature_width,
-            num_outputs,
-            output_shape=self.output_shape,
-            dense=dense_head,
+            self.output_shape,
             grid=encoder.feature_grid,
             stride=encoder.feature_stride,
             canvas_size=encoder.canvas_size,

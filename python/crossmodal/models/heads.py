@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossmodal.errors import UserError
-from crossmodal.kinds import KINDS, POINT_KINDS
 from crossmodal.models.embedders import resize
 
 
@@ -137,40 +136,3 @@ class UpsamplingHead(DenseHead):
 
 
 DENSE_HEADS = {"linear": DenseHead, "upsampling": UpsamplingHead}
-
-
-def build_head(
-    kind: str,
-    feature_width: int,
-    num_outputs: int,
-    *,
-    output_shape: tuple[int, ...] | None = None,
-    dense: str = "linear",
-    grid: tuple[int, ...],
-    stride: tuple[int, ...],
-    canvas_size: tuple[int, ...],
-    restore: Callable[[Tensor, tuple[int, ...]], Tensor] = resize,
-) -> nn.Module:
-    """Head for a kind of target: mean pooling and a linear map, or for ``"dense"`` a :class:`DenseHead`.
-
-    Args:
-        kind: ``"classification"``, ``"multilabel"``, ``"regression"`` or ``"dense"``.
-        feature_width: F.
-        num_outputs: classes, labels, values, or channels of a dense output.
-        output_shape: dense only: ``(num_outputs, L)`` or ``(num_outputs, H, W)``.
-        dense: which of :data:`DENSE_HEADS`; unused otherwise.
-        grid, stride, canvas_size, restore: see :class:`DenseHead`; unused otherwise.
-
-    Raises:
-        UserError: unknown ``kind``, or a dense head without a fitting ``output_shape``.
-    """
-    if num_outputs < 1:
-        raise UserError(f"num_outputs must be at least 1, got {num_outputs}")
-    if kind in POINT_KINDS:
-        return PooledHead(feature_width, num_outputs)
-    if kind != "dense":
-        raise UserError(f"kind must be one of {KINDS}, got {kind!r}")
-    if output_shape is None or output_shape[0] != num_outputs:
-        raise UserError(f"output_shape of a dense head must start with num_outputs={num_outputs}, got {output_shape}")
-    head = DENSE_HEADS[dense]
-    return head(feature_width, output_shape, grid=grid, stride=stride, canvas_size=canvas_size, restore=restore)

@@ -119,16 +119,11 @@ class LayeredNetwork(Model, name="layered"):
 
 
 class Controller(nn.Module):
-    """Draws architectures, one decision after the other, by a recurrent network.
+    """Draws architectures, one decision after the other, by a recurrent network."""
 
-    Args:
-        width: of its state.
-        temperature, bound: logits are bound * tanh(logits / temperature).
-    """
-
-    def __init__(self, width: int = 64, temperature: float = 2.0, bound: float = 1.5) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.temperature, self.bound = temperature, bound
+        width = 64
         self.cell = nn.LSTMCell(width, width)
         self.start = nn.Parameter(torch.empty(1, width))
         self.embedding = nn.Embedding(len(OPERATIONS), width)
@@ -164,7 +159,7 @@ class Controller(nn.Module):
         return architecture, logarithm, torch.cat(connections)
 
     def _bounded(self, logits: Tensor) -> Tensor:
-        return self.bound * torch.tanh(logits / self.temperature)
+        return 1.5 * torch.tanh(logits / 2.0)
 
 
 class LayeredSearch(Model, name="layered_search"):

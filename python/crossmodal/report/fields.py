@@ -13,6 +13,7 @@ from torch import Tensor
 
 from crossmodal.drawing import BLUE, GREY, RED, marker, panel, panels, with_unit
 from crossmodal.files import replacing
+from crossmodal.naming import by_protocol
 from crossmodal.scoring import metrics
 
 MOST_ROWS = 6  # samples times channels
@@ -116,7 +117,7 @@ def examples(outputs: Tensor, targets: Tensor, task, head: str) -> Figure:
 
 def _maps(figure: Figure, line, target: np.ndarray, output: np.ndarray, name: str, extent) -> tuple[str, ...]:
     """Target and prediction on one scale, that of the target, and the error on one around zero."""
-    low, high, most = *_range(target), np.nanmax(np.abs(output - target), initial=0)
+    low, high, most = target.min(), target.max(), np.nanmax(np.abs(output - target), initial=0)
     form = {} if extent is None else {"aspect": "auto", "extent": extent}
     line[0].imshow(target, vmin=low, vmax=high, **form)
     shown = line[1].imshow(output, vmin=low, vmax=high, **form)
@@ -138,23 +139,19 @@ def _edges(middles: np.ndarray) -> tuple[float, float]:
     return middles[0] - half, middles[-1] + half
 
 
-def _range(values: np.ndarray) -> tuple[float, float]:
-    return values.min(), values.max()
-
-
 def errors_over_time(outputs: Tensor, targets: Tensor, task, head: str) -> Figure:
     """The task's first metric of each frame, and of the samples at the tenth and the ninetieth percentile.
 
     Args:
         outputs, targets: (n, T, C, *grid).
-        task: gives metric, protocol and times.
+        task: gives metric and times.
         head: what the picture is of.
     """
     metric = metrics.get(metrics.plain_name(task.metric))
     called, times = _times(task)
     numbers = [metric.numbers(outputs[:, frame], targets[:, frame]) for frame in range(outputs.shape[1])]
     figure, axis = panel((6.0, 3.6), f"{task.metric} of each of {len(times)} frames of the roll-out.")
-    figure.suptitle(f"{head}\nprotocol {task.protocol}")
+    figure.suptitle(head)
     axis.plot(times, [metric.figure(of_frame) for of_frame in numbers], marker=marker(len(times)), label="all samples")
     if len(outputs) > 1:
         alone = [
@@ -183,7 +180,7 @@ def save_animation(outputs: Tensor, targets: Tensor, task, path: Path) -> None:
     figure.set_dpi(80)
     images, most = [], np.nanmax(np.abs(output - target), axis=(0, 2, 3), initial=0)
     for channel, line in enumerate(axes):
-        low, high = _range(target[:, channel])
+        low, high = target[:, channel].min(), target[:, channel].max()
         line[0].set_ylabel(names[channel])
         scales = ({"vmin": low, "vmax": high},) * 2 + (
             {"vmin": -most[channel], "vmax": most[channel], "cmap": "RdBu_r"},
@@ -194,7 +191,7 @@ def save_animation(outputs: Tensor, targets: Tensor, task, path: Path) -> None:
             axis.spines[:].set_visible(False)
     shots = []
     for frame in np.unique(np.linspace(0, len(times) - 1, MOST_FRAMES).round().astype(int)):
-        figure.suptitle(f"{task.title}, test sample 0, {called} = {times[frame]:.3g}")
+        figure.suptitle(f"{by_protocol(task.title, task.protocol)}, test sample 0, {called} = {times[frame]:.3g}")
         for channel, row in enumerate(images):
             there, found = target[frame, channel], output[frame, channel]
             for image, values in zip(row, (there, found, found - there), strict=True):

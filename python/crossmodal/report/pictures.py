@@ -15,6 +15,7 @@ from crossmodal import drawing
 from crossmodal.drawing import BLUE, GREEN, GREY, RED, SKY, column, marker, over_epochs, panel, panels, short, tiled
 from crossmodal.errors import sparing
 from crossmodal.kinds import LABEL_KINDS
+from crossmodal.naming import by_protocol
 from crossmodal.report import fields
 from crossmodal.scoring import labels as scores_of_labels
 from crossmodal.scoring import metrics
@@ -28,9 +29,7 @@ MOST_PANELS = 6  # Values of a regression.
 MOST_LINES = 6  # Labels of a reliability diagram.
 
 
-def draw_run(
-    task, results: dict[str, Any], test: Any, history: list[dict[str, Any]], folder: Path, vector: str | None
-) -> None:
+def draw_run(task, results: dict[str, Any], test: Any, history: list[dict[str, Any]], folder: Path, form: str) -> None:
     """Every picture that fits the kind of task, into the run's folder; what cannot be drawn is warned of.
 
     Args:
@@ -38,7 +37,7 @@ def draw_run(
         results: what `results.json` holds.
         test: `training.evaluation.Evaluation` of the test split; None where there is none.
         history: records of the epochs of all stages.
-        vector: see `drawing.save`.
+        form: see `drawing.save`.
     """
     drawn = {}
     validated = [record for record in history if "validation" in record]
@@ -46,7 +45,7 @@ def draw_run(
         drawn["curves.png"] = partial(curves, validated, results)
     if test is not None:
         drawn |= _of_test(task, results, test)
-    drawing.sparingly(drawn, folder, vector)
+    drawing.sparingly(drawn, folder, form)
     if test is not None and task.kind == "dense" and task.steps and task.ndim == 2:
         with sparing(str(folder / "rollout.gif")):
             frames = (values.unflatten(1, (task.steps, -1)) for values in (test.outputs, test.targets))
@@ -92,7 +91,7 @@ def heading(results: dict[str, Any], drawn: int | None = None) -> str:
         drawn: of how many samples it is, where not of all.
     """
     count, groups = results["samples"]["test"], len(results["test_groups"])
-    said = f"{results['title']}, {results['method']}: test split, n = {count}"
+    said = f"{by_protocol(results['title'], results['protocol'])}, {results['method']}: test split, n = {count}"
     said += f" in {groups} groups" if groups else ""
     said += f", {drawn} of them shown" if drawn is not None and drawn < count else ""
     return f"{said}\n{figure_of(results)}"
@@ -123,7 +122,8 @@ def curves(history: list[dict[str, Any]], results: dict[str, Any]) -> Figure:
     about = f"Left, the losses over {len(history)} epochs; right, {metric} of the validation split, with the epoch that was kept."
     figure, axes = panels(1, 2, (8, 3.4), about)
     kept = "" if results["validation"] is None else f": {metric} {results['validation']:.4g} in the epoch that was kept"
-    figure.suptitle(f"{results['title']}, {results['method']}: validation split, n = {count}{kept}")
+    task = by_protocol(results["title"], results["protocol"])
+    figure.suptitle(f"{task}, {results['method']}: validation split, n = {count}{kept}")
     left, right = axes[0]
     epochs = range(1, len(history) + 1)
     names = [name for name in history[-1] if name == "loss" or name.startswith("loss_")]

@@ -25,9 +25,9 @@ def closing_table(results: dict[str, Any], select: str) -> str:
         select: how the epoch was chosen.
     """
     rows = {
-        results["metric"]: [_figure(results[split]) for split in ("validation", "test")],
-        **{name: ["", _figure(value)] for name, value in list(results["test_metrics"].items())[1:]},
-        "loss": [_figure(results[split]) for split in ("validation_loss", "test_loss")],
+        results["metric"]: [_number(results[split]) for split in ("validation", "test")],
+        **{name: ["", _number(value)] for name, value in list(results["test_metrics"].items())[1:]},
+        "loss": [_number(results[split]) for split in ("validation_loss", "test_loss")],
         "samples": [str(results["samples"][split]) for split in ("validation", "test")],
     }
     if results["protocol"] != "default":
@@ -59,17 +59,13 @@ def _by_field(results: dict[str, Any]) -> list[str]:
     lines = []
     if frames > 1:
         shown = sorted({0, frames // 2, frames - 1})
-        each = ", ".join(f"{_figure(figures[frame].mean())} in frame {frame + 1}" for frame in shown)
+        each = ", ".join(f"{_number(figures[frame].mean())} in frame {frame + 1}" for frame in shown)
         lines.append(f"test {results['metric']} over the {frames} frames: {each}")
     if channels > 1:
         names = results["channels"] or [f"channel {number}" for number in range(channels)]
-        each = ", ".join(f"{name} {_figure(value)}" for name, value in zip(names, figures.mean(axis=0), strict=True))
+        each = ", ".join(f"{name} {_number(value)}" for name, value in zip(names, figures.mean(axis=0), strict=True))
         lines.append(f"test {results['metric']} by channel: {each}")
     return lines
-
-
-def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:#.4g}"
 
 
 def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -174,7 +170,7 @@ def tuning(chosen: list[dict[str, Any]]) -> str:
     lines = ["| task | method | chosen on validation | mean over the seeds of the validation metric |"]
     lines.append("| --- | --- | --- | --- |")
     for row in chosen:
-        values = "; ".join(f"{point}: {_figure(value)}" for point, value in row["validation"].items())
+        values = "; ".join(f"{point}: {_number(value)}" for point, value in row["validation"].items())
         lines.append(f"| {row['task']} | {row['method']} | {row['chosen']} | {values} |")
     return "\n".join(lines) + "\n"
 
@@ -222,7 +218,7 @@ def form_of(table: dict[str, Any]) -> str:
     return f".{max(decimals, 0)}f" if decimals <= 8 else ".2e"
 
 
-def _number(value: float | None, form: str) -> str:
+def _number(value: float | None, form: str = "#.4g") -> str:
     return "" if value is None else f"{value:{form}}"
 
 

@@ -74,8 +74,8 @@ def largest(numbers: Numbers) -> float:
 
 
 def relative(numbers: Numbers) -> float:
-    """A field of zeros is treated as in `_relative_l2`, by what is typical of its channel and frame; one that is zero in every
-    sample is left out."""
+    """A field of zeros is treated as in `values.relative_l2`, by what is typical of its channel and frame; one that is zero in
+    every sample is left out."""
     size = numbers["size"]
     typical = np.sqrt(np.square(size).mean(0))
     some = typical > 0

@@ -144,7 +144,7 @@ METRICS: Registry[Metric] = Registry(
             "norm of the error over the norm of the target, mean over samples",
         ),
         "mae_8": Metric(
-            partial(values.near_residues, lower=0.5),
+            values.near_residues,
             values.near_mean,
             False,
             ("dense",),

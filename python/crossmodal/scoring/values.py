@@ -72,17 +72,15 @@ def r2(numbers: Numbers) -> float:
 APART, NEAR, SHORTEST = 24, 8.0, 0.01  # residues along the chain, and angstrom
 
 
-def near_residues(outputs: Tensor, targets: Tensor, mask: Tensor | None, lower: float) -> dict[str, Tensor]:
+def near_residues(outputs: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
     """Per column of maps of distances (B, 1, L, L), counted from the first residue, sums of absolute errors and how many there are:
-    over pairs at least 24 residues apart along the chain whose true distance is at most 8 angstrom, each once.
-
-    lower: share of the lower triangle in the predicted distance, the upper one has the rest.
-    """
+    over pairs at least 24 residues apart along the chain whose true distance is at most 8 angstrom, each once; predicted is the
+    mean of both triangles."""
     if targets.ndim != 4 or targets.shape[1] != 1 or targets.shape[2] != targets.shape[3]:
         raise UserError(f"metric: mae_8 is of square maps, got targets of shape {tuple(targets.shape[1:])}")
     count = torch.ones_like(targets, dtype=torch.bool) if mask is None else mask
     found, true, count = outputs.double().squeeze(1), targets.double().squeeze(1), count.squeeze(1)
-    found = (1 - lower) * found + lower * found.mT
+    found = (found + found.mT) / 2
     counts = count & (true <= NEAR) & torch.ones_like(count[0]).triu(APART)
     first = count.any(1).int().argmax(1)  # where the padding ends
     columns = (torch.arange(true.shape[2], device=true.device) + first[:, None]) % true.shape[2]
@@ -100,4 +98,4 @@ def near_residues_released(outputs: Tensor, targets: Tensor, mask: Tensor | None
     """The public code overwrites the upper triangle by the mean of both, then takes the mean of both again."""
     upper = (outputs.double() + outputs.double().mT) / 2
     once = torch.where(torch.ones_like(upper[0], dtype=torch.bool).triu(), upper, outputs.double())
-    return near_residues(once.clamp_min(SHORTEST), targets, mask, 0.5)
+    return near_residues(once.clamp_min(SHORTEST), targets, mask)

@@ -224,7 +224,7 @@ class Options:
         data: the user's own file or folder.
         data_dir: folder of downloaded data sets, searched first.
         kind: one of :data:`crossmodal.kinds.KINDS`, or None to infer it.
-        protocol: one of ``crossmodal.scoring.protocols.PROTOCOLS``, or None for the task's own.
+        protocol: one of ``crossmodal.scoring.protocols.PROTOCOLS``.
         table, recordings, images: how the user's own files are read.
         copies: whether copies of these may be made that are faster to read.
     """
@@ -232,7 +232,7 @@ class Options:
     data: Path | None = None
     data_dir: Path | None = None
     kind: str | None = None
-    protocol: str | None = None
+    protocol: str = "default"
     table: TableConfig = field(default_factory=TableConfig)
     recordings: RecordingsConfig = field(default_factory=RecordingsConfig)
     images: ImagesConfig = field(default_factory=ImagesConfig)

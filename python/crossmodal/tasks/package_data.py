@@ -1,6 +1,6 @@
 """Tasks from data that ship inside PyPI packages: tables and digits of scikit-learn, images, spoken digits.
 
-They have no official split, so a fixed, stratified part is the test: the same for every ``split_seed``, so that results with
+They have no official split, so a fixed, stratified part is the test: the same for every ``split.seed``, so that results with
 different seeds are measured on the same samples. Of packages other than scikit-learn only the files are used, never the code.
 """
 

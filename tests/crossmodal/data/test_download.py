@@ -139,7 +139,7 @@ def test_what_cannot_be_fetched_is_told_after_the_rest_came(tmp_path, server):
         fetch("toy", [], tmp_path)
 
 
-def pack(path, members, kind="w"):
+def pack(path, members):
     """A .zip or .tar of (name, content) pairs; a content that is no bytes is a link to it."""
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:

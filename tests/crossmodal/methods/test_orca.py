@@ -80,15 +80,15 @@ def test_the_embedder_alone_learns_in_the_first_stage_and_all_in_the_second(tmp_
     assert (batch_size, accumulate) == (8, 2)
 
 
-def model_and_alignment(tiny_bert, kind: str = "classification", y: torch.Tensor | None = None, **options):
+def model_and_alignment(tiny_bert, **options):
     encoder = encoders.load(tiny_bert, layers=1)
     encoder.attach((2, 16), 2)
     x = torch.randn(9, 2, 16, generator=torch.manual_seed(0))
-    train = ArrayDataset(x, torch.arange(9) % 3 if y is None else y)
+    train = ArrayDataset(x, torch.arange(9) % 3)
     inputs, labels = torch.randint(5, 60, (8, 8), generator=torch.manual_seed(1)), torch.arange(8) % 4
     source = Source("toy", "text", inputs, labels, ("a", "b", "c", "d"), "hash", "")
-    task = runs.toy_task(kind, train=train)
-    model = FineTuned(encoder, kind, 3)
+    task = runs.toy_task(train=train)
+    model = FineTuned(encoder, "classification", 3)
     return model, Alignment(task, source, Options(**options), seed=0), train.read(torch.arange(9)), source
 
 

@@ -158,6 +158,8 @@ def test_heads_and_task_must_fit(make_model):
         make_model("tiny_bert", "ranking")
     with pytest.raises(ValueError, match="must start with num_outputs=3"):
         make_model("tiny_bert", "dense", output_shape=(2, 21))
+    with pytest.raises(ValueError, match="num_outputs must be at least 1, got 0"):
+        make_model("tiny_bert", "regression", outputs=0)
 
 
 # Files ---------------------------------------------------------------------------------------------------------------

@@ -13,25 +13,20 @@ neuralop_layers = pytest.importorskip("neuralop.layers.spectral_convolution")
 
 
 @pytest.mark.parametrize(
-    ("shape", "out_channels", "modes", "width", "layers", "parameters"),
+    ("shape", "out_channels", "modes", "width", "layers"),
     [
-        ((10, 64), 1, 12, 20, 4, 43_137),  # three of PDEBench's networks, to which ten frames are given
-        ((10, 64), 1, 16, 64, 4, 550_145),
-        ((20, 32, 32), 2, 12, 20, 4, 926_686),
-        ((2, 16), 3, 20, 4, 1, None),  # more modes than the grid has
-        ((1, 1), 1, 2, 4, 1, None),
-        ((1, 5, 7), 2, 3, 4, 2, None),
+        ((2, 16), 3, 20, 4, 1),  # more modes than the grid has
+        ((1, 1), 1, 2, 4, 1),
+        ((1, 5, 7), 2, 3, 4, 2),
     ],
 )
-def test_shapes_and_size(shape, out_channels, modes, width, layers, parameters):
+def test_shapes(shape, out_channels, modes, width, layers):
     model = FNO(shape, out_channels, modes, width, layers)
     out = model(torch.randn(3, *shape))
     assert out.shape == (3, out_channels, *shape[1:])
     out.square().mean().backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
     assert not any(parameter.is_complex() for parameter in model.parameters())
-    if parameters:
-        assert model.count_parameters() == parameters
 
 
 @pytest.mark.parametrize("grid", [(8,), (7,), (8, 8), (7, 8), (8, 7), (7, 5)], ids=str)

@@ -2,21 +2,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from crossmodal.models.heads import DenseHead, PooledHead, UpsamplingHead, build_head
+from crossmodal.errors import UserError
+from crossmodal.models.heads import DENSE_HEADS, DenseHead, PooledHead, UpsamplingHead
 
 GEOMETRY = {"grid": (4,), "stride": (3,), "canvas_size": (10,)}
 
 
-@pytest.mark.parametrize("kind", ["classification", "multilabel", "regression"])
-def test_pooled_kinds_average_tokens_then_map(kind):
-    head = build_head(kind, 5, 7, **GEOMETRY)
-    assert isinstance(head, PooledHead)
+def test_the_pooled_head_averages_tokens_then_maps():
+    head = PooledHead(5, 7)
     features = torch.randn(2, 4, 5)
     torch.testing.assert_close(head(features), head.linear(features).mean(dim=1))
 
 
 def test_dense_1d_puts_each_token_where_its_patch_was_and_crops_the_padding():
-    head = build_head("dense", 5, 2, output_shape=(2, 10), **GEOMETRY)
+    head = DenseHead(5, (2, 10), **GEOMETRY)
     features = torch.randn(3, 4, 5)
     out = head(features)
     assert out.shape == (3, 2, 10)
@@ -67,8 +66,7 @@ def test_dense_1d_resizes_to_an_output_of_another_length(length):
 )
 def test_the_upsampling_head_grows_from_the_grid_to_the_canvas(grid, stride, canvas, sizes):
     geometry = {"grid": grid, "stride": stride, "canvas_size": canvas}
-    head = build_head("dense", 5, 2, output_shape=(2, *canvas), dense="upsampling", **geometry)
-    assert isinstance(head, UpsamplingHead)
+    head = UpsamplingHead(5, (2, *canvas), **geometry)
     assert head.sizes == sizes
     features = torch.randn(2, torch.Size(grid).numel(), 5, requires_grad=True)
     out = head(features)
@@ -82,9 +80,7 @@ def test_the_upsampling_head_keeps_places_and_has_no_seams():
     """One token's feature changes values around its own patch; where the linear head jumps, this one goes on smoothly."""
     torch.manual_seed(0)
     geometry = {"grid": (8,), "stride": (16,), "canvas_size": (128,)}
-    linear, smooth = (
-        build_head("dense", 4, 1, output_shape=(1, 128), dense=k, **geometry) for k in ("linear", "upsampling")
-    )
+    linear, smooth = (head(4, (1, 128), **geometry) for head in DENSE_HEADS.values())
     features = torch.randn(1, 8, 4)
     other = features.clone()
     other[0, 5] += 3
@@ -96,14 +92,6 @@ def test_the_upsampling_head_keeps_places_and_has_no_seams():
     assert jumps[1] < jumps[0] / 3
 
 
-def test_bad_heads_are_refused():
-    with pytest.raises(ValueError, match=r"kind must be one of .* got 'ranking'"):
-        build_head("ranking", 5, 2, **GEOMETRY)
-    with pytest.raises(ValueError, match="num_outputs must be at least 1, got 0"):
-        build_head("classification", 5, 0, **GEOMETRY)
-    with pytest.raises(ValueError, match=r"must start with num_outputs=2, got None"):
-        build_head("dense", 5, 2, **GEOMETRY)
-    with pytest.raises(ValueError, match=r"must start with num_outputs=2, got \(1, 10\)"):
-        build_head("dense", 5, 2, output_shape=(1, 10), **GEOMETRY)
-    with pytest.raises(ValueError, match="output_shape must have a channel axis and 1 more"):
-        build_head("dense", 5, 2, output_shape=(2, 10, 10), **GEOMETRY)
+def test_an_output_of_more_axes_than_the_input_is_refused():
+    with pytest.raises(UserError, match="output_shape must have a channel axis and 1 more"):
+        DenseHead(5, (2, 10, 10), **GEOMETRY)

@@ -1,4 +1,4 @@
-"""Started by `test_engine`: train.py, whose last process meets a signal at a step.
+"""Started by `test_trainer`: train.py, whose last process meets a signal at a step.
 
     stop.py SETTINGS STEP SIGNAL
 

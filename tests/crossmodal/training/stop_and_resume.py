@@ -1,4 +1,4 @@
-"""Started by `test_engine` in several processes: the run of a settings file is stopped at a step, resumed, and ended."""
+"""Started by `test_trainer` in several processes: the run of a settings file is stopped at a step, resumed, and ended."""
 
 import os
 import signal

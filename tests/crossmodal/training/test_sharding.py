@@ -1,4 +1,4 @@
-"""Sharding: who asks for it and what is refused. That it works is shown by real processes in `test_engine`."""
+"""Sharding: who asks for it and what is refused. That it works is shown by real processes in `test_trainer`."""
 
 import os
 

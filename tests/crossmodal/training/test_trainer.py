@@ -30,14 +30,7 @@ from crossmodal.training.folder import RunFolder
 from crossmodal.training.selection import EpochSelection
 from crossmodal.training.trainer import Interrupted, NonFiniteLoss, Trainer
 from tests.crossmodal import runs
-from tests.crossmodal.runs import stop_at
-
-TIMES = ("seconds", "samples_per_second", "data_share", "memory_mib")
-
-
-def numbers(folder: Path) -> list[dict]:
-    records = RunFolder(folder).read_metrics()
-    return [{key: value for key, value in record.items() if key not in TIMES} for record in records]
+from tests.crossmodal.runs import numbers, stop_at
 
 
 def weights(folder: Path) -> bytes:
@@ -134,11 +127,8 @@ def test_patience_ends_training_and_goes_on_where_it_was(straight, monkeypatch):
     values, _ = straight
     monkeypatch.setattr(EpochSelection, "_is_best", lambda self, *seen: self.best is None)
     values = values | {"patience": 2}
-    with monkeypatch.context() as patch:
-        stop_at(patch, 7, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        with pytest.raises(Interrupted):
-            run.train(parsing.from_dict(values))
-    results = run.train(parsing.from_dict(values | {"resume": True}))
+    interrupt(values, monkeypatch, 7)
+    results = train(values, resume=True)
     assert [record["epoch"] for record in numbers(Path(values["output_dir"]))] == [1, 2, 3]
     assert (results["best_epoch"], results["steps"]) == (1, 9)
 
@@ -167,11 +157,8 @@ def test_the_mean_of_the_last_steps_is_kept(straight, monkeypatch, step):
 
     monkeypatch.setattr(Trainer, "_average", noted)
     if step is not None:
-        with monkeypatch.context() as patch:
-            stop_at(patch, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
-            with pytest.raises(Interrupted):
-                run.train(parsing.from_dict(values))
-    run.train(parsing.from_dict(values | {"resume": step is not None}))
+        interrupt(values, monkeypatch, step)
+    train(values, resume=step is not None)
     assert len(walked) == 12
     folder = Path(values["output_dir"])
     for name, value in load_file(folder / "model" / "model.safetensors").items():

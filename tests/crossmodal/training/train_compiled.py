@@ -1,4 +1,4 @@
-"""Started by `test_engine`: train.py, with graphs traced and differentiated as ever but not turned into machine code.
+"""Started by `test_trainer`: train.py, with graphs traced and differentiated as ever but not turned into machine code.
 
 Generating and compiling code takes most of a minute, and that part does not depend on how the model is distributed.
 """

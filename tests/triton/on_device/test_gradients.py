@@ -13,23 +13,10 @@ from tests.tolerances import assert_gradient
 NAMES = "dtarget", "dsource", "dweight", "dbias"
 
 
-def chosen(inputs, k, highest=False, selection=0):
+def chosen(inputs, k, highest=False):
     """The index lists and scores of a forward pass."""
-    call = (
-        *inputs,
-        torch.tensor(5, device=inputs[0].device),
-        None,
-        None,
-        k,
-        0.9,
-        1.0,
-        selection,
-        highest,
-        False,
-        8,
-        True,
-    )
-    return _fallback.patch_replace(*call)[1:]
+    seed = torch.tensor(5, device=inputs[0].device)
+    return _fallback.patch_replace(*inputs, seed, None, None, k, 0.9, 1.0, 0, highest, False, 8, True)[1:]
 
 
 def assert_backward(
@@ -152,30 +139,13 @@ def launches(monkeypatch):
     return collected
 
 
-def meta(shape, k, dtype=torch.float32, **options):
+def meta(shape, k):
     """The operator's forward and backward arguments at a shape, without storage."""
     batch, num_target, num_source, dim = shape
-    make = {"device": "meta", "dtype": dtype}
-    target, source = torch.empty(batch, num_target, dim, **make), torch.empty(batch, num_source, dim, **make)
-    weight, bias = torch.empty(1, dim, **make), torch.empty(1, **make)
-    seed = torch.empty((), dtype=torch.int64, device="meta")
-    forward = (
-        target,
-        source,
-        weight,
-        bias,
-        seed,
-        None,
-        None,
-        k,
-        0.9,
-        1.0,
-        0,
-        False,
-        options.get("by_score", False),
-        8,
-        True,
-    )
+    with torch.device("meta"):
+        target, source = torch.empty(batch, num_target, dim), torch.empty(batch, num_source, dim)
+        weight, bias, seed = torch.empty(1, dim), torch.empty(1), torch.empty((), dtype=torch.int64)
+    forward = target, source, weight, bias, seed, None, None, k, 0.9, 1.0, 0, False, False, 8, True
     return target, source, weight, forward
 
 
