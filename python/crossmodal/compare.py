@@ -19,6 +19,7 @@ from crossmodal import drawing, methods, parsers, plans, run
 from crossmodal.errors import UserError
 from crossmodal.files import finite, write_json, write_text
 from crossmodal.jobs import Cluster, Job, Machine, execute
+from crossmodal.naming import by_protocol
 from crossmodal.plans import YARDSTICK, Entry, Plan
 from crossmodal.report import comparison_pictures, grid, published, ranking, statistics, tables
 from crossmodal.training import outcomes, sharding
@@ -281,7 +282,8 @@ def draw(found: grid.Grid, done: dict[str, list[tuple[Job, dict[str, Any]]]]) ->
                 curves.setdefault(task, {}).setdefault(job.method, []).append(values)
     if curves:
         drawn["-curves"] = comparison_pictures.learning_curves(
-            curves, {task: found.tasks[task]["metric"] for task in curves}
+            {by_protocol(task, found.tasks[task]["protocol"]): by_method for task, by_method in curves.items()},
+            [found.tasks[task]["metric"] for task in curves],
         )
     ranked, means = found.means()
     if found.ranks:

@@ -68,6 +68,11 @@ def title(task: str, data: os.PathLike | str | None) -> str:
     return task if data is None else os.path.basename(os.path.abspath(data))
 
 
+def by_protocol(task: str, protocol: str) -> str:
+    """How a task is called where its figures stand: with the protocol, if it has several."""
+    return task if protocol == "default" else f"{task} ({protocol})"
+
+
 def counted(count: int, things: str) -> str:
     """So many of them: `1 group`, `3 groups`."""
     return f"{count} {things.removesuffix('s') if count == 1 else things}"

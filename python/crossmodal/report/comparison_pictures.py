@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from crossmodal.drawing import marker, over_epochs, panel, short, tiled
+from crossmodal.naming import by_protocol
 from crossmodal.report import statistics
 
 
@@ -37,7 +38,7 @@ def comparison(found: dict[str, dict[str, Any]]) -> Figure:
             axis.legend()
         names = {} if few else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
         axis.set_xticks(range(len(seeded)), list(map(short, seeded)), **names)
-        axis.set(ylabel=f"test {table['label']}", title=task, ylim=(0, None))
+        axis.set(ylabel=f"test {table['label']}", title=by_protocol(task, table["protocol"]), ylim=(0, None))
     return figure
 
 
@@ -46,17 +47,17 @@ def _colors(names: Iterable[Iterable[str]]) -> dict[str, str]:
     return {name: f"C{place}" for place, name in enumerate(dict.fromkeys(itertools.chain(*names)))}
 
 
-def learning_curves(found: dict[str, dict[str, list[list[float]]]], metric_of: dict[str, str]) -> Figure:
+def learning_curves(found: dict[str, dict[str, list[list[float]]]], metric_names: list[str]) -> Figure:
     """A panel for each task, a line for each method: validation over the epochs of all stages, mean of the seeds, between their
     lowest and highest.
 
     Args:
         found: by task and method, the values of each seed's epochs.
-        metric_of: name of each task's metric.
+        metric_names: of each task's metric.
     """
     figure, panels = tiled(len(found), (4.6, 3.2))
     colors = _colors(found.values())
-    for (task, by_method), axis in zip(found.items(), panels, strict=True):
+    for (task, by_method), metric, axis in zip(found.items(), metric_names, panels, strict=True):
         for method, runs in by_method.items():
             values = np.full((len(runs), max(map(len, runs))), np.nan)
             for row, run in zip(values, runs, strict=True):
@@ -68,7 +69,7 @@ def learning_curves(found: dict[str, dict[str, list[list[float]]]], metric_of: d
             )
             low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
             axis.fill_between(epochs, low, high, color=colors[method], alpha=0.15, linewidth=0)
-        axis.set(xlabel="epoch", ylabel=f"validation {metric_of[task]}", title=task)
+        axis.set(xlabel="epoch", ylabel=f"validation {metric}", title=task)
         axis.set_xlim(0.5, max(len(run) for runs in by_method.values() for run in runs) + 0.5)
         over_epochs(axis)
         axis.legend()

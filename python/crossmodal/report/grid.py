@@ -9,11 +9,25 @@ from typing import Any
 
 import numpy as np
 
+from crossmodal.naming import by_protocol
 from crossmodal.report import statistics, tables
 
 LATEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 LATEX |= {sign: f"${sign}$" for sign in "<>|"} | {sign: f"\\{sign}" for sign in "&%$#_{}"}
-COLUMNS = ("task", "method", "metric", "error", "mean", "std", "seeds", "failed", "best", "average_rank", "seconds")
+COLUMNS = (
+    "task",
+    "protocol",
+    "method",
+    "metric",
+    "error",
+    "mean",
+    "std",
+    "seeds",
+    "failed",
+    "best",
+    "average_rank",
+    "seconds",
+)
 
 
 @dataclass
@@ -80,7 +94,10 @@ class Grid:
 
     def rows(self, bold: str) -> tuple[list[str], list[list[str]]]:
         """Heads of the columns, and the cells of each method."""
-        heads = ["method", *(f"{task}, {table['label']}" for task, table in self.tasks.items())]
+        heads = [
+            "method",
+            *(f"{by_protocol(task, table['protocol'])}, {table['label']}" for task, table in self.tasks.items()),
+        ]
         heads += ["average rank"] * bool(self.ranks)
         body = []
         for name in self.methods:
@@ -187,8 +204,8 @@ def comma_separated(grid: Grid) -> str:
     for task, table in grid.tasks.items():
         for method in grid.methods:
             row = grid.row(task, method)
-            line = {"task": task, "method": method, "metric": table["metric"], "error": table["label"]}
-            line |= {"seeds": 0, "failed": grid.failed.get((task, method), 0)}
+            line = {"task": task, "protocol": table["protocol"], "method": method, "metric": table["metric"]}
+            line |= {"error": table["label"], "seeds": 0, "failed": grid.failed.get((task, method), 0)}
             line["average_rank"] = grid.ranks.get(method, "")
             if row is not None:
                 line |= {key: row[key] for key in ("mean", "std", "best", "seconds")} | {"seeds": len(row["seeds"])}

@@ -34,7 +34,7 @@ def markdown(tasks: Collection[str] | None = None) -> str:
         for (method, source), found in cells.items()
     ]
     lines = [
-        "Not measured here: as printed by others, on other splits, with other encoders and budgets.",
+        "Not measured here: as printed by others, on sets of other sizes, grids and splits, with other encoders and budgets.",
         "",
         *table_lines(heads, body),
         "",

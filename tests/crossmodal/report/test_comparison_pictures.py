@@ -13,7 +13,7 @@ def test_comparison_draws_every_run_and_a_line_for_what_has_no_seeds(tmp_path):
         "nft": {"label": "nft", "seeded": True, "mean": None, "errors": [2.5, None]},
         "linear": {"label": "logistic regression", "seeded": False, "mean": 1.5, "errors": [1.5]},
     }
-    figure = plots.comparison({"toy": {"methods": methods, "label": "error %"}})
+    figure = plots.comparison({"toy": {"methods": methods, "label": "error %", "protocol": "default"}})
     (axis,) = figure.axes
     drawn = [np.asarray(line.get_ydata()).tolist() for line in axis.lines]
     assert drawn[0] == [1.0, 3.0]

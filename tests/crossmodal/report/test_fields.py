@@ -37,7 +37,7 @@ def test_a_roll_out_has_its_error_over_time(ndim, equation):
     task = replace(task, metrics=("relative_l2",))
     figure = fields.draw(task, outputs, targets, "3 samples")["errors_over_time.png"]()
     (axis,) = figure.axes
-    assert figure.get_suptitle() == "3 samples\nprotocol rollout"
+    assert figure.get_suptitle() == "3 samples"
     assert (axis.get_ylabel(), axis.get_xlabel()) == ("test relative_l2", "t" if equation else "frame")
     times = [0.5, 1, 1.5, 2] if equation else [1, 2, 3, 4]
     np.testing.assert_allclose(axis.lines[0].get_xydata(), [(t, 0.55 / 9) for t in times])

@@ -67,6 +67,18 @@ def test_best_is_bold_in_every_form():
     assert r"a & \textbf{9.00} $\pm$ 1.00 \\" in latex(found)
 
 
+def test_protocols_are_told_apart():
+    both = {
+        name: summarise([result("a", s, 0.9) | {"protocol": name} for s in range(2)]) for name in ("single", "rollout")
+    }
+    texts = [markdown(Grid({"burgers": table}, ["a"])) for table in both.values()]
+    assert ["| method | burgers (single), error % |" in text for text in texts] == [True, False]
+    assert ",single," in comma_separated(Grid({"burgers": both["single"]}, ["a"]))
+    assert [axis.get_title() for axis in pictures.comparison({"burgers": both["rollout"]}).axes] == [
+        "burgers (rollout)"
+    ]
+
+
 def test_latex_escapes(grid):
     text = latex(grid)
     assert r"method & one, error \% & two, error & average rank \\" in text
@@ -116,7 +128,7 @@ def test_pictures_of_several_tasks(grid, tmp_path):
     """Drawn with what there is: runs of unequal length, a NaN in every run, an infinite ratio."""
     nan = float("nan")
     curves = {"one": {"a": [[0.1, nan, 0.3], [0.2, nan]], "b": [[0.5, 0.6]]}, "two": {"b": [[0.5]]}}
-    figure = pictures.learning_curves(curves, {"one": "accuracy", "two": "rmse"})
+    figure = pictures.learning_curves(curves, ["accuracy", "rmse"])
     first = figure.axes[0].lines[0]
     assert first.get_xdata().tolist() == [1, 3]
     assert first.get_ydata() == pytest.approx([0.15, 0.3])

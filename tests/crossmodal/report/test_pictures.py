@@ -18,6 +18,7 @@ RESULTS = {
     "title": "toy",
     "method": "nft",
     "loss": "cross_entropy",
+    "protocol": "default",
     "metric": "accuracy",
     "validation": 0.5,
     "best_epoch": None,
