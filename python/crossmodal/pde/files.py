@@ -171,7 +171,9 @@ def load_piece(path: Path) -> dict[str, np.ndarray]:
 
 def attributes(settings: Settings) -> dict[str, str | float | int]:
     """What a file says about itself."""
-    versions = f"numpy {np.__version__}, scipy {scipy.__version__}"
+    from pare_kernels import __version__
+
+    versions = f"pare_kernels {__version__}, numpy {np.__version__}, scipy {scipy.__version__}"
     return asdict(settings) | settings.solver.facts | {"name": settings.equation, "versions": versions}
 
 

@@ -57,9 +57,10 @@ METRICS = (
 )
 
 
-def _file(path: str, number: int, md5: str, size: int | None = None) -> Remote:
-    """A file of the archive DaRUS (doi:10.18419/DARUS-2986), where PDEBench's own download program puts it."""
-    return Remote(path, f"https://darus.uni-stuttgart.de/api/access/datafile/{number}", size, f"md5:{md5}")
+def _file(path: str, number: int, md5: str, size: float) -> Remote:
+    """A file of the archive DaRUS (doi:10.18419/DARUS-2986), where PDEBench's own download program puts it; its bytes are about
+    those of its arrays."""
+    return Remote(path, f"https://darus.uni-stuttgart.de/api/access/datafile/{number}", int(size), f"md5:{md5}")
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Entry:
 
 ENTRIES = {
     "advection": Entry(
-        _file("1D/Advection/Train/1D_Advection_Sols_beta0.4.hdf5", 255674, "d595bbfd2c659df995a93cd40d6ea568"),
+        _file("1D/Advection/Train/1D_Advection_Sols_beta0.4.hdf5", 255674, "d595bbfd2c659df995a93cd40d6ea568", 8.23e9),
         samples=500,
         resolution=64,
         frames=5,
@@ -105,7 +106,7 @@ ENTRIES = {
         rollout_points=4,
     ),
     "burgers": Entry(
-        _file("1D/Burgers/Train/1D_Burgers_Sols_Nu1.0.hdf5", 281365, "9021eba35332d127306f11ef84c1a60f"),
+        _file("1D/Burgers/Train/1D_Burgers_Sols_Nu1.0.hdf5", 281365, "9021eba35332d127306f11ef84c1a60f", 8.23e9),
         samples=500,
         resolution=64,
         frames=5,
@@ -113,7 +114,9 @@ ENTRIES = {
         loss="rmse",
     ),
     "diffusion_reaction_1d": Entry(
-        _file("1D/ReactionDiffusion/Train/ReacDiff_Nu0.5_Rho1.0.hdf5", 133177, "69a429239778d529cd419ed5888ea835"),
+        _file(
+            "1D/ReactionDiffusion/Train/ReacDiff_Nu0.5_Rho1.0.hdf5", 133177, "69a429239778d529cd419ed5888ea835", 4.14e9
+        ),
         samples=500,
         resolution=64,
         rollout_points=4,
@@ -123,7 +126,7 @@ ENTRIES = {
         until=30,
     ),
     "diffusion_sorption": Entry(
-        _file("1D/diffusion-sorption/1D_diff-sorp_NA_NA.h5", 133020, "9d466d1213065619d087319e16d9a938"),
+        _file("1D/diffusion-sorption/1D_diff-sorp_NA_NA.h5", 133020, "9d466d1213065619d087319e16d9a938", 4.14e9),
         samples=500,
         resolution=64,
         keys=(),
@@ -134,6 +137,7 @@ ENTRIES = {
             "1D/CFD/Train/1D_CFD_Rand_Eta0.1_Zeta0.1_periodic_Train.hdf5",
             164668,
             "45655bd77d006ab539c52b7fbcf099b9",
+            12.4e9,
         ),
         samples=250,
         resolution=64,
@@ -144,7 +148,7 @@ ENTRIES = {
         loss="rmse",
     ),
     "darcy": Entry(
-        _file("2D/DarcyFlow/2D_DarcyFlow_beta0.1_Train.hdf5", 133218, "294f9a03a4aa16b0e386469ca8b471be"),
+        _file("2D/DarcyFlow/2D_DarcyFlow_beta0.1_Train.hdf5", 133218, "294f9a03a4aa16b0e386469ca8b471be", 1.31e9),
         samples=500,
         resolution=32,
         points=2,
@@ -158,7 +162,7 @@ ENTRIES = {
         released=99,
     ),
     "diffusion_reaction_2d": Entry(
-        _file("2D/diffusion-reaction/2D_diff-react_NA_NA.h5", 133017, "b8d0b86064193195ddc30c33be5dc949"),
+        _file("2D/diffusion-reaction/2D_diff-react_NA_NA.h5", 133017, "b8d0b86064193195ddc30c33be5dc949", 13.2e9),
         samples=200,
         resolution=32,
         channels=("u", "v"),
