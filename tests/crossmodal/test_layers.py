@@ -11,7 +11,7 @@ ROOT = Path(crossmodal.__file__).parent
 # From the bottom to the top; modules and rooms of one line know nothing of one another.
 LAYERS = [
     ["errors", "seeds", "parsers"],
-    ["naming", "values"],
+    ["kinds", "naming", "values"],
     ["files"],
     ["cache", "drawing"],
     ["data", "pde"],
