@@ -80,9 +80,9 @@ def compare() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="compare.py",
         description="Run tasks x methods x seeds, what is missing of them, and print one table.",
-        epilog="All other options are those of train.py, but --method, --seed and --output_dir, and go to every run; "
-        "those of a method (--pare.tau) go to its runs. Runs that are done are taken as they are, interrupted ones go on: "
-        "start a comparison that was killed, or whose runs failed, again.",
+        epilog="All other options are those of train.py, but --method, --seed, --output_dir, --resume and --check_only, and go "
+        "to every run; those of a method (--pare.tau) go to its runs. Runs that are done are taken as they are, interrupted ones "
+        "go on: start a comparison that was killed, or whose runs failed, again.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -108,7 +108,7 @@ def compare() -> argparse.ArgumentParser:
         "called as the plan, else <task>-comparison or, of several tasks, comparison",
     )
     parser.add_argument(
-        "--jobs", type=int, default=None, help="runs at a time (default: one per CPU core; on a cluster all)"
+        "--jobs", type=int, default=None, help="runs at a time (default: one per CPU core; with --cluster slurm all)"
     )
     parser.add_argument(
         "--cluster",

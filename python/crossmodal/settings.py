@@ -308,9 +308,10 @@ class Config:
             bce_with_logits for multilabel, mse for regression and dense). Dense targets that are masks, from 0 to 1, have
             bce_with_logits.
         class_weights: of each class in the loss of training: `balanced` (the rarer, the more), or a number for each class, or for
-            each label where it is there, separated by commas (null: all weigh the same). Not used by linear, knn and rocket.
+            each label where it is there, separated by commas (null: all weigh the same). Not used by what is fitted in closed
+            form or without a loss: linear, knn, rocket, linear_probe, mean.
         sampler: `balanced` draws the training samples of each epoch so that every class comes equally often, the samples of rare
-            classes several times; for classification (null: each sample once). Not used by linear, knn and rocket.
+            classes several times; for classification (null: each sample once). Not used where `class_weights` are not.
         thresholds: probability above which a label, or the second of two classes, is predicted: a number for each, separated by
             commas, or what is best on the validation part by `f1` of the label (the usual choice) or `balanced_accuracy`, chosen
             when training is done (null: 1/2).
